@@ -1,0 +1,51 @@
+"""A menu of unlearned image-to-image models along the trade-off between forgetting and retained quality.
+
+Names are loaded when they are first used, so that importing the package (and ``--help``) stays fast.
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pareto_unlearn.config import load_config
+    from pareto_unlearn.solver import (
+        BoundaryControl,
+        EpsilonSolver,
+        FixedMultiplier,
+        LevelControl,
+        UpdateSettings,
+        direction,
+    )
+    from pareto_unlearn.store import load_run
+
+__version__ = version("pareto-unlearn")
+
+_HOMES = {
+    "BoundaryControl": "solver",
+    "EpsilonSolver": "solver",
+    "FixedMultiplier": "solver",
+    "LevelControl": "solver",
+    "UpdateSettings": "solver",
+    "direction": "solver",
+    "load_config": "config",
+    "load_run": "store",
+}
+
+__all__ = [
+    "BoundaryControl",
+    "EpsilonSolver",
+    "FixedMultiplier",
+    "LevelControl",
+    "UpdateSettings",
+    "__version__",
+    "direction",
+    "load_config",
+    "load_run",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

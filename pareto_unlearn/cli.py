@@ -1,0 +1,145 @@
+"""The command line: arguments to calls, nothing else. Results go to stdout, talk goes to stderr."""
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pareto_unlearn import __version__
+from pareto_unlearn.records import ParetoUnlearnError
+
+app = typer.Typer(
+    name="pareto-unlearn",
+    help="Unlearn images from an image-to-image model: a menu of models with proof, from one sweep file.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+SweepFile = Annotated[Path, typer.Argument(help="The sweep file (YAML).", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("-o", "--override", metavar="KEY=VALUE", help="Set a key of the sweep file, e.g. -o solver.steps=800."),
+]
+RunPath = Annotated[str, typer.Argument(help="The run directory, e.g. runs/quickstart.", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+def sweep(
+    file: SweepFile,
+    override: Overrides = None,
+    print_config: Annotated[bool, typer.Option("--print-config", help="Print the resolved sweep file and stop.")] = False,
+    dashboard: Annotated[bool, typer.Option("--dashboard", help="Start Ray's dashboard and print its address.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run FAILED trials again.")] = False,
+) -> None:
+    """Run a sweep, or continue it: Phase I, the epsilon range, Phase II, baselines, report."""
+    from pareto_unlearn.config import dump_config, load_config
+
+    config = load_config(file, override or [])
+    if print_config:
+        print(dump_config(config), end="")
+        return
+    from rich.console import Console
+
+    from pareto_unlearn.report import write_report
+    from pareto_unlearn.sweep import SweepOptions, run_sweep
+
+    options = SweepOptions(dashboard=dashboard, retry_failed=retry_failed, report=write_report)
+    raise typer.Exit(run_sweep(config, options, Console(stderr=True)))
+
+
+@app.command()
+def validate(file: SweepFile, override: Overrides = None) -> None:
+    """Check a sweep file, its data and its weights without running anything."""
+    from pareto_unlearn.config import load_config
+    from pareto_unlearn.sweep import check_sweep
+
+    config = load_config(file, override or [])
+    print(f"{file}: valid, {check_sweep(config)} trials of {config.solver.steps} steps", file=sys.stderr)
+
+
+@app.command()
+def report(
+    run: RunPath,
+    out: Annotated[str | None, typer.Option("--out", help="Where to write it; default: report.html in the run.")] = None,
+) -> None:
+    """Write the HTML report of a run again, from the store alone."""
+    from pareto_unlearn.report import write_report
+
+    print(write_report(run, out))
+
+
+@app.command(name="ls")
+def list_trials(run: RunPath, as_json: AsJson = False) -> None:
+    """List the trials of a run."""
+    from rich.console import Console
+
+    from pareto_unlearn.store import load_run
+    from pareto_unlearn.sweep.progress import closing_table
+
+    records = load_run(run).records
+    if as_json:
+        print(json.dumps([record_values(record) for record in records], indent=1))
+    else:
+        Console().print(closing_table(records))
+
+
+@app.command()
+def export(
+    run: RunPath,
+    trial: Annotated[str, typer.Argument(help="The trial's id, as `ls --json` prints it, or its first digits.", show_default=False)],
+    out: Annotated[Path, typer.Argument(help="The .safetensors file to write.", show_default=False)],
+) -> None:
+    """Copy one trial's unlearned model out of the store, after checking its hash."""
+    from pareto_unlearn.store import RunStore
+
+    store = RunStore.open(run)
+    record = pick_record(store.records(), trial)
+    out.write_bytes(store.read_checkpoint(record)["model.safetensors"])
+    print(f"{out} sha256 {record.checkpoint_sha256}")
+
+
+@app.command()
+def train(
+    what: Annotated[str, typer.Argument(help="digits_mae or digits_classifier.", show_default=False)],
+    out: Annotated[Path, typer.Argument(help="The .safetensors file to write.", show_default=False)],
+    seed: Annotated[int, typer.Option("--seed", help="Decides initial weights and batches.")] = 0,
+) -> None:
+    """Train the embedded model or classifier again; the same seed gives the same file."""
+    import hashlib
+
+    from pareto_unlearn.pretrain import TRAINERS
+
+    if what not in TRAINERS:
+        raise typer.BadParameter(f"expected one of {', '.join(TRAINERS)}, found {what!r}")
+    content = TRAINERS[what](seed=seed, report=lambda step, loss: print(f"step {step}: loss {loss:.5f}", file=sys.stderr))
+    out.write_bytes(content)
+    print(f"{out} sha256 {hashlib.sha256(content).hexdigest()}")
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)] = False,
+) -> None:
+    """Unlearn images from an image-to-image model: a menu of models with proof, from one sweep file."""
+    if version:
+        print(__version__)
+        raise typer.Exit(0)
+
+
+def main() -> None:
+    """Run the command line; errors a user can mend end with their own exit code and without a traceback."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        app()
+    except ParetoUnlearnError as error:
+        print(f"pareto-unlearn: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("pareto-unlearn: interrupted; start the same command again to continue", file=sys.stderr)
+        sys.exit(130)

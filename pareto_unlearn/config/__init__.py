@@ -1,0 +1,111 @@
+"""The typed sweep file: YAML in, a frozen and fully resolved ``SweepConfig`` out.
+
+The only home of the YAML reader and of the validator. Light to import: no torch, Ray or pyarrow.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from pareto_unlearn.config.fields import field_descriptions
+from pareto_unlearn.config.identity import config_hash, describe_difference, result_fields, trial_id
+from pareto_unlearn.config.problems import problems_of
+from pareto_unlearn.config.schema import (
+    SCHEDULES,
+    AdaptiveEpsilon,
+    Baseline,
+    DataSection,
+    EvaluateSection,
+    GridEpsilon,
+    ListEpsilon,
+    ModelSection,
+    ObjectiveSection,
+    RunSection,
+    SweepConfig,
+    TaskSection,
+)
+from pareto_unlearn.config.solver_section import (
+    BoundarySection,
+    ControlSection,
+    ConvergenceSection,
+    LowestSection,
+    SolverSection,
+)
+from pareto_unlearn.config.yaml_source import Document, apply_override, read_document, read_text, to_yaml
+from pareto_unlearn.records import ConfigError
+
+__all__ = [
+    "AdaptiveEpsilon",
+    "Baseline",
+    "BoundarySection",
+    "ControlSection",
+    "ConvergenceSection",
+    "DataSection",
+    "EvaluateSection",
+    "GridEpsilon",
+    "ListEpsilon",
+    "LowestSection",
+    "ModelSection",
+    "ObjectiveSection",
+    "RunSection",
+    "SolverSection",
+    "SweepConfig",
+    "TaskSection",
+    "config_hash",
+    "describe_difference",
+    "dump_config",
+    "field_descriptions",
+    "load_config",
+    "parse_config",
+    "result_fields",
+    "trial_id",
+]
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
+    """Read a sweep file, lay overrides over it, check everything and fill in every default.
+
+    Args:
+        path: the YAML file, at most 1 MB of UTF-8.
+        overrides: ``key.path=value``; the value is YAML, the last of two for one key wins, a list is replaced
+            whole. Overriding ``epsilon.schedule`` drops the file's keys that only other schedules know.
+
+    Raises:
+        ConfigError: with all that is wrong, one line each: place, key, what was expected, what was found.
+    """
+    return parse_config(read_text(path), str(path), overrides)
+
+
+def parse_config(text: str, name: str, overrides: Sequence[str] = ()) -> SweepConfig:
+    """Do what ``load_config`` does with text that was read already; ``name`` stands for the file in errors."""
+    document = read_document(text, name)
+    for number, override in enumerate(overrides):
+        apply_override(document, override, number)
+    _drop_other_schedules(document)
+    problems, config = list(document.problems), None
+    try:
+        config = SweepConfig.model_validate(document.data)
+    except ValidationError as error:
+        problems += problems_of(error, document)
+    if problems or config is None:
+        raise ConfigError("\n".join(str(problem) for problem in sorted(problems, key=lambda one: one.place)))
+    return config
+
+
+def dump_config(config: SweepConfig) -> str:
+    """Return the resolved sweep as YAML, in the order of the schema; it loads back to an equal config."""
+    return to_yaml(config.model_dump(mode="json"))
+
+
+def _drop_other_schedules(document: Document) -> None:
+    """Let an override choose another schedule without first undoing what the file says of its own."""
+    epsilon = document.data.get("epsilon")
+    place = document.places.get(("epsilon", "schedule"))
+    if place is None or not place.is_override or not isinstance(epsilon, dict):
+        return
+    chosen = SCHEDULES.get(str(epsilon["schedule"]))
+    known = {key for section in SCHEDULES.values() for key in section.model_fields}
+    for key in known - set(chosen.model_fields if chosen else known):
+        if key in epsilon and not document.place_of(("epsilon", key)).is_override:
+            del epsilon[key]

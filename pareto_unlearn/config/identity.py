@@ -1,0 +1,113 @@
+"""What makes two trials, or two sweeps, the same: hashes of what can change a result, and of nothing else."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pareto_unlearn.config.schema import SweepConfig
+from pareto_unlearn.records import Phase, Role
+
+_IDENTITY_VERSION = 1
+_SHARED_SECTIONS = {"data", "task", "objective", "solver", "seed", "evaluate"}
+
+
+def trial_id(
+    config: SweepConfig,
+    *,
+    weights_sha256: str,
+    phase: Phase,
+    method: str,
+    role: Role | None,
+    epsilon: float | None,
+    weight: float | None,
+    seed: int,
+) -> str:
+    """Return the 16 hex digits that name a trial: equal exactly when its result must be.
+
+    The original weights count by their content, not by their path. The number of CPU cores counts, because it is the
+    number of threads and so decides the order of sums on a CPU. Where and when trials run, what is
+    measured afterwards and which other trials the sweep has do not count.
+
+    Args:
+        config: the sweep.
+        weights_sha256: hex digest of the original model's weights.
+        phase: what the trial is for.
+        method: how it is solved.
+        role: end of the front of a boundary trial, else None.
+        epsilon: raw f1; every bit counts.
+        weight: coefficient of the forget loss of a baseline, else None.
+        seed: seed of the trial; ``config.seed``, which decides the split, counts as well.
+    """
+    dumped = config.model_dump(mode="json")
+    del dumped["solver"]["checkpoint_every"]
+    return _digest(
+        {
+            "identity_version": _IDENTITY_VERSION,
+            "model": _model_identity(config),
+            "weights_sha256": weights_sha256,
+            "data": dumped["data"],
+            "split_seed": config.seed,
+            "task": dumped["task"],
+            "objective": dumped["objective"],
+            "solver": dumped["solver"],
+            "cpus_per_trial": config.run.cpus_per_trial,
+            "phase": str(phase),
+            "method": str(method),
+            "role": None if role is None else str(role),
+            "epsilon": None if epsilon is None else float(epsilon).hex(),
+            "weight": None if weight is None else float(weight).hex(),
+            "seed": int(seed),
+        }
+    )[:16]
+
+
+def result_fields(config: SweepConfig) -> dict[str, Any]:
+    """Return the fields that two sweeps must share to share a run directory, as plain nested values.
+
+    The checkpoint's path is not among them: a moved file is the same file. Its content counts in ``config_hash``.
+    """
+    dumped = config.model_dump(mode="json", include=_SHARED_SECTIONS)
+    cpus = {"cpus_per_trial": config.run.cpus_per_trial}
+    return {"seed": config.seed, "model": _model_identity(config), **dumped, "run": cpus}
+
+
+def config_hash(config: SweepConfig, weights_sha256: str) -> str:
+    """Return the sha256 hex digest of ``result_fields`` and of the original weights' digest."""
+    return _digest({"weights_sha256": weights_sha256, **result_fields(config)})
+
+
+def describe_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Return one line per value that differs, such as ``solver.steps: 400 -> 800``, sorted by key."""
+    before, after = _flat(old), _flat(new)
+    return [
+        f"{key}: {_shown(before, key)} -> {_shown(after, key)}"
+        for key in sorted(before.keys() | after.keys())
+        if key not in before or key not in after or before[key] != after[key]
+    ]
+
+
+def _model_identity(config: SweepConfig) -> dict[str, str | None]:
+    return {"family": config.model.family, "variant": config.model.variant}
+
+
+def _flat(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for key, value in section.items():
+        if isinstance(value, Mapping):
+            values |= _flat(value, f"{prefix}{key}.")
+        else:
+            values[f"{prefix}{key}"] = value
+    return values
+
+
+def _shown(values: Mapping[str, Any], key: str) -> str:
+    if key not in values:
+        return "(absent)"
+    value = values[key]
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()

@@ -1,0 +1,316 @@
+"""What a sweep file may say: frozen, checked sections with their defaults.
+
+A field whose default depends on other fields takes null and is resolved while it is read, so a ``SweepConfig``
+never holds an open question and its dump shows what will really be used. Fields are therefore
+ordered: what decides comes before what depends on it.
+"""
+
+from typing import Annotated, Literal, get_args
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
+
+from pareto_unlearn.config.solver_section import SolverSection
+from pareto_unlearn.config.value_types import (
+    Classes,
+    Count,
+    Location,
+    Positive,
+    RunName,
+    Section,
+    Seed,
+    Text,
+    each_once,
+    refusal,
+    some_each_once,
+)
+from pareto_unlearn.config.wording import found, quoted
+
+_DEFAULT_WEIGHTS = {"max_loss": (1.0,), "composite": (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)}
+
+Weights = Annotated[tuple[Positive, ...], Field(strict=False), AfterValidator(some_each_once)]
+ViolationTolerance = Annotated[
+    float,
+    Field(
+        ge=0,
+        description="fraction of the valid range by which f1 may exceed epsilon before a trial is infeasible",
+    ),
+]
+MetricName = Literal["mse", "psnr", "frechet", "inception", "cosine"]
+
+
+class ModelSection(Section):
+    """The model that has to forget."""
+
+    family: Literal["digits_mae"] = Field(description="which adapter loads and runs the model")
+    variant: Text | None = Field(
+        default=None, description="size or flavour within the family; null: the family's only one"
+    )
+    checkpoint: Text = Field(
+        description="the original weights: `builtin`, or a file; a relative path starts at the working directory"
+    )
+
+
+class DataSection(Section):
+    """The images to forget and the images to keep."""
+
+    dataset: Literal["digits"] = Field(description="where the images come from")
+    forget_classes: Classes = Field(
+        description="classes to forget: a list of names or numbers, or how many to draw"
+    )
+    retain_classes: Classes | None = Field(
+        default=None,
+        description="classes to keep: a list, or how many to draw; null: all that are not forgotten",
+    )
+    train_per_class: Count | None = Field(
+        default=None, description="training images of each class; null: 80 % of the class"
+    )
+    heldout_per_class: Count | None = Field(
+        default=None, description="held-out images of each class; null: 20 % of the class"
+    )
+
+    @field_validator("retain_classes")
+    @classmethod
+    def _disjoint(
+        cls, retain: tuple[str, ...] | int | None, info: ValidationInfo
+    ) -> tuple[str, ...] | int | None:
+        forget = info.data.get("forget_classes")
+        if isinstance(forget, tuple) and isinstance(retain, tuple):
+            both = [name for name in retain if name in forget]
+            if both:
+                names = ", ".join(f"`{quoted(name)}`" for name in both)
+                raise refusal(f"expected classes that are not in forget_classes, found {names} in both lists")
+        return retain
+
+
+class TaskSection(Section):
+    """What is cut out of an image and has to be generated."""
+
+    kind: Literal["center"] = Field(default="center", description="which part of the image is removed")
+    size: float = Field(default=0.5, gt=0, lt=1, description="side of the removed part / side of the image")
+
+
+class ObjectiveSection(Section):
+    """What f1 (forget) and f2 (retain) measure."""
+
+    space: Literal["output", "encoder"] = Field(
+        default="output", description="compare whole outputs, or encoder outputs with the decoder frozen"
+    )
+    distance: Literal["mse", "l2"] = Field(
+        default="mse", description="mean squared error per value, or mean L2 norm of the difference per image"
+    )
+    noise_target: Literal["mean", "draws"] = Field(
+        default=None,
+        validate_default=True,
+        description="what forget outputs are pulled to: the mean of the original's outputs on noise, or single draws; "
+        "null: mean for mse, draws for l2",
+    )
+    noise_images: int = Field(
+        default=2048, ge=16, description="noise images whose outputs make up the target"
+    )
+
+    @field_validator("noise_target", mode="before")
+    @classmethod
+    def _by_distance(cls, value: object, info: ValidationInfo) -> object:
+        if value is None:
+            return "draws" if info.data.get("distance") == "l2" else "mean"
+        return value
+
+    @field_validator("noise_target")
+    @classmethod
+    def _mean_is_exact(cls, value: str, info: ValidationInfo) -> str:
+        if value == "mean" and info.data.get("distance") == "l2":
+            raise refusal(
+                "expected `draws`, found `mean` with distance l2: replacing draws by their mean is exact only for "
+                "squared errors; use draws, or distance mse"
+            )
+        return value
+
+
+class GridEpsilon(Section):
+    """Epsilons at fixed fractions of the valid range."""
+
+    schedule: Literal["grid"] = Field(
+        default="grid", description="how epsilons are chosen: grid, list or adaptive"
+    )
+    points: int = Field(
+        default=3, ge=1, le=999, description="number of epsilons strictly inside the valid range"
+    )
+    spacing: Literal["linear", "geometric"] = Field(
+        default="linear", description="even steps, or steps that shrink towards the lower end"
+    )
+    violation_tolerance: ViolationTolerance = 0.02
+
+
+class ListEpsilon(Section):
+    """Epsilons given one by one."""
+
+    schedule: Literal["list"] = Field(
+        default="list", description="how epsilons are chosen: grid, list or adaptive"
+    )
+    absolute: bool = Field(default=False, description="values are raw f1, not fractions of the valid range")
+    values: Annotated[tuple[float, ...], Field(strict=False), AfterValidator(some_each_once)] = Field(
+        description="the epsilons: fractions of the valid range (0 = lower end), or raw f1 with `absolute: true`"
+    )
+    violation_tolerance: ViolationTolerance = 0.02
+
+    @field_validator("values")
+    @classmethod
+    def _in_range(cls, values: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
+        if "absolute" not in info.data:  # it is wrong itself
+            return values
+        if info.data["absolute"]:
+            outside = [value for value in values if value <= 0]
+            trouble = "f1 is never below 0, so an epsilon must be above it"
+        else:
+            outside = [value for value in values if not 0 < value < 1]
+            trouble = "a fraction outside (0, 1) lies outside the valid range; for raw values of f1 write `absolute: true`"
+        if outside:
+            raise refusal(f"{trouble}; found {', '.join(map(repr, outside))}")
+        return values
+
+
+class AdaptiveEpsilon(Section):
+    """Epsilons chosen round by round where the front is least known."""
+
+    schedule: Literal["adaptive"] = Field(
+        default="adaptive", description="how epsilons are chosen: grid, list or adaptive"
+    )
+    points: int = Field(default=9, ge=3, description="number of epsilons in all")
+    per_round: Count = Field(default=2, description="epsilons chosen at a time; they are solved side by side")
+    violation_tolerance: ViolationTolerance = 0.02
+
+
+def _with_schedule(value: object) -> object:
+    return {"schedule": "grid", **value} if isinstance(value, dict) else value
+
+
+EpsilonSection = Annotated[
+    GridEpsilon | ListEpsilon | AdaptiveEpsilon,
+    Field(discriminator="schedule"),
+    BeforeValidator(_with_schedule),
+]
+SCHEDULES: dict[str, type[Section]] = {"grid": GridEpsilon, "list": ListEpsilon, "adaptive": AdaptiveEpsilon}
+
+
+class Baseline(Section):
+    """A method to compare with; one trial per weight and seed."""
+
+    method: Literal["max_loss", "composite"] = Field(
+        description="max_loss: ascend the original loss on the forget set; composite: one weighted sum of f1 and f2"
+    )
+    weights: Weights = Field(
+        default=None,
+        validate_default=True,
+        description="coefficients of the forget loss; null: the method's usual ones",
+    )
+
+    @field_validator("weights", mode="before")
+    @classmethod
+    def _by_method(cls, value: object, info: ValidationInfo) -> object:
+        return _DEFAULT_WEIGHTS[info.data.get("method", "max_loss")] if value is None else value
+
+
+def _named_baseline(value: object) -> object:
+    return {"method": value} if isinstance(value, str) else value
+
+
+def _methods_once(baselines: tuple[Baseline, ...]) -> tuple[Baseline, ...]:
+    each_once(tuple(baseline.method for baseline in baselines))
+    return baselines
+
+
+class EvaluateSection(Section):
+    """What is measured on every finished trial."""
+
+    protocol: Literal["builtin"] = Field(
+        default="builtin", description="definition of the metrics; stored with every value"
+    )
+    metrics: Annotated[tuple[MetricName, ...], Field(strict=False), AfterValidator(each_once)] = Field(
+        default=get_args(MetricName), description="which metrics are computed"
+    )
+    samples_per_class: int = Field(
+        default=1, ge=0, description="held-out images of each class kept for the report"
+    )
+
+
+class RunSection(Section):
+    """Where and how trials run; nothing here but cpus_per_trial can change a result."""
+
+    executor: Literal["tune", "local"] = Field(
+        default="tune", description="Ray Tune, or this process, one trial at a time"
+    )
+    cpus_per_trial: Count = Field(default=1, description="CPU cores, and torch threads, of a trial")
+    gpus_per_trial: float = Field(
+        default=0.0, ge=0, description="GPUs of a trial; 0.5 puts two trials on one GPU"
+    )
+    max_concurrent: Count | None = Field(
+        default=None, description="trials at a time; null: as many as the cluster holds"
+    )
+    storage: Location = Field(
+        default="runs", description="where run directories go: a local path or s3://bucket/prefix"
+    )
+    address: Location | None = Field(
+        default=None, description="Ray cluster to use; null: RAY_ADDRESS, or a local one"
+    )
+    reuse_workers: bool = Field(
+        default=None,
+        validate_default=True,
+        description="solve several trials in one process; null: yes on CPU, a fresh process per trial on GPU",
+    )
+    max_failures: int = Field(default=2, ge=0, description="retries of a trial whose process died")
+    memory_bytes: Count | None = Field(
+        default=None, description="memory a trial reserves from Ray; null: none reserved"
+    )
+
+    @field_validator("gpus_per_trial")
+    @classmethod
+    def _whole_above_one(cls, value: float) -> float:
+        if value > 1 and not value.is_integer():
+            raise refusal(
+                f"expected a fraction below 1 or a whole number, found {found(value)}; Ray splits one GPU only"
+            )
+        return value
+
+    @field_validator("reuse_workers", mode="before")
+    @classmethod
+    def _on_cpu(cls, value: object, info: ValidationInfo) -> object:
+        return info.data.get("gpus_per_trial", 0.0) == 0 if value is None else value
+
+
+class SweepConfig(Section):
+    """A whole sweep file, resolved. Build it with ``load_config`` or ``parse_config``."""
+
+    name: RunName = Field(description="name of the run and of its directory")
+    seed: Seed = Field(
+        default=0, description="decides the data split and, unless `seeds` is given, the trials"
+    )
+    model: ModelSection
+    data: DataSection
+    task: TaskSection = TaskSection()
+    objective: ObjectiveSection = ObjectiveSection()
+    solver: SolverSection = SolverSection()
+    epsilon: EpsilonSection = Field(
+        default=GridEpsilon(), description="which epsilons Phase II solves, by `schedule`"
+    )
+    seeds: Annotated[tuple[Seed, ...], Field(strict=False), AfterValidator(some_each_once)] = Field(
+        default=None,
+        validate_default=True,
+        description="every trial is solved once per seed; null: once, with `seed`",
+    )
+    baselines: Annotated[
+        tuple[Annotated[Baseline, BeforeValidator(_named_baseline)], ...],
+        Field(strict=False),
+        AfterValidator(_methods_once),
+    ] = Field(default=(), description="methods to compare with: a name, or {method: ..., weights: [...]}")
+    evaluate: EvaluateSection = EvaluateSection()
+    run: RunSection = RunSection()
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _only_seed(cls, value: object, info: ValidationInfo) -> object:
+        return (info.data.get("seed", 0),) if value is None else value
+
+    @property
+    def trial_seeds(self) -> tuple[int, ...]:
+        """The seeds every trial is solved with."""
+        return self.seeds

@@ -1,0 +1,90 @@
+"""Kinds of values a sweep file knows, and the checks the sections share.
+
+A check raises ``refusal``; the place and the key are added by whoever reports it.
+"""
+
+import re
+from typing import Annotated, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from pareto_unlearn.config.wording import found
+
+_Item = TypeVar("_Item")
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, no unknown keys, no conversion between kinds, no NaN."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def refusal(text: str) -> PydanticCustomError:
+    """Build the error of a check of ours; the text goes in as a value, so braces in it stay braces."""
+    return PydanticCustomError("refused", "{text}", {"text": text})
+
+
+def each_once(values: tuple[_Item, ...]) -> tuple[_Item, ...]:
+    """Return the values; refuse them when two are equal."""
+    for index, value in enumerate(values):
+        if value in values[:index]:
+            raise refusal(f"expected every item once, found {found(value)} twice; remove one")
+    return values
+
+
+def some_each_once(values: tuple[_Item, ...]) -> tuple[_Item, ...]:
+    """Return the values; refuse none at all, and two that are equal."""
+    if not values:
+        raise refusal("expected at least one item, found an empty list")
+    return each_once(values)
+
+
+def _single_line(text: str) -> str:
+    if not text or not text.isprintable():
+        raise refusal(f"expected one line of printable text, found {found(text)}")
+    return text
+
+
+def _without_credentials(text: str) -> str:
+    # The resolved sweep is stored beside the results and shown in reports.
+    if re.match(r"[A-Za-z0-9+.-]+://[^/?#]*@", text):
+        raise refusal("expected a location without user name and password; pass them through the environment")
+    return text
+
+
+def _run_name(name: str) -> str:
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name) is None:
+        raise refusal(
+            "expected 1 to 64 letters, digits, dots, dashes or underscores that start with a letter or digit, "
+            f"found {found(name)}; the name becomes a directory"
+        )
+    return name
+
+
+def _class_name(value: object) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise refusal(f"expected a class name or number, found {found(value)}; put the name in quotes")
+    return _single_line(str(value))
+
+
+def _classes(value: object) -> tuple[str, ...] | int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        if value < 1:
+            raise refusal(f"expected a list of classes or a count of at least 1, found {found(value)}")
+        return value
+    if not isinstance(value, list | tuple):
+        raise refusal(f"expected a list of classes such as [0, 1] or a count of them, found {found(value)}")
+    if not value:
+        raise refusal("expected at least one class, found an empty list")
+    return each_once(tuple(_class_name(item) for item in value))
+
+
+Text = Annotated[str, AfterValidator(_single_line)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+Classes = Annotated[tuple[str, ...] | int, BeforeValidator(_classes)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+Location = Annotated[Text, AfterValidator(_without_credentials)]
+RunName = Annotated[str, AfterValidator(_run_name)]

@@ -1,0 +1,47 @@
+"""How errors about a sweep file speak of keys and values; knows neither YAML nor the schema."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+KeyPath = tuple[str | int, ...]
+
+_LONGEST_QUOTE = 60
+
+
+def dotted(path: KeyPath) -> str:
+    """Write a path the way people do: ``baselines[1].weights``."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return quoted(text, longest=200) if not text.isprintable() else text
+
+
+def quoted(text: str, longest: int = _LONGEST_QUOTE) -> str:
+    """Return text on one printable line, shortened in the middle of nowhere rather than wrapped."""
+    line = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+    return line if len(line) <= longest else f"{line[: longest - 3]}..."
+
+
+def found(value: object) -> str:
+    """Name a value of a sweep file with its kind, for ``expected ..., found ...``."""
+    if value is None:
+        return "nothing (null)"
+    if isinstance(value, bool):
+        return f"the boolean {str(value).lower()}"
+    if isinstance(value, int | float):
+        return f"the number {value!r}"
+    if isinstance(value, str):
+        return f"the text `{quoted(value)}`"
+    return "a mapping of keys" if isinstance(value, dict) else "a list"
+
+
+def did_you_mean(word: object, choices: Iterable[str]) -> str:
+    """Return ``; did you mean `x`?`` for the nearest choice, or nothing when none is near."""
+    by_lower = {choice.lower(): choice for choice in choices}
+    near = get_close_matches(str(word).lower(), by_lower, n=1)
+    return f"; did you mean `{by_lower[near[0]]}`?" if near else ""
+
+
+def listed(choices: Iterable[str]) -> str:
+    """Return the choices as `` `a`, `b` ``."""
+    return ", ".join(f"`{choice}`" for choice in choices)

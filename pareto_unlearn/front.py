@@ -1,0 +1,49 @@
+"""Dominance and hypervolume of a set of solutions; every cost is minimised. Knows no torch and no store.
+
+Rows that are not finite never take part: a NaN row would otherwise be reported as the only
+member of the front by common libraries.
+"""
+
+import moocore
+import numpy as np
+from jaxtyping import Bool, Float
+
+
+def is_non_dominated(costs: Float[np.ndarray, "n d"]) -> Bool[np.ndarray, " n"]:
+    """Tell which rows no other row dominates.
+
+    Args:
+        costs: one row a solution, every column minimised. A row with NaN or Inf is never in the front;
+            equal rows are all kept.
+
+    Returns:
+        True where the row belongs to the front.
+    """
+    finite = np.all(np.isfinite(costs), axis=1)
+    front = np.zeros(len(costs), dtype=bool)
+    if np.any(finite):
+        front[finite] = moocore.is_nondominated(costs[finite], keep_weakly=True)
+    return front
+
+
+def hypervolume(
+    costs: Float[np.ndarray, "n 2"], ideal: tuple[float, float], reference: tuple[float, float]
+) -> float:
+    """Return the share (0 to 1) of the box between ``ideal`` and ``reference`` that the solutions dominate.
+
+    Args:
+        costs: one row a solution, both columns minimised. Rows outside the box or not finite add nothing.
+        ideal: the best corner; a solution beyond it counts as lying on the box's edge.
+        reference: the worst corner, larger than ``ideal`` in both columns.
+
+    Raises:
+        ValueError: the box is empty.
+    """
+    low, high = np.asarray(ideal), np.asarray(reference)
+    if not np.all(high > low):
+        raise ValueError(f"the reference point {reference} must exceed the ideal point {ideal} in both costs")
+    scaled = (costs[np.all(np.isfinite(costs), axis=1)] - low) / (high - low)
+    inside = np.clip(scaled[np.all(scaled < 1.0, axis=1)], 0.0, None)
+    if len(inside) == 0:
+        return 0.0
+    return float(moocore.hypervolume(inside, ref=np.ones(2)))

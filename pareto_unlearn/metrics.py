@@ -1,0 +1,142 @@
+"""How good generated images are: formulas, accumulation, and the feature network of the embedded data.
+
+Images are [0, 1] pixels. Every number carries its protocol: ``pixel`` for errors in the hole, ``builtin`` for
+distances in the features of a small digit classifier that ships with the package. ``builtin`` values have the
+formulas of FID, IS and CLIP similarity but not their networks, so they never carry those names.
+"""
+
+import math
+from importlib.resources import files
+
+import torch
+from jaxtyping import Bool, Float
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pareto_unlearn.records import MetricRow, WeightsError
+
+CLASSIFIER_FILE = "digits_classifier.safetensors"
+NORMAL_95 = 1.96
+
+
+class DigitClassifier(nn.Module):
+    """A two-layer convolution net over 16-pixel digits; its 32 features and 10 logits are the builtin protocol."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 16, 3, stride=2, padding=1)
+        self.second = nn.Conv2d(16, 32, 3, stride=2, padding=1)
+        self.embed = nn.Linear(512, 32)
+        self.classify = nn.Linear(32, 10)
+
+    def features(self, images: Float[Tensor, "n 1 16 16"]) -> Float[Tensor, "n 32"]:
+        """Return the embedding of [0, 1] images."""
+        hidden = functional.gelu(self.second(functional.gelu(self.first(images - 0.5))))
+        return functional.gelu(self.embed(hidden.flatten(1)))
+
+    def forward(self, images: Float[Tensor, "n 1 16 16"]) -> Float[Tensor, "n 10"]:
+        """Return class logits of [0, 1] images."""
+        return self.classify(self.features(images))  # type: ignore[no-any-return]
+
+
+def load_classifier(device: torch.device | None = None) -> DigitClassifier:
+    """Load the classifier that ships with the package, in evaluation mode.
+
+    Raises:
+        WeightsError: the file is missing from the installation.
+    """
+    path = files("pareto_unlearn") / "assets" / CLASSIFIER_FILE
+    if not path.is_file():
+        raise WeightsError(f"{path}: the classifier of the builtin protocol is missing: install the package again")
+    model = DigitClassifier()
+    model.load_state_dict(load_file(str(path)))
+    return model.to(device or torch.device("cpu")).eval()
+
+
+def compute_metrics(
+    names: tuple[str, ...],
+    images: Float[Tensor, "n 1 h w"],
+    truth: Float[Tensor, "n 1 h w"],
+    removed: Bool[Tensor, "h w"],
+    classifier: DigitClassifier,
+    *,
+    image_set: str,
+    split: str,
+) -> list[MetricRow]:
+    """Return one row per metric for the images of one set and split.
+
+    Args:
+        names: any of mse, psnr, frechet, inception, cosine.
+        images: the model's reconstructions.
+        truth: the originals, in the same order.
+        removed: True where pixels were generated; ``mse`` and ``psnr`` look there alone.
+        classifier: the feature network of the builtin protocol.
+        image_set: forget or retain, for the rows.
+        split: train or heldout, for the rows.
+
+    Raises:
+        ValueError: pixels are not finite (a distance over them could end the process).
+    """
+    if not torch.isfinite(images).all():
+        raise ValueError("cannot compute metrics: the reconstructed images are not finite")
+    with torch.no_grad():
+        fake, real, logits = classifier.features(images), classifier.features(truth), classifier(images)
+    squared = (images - truth).square()[..., removed].mean(dim=(1, 2)).double()
+    cosine = functional.cosine_similarity(fake, real).double()
+    values = {
+        "mse": lambda: ("mse_hole", "pixel", *_mean_interval(squared)),
+        "psnr": lambda: ("psnr_hole", "pixel", compute_psnr(float(squared.mean())), None, None),
+        "frechet": lambda: ("frechet_distance", "builtin", compute_frechet(real, fake), None, None),
+        "inception": lambda: ("inception_score", "builtin", compute_inception_score(logits), None, None),
+        "cosine": lambda: ("embedding_cosine", "builtin", *_mean_interval(cosine)),
+    }
+    rows = [values[name]() for name in names]
+    return [
+        MetricRow(set=image_set, split=split, metric=metric, protocol=protocol, value=value, n=len(images), low=low, high=high)
+        for metric, protocol, value, low, high in rows
+    ]
+
+
+def compute_psnr(mean_squared_error: float) -> float:
+    """Return the peak signal-to-noise ratio in dB of [0, 1] images; infinite for identical images."""
+    return -10.0 * math.log10(mean_squared_error) if mean_squared_error > 0 else math.inf
+
+
+def compute_frechet(real: Float[Tensor, "n d"], fake: Float[Tensor, "m d"]) -> float:
+    """Return the Fréchet distance between Gaussians fitted to two sets of features, in float64 and at least 0.
+
+    tr((S1 S2)^1/2) is taken as the trace of the symmetric root of S1^1/2 S2 S1^1/2, which is always real.
+
+    Raises:
+        ValueError: fewer than two rows, or features that are not finite (the matrix root would end the process).
+    """
+    if min(len(real), len(fake)) < 2 or not (torch.isfinite(real).all() and torch.isfinite(fake).all()):
+        raise ValueError("the Fréchet distance needs at least two finite feature rows in each set")
+    mean_gap = real.double().mean(dim=0) - fake.double().mean(dim=0)
+    first, second = torch.cov(real.double().T), torch.cov(fake.double().T)
+    values, vectors = torch.linalg.eigh(first)
+    root = vectors * values.clamp(min=0.0).sqrt() @ vectors.T
+    cross = torch.linalg.eigvalsh(root @ second @ root).clamp(min=0.0).sqrt().sum()
+    distance = mean_gap.square().sum() + first.trace() + second.trace() - 2.0 * cross
+    return max(float(distance), 0.0)
+
+
+def compute_inception_score(logits: Float[Tensor, "n c"]) -> float:
+    """Return exp(mean KL(p(y|x) || p(y))) over all images as one split (Salimans et al., arXiv:1606.03498).
+
+    Written out because the library's version permutes images with the process-wide random generator.
+    """
+    log_conditional = functional.log_softmax(logits.double(), dim=1)
+    log_marginal = torch.logsumexp(log_conditional, dim=0) - math.log(len(logits))
+    divergence = (log_conditional.exp() * (log_conditional - log_marginal)).sum(dim=1)
+    return float(divergence.mean().exp())
+
+
+def _mean_interval(values: Float[Tensor, " n"]) -> tuple[float, float | None, float | None]:
+    """Return the mean with a normal 95 % interval, which one value alone does not have."""
+    mean = float(values.mean())
+    if len(values) < 2:
+        return mean, None, None
+    half = NORMAL_95 * float(values.std()) / math.sqrt(len(values))
+    return mean, mean - half, mean + half

@@ -1,0 +1,170 @@
+"""A small masked autoencoder for the embedded digits, in the layout of He et al. (arXiv:2111.06377).
+
+The encoder sees only the patches outside the hole; the decoder fills the removed places with a learned mask
+token and predicts every patch. The hole is a fixed central square, so all shapes are static.
+"""
+
+from dataclasses import asdict, dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pareto_unlearn.records import ConfigError
+
+PIXEL_MEAN, PIXEL_STD = 0.305, 0.32
+"""Mean and standard deviation of the digits' pixels, rounded; part of the adapter's definition."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DigitsMaeShape:
+    """Sizes of the network. ``side`` and ``patch`` in pixels."""
+
+    side: int = 16
+    patch: int = 4
+    width: int = 48
+    heads: int = 4
+    encoder_blocks: int = 2
+    decoder_blocks: int = 1
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm_attention = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.project = nn.Linear(width, width)
+        self.norm_mlp = nn.LayerNorm(width)
+        self.expand = nn.Linear(width, 2 * width)
+        self.contract = nn.Linear(2 * width, width)
+
+    def forward(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        """Return tokens after attention and the two-layer perceptron."""
+        batch, count, width = tokens.shape
+        qkv = self.qkv(self.norm_attention(tokens)).view(batch, count, 3, self.heads, width // self.heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        mixed = functional.scaled_dot_product_attention(query, key, value)
+        tokens = tokens + self.project(mixed.transpose(1, 2).reshape(batch, count, width))
+        return tokens + self.contract(functional.gelu(self.expand(self.norm_mlp(tokens))))
+
+
+class DigitsMae(nn.Module):
+    """The embedded original model; see ``ImageToImage`` for what each method promises."""
+
+    hole: Tensor
+    hole_ids: Tensor
+    visible_ids: Tensor
+
+    def __init__(self, shape: DigitsMaeShape, hole_ratio: float) -> None:
+        super().__init__()
+        self.shape = shape
+        width, values = shape.width, shape.patch * shape.patch
+        hole = _hole_patches(shape, hole_ratio).flatten()
+        self.register_buffer("hole", hole, persistent=False)
+        self.register_buffer("hole_ids", hole.nonzero().flatten(), persistent=False)
+        self.register_buffer("visible_ids", (~hole).nonzero().flatten(), persistent=False)
+        self.patch_embed = nn.Linear(values, width)
+        self.encoder_position = nn.Parameter(torch.zeros(hole.numel(), width))
+        self.encoder = nn.Sequential(*(Block(width, shape.heads) for _ in range(shape.encoder_blocks)))
+        self.encoder_norm = nn.LayerNorm(width)
+        self.decoder_embed = nn.Linear(width, width)
+        self.mask_token = nn.Parameter(torch.zeros(width))
+        self.decoder_position = nn.Parameter(torch.zeros(hole.numel(), width))
+        self.decoder = nn.Sequential(*(Block(width, shape.heads) for _ in range(shape.decoder_blocks)))
+        self.decoder_norm = nn.LayerNorm(width)
+        self.predict = nn.Linear(width, values)
+
+    def describe(self) -> dict[str, int]:
+        """Return the sizes that rebuild this network."""
+        return asdict(self.shape)
+
+    def prepare(self, images: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b n p"]:
+        """Turn [0, 1] pixels into normalised patches."""
+        return _patchify((images - PIXEL_MEAN) / PIXEL_STD, self.shape.patch)
+
+    def sample_noise(self, count: int, generator: torch.Generator) -> Float[Tensor, "b n p"]:
+        """Draw ``count`` inputs from N(0, I) in the normalised space."""
+        side = self.shape.side
+        noise = torch.randn(count, 1, side, side, generator=generator)
+        return _patchify(noise, self.shape.patch)
+
+    def encode(self, inputs: Float[Tensor, "b n p"]) -> Float[Tensor, "b v d"]:
+        """Return encoder outputs of the visible patches."""
+        visible = inputs[:, self.visible_ids]
+        tokens = self.patch_embed(visible) + self.encoder_position[self.visible_ids]
+        return self.encoder_norm(self.encoder(tokens))  # type: ignore[no-any-return]
+
+    def decode(self, features: Float[Tensor, "b v d"]) -> Float[Tensor, "b n p"]:
+        """Return predicted patches of the whole image."""
+        tokens = self.mask_token.expand(len(features), self.hole.numel(), -1).clone()
+        tokens[:, self.visible_ids] = self.decoder_embed(features)
+        return self.predict(self.decoder_norm(self.decoder(tokens + self.decoder_position)))  # type: ignore[no-any-return]
+
+    def forward(self, inputs: Float[Tensor, "b n p"]) -> Float[Tensor, "b n p"]:
+        """Return the model's full output: predicted normalised patches."""
+        return self.decode(self.encode(inputs))
+
+    def training_loss(self, inputs: Float[Tensor, "b n p"]) -> Float[Tensor, ""]:
+        """Return the loss of the original's training: squared error of removed plus of visible patches."""
+        errors = (self(inputs) - inputs).square()
+        return errors[:, self.hole_ids].mean() + errors[:, self.visible_ids].mean()  # type: ignore[no-any-return]
+
+    def to_images(self, outputs: Float[Tensor, "b n p"]) -> Float[Tensor, "b 1 h w"]:
+        """Turn predicted patches into [0, 1] pixels; values outside are clipped."""
+        pixels = _unpatchify(outputs, self.shape.patch, self.shape.side)
+        return (pixels * PIXEL_STD + PIXEL_MEAN).clamp(0.0, 1.0)
+
+    def removed_pixels(self) -> Bool[Tensor, "h w"]:
+        """Return the mask of the task: True where a pixel is removed and to be generated."""
+        side, patch = self.shape.side, self.shape.patch
+        grid = self.hole.view(side // patch, side // patch)
+        return grid.repeat_interleave(patch, 0).repeat_interleave(patch, 1)
+
+    def encoder_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters that change the encoder's output."""
+        modules = (self.patch_embed, self.encoder, self.encoder_norm)
+        return [self.encoder_position, *(p for module in modules for p in module.parameters())]
+
+
+def initialise(model: DigitsMae, generator: torch.Generator) -> None:
+    """Fill all weights from ``generator``: matrices by Glorot's rule, positions N(0, 0.02), the rest 0 or 1."""
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 2 and not name.endswith("position"):
+            nn.init.xavier_uniform_(parameter, generator=generator)
+        elif name.endswith(("position", "mask_token")):
+            nn.init.normal_(parameter, std=0.02, generator=generator)
+        elif "norm" in name and name.endswith("weight"):
+            nn.init.ones_(parameter)
+        else:
+            nn.init.zeros_(parameter)
+
+
+def _hole_patches(shape: DigitsMaeShape, ratio: float) -> Bool[Tensor, "n n"]:
+    grid = shape.side // shape.patch
+    count = round(ratio * grid)
+    possible = [k / grid for k in range(1, grid) if (grid - k) % 2 == 0]
+    if ratio not in possible:
+        known = ", ".join(f"{value:g}" for value in possible)
+        raise ConfigError(
+            f"task.size: found {ratio:g}, but the hole must be a centred whole number of {shape.patch}-pixel patches "
+            f"in a {shape.side}-pixel image: use one of {known}"
+        )
+    start = (grid - count) // 2
+    hole = torch.zeros(grid, grid, dtype=torch.bool)
+    hole[start : start + count, start : start + count] = True
+    return hole
+
+
+def _patchify(images: Float[Tensor, "b 1 h w"], patch: int) -> Float[Tensor, "b n p"]:
+    batch, _, height, width = images.shape
+    grid = images.view(batch, height // patch, patch, width // patch, patch)
+    return grid.transpose(2, 3).reshape(batch, -1, patch * patch)
+
+
+def _unpatchify(patches: Float[Tensor, "b n p"], patch: int, side: int) -> Float[Tensor, "b 1 h w"]:
+    grid = patches.reshape(len(patches), side // patch, side // patch, patch, patch)
+    return grid.transpose(2, 3).reshape(len(patches), 1, side, side)

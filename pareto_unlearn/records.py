@@ -1,0 +1,326 @@
+"""The facts that stages pass to one another: what a trial is, how it ended, what it measured.
+
+Lowest layer: plain frozen data without torch, Ray or pyarrow. ``trial`` fills these, ``store``
+writes and reads them, ``schedule``, ``sweep`` and ``report`` decide and draw from them. A new column of a
+table is added here and in the Arrow schema of ``store``, nowhere else.
+
+Units: ``f1`` and ``f2`` are raw objective values (mean squared error per value, or mean L2 norm per
+image). ``e`` is (f1 - floor) / (f1(original) - floor), without unit; completeness is 1 - e as a ratio;
+retained quality is 1 - f2 / variance of the original model's outputs on the retain set.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+SCHEMA_VERSION = 1
+
+
+class ParetoUnlearnError(Exception):
+    """Root of the errors a caller may want to catch; ``exit_code`` is what the command line ends with."""
+
+    exit_code = 1
+
+
+class ConfigError(ParetoUnlearnError):
+    """A sweep file, an override or the data it names is not valid."""
+
+    exit_code = 3
+
+
+class RunLockedError(ParetoUnlearnError):
+    """Another driver holds the run directory."""
+
+    exit_code = 5
+
+
+class StoreError(ParetoUnlearnError):
+    """A committed file is missing, damaged or of a newer schema."""
+
+    exit_code = 6
+
+
+class RangeError(ParetoUnlearnError):
+    """Phase I left no valid range for epsilon."""
+
+    exit_code = 7
+
+
+class WeightsError(ParetoUnlearnError):
+    """Model or metric weights are missing or do not match."""
+
+    exit_code = 8
+
+
+class Phase(StrEnum):
+    """What a trial is for."""
+
+    ORIGINAL = "original"
+    BOUNDARY = "boundary"
+    EPSILON = "epsilon"
+    BASELINE = "baseline"
+    CONTROL = "control"
+
+
+class Role(StrEnum):
+    """Which end of the front a boundary trial solves."""
+
+    HIGHEST = "highest"
+    LOWEST = "lowest"
+
+
+class TrialState(StrEnum):
+    """Where a trial stands; the last six are endings and are committed with a reason."""
+
+    PLANNED = "PLANNED"
+    RUNNING = "RUNNING"
+    DONE = "DONE"
+    INFEASIBLE = "INFEASIBLE"
+    UNCONVERGED = "UNCONVERGED"
+    DIVERGED = "DIVERGED"
+    FAILED = "FAILED"
+    INTERRUPTED = "INTERRUPTED"
+    STALE = "STALE"
+
+
+HAS_MODEL = frozenset({TrialState.DONE, TrialState.INFEASIBLE, TrialState.UNCONVERGED})
+"""States of a trial that ended with finite weights, so with a checkpoint and metrics."""
+
+BROKEN = frozenset({TrialState.DIVERGED, TrialState.FAILED})
+"""States that make a sweep partial (exit code 4)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialSpec:
+    """One planned trial: with the sweep file, everything that decides its result.
+
+    ``epsilon`` is raw f1; ``epsilon_fraction`` its place in the valid range (0 to 1), whose width is ``range_width``.
+    ``weight`` is the coefficient of the forget loss for baselines that have one. ``attempt`` counts from 1.
+    """
+
+    trial_id: str
+    phase: Phase
+    method: str
+    seed: int
+    role: Role | None = None
+    epsilon: float | None = None
+    epsilon_fraction: float | None = None
+    range_width: float | None = None
+    weight: float | None = None
+    attempt: int = 1
+
+    @property
+    def label(self) -> str:
+        """A short name that tells a person which trial this is."""
+        if self.role is not None:
+            return str(self.role)
+        if self.epsilon_fraction is not None:
+            return f"epsilon {self.epsilon_fraction:.1%}"
+        if self.weight is not None:
+            return f"{self.method} {self.weight:g}"
+        return self.method
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialRecord:
+    """One row of the ``trials`` table: a trial that ended, with its evidence.
+
+    None means not measured (or not applicable), NaN means measured and not a number. ``f1``, ``f2`` and
+    everything derived from them are of the training set unless the name says ``heldout``.
+    ``multiplier`` is the solver's last one; ``residual_*`` come from gradients over the whole
+    training sets at the end (a first-order residual, no proof of optimality).
+    """
+
+    trial_id: str
+    attempt: int
+    phase: Phase
+    role: Role | None
+    method: str
+    seed: int
+    start: str
+    state: TrialState
+    reason: str
+    epsilon: float | None = None
+    epsilon_fraction: float | None = None
+    range_width: float | None = None
+    weight: float | None = None
+    f1: float | None = None
+    f2: float | None = None
+    f1_heldout: float | None = None
+    f2_heldout: float | None = None
+    e: float | None = None
+    e_heldout: float | None = None
+    completeness: float | None = None
+    completeness_worst_class: float | None = None
+    completeness_worst_5pct: float | None = None
+    completeness_heldout: float | None = None
+    completeness_worst_class_heldout: float | None = None
+    completeness_worst_5pct_heldout: float | None = None
+    retained_quality: float | None = None
+    retained_quality_heldout: float | None = None
+    violation: float | None = None
+    multiplier: float | None = None
+    residual_multiplier: float | None = None
+    residual_norm_f1: float | None = None
+    residual_norm_f2: float | None = None
+    residual_cosine: float | None = None
+    f1_image_std: float | None = None
+    steps: int = 0
+    gradient_pairs: int = 0
+    skipped_steps: int = 0
+    seconds: float | None = None
+    images_per_second: float | None = None
+    peak_memory_bytes: int | None = None
+    num_parameters: int | None = None
+    checkpoint: str | None = None
+    checkpoint_sha256: str | None = None
+    code_version: str = ""
+
+    @property
+    def label(self) -> str:
+        """The label of the spec this record belongs to."""
+        return self.spec.label
+
+    @property
+    def spec(self) -> TrialSpec:
+        """The part of the record that was planned."""
+        return TrialSpec(
+            trial_id=self.trial_id,
+            phase=self.phase,
+            method=self.method,
+            seed=self.seed,
+            role=self.role,
+            epsilon=self.epsilon,
+            epsilon_fraction=self.epsilon_fraction,
+            range_width=self.range_width,
+            weight=self.weight,
+            attempt=self.attempt,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CurveRow:
+    """One row of ``curves``: the solver at one step, on its mini-batch (not on the whole set)."""
+
+    step: int
+    f1: float
+    f2: float
+    multiplier: float
+    control: float
+    gradient_norm_f1: float
+    gradient_norm_f2: float
+    cosine: float
+    learning_rate: float
+    epsilon: float | None
+    images_per_second: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricRow:
+    """One row of ``metrics``: a number with the protocol that defines it.
+
+    ``set`` is forget or retain, ``split`` train or heldout; ``low`` and ``high`` bound an interval where
+    one was computed; ``class_name`` is None for the whole set.
+    """
+
+    set: str
+    split: str
+    metric: str
+    protocol: str
+    value: float
+    n: int
+    low: float | None = None
+    high: float | None = None
+    class_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleRow:
+    """One row of ``samples``: one fixed held-out image as this trial reconstructs it.
+
+    ``kind`` is ``output`` for every trial; the original model's trial also holds ``input`` and ``truth``.
+    ``image`` is an encoded lossless WebP file.
+    """
+
+    set: str
+    image_id: str
+    class_name: str
+    kind: str
+    image: bytes
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialResult:
+    """All that one trial leaves behind. ``files`` maps a file name to its bytes (model.safetensors)."""
+
+    record: TrialRecord
+    curves: tuple[CurveRow, ...] = ()
+    metrics: tuple[MetricRow, ...] = ()
+    samples: tuple[SampleRow, ...] = ()
+    files: Mapping[str, bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scales:
+    """Constants of a run that turn raw objectives into units for people.
+
+    ``f1_floor`` is the smallest f1 any model can reach (the variance of the noise target for the mean
+    squared error); ``f1_original`` is the original model's f1 and ``variance_retain`` the variance
+    of its outputs, both on the training split; the ``_heldout`` twins belong to the held-out split.
+    """
+
+    f1_floor: float
+    f1_original: float
+    variance_retain: float
+    f1_floor_heldout: float
+    f1_original_heldout: float
+    variance_retain_heldout: float
+
+    @property
+    def f1_range(self) -> float:
+        """f1(original) - floor, the unit of e."""
+        return self.f1_original - self.f1_floor
+
+    def normalised_f1(self, f1: float) -> float:
+        """Return e of a raw training f1."""
+        return (f1 - self.f1_floor) / self.f1_range
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValidRange:
+    """The open interval of raw epsilons that Phase I leaves, for one seed.
+
+    ``upper_source`` is ``lowest`` or ``original``; ``reason`` says why where it is the original model.
+    """
+
+    seed: int
+    lower: float
+    upper: float
+    upper_source: str
+    reason: str = ""
+
+    def epsilon_at(self, fraction: float) -> float:
+        """Return the raw epsilon at a fraction of the range (0 = lower end)."""
+        return self.lower + fraction * (self.upper - self.lower)
+
+    def fraction_of(self, epsilon: float) -> float:
+        """Return where a raw epsilon lies in the range (0 = lower end, 1 = upper end)."""
+        return (epsilon - self.lower) / (self.upper - self.lower)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunInfo:
+    """The content of ``run.json``. ``reference_point`` is (f1, f2) raw, fixed once after Phase I."""
+
+    name: str
+    schema_version: int
+    code_version: str
+    config_hash: str
+    objective: str
+    classes_forget: tuple[str, ...]
+    classes_retain: tuple[str, ...]
+    scales: Scales | None = None
+    ranges: tuple[ValidRange, ...] = ()
+    reference_point: tuple[float, float] | None = None

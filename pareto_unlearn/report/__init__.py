@@ -1,0 +1,51 @@
+"""One offline HTML file from the store of a run: front, images, classes, metrics, convergence, trials. Needs no weights."""
+
+from pathlib import Path
+
+from pareto_unlearn.records import StoreError
+from pareto_unlearn.report.gather import gather
+from pareto_unlearn.report.page import render
+from pareto_unlearn.store import Run, load_run
+from pareto_unlearn.store.filesystem import is_uri, join_path, open_storage
+
+__all__ = ["write_report"]
+
+REPORT_FILE = "report.html"
+
+
+def write_report(run_path: str, out: str | None = None) -> str:
+    """Write the report of a stored run as one HTML file that needs no network, and return where it lies.
+
+    The same store gives the same bytes; an older report stays whole until the new one replaces it.
+
+    Args:
+        run_path: the run directory, local or a URI such as ``s3://bucket/runs/name``.
+        out: the file to write, local or a URI; ``report.html`` in the run directory unless given.
+
+    Raises:
+        ConfigError: there is no run at ``run_path``, or the folder of ``out`` cannot be reached.
+        StoreError: a committed file is damaged or of a newer schema.
+        OSError: the file cannot be written.
+    """
+    run = load_run(run_path)
+    page = render(gather(run, _sweep_file(run)))
+    if out is None:
+        run.store.write_text(REPORT_FILE, page)
+        return join_path(run_path, REPORT_FILE)
+    folder, name = _folder_and_name(out)
+    open_storage(folder)[1].put(name, page.encode())
+    return out
+
+
+def _folder_and_name(out: str) -> tuple[str, str]:
+    if is_uri(out):
+        folder, _, name = out.rpartition("/")
+        return folder, name
+    return str(Path(out).resolve().parent), Path(out).name
+
+
+def _sweep_file(run: Run) -> str:
+    try:
+        return run.store.read_text("sweep.yaml")
+    except StoreError:
+        return ""  # a run can be read without it; the page then shows none

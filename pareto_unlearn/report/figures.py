@@ -1,0 +1,231 @@
+"""From facts to Plotly figures, as plain JSON-ready dictionaries. Colours are CSS variables that the page resolves.
+
+A colour written ``var(--name)`` follows the light or dark theme of the reader; the page's script puts the real value in
+before it draws. Every hover text goes through ``plain``, because Plotly reads a small HTML dialect in it.
+"""
+
+import html
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+import plotly.graph_objects as go
+from plotly.io import to_json
+from plotly.subplots import make_subplots
+from pareto_unlearn.records import TrialState
+from pareto_unlearn.report.facts import (
+    Curve,
+    FrontPoint,
+    FrontView,
+    Kind,
+    MetricPanel,
+    MetricSeries,
+    Solution,
+    Split,
+)
+from pareto_unlearn.report.marks import look, method_title
+from pareto_unlearn.report.views import group
+from pareto_unlearn.report.words import number, share
+
+
+
+Figure = dict[str, Any]
+
+
+CONFIG: dict[str, Any] = {
+    "showSendToCloud": False,
+    "displaylogo": False,
+    "responsive": True,
+    "scrollZoom": False,
+    "modeBarButtonsToRemove": ["lasso2d", "select2d", "autoScale2d"],
+}
+
+
+_SELECTED_SIZE = 24
+
+
+DEPTH = {Kind.BASELINE: 0, Kind.ORIGINAL: 1, Kind.EPSILON: 2, Kind.BOUNDARY: 3}
+
+
+def plain(text: str) -> str:
+    """Return text that Plotly shows literally: no tag, link or entity of it has an effect."""
+    return html.escape(text, quote=True)
+
+
+def dictionary(figure: go.Figure) -> Figure:
+    # engine="json": the default depends on whether orjson happens to be installed.
+    loaded: Figure = json.loads(to_json(figure, engine="json", remove_uids=True))
+    return loaded
+
+
+def axis(title: str, limits: tuple[float, float] | None = None, **more: object) -> Figure:
+    axis: Figure = {
+        "title": {"text": title, "standoff": 8, "font": {"size": 13}},
+        "gridcolor": "var(--line)",
+        "linecolor": "var(--line-strong)",
+        "tickcolor": "var(--line-strong)",
+        "zeroline": False,
+        "showline": True,
+        "ticks": "outside",
+        "ticklen": 4,
+        "automargin": True,
+    }
+    if limits is not None:
+        axis["range"] = list(limits)
+    return axis | more
+
+
+def layout(**more: object) -> Figure:
+    return {
+        "template": {},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"family": "system-ui, sans-serif", "size": 13, "color": "var(--ink-soft)"},
+        "hoverlabel": {
+            "bgcolor": "var(--surface)",
+            "bordercolor": "var(--line-strong)",
+            "font": {"color": "var(--ink)", "size": 13},
+            "align": "left",
+        },
+        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": "var(--ink-faint)", "activecolor": "var(--ink)"},
+        "margin": {"l": 56, "r": 16, "t": 16, "b": 48},
+        "hovermode": "closest",
+        "showlegend": False,
+    } | more
+
+
+def ring(**more: object) -> go.Scatter:
+    return go.Scatter(
+        x=[],
+        y=[],
+        mode="markers",
+        hoverinfo="skip",
+        cliponaxis=False,
+        marker={
+            "symbol": "circle-open",
+            "size": _SELECTED_SIZE,
+            "color": "var(--ink)",
+            "line": {"width": 2.5, "color": "var(--ink)"},
+        },
+        **more,
+    )
+
+
+def _metric_traces(series: MetricSeries, solutions: Sequence[Solution]) -> list[go.Scatter]:
+    traces = []
+    upwards = sorted(series.points, key=lambda p: DEPTH[solutions[p.key].kind])
+    families = group(upwards, lambda p: (look(solutions[p.key]), (p.x, p.value) != p.drawn))
+    for (style, outside), points in families.items():
+        bars = all(p.low is not None and p.high is not None for p in points) and not outside
+        traces.append(
+            go.Scatter(
+                x=[p.drawn[0] for p in points],
+                y=[p.drawn[1] for p in points],
+                mode="markers",
+                customdata=[p.key for p in points],
+                hovertext=[
+                    f"<b>{plain(solutions[p.key].label)}</b><br>{series.set}: {number(p.value)}"
+                    f"<br>completeness {share(p.x / 100.0)}"
+                    for p in points
+                ],
+                hoverinfo="text",
+                cliponaxis=False,
+                error_y={
+                    "type": "data",
+                    "symmetric": False,
+                    "array": [(p.high or 0.0) - p.value for p in points],
+                    "arrayminus": [p.value - (p.low or 0.0) for p in points],
+                    "thickness": 1,
+                    "width": 2,
+                    "color": style.colour,
+                }
+                if bars
+                else None,
+                marker={
+                    "symbol": style.symbol + ("-open" if outside else ""),
+                    "size": 11 if style.symbol == "star" else 8,
+                    "color": style.colour,
+                    "line": {"width": 1, "color": style.colour if outside else "var(--surface)"},
+                },
+            )
+        )
+    return traces
+
+
+def metric_figure(panel: MetricPanel, solutions: Sequence[Solution]) -> Figure:
+    """Draw one metric for forget (above) and retain (below), as points: no order between models is implied."""
+    rows = len(panel.series)
+    figure = make_subplots(rows=rows, cols=1, shared_xaxes=True, vertical_spacing=0.09)
+    for row, series in enumerate(panel.series, start=1):
+        figure.add_traces(_metric_traces(series, solutions), rows=row, cols=1)
+    for row in range(1, rows + 1):
+        figure.add_trace(ring(), row=row, col=1)
+    drawn = dictionary(figure)
+    layout = drawn["layout"]
+    axes = {}
+    for index, series in enumerate(panel.series):
+        suffix = "" if index == 0 else str(index + 1)
+        axes[f"xaxis{suffix}"] = layout[f"xaxis{suffix}"] | axis(
+            "completeness, %" if index == rows - 1 else "", series.box.x
+        )
+        axes[f"yaxis{suffix}"] = layout[f"yaxis{suffix}"] | axis(series.set, series.box.y, nticks=5)
+    shapes = [
+        _reference(series, index) for index, series in enumerate(panel.series) if series.reference is not None
+    ]
+    drawn["layout"] = layout(**axes, shapes=shapes, margin={"l": 52, "r": 12, "t": 8, "b": 40})
+    return drawn | {
+        "positions": [{str(p.key): list(p.drawn) for p in series.points} for series in panel.series],
+    }
+
+
+def _reference(series: MetricSeries, index: int) -> Figure:
+    suffix = "" if index == 0 else str(index + 1)
+    return {
+        "type": "line",
+        "xref": f"x{suffix} domain",
+        "yref": f"y{suffix}",
+        "x0": 0,
+        "x1": 1,
+        "y0": series.reference,
+        "y1": series.reference,
+        "layer": "below",
+        "line": {"dash": "dash", "width": 1.2, "color": "var(--ink-faint)"},
+    }
+
+
+def curve_figure(curve: Curve, solution: Solution) -> Figure:
+    """Draw mini-batch f1 (with the epsilon that steered the solver) above f2, against the step."""
+    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.1)
+    steps = list(curve.step)
+    colour = look(solution).colour
+    for row, values in ((1, curve.f1), (2, curve.f2)):
+        figure.add_trace(
+            go.Scatter(
+                x=steps, y=list(values), mode="lines", line={"width": 1.4, "color": colour}, name=f"f{row}"
+            ),
+            row=row,
+            col=1,
+        )
+    if any(value is not None for value in curve.epsilon):
+        figure.add_trace(
+            go.Scatter(
+                x=steps,
+                y=list(curve.epsilon),
+                mode="lines",
+                name="epsilon",
+                line={"width": 1.4, "dash": "dash", "color": "var(--ink-soft)"},
+            ),
+            row=1,
+            col=1,
+        )
+    drawn = dictionary(figure)
+    layout = drawn["layout"]
+    drawn["layout"] = layout(
+        xaxis=layout["xaxis"] | axis(""),
+        xaxis2=layout["xaxis2"] | axis("step"),
+        yaxis=layout["yaxis"] | axis("f1 (forget)", nticks=5),
+        yaxis2=layout["yaxis2"] | axis("f2 (retain)", nticks=5, rangemode="tozero"),
+        hovermode="x",
+        margin={"l": 60, "r": 16, "t": 12, "b": 44},
+    )
+    return drawn

@@ -1,0 +1,67 @@
+"""The smallest pieces of the page: escaped text, markers, state badges, legends, the frame of a section."""
+
+import html
+from collections.abc import Iterable, Sequence
+from pareto_unlearn.records import TrialState
+from pareto_unlearn.report.facts import (
+    ClassTable,
+    EpsilonRange,
+    FrontView,
+    GridRow,
+    Hypervolume,
+    Kind,
+    MetricPanel,
+    Report,
+    Solution,
+    Split,
+)
+from pareto_unlearn.report.figures import front_legend
+from pareto_unlearn.report.marks import look, method_title, svg_mark
+from pareto_unlearn.report.views import finite
+from pareto_unlearn.report.words import (
+    GLOSSARY,
+    METRIC_HINTS,
+    NONE,
+    PROTOCOL_NOTES,
+    RESIDUAL_NOTE,
+    STATE_MARKS,
+    STATE_MEANINGS,
+    count,
+    metric_title,
+    number,
+    share,
+)
+
+
+
+def text(value: object) -> str:
+    """Return text that is safe between tags and in quoted attributes."""
+    return html.escape(str(value), quote=True)
+
+
+def mark(solution: Solution) -> str:
+    """Return the marker of a solution."""
+    style = look(solution)
+    return svg_mark(style.symbol, style.colour)
+
+
+def state_badge(state: TrialState, label: str) -> str:
+    """Return a state with its sign and, on hover, its meaning."""
+    return (
+        f'<span class="state state-{text(state.lower())}" title="{text(STATE_MEANINGS.get(state, ""))}">'
+        f'<span aria-hidden="true">{STATE_MARKS.get(state, "")}</span> {text(label)}</span>'
+    )
+
+
+def legend(entries: Iterable[tuple[str, str, str]], attributes: str = "") -> str:
+    """Return a list of (symbol, colour, words); ``attributes`` go into its tag."""
+    items = "".join(f"<li>{svg_mark(symbol, colour)} {text(words)}</li>" for symbol, colour, words in entries)
+    return f'<ul class="legend"{attributes}>{items}</ul>'
+
+
+def section(identifier: str, title: str, lead: str, body: str) -> str:
+    """Return a section of the page; lead and body are HTML already."""
+    return (
+        f'<section id="{identifier}" aria-labelledby="{identifier}-title"><h2 id="{identifier}-title">{title}</h2>'
+        f'<p class="lead">{lead}</p>{body}</section>'
+    )

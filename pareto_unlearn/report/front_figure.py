@@ -1,0 +1,230 @@
+"""The front as a Plotly figure: completeness against quality loss, with its legend."""
+
+import html
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+import plotly.graph_objects as go
+from plotly.io import to_json
+from plotly.subplots import make_subplots
+from pareto_unlearn.records import TrialState
+from pareto_unlearn.report.facts import (
+    Curve,
+    FrontPoint,
+    FrontView,
+    Kind,
+    MetricPanel,
+    MetricSeries,
+    Solution,
+    Split,
+)
+from pareto_unlearn.report.marks import look, method_title
+from pareto_unlearn.report.views import group
+from pareto_unlearn.report.words import number, share
+from pareto_unlearn.report.figures import DEPTH, Figure, axis, dictionary, layout, plain, ring
+
+
+OFF_SCALE = "off scale"
+
+
+_MOST_LABELS = 3
+
+
+def hover_text(solution: Solution, split: Split) -> str:
+    """Return what the pointer shows over a model: label, epsilon, objectives, completeness, state."""
+    measured = solution.on(split)
+    lines = [f"<b>{plain(solution.label)}</b>"]
+    if solution.epsilon is not None:
+        lines.append(f"epsilon {number(solution.epsilon)}")
+    lines += [
+        f"f1 {number(measured.f1)} · f2 {number(measured.f2)}",
+        f"completeness {share(measured.completeness)}",
+        f"worst class {share(measured.worst_class)} · worst 5 % of images {share(measured.worst_5pct)}",
+        f"retained quality {share(measured.retained_quality, 2)}",
+        f"{solution.state} · {split.words}",
+    ]
+    return "<br>".join(lines)
+
+
+def _status(solution: Solution, point: FrontPoint) -> str:
+    """Return the word that the legend adds to the method: the first that holds decides the marker."""
+    if point.off_scale and not (point.y == 0.0 and solution.kind is Kind.ORIGINAL):
+        return OFF_SCALE
+    if solution.state is TrialState.INFEASIBLE:
+        return "infeasible"
+    if solution.state is TrialState.UNCONVERGED:
+        return "unconverged"
+    return "dominated" if point.dominated else ""
+
+
+def _direction(point: FrontPoint) -> float:
+    """Return where an off-scale model lies as the angle of Plotly's arrow: 0 is up, 90 is right."""
+    sideways, upwards = point.x - point.drawn[0], point.y - point.drawn[1]
+    return math.degrees(math.atan2((sideways > 0) - (sideways < 0), (upwards > 0) - (upwards < 0)))
+
+
+def _symbol(solution: Solution, status: str) -> str:
+    base = look(solution).symbol
+    if status == OFF_SCALE:
+        return "arrow"
+    if status == "infeasible":
+        return f"{base}-x-open" if base in ("circle", "square", "diamond") else "x-open"
+    return base + {"unconverged": "-open-dot", "dominated": "-open"}.get(status, "")
+
+
+Family = tuple[str, str, str, str]
+
+
+def _families(view: FrontView, solutions: Sequence[Solution]) -> dict[Family, list[FrontPoint]]:
+    """Group the models that share a marker, by (title, status, symbol, colour); the epsilon method last, so on top."""
+
+    def family(point: FrontPoint) -> Family:
+        solution = solutions[point.key]
+        status = _status(solution, point)
+        return method_title(solution), status, _symbol(solution, status), look(solution).colour
+
+    upwards = sorted(view.points, key=lambda point: DEPTH[solutions[point.key].kind])
+    return group(upwards, family)
+
+
+def front_legend(view: FrontView, solutions: Sequence[Solution]) -> list[tuple[str, str, str]]:
+    """Return (symbol, colour, words) of every marker in a view, in the order of the solutions."""
+    families = _families(view, solutions)
+    ordered = sorted(families, key=lambda family: min(point.key for point in families[family]))
+    entries = [
+        (symbol, colour, f"{title} ({status})" if status else title)
+        for title, status, symbol, colour in ordered
+    ]
+    asked = any(point.requested is not None for point in view.points)
+    return [*entries, ("line-ns-open", "var(--ink-soft)", "epsilon asked for")] if asked else entries
+
+
+def _label_side(point: FrontPoint, view: FrontView) -> str:
+    """Return where the name of an off-scale marker has room: towards the middle of the box."""
+    return "middle right" if point.drawn[0] < sum(view.box.x) / 2.0 else "middle left"
+
+
+def _front_traces(view: FrontView, solutions: Sequence[Solution]) -> list[go.Scatter]:
+    traces = []
+    for (_, status, symbol, colour), points in _families(view, solutions).items():
+        outside = status == OFF_SCALE
+        edge = colour if "open" in symbol else "var(--surface)"
+        traces.append(
+            go.Scatter(
+                x=[point.drawn[0] for point in points],
+                y=[point.drawn[1] for point in points],
+                mode="markers+text" if outside and len(points) <= _MOST_LABELS else "markers",
+                text=[plain(solutions[point.key].label) for point in points] if outside else None,
+                textposition=[_label_side(point, view) for point in points] if outside else None,
+                textfont={"size": 12, "color": colour},
+                customdata=[point.key for point in points],
+                hovertext=[hover_text(solutions[point.key], view.split) for point in points],
+                hoverinfo="text",
+                cliponaxis=False,
+                marker={
+                    "symbol": symbol,
+                    "size": 15 if symbol.startswith(("star", "arrow")) else 11,
+                    "angle": [_direction(point) for point in points] if outside else 0,
+                    "color": colour,
+                    "line": {"width": 1.6 if "open" in symbol else 1.0, "color": edge},
+                },
+            )
+        )
+    return traces
+
+
+def _gap_traces(view: FrontView, solutions: Sequence[Solution]) -> list[go.Scatter]:
+    """Draw, for every epsilon, a tick where the constraint asks for and a hairline to what was reached."""
+    asked = [p for p in view.points if p.requested is not None and not p.off_scale]
+    if not asked:
+        return []
+    hairline = [(x, p.y) for p in asked for x in (p.requested, p.drawn[0], None)]
+    hover = [
+        f"{plain(solutions[p.key].label)}<br>asked {p.requested:.1f} %, reached {p.x:.1f} %" for p in asked
+    ]
+    colour = "var(--ink-soft)"
+    return [
+        go.Scatter(
+            x=[x for x, _ in hairline],
+            y=[y for _, y in hairline],
+            mode="lines",
+            line={"width": 1, "color": colour},
+            hoverinfo="skip",
+        ),
+        go.Scatter(
+            x=[p.requested for p in asked],
+            y=[p.y for p in asked],
+            mode="markers",
+            hovertext=hover,
+            hoverinfo="text",
+            customdata=[p.key for p in asked],
+            marker={
+                "symbol": "line-ns-open",
+                "size": 18,
+                "color": colour,
+                "line": {"width": 1.4, "color": colour},
+            },
+        ),
+    ]
+
+
+def _staircase(view: FrontView, solutions: Sequence[Solution]) -> list[go.Scatter]:
+    """Draw the edge of what the epsilon method dominates; steps, because nothing is known between two models."""
+    kinds = (Kind.BOUNDARY, Kind.EPSILON, Kind.ORIGINAL)
+    best = sorted(
+        (p.x, p.y)
+        for p in view.points
+        if not p.dominated and solutions[p.key].kind in kinds and (p.y > 0.0 or not view.logarithmic)
+    )
+    if len({solutions[p.key].seed for p in view.points}) > 1 or len(best) < 2:
+        return []
+    return [
+        go.Scatter(
+            x=[x for x, _ in best],
+            y=[y for _, y in best],
+            mode="lines",
+            line={"shape": "vh", "width": 1.5, "color": "var(--blue-soft)"},
+            hoverinfo="skip",
+        )
+    ]
+
+
+def front_figure(view: FrontView, solutions: Sequence[Solution]) -> Figure:
+    """Draw completeness against quality loss; the last trace is the ring around the selected model."""
+    figure = go.Figure(
+        [
+            *_staircase(view, solutions),
+            *_gap_traces(view, solutions),
+            *_front_traces(view, solutions),
+            ring(),
+        ]
+    )
+    drawn = dictionary(figure)
+    low, high = view.box.y
+    y_axis = axis("quality loss (FVU), %", (low, high))
+    if view.logarithmic:
+        y_axis |= {
+            "type": "log",
+            "range": [math.log10(low), math.log10(high)],
+            "dtick": "D2" if high / low < 300 else 1,
+        }
+    drawn["layout"] = layout(
+        xaxis=axis("completeness (mean over forget images), %", view.box.x),
+        yaxis=y_axis,
+        margin={"l": 60, "r": 24, "t": 24, "b": 56},
+        annotations=[
+            {
+                "text": "better ↘",
+                "xref": "paper",
+                "yref": "paper",
+                "x": 0.99,
+                "y": 0.03,
+                "xanchor": "right",
+                "yanchor": "bottom",
+                "showarrow": False,
+                "font": {"size": 12, "color": "var(--ink-faint)"},
+            }
+        ],
+    )
+    return drawn | {"positions": {str(point.key): list(point.drawn) for point in view.points}}

@@ -1,0 +1,261 @@
+"""Read everything that the page shows from the store into one ``Report``; the only part of the package that meets pandas."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, cast
+
+from pareto_unlearn.records import Phase, RunInfo, Scales, TrialRecord, TrialState
+from pareto_unlearn.report.facts import (
+    EpsilonRange,
+    Hypervolume,
+    Kind,
+    Measured,
+    Report,
+    Solution,
+    Split,
+)
+from pareto_unlearn.report.views import (
+    class_table,
+    curves,
+    finite,
+    front_view,
+    group,
+    image_grid,
+    metric_panels,
+    percent,
+)
+from pareto_unlearn.store import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+METHOD_ORDER = ("original", "epsilon_constraint", "composite", "max_loss")
+STATE_ORDER = (
+    TrialState.DONE,
+    TrialState.INFEASIBLE,
+    TrialState.UNCONVERGED,
+    TrialState.DIVERGED,
+    TrialState.FAILED,
+    TrialState.INTERRUPTED,
+    TrialState.STALE,
+)
+_KINDS = {Phase.ORIGINAL: Kind.ORIGINAL, Phase.BOUNDARY: Kind.BOUNDARY, Phase.EPSILON: Kind.EPSILON}
+
+
+def gather(run: Run, sweep_file: str = "") -> Report:
+    """Return the facts of the whole report.
+
+    Args:
+        run: a stored run; its records and tables hold the newest attempt of every trial.
+        sweep_file: the text of the resolved sweep file, empty where there is none.
+    """
+    records = run.records
+    seeds = tuple(sorted({record.seed for record in records}))
+    solutions = ordered(tuple(_solution(record, run.info.scales, seeds) for record in records))
+    fronts = tuple(front_view(solutions, split, log) for split in Split for log in (False, True))
+    columns = [key for key, solution in enumerate(solutions) if solution.has_model]
+    slider = [key for key in columns if solutions[key].kind is not Kind.BASELINE]
+    originals = [key for key in columns if solutions[key].kind is Kind.ORIGINAL]
+    metrics = _rows(run.metrics, solutions)
+    info = run.info
+    return Report(
+        name=info.name,
+        verdict=verdict(solutions),
+        objective=info.objective,
+        code_version=info.code_version,
+        config_hash=info.config_hash,
+        schema_version=info.schema_version,
+        reference_point=info.reference_point,
+        seeds=seeds,
+        states=_states(solutions),
+        steps=tuple(sorted({s.steps for s in solutions if s.has_model and s.steps > 0})),
+        protocols=tuple(sorted({str(row["protocol"]) for row in metrics})),
+        classes_forget=info.classes_forget,
+        classes_retain=info.classes_retain,
+        ranges=_ranges(info),
+        hypervolumes=_hypervolumes(solutions, run),
+        solutions=solutions,
+        slider=tuple(slider),
+        start=slider[len(slider) // 2] if slider else (columns[0] if columns else None),
+        fronts=fronts,
+        grid=image_grid(
+            _rows(run.samples, solutions),
+            columns,
+            originals[0] if originals else None,
+            (*info.classes_forget, *info.classes_retain),
+        ),
+        class_tables=tuple(class_table(metrics, split, columns, info.classes_forget) for split in Split),
+        panels=metric_panels(metrics, solutions, fronts[0].box.x),
+        curves=curves(_rows(run.curves, solutions)),
+        trial_columns=tuple(field.name for field in fields(TrialRecord)),
+        trial_rows=_trial_rows(records, solutions),
+        sweep_file=sweep_file,
+    )
+
+
+def ordered(solutions: Sequence[Solution]) -> tuple[Solution, ...]:
+    """Sort: original, then the epsilon method from lowest to highest completeness, then the baselines the same way.
+
+    Trials without a model come after the models of their method, by epsilon.
+    """
+
+    def rank(solution: Solution) -> tuple[Any, ...]:
+        method = solution.method
+        place = METHOD_ORDER.index(method) if method in METHOD_ORDER else len(METHOD_ORDER)
+        completeness = finite(solution.train.completeness)
+        return (
+            place,
+            method,
+            not solution.has_model,
+            completeness is None,
+            completeness or 0.0,
+            -(finite(solution.epsilon) or 0.0),
+            solution.seed,
+            solution.trial_id,
+        )
+
+    return tuple(sorted(solutions, key=rank))
+
+
+def _requested(record: TrialRecord, scales: Scales | None) -> float | None:
+    if record.phase is not Phase.EPSILON or record.epsilon is None or scales is None or not scales.f1_range:
+        return None
+    return 1.0 - scales.normalised_f1(record.epsilon)
+
+
+def _solution(record: TrialRecord, scales: Scales | None, seeds: Sequence[int]) -> Solution:
+    suffix = f" · seed {record.seed}" if len(seeds) > 1 and record.phase is not Phase.ORIGINAL else ""
+    return Solution(
+        trial_id=record.trial_id,
+        attempt=record.attempt,
+        label=record.label + suffix,
+        kind=_KINDS.get(record.phase, Kind.BASELINE),
+        method=record.method,
+        seed=record.seed,
+        state=record.state,
+        reason=record.reason,
+        epsilon=record.epsilon,
+        epsilon_fraction=record.epsilon_fraction,
+        train=Measured(
+            f1=record.f1,
+            f2=record.f2,
+            completeness=record.completeness,
+            worst_class=record.completeness_worst_class,
+            worst_5pct=record.completeness_worst_5pct,
+            retained_quality=record.retained_quality,
+            requested=_requested(record, scales),
+        ),
+        heldout=Measured(
+            f1=record.f1_heldout,
+            f2=record.f2_heldout,
+            completeness=record.completeness_heldout,
+            worst_class=record.completeness_worst_class_heldout,
+            worst_5pct=record.completeness_worst_5pct_heldout,
+            retained_quality=record.retained_quality_heldout,
+        ),
+        violation=record.violation,
+        multiplier=record.multiplier,
+        residual_multiplier=record.residual_multiplier,
+        residual_norm_f1=record.residual_norm_f1,
+        residual_norm_f2=record.residual_norm_f2,
+        residual_cosine=record.residual_cosine,
+        steps=record.steps,
+        seconds=record.seconds,
+    )
+
+
+def _rows(frame: "pd.DataFrame", solutions: Sequence[Solution]) -> list[dict[str, Any]]:
+    """Return the rows with the index of their solution under ``key``; rows that came after the records were read are left out."""
+    keys = {(solution.trial_id, solution.attempt): key for key, solution in enumerate(solutions)}
+    rows = cast("list[dict[str, Any]]", frame.to_dict("records"))
+    known = ((row, keys.get((row["trial_id"], row["attempt"]))) for row in rows)
+    return [row | {"key": key} for row, key in known if key is not None]
+
+
+def _states(solutions: Sequence[Solution]) -> tuple[tuple[TrialState, int], ...]:
+    counts = Counter(solution.state for solution in solutions)
+    return tuple((state, counts[state]) for state in STATE_ORDER if counts[state])
+
+
+def _span(values: Sequence[float], digits: int = 1) -> str:
+    low, high = f"{min(values):.{digits}f}\u00a0%", f"{max(values):.{digits}f}\u00a0%"
+    return low if low == high else f"{low} to {high}"
+
+
+def _models(solutions: Sequence[Solution]) -> list[Solution]:
+    return [s for s in solutions if s.has_model and s.kind in (Kind.BOUNDARY, Kind.EPSILON)]
+
+
+def _reach(models: Sequence[Solution], split: Split) -> tuple[str, str] | None:
+    """Return the spans of completeness and of retained quality on one split, in words."""
+    completeness = [p for m in models if (p := percent(m.on(split).completeness)) is not None]
+    quality = [p for m in models if (p := percent(m.on(split).retained_quality)) is not None]
+    if not completeness or not quality:
+        return None
+    return _span(completeness), _span(quality)
+
+
+def verdict(solutions: Sequence[Solution]) -> str:
+    """Say in one or two sentences what the sweep achieved, with the budget that it belongs to."""
+    models = _models(solutions)
+    if not models:
+        ended = sum(1 for s in solutions if s.kind is not Kind.ORIGINAL)
+        return f"No unlearned model: {ended} trial{'s' * (ended != 1)} ended without one. The reasons are in the table of trials."
+    steps = sorted({model.steps for model in models})
+    budget = f"{steps[0]}" if len(steps) == 1 else f"{steps[0]} to {steps[-1]}"
+    one = len(models) == 1
+    count = "One unlearned model" if one else f"{len(models)} unlearned models"
+    train, heldout = _reach(models, Split.TRAIN), _reach(models, Split.HELDOUT)
+    if train is None:
+        return f"{count} after {budget} steps; completeness and retained quality were not measured."
+    text = (
+        f"{count} with {train[0]} completeness of forgetting {'keeps' if one else 'keep'} {train[1]} of the quality "
+        f"on the retain images; {'it' if one else 'each'} was given {budget} steps."
+    )
+    if heldout is not None:
+        text += f" On images never trained on: {heldout[0]} completeness, {heldout[1]} retained quality."
+    return text
+
+
+def _ranges(info: RunInfo) -> tuple[EpsilonRange, ...]:
+    scales = info.scales
+    return tuple(
+        EpsilonRange(
+            seed=one.seed,
+            raw=(one.lower, one.upper),
+            normalised=None
+            if scales is None or not scales.f1_range
+            else (scales.normalised_f1(one.lower), scales.normalised_f1(one.upper)),
+            upper_source=one.upper_source,
+            reason=one.reason,
+        )
+        for one in sorted(info.ranges, key=lambda one: one.seed)
+    )
+
+
+def _hypervolumes(solutions: Sequence[Solution], run: Run) -> tuple[Hypervolume, ...]:
+    """Return one value a seed for every method that has models; nothing before the reference point is fixed."""
+    members = group((s for s in solutions if s.has_model and s.kind is not Kind.ORIGINAL), lambda s: s.method)
+    found = []
+    for method, models in members.items():
+        seeds = sorted({model.seed for model in models})
+        values = [(seed, run.hypervolume(method, seed)) for seed in seeds]
+        known = tuple((seed, value) for seed, value in values if value is not None)
+        if known:
+            found.append(Hypervolume(method=method, values=known))
+    return tuple(found)
+
+
+def _trial_rows(
+    records: Sequence[TrialRecord], solutions: Sequence[Solution]
+) -> tuple[tuple[str | float | int | None, ...], ...]:
+    """Return every column of every record in the order of the solutions, for the downloads."""
+    by_id = {record.trial_id: record for record in records}
+    return tuple(
+        tuple(
+            str(value) if isinstance(value, str) else value
+            for value in (getattr(by_id[solution.trial_id], field.name) for field in fields(TrialRecord))
+        )
+        for solution in solutions
+    )

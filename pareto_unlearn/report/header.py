@@ -1,0 +1,132 @@
+"""The top of the page: verdict, the facts of the run, and the sticky bar that selects a model."""
+
+import html
+from collections.abc import Iterable, Sequence
+from pareto_unlearn.records import TrialState
+from pareto_unlearn.report.facts import (
+    ClassTable,
+    EpsilonRange,
+    FrontView,
+    GridRow,
+    Hypervolume,
+    Kind,
+    MetricPanel,
+    Report,
+    Solution,
+    Split,
+)
+from pareto_unlearn.report.figures import front_legend
+from pareto_unlearn.report.marks import look, method_title, svg_mark
+from pareto_unlearn.report.views import finite
+from pareto_unlearn.report.words import (
+    GLOSSARY,
+    METRIC_HINTS,
+    NONE,
+    PROTOCOL_NOTES,
+    RESIDUAL_NOTE,
+    STATE_MARKS,
+    STATE_MEANINGS,
+    count,
+    metric_title,
+    number,
+    share,
+)
+from pareto_unlearn.report.fragments import legend, mark, section, state_badge, text
+
+
+def header(report: Report) -> str:
+    """Return name, verdict, badges and the facts that every other section needs."""
+    badges = "".join(
+        f"<li>{state_badge(state, f'{number} {state.lower()}')}</li>" for state, number in report.states
+    )
+    ranges = "".join(_range(one, len(report.seeds)) for one in report.ranges)
+    volumes = "".join(_hypervolume(one) for one in report.hypervolumes)
+    facts = [
+        ("Valid range of epsilon", ranges or "not determined"),
+        ("Hypervolume", (volumes + _reference_point(report)) if volumes else "no reference point"),
+        ("Objective and classes", _aim(report)),
+        ("Uncertainty", _uncertainty(report.seeds)),
+    ]
+    listed = "".join(f"<div><dt>{term}</dt><dd>{value}</dd></div>" for term, value in facts)
+    return (
+        f'<header><p class="eyebrow">Unlearning report</p><h1>{text(report.name)}</h1>'
+        f'<p class="verdict">{text(report.verdict)}</p><ul class="badges">{badges}</ul><dl class="facts">{listed}</dl></header>'
+    )
+
+
+def _names(names: Sequence[str]) -> str:
+    shown = ", ".join(text(name) for name in names[:12])
+    return shown + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+
+
+def _range(one: EpsilonRange, num_seeds: int) -> str:
+    raw = f"{number(one.raw[0])} &lt; epsilon &lt; {number(one.raw[1])}"
+    seed = f"seed {one.seed}: " if num_seeds > 1 else ""
+    normalised = ""
+    if one.normalised is not None:
+        low, high = one.normalised
+        normalised = (
+            f'<br><span class="minor">normalised {share(low)} &lt; e &lt; {share(high)}, so completeness '
+            f"{share(1.0 - high)} to {share(1.0 - low)}</span>"
+        )
+    source = (
+        ""
+        if one.upper_source == "lowest"
+        else f"<br><span class='note'>Upper end: the {text(one.upper_source)} model. {text(one.reason)}</span>"
+    )
+    return f"<p>{seed}{raw}{normalised}{source}</p>"
+
+
+def _reference_point(report: Report) -> str:
+    if report.reference_point is None:
+        return ""
+    f1, f2 = report.reference_point
+    return f'<span class="minor">same reference point for all: f1\u00a0{number(f1)}, f2\u00a0{number(f2)}</span>'
+
+
+def _hypervolume(one: Hypervolume) -> str:
+    values = sorted(value for _, value in one.values)
+    middle = (
+        f"{values[len(values) // 2]:.3f}"
+        if len(values) % 2
+        else f"{(values[len(values) // 2 - 1] + values[len(values) // 2]) / 2:.3f}"
+    )
+    spread = (
+        f' <span class="minor">median; {values[0]:.3f} to {values[-1]:.3f} over {len(values)} seeds</span>'
+        if len(values) > 1
+        else ""
+    )
+    return f'<p class="pair"><span>{text(one.method.replace("_", " "))}</span> <b>{middle}</b>{spread}</p>'
+
+
+def _uncertainty(seeds: Sequence[int]) -> str:
+    if len(seeds) > 1:
+        return f"{len(seeds)} seeds ({', '.join(str(seed) for seed in seeds)}); every seed is drawn as its own points"
+    return "one seed: there is no estimate of uncertainty, small differences may be chance"
+
+
+def _aim(report: Report) -> str:
+    protocols = " ".join(f'<span class="protocol">{text(name)}</span>' for name in report.protocols)
+    return (
+        f"<p>{text(report.objective)}</p><p>forget {_names(report.classes_forget)}<br>retain {_names(report.classes_retain)}</p>"
+        f'<p class="minor">protocols {protocols or "none: no metric was computed"}</p>'
+    )
+
+
+def dial(report: Report) -> str:
+    """Return the sticky bar: the slider over the models of the epsilon method and the choice of split."""
+    last = max(0, len(report.slider) - 1)
+    start = report.slider.index(report.start) if report.start in report.slider else 0
+    choices = "".join(
+        f'<label><input type="radio" name="split" value="{split.value}"{" checked" if split is Split.TRAIN else ""}>'
+        f"<span>{split.words}</span></label>"
+        for split in Split
+    )
+    disabled = " disabled" if not report.slider else ""
+    return (
+        '<div class="dial"><div class="dial-inner"><p class="dial-now" aria-live="polite"><span id="dial-mark" class="mark"></span>'
+        '<b id="dial-label"></b><span id="dial-numbers"></span></p>'
+        '<label class="dial-slider"><span>original</span><span class="visually-hidden">Select a model by epsilon</span>'
+        f'<input type="range" id="epsilon" min="0" max="{last}" step="1" value="{start}"{disabled}><span>most forgotten</span></label>'
+        f'<fieldset class="segmented"><legend class="visually-hidden">Measured on</legend>{choices}</fieldset></div></div>'
+    )

@@ -1,0 +1,90 @@
+"""The marker of every method: one shape and one colour, the same in Plotly figures and in the page's own legends.
+
+Shape and colour (Okabe-Ito, adjusted to 3:1 contrast on both themes) say the same twice, so that neither is needed alone.
+"""
+
+import math
+from dataclasses import dataclass
+
+from pareto_unlearn.report.facts import Kind, Solution
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """How one method is drawn: Plotly symbol and colour (a CSS variable)."""
+
+    symbol: str
+    colour: str
+
+
+_LOOKS = {
+    "original": Look(symbol="diamond", colour="var(--ink)"),
+    "epsilon_constraint": Look(symbol="circle", colour="var(--blue)"),
+    "composite": Look(symbol="square", colour="var(--vermillion)"),
+    "max_loss": Look(symbol="triangle-up", colour="var(--purple)"),
+    "retain_label": Look(symbol="pentagon", colour="var(--green)"),
+    "noisy_label": Look(symbol="hexagon", colour="var(--orange)"),
+    "random_encoder": Look(symbol="cross", colour="var(--sky)"),
+}
+_OTHER = Look(symbol="octagon", colour="var(--gray)")
+_BOUNDARY = Look(symbol="star", colour="var(--blue)")
+
+
+def look(solution: Solution) -> Look:
+    """Return the marker of a solution: shape and colour say the method, a star says boundary."""
+    if solution.kind is Kind.BOUNDARY:
+        return _BOUNDARY
+    return _LOOKS.get(solution.method, _OTHER)
+
+
+def method_title(solution: Solution) -> str:
+    """Return the words that the legends use for the kind of a solution."""
+    if solution.kind is Kind.BOUNDARY:
+        return "boundary"
+    return (
+        "epsilon-constraint" if solution.method == "epsilon_constraint" else solution.method.replace("_", " ")
+    )
+
+
+def _polygon(corners: int, radius: float, inner: float | None = None) -> str:
+    """Return a regular polygon with a corner on top, or a star where an inner radius is given."""
+    radii = [radius] if inner is None else [radius, inner]
+    total = corners * len(radii)
+    points = []
+    for index in range(total):
+        angle, size = 2.0 * math.pi * index / total, radii[index % len(radii)]
+        points.append(f"{8.0 + size * math.sin(angle):.1f},{8.0 - size * math.cos(angle):.1f}")
+    return f'<polygon points="{" ".join(points)}"/>'
+
+
+_SHAPES = {
+    "circle": '<circle cx="8" cy="8" r="5"/>',
+    "square": '<rect x="3.5" y="3.5" width="9" height="9"/>',
+    "diamond": _polygon(4, 6.2),
+    "triangle-up": '<path d="M8 2.5L14 13H2Z"/>',
+    "star": _polygon(5, 7.5, 3.2),
+    "pentagon": _polygon(5, 6.2),
+    "hexagon": _polygon(6, 6.0),
+    "octagon": _polygon(8, 6.0),
+    "cross": '<path d="M6 2h4v4h4v4h-4v4H6v-4H2V6h4Z"/>',
+    "arrow": '<path d="M13.5 2.5L11 13L8 8L3 5Z"/>',
+    "x": '<path d="M3 3L13 13M13 3L3 13"/>',
+    "line-ns": '<path d="M8 1.5V14.5"/>',
+}
+_OVERLAYS = {
+    "-x": '<path d="M4.6 4.6L11.4 11.4M11.4 4.6L4.6 11.4"/>',
+    "-dot": '<circle cx="8" cy="8" r="1"/>',
+}
+
+
+def svg_mark(symbol: str, colour: str) -> str:
+    """Return a Plotly symbol as a small inline image in the text, hidden from screen readers."""
+    overlay = next((shape for name, shape in _OVERLAYS.items() if name in symbol), "")
+    base = symbol
+    for suffix in ("-open", "-dot", "-x"):
+        base = base.replace(suffix, "")
+    fill = "none" if "-open" in symbol else "currentColor"
+    return (
+        f'<svg class="mark" viewBox="0 0 16 16" aria-hidden="true" style="color:{colour}" fill="{fill}" stroke="currentColor" '
+        f'stroke-width="1.5">{_SHAPES.get(base, _SHAPES["octagon"])}{overlay}</svg>'
+    )

@@ -1,0 +1,152 @@
+"""One HTML file from the facts: style, data, Plotly and script inline, nothing fetched, the same bytes every time."""
+
+import base64
+import hashlib
+import json
+import math
+import re
+from importlib.resources import files
+from typing import Any
+
+from plotly.offline import get_plotlyjs
+
+from pareto_unlearn.report import sections
+from pareto_unlearn.report.facts import Measured, Report, Solution, Split
+from pareto_unlearn.report.figures import CONFIG, curve_figure, front_figure, metric_figure
+from pareto_unlearn.report.views import finite
+from pareto_unlearn.report.words import NONE, STATE_MARKS, number, share
+
+
+def render(report: Report) -> str:
+    """Return the whole page.
+
+    The content security policy admits the two scripts of this page by hash and no other, so that a name that slipped through
+    the escaping still could not run; ``blob:`` images serve Plotly's own download of a figure.
+    """
+    plotly, script = _script_text(get_plotlyjs()), _script_text(_asset("script.js"))
+    policy = (
+        "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; "
+        f"script-src {_hash(plotly)} {_hash(script)}; base-uri 'none'; form-action 'none'"
+    )
+    body = "".join(
+        section(report)
+        for section in (
+            sections.front,
+            sections.images,
+            sections.classes,
+            sections.metrics,
+            sections.convergence,
+            sections.trials,
+            sections.provenance,
+        )
+    )
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n<meta name="referrer" content="no-referrer">\n'
+        '<meta name="color-scheme" content="light dark">\n'
+        f"<title>{sections.text(report.name)} · unlearning report</title>\n<style>{_asset('style.css')}</style>\n</head>\n<body>\n"
+        f'{sections.header(report)}\n{sections.dial(report)}\n<main>{body}</main>\n<noscript><p class="note">The figures need JavaScript; '
+        "images and tables do not.</p></noscript>\n"
+        f'<script type="application/json" id="report-data">{embedded_json(page_data(report))}</script>\n'
+        f"<script>{plotly}</script>\n<script>{script}</script>\n</body>\n</html>\n"
+    )
+
+
+def embedded_json(data: object) -> str:
+    """Return JSON that cannot end its script element, whatever its strings hold."""
+    plain = json.dumps(data, allow_nan=False, separators=(",", ":"))
+    for character in "<>&":
+        plain = plain.replace(character, f"\\u{ord(character):04x}")
+    return plain  # ensure_ascii has already escaped U+2028 and U+2029
+
+
+def page_data(report: Report) -> dict[str, Any]:
+    """Return what the script needs: figures, texts of every model, rows for the downloads."""
+    solutions = report.solutions
+    return {
+        "name": re.sub(r"[^A-Za-z0-9._-]", "_", report.name) or "run",
+        "start": report.start,
+        "slider": list(report.slider),
+        "config": CONFIG,
+        "solutions": [_solution_data(report, key, one) for key, one in enumerate(solutions)],
+        "front": {sections.view_name(view): front_figure(view, solutions) for view in report.fronts},
+        "metrics": [metric_figure(panel, solutions) for panel in report.panels],
+        "curves": {str(curve.key): curve_figure(curve, solutions[curve.key]) for curve in report.curves},
+        "trials": {
+            "columns": list(report.trial_columns),
+            "rows": [[_downloadable(value) for value in row] for row in report.trial_rows],
+        },
+    }
+
+
+def _downloadable(value: str | float | int | None) -> str | float | int | dict[str, str] | None:
+    """Keep NaN (measured, not a number) apart from null (not measured) and from text: JSON has no NaN."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"number": str(value)}
+    return value
+
+
+def _bars(measured: Measured) -> list[list[str | float | None]]:
+    named = (
+        ("completeness", measured.completeness, 1),
+        ("worst class", measured.worst_class, 1),
+        ("worst 5 % of images", measured.worst_5pct, 1),
+        ("retained quality", measured.retained_quality, 2),
+    )
+    return [[name, finite(value), share(value, digits)] for name, value, digits in named]
+
+
+def _gap(solution: Solution) -> str:
+    if solution.epsilon is None or solution.train.f1 is None:
+        return NONE
+    return number(solution.train.f1 - solution.epsilon, 2)
+
+
+def _evidence(solution: Solution) -> list[list[str]]:
+    """Return the numbers beside the bars; epsilon is an f1 of the training images."""
+    rows = [
+        ["epsilon", number(solution.epsilon)],
+        ["f1 reached", number(solution.train.f1)],
+        ["gap to epsilon", _gap(solution)],
+        ["violation", number(solution.violation)],
+        ["f2", number(solution.train.f2)],
+        ["multiplier", number(solution.multiplier)],
+        ["residual cosine", number(solution.residual_cosine)],
+        ["steps", str(solution.steps)],
+    ]
+    return [row for row in rows if row[1] != NONE]
+
+
+def _solution_data(report: Report, key: int, solution: Solution) -> dict[str, Any]:
+    return {
+        "label": solution.label,
+        "state": solution.state.lower(),
+        "stateMark": STATE_MARKS.get(solution.state, ""),
+        "reason": solution.reason,
+        "trial": solution.trial_id,
+        "evidence": _evidence(solution),
+        "bars": {split.value: _bars(solution.on(split)) for split in Split},
+        "worst": {split.value: sections.worst_sentence(report, key, split) for split in Split},
+    }
+
+
+def _asset(name: str) -> str:
+    return files("pareto_unlearn.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _script_text(source: str) -> str:
+    """Return script text as the browser will hash it; refuse text that would end the element early.
+
+    Raises:
+        ValueError: the source holds ``</script`` or opens an HTML comment before a ``<script``.
+    """
+    normal = source.replace("\r\n", "\n").replace("\r", "\n")
+    lowered = normal.lower()
+    if "</script" in lowered or ("<!--" in lowered and "<script" in lowered):
+        raise ValueError("a script to embed holds an HTML script tag; it cannot be put inline as it is")
+    return normal
+
+
+def _hash(script: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode('utf-8')).digest()).decode('ascii')}'"

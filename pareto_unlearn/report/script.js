@@ -1,0 +1,282 @@
+"use strict";
+// Joins the parts of the page: one selection shown in figures, images, tables and details.
+// Texts come from the store, so they enter the page through textContent only.
+(() => {
+  const byId = (id) => document.getElementById(id);
+  const report = JSON.parse(byId("report-data").textContent);
+  const state = { key: report.start, split: "train", scale: "linear" };
+  const STRIP = 5;
+
+  const make = (tag, className, text) => {
+    const element = document.createElement(tag);
+    if (className) element.className = className;
+    if (text !== undefined) element.textContent = text;
+    return element;
+  };
+
+  // Figures are written with CSS variables as colours; Plotly needs the values of the present theme.
+  const themed = (node, css) => {
+    if (typeof node === "string") {
+      const variable = /^var\((--[a-z-]+)\)$/.exec(node);
+      return variable ? css.getPropertyValue(variable[1]).trim() : node;
+    }
+    if (Array.isArray(node)) return node.map((part) => themed(part, css));
+    if (node === null || typeof node !== "object") return node;
+    return Object.fromEntries(Object.entries(node).map(([name, part]) => [name, themed(part, css)]));
+  };
+
+  const draw = (div, figure, revision) => {
+    const css = getComputedStyle(document.documentElement);
+    const { data, layout } = themed({ data: figure.data, layout: figure.layout }, css);
+    layout.uirevision = revision;
+    layout.font.family = layout.hoverlabel.font.family = getComputedStyle(document.body).fontFamily;
+    return Plotly.react(div, data, layout, report.config);
+  };
+
+  const placeRings = (div, figure, positions) => {
+    const first = figure.data.length - positions.length;
+    const places = positions.map((known) => known[state.key]);
+    Plotly.restyle(
+      div,
+      { x: places.map((place) => (place ? [place[0]] : [])), y: places.map((place) => (place ? [place[1]] : [])) },
+      places.map((_, index) => first + index),
+    );
+  };
+
+  const markOf = (key) => document.querySelector(`#trials tr[data-key="${key}"] .mark`).cloneNode(true);
+
+  const viewName = () => `${state.split}-${state.scale}`;
+
+  const drawFront = () => {
+    const div = byId("figure-front");
+    const figure = report.front[viewName()];
+    draw(div, figure, viewName());
+    placeRings(div, figure, [figure.positions]);
+    for (const part of document.querySelectorAll("[data-view]")) part.hidden = part.dataset.view !== viewName();
+  };
+
+  const drawMetrics = () => {
+    report.metrics.forEach((figure, index) => {
+      const div = byId(`figure-metric-${index}`);
+      draw(div, figure, "metric");
+      placeRings(div, figure, figure.positions);
+    });
+  };
+
+  const drawCurve = () => {
+    const choice = byId("curve-choice");
+    const div = byId("figure-curve");
+    const key = choice.value;
+    const figure = report.curves[key];
+    const solution = report.solutions[Number(key)];
+    byId("curve-none").hidden = Boolean(figure);
+    div.hidden = !figure;
+    byId("curve-text").textContent = solution
+      ? [solution.state, solution.reason, ...solution.evidence.filter(([term]) => term === "violation" || term === "multiplier").map((pair) => pair.join(" "))]
+          .filter(Boolean).join(" · ")
+      : "";
+    if (figure) draw(div, figure, `curve-${key}`);
+  };
+
+  const drawAll = () => { drawFront(); drawMetrics(); drawCurve(); };
+
+  // Details: bars, evidence and the first images of the selected model.
+  const barList = (bars) => {
+    const list = make("div", "bars");
+    for (const [name, part, shown] of bars) {
+      if (part === null && shown === "\u2013") continue;
+      const bar = make("div", "bar");
+      const track = make("i");
+      track.style.setProperty("--part", Math.min(Math.max(part ?? 0, 0), 1));
+      bar.append(make("span", "", name), make("b", "", shown), track);
+      list.append(bar);
+    }
+    return list;
+  };
+
+  const evidenceList = (rows) => {
+    const list = make("dl", "evidence");
+    for (const [term, shown] of rows) {
+      const pair = make("div");
+      pair.append(make("dt", "", term), make("dd", "", shown));
+      list.append(pair);
+    }
+    return list;
+  };
+
+  const strip = (set) => {
+    const rows = [...document.querySelectorAll(`#grid tr[data-set="${set}"]`)].slice(0, STRIP);
+    const part = make("div", `strips strip-${set}`);
+    if (!rows.length || !rows[0].querySelector(`td[data-key="${state.key}"]`)) return part;
+    part.append(make("span", "strip-head", `${set} images`));
+    for (const [label, selector] of [["input", '[data-role="input"]'], ["truth", '[data-role="truth"]'], ["this", `td[data-key="${state.key}"]`]]) {
+      part.append(make("span", label === "this" ? "strip-label now" : "strip-label", label === "this" ? "this model" : label));
+      for (let index = 0; index < STRIP; index += 1) {
+        const image = rows[index]?.querySelector(`${selector} img`);
+        part.append(image ? image.cloneNode() : make("span"));
+      }
+    }
+    return part;
+  };
+
+  const showDetails = (solution) => {
+    const head = make("h3");
+    head.append(markOf(state.key), ` ${solution.label}`);
+    const sub = make("p", "sub");
+    sub.append(make("span", `state state-${solution.state}`, `${solution.stateMark} ${solution.state}`), ` ${solution.reason}`);
+    byId("details").replaceChildren(head, sub, barList(solution.bars[state.split]), evidenceList(solution.evidence), strip("forget"), strip("retain"));
+  };
+
+  const showDial = (solution) => {
+    const shown = Object.fromEntries(solution.bars[state.split].map(([name, , value]) => [name, value]));
+    byId("dial-mark").replaceChildren(markOf(state.key));
+    byId("dial-label").textContent = ` ${solution.label}`;
+    const numbers = `completeness ${shown.completeness} · retained quality ${shown["retained quality"]}`;
+    byId("dial-numbers").textContent = numbers;
+    const slider = byId("epsilon");
+    const place = report.slider.indexOf(state.key);
+    if (place >= 0) slider.value = String(place);
+    slider.setAttribute("aria-valuetext", `${solution.label}, ${numbers}`);
+  };
+
+  const showInTables = () => {
+    for (const cell of document.querySelectorAll("[data-key].selected")) cell.classList.remove("selected");
+    for (const row of document.querySelectorAll("[aria-current]")) row.removeAttribute("aria-current");
+    for (const cell of document.querySelectorAll(`[data-key="${state.key}"]`)) {
+      cell.classList.add("selected");
+      if (cell.tagName === "TR") cell.setAttribute("aria-current", "true");
+      if (cell.tagName === "TH") reveal(cell);
+    }
+  };
+
+  // Scrolls the table sideways, never the page.
+  const reveal = (cell) => {
+    const box = cell.closest(".scroll");
+    const fixed = [...cell.parentElement.querySelectorAll(".stick")].reduce((sum, head) => sum + head.offsetWidth, 0);
+    const left = cell.offsetLeft - fixed - 8;
+    const right = cell.offsetLeft + cell.offsetWidth - box.clientWidth + 8;
+    if (box.scrollLeft > left) box.scrollLeft = left;
+    else if (box.scrollLeft < right) box.scrollLeft = right;
+  };
+
+  const showWorst = (solution) => {
+    const place = byId("worst-class");
+    if (!place) return;
+    const sentence = solution.worst[state.split];
+    place.textContent = sentence ? `Forgotten least at ${solution.label}: ${sentence}.` : "";
+  };
+
+  const show = () => {
+    const solution = report.solutions[state.key];
+    if (!solution) return;
+    showDetails(solution);
+    showDial(solution);
+    showInTables();
+    showWorst(solution);
+  };
+
+  const select = (key) => {
+    if (!report.solutions[key] || key === state.key) return;
+    state.key = key;
+    show();
+    const front = report.front[viewName()];
+    placeRings(byId("figure-front"), front, [front.positions]);
+    report.metrics.forEach((figure, index) => placeRings(byId(`figure-metric-${index}`), figure, figure.positions));
+    followCurve();
+  };
+
+  const followCurve = () => {
+    const choice = byId("curve-choice");
+    if (![...choice.options].some((option) => option.value === String(state.key))) return;
+    choice.value = String(state.key);
+    drawCurve();
+  };
+
+  // Sorting: numbers as numbers, empty cells last in both directions.
+  const sortBy = (head, column) => {
+    const body = byId("trials").tBodies[0];
+    const falling = head.getAttribute("aria-sort") === "ascending";
+    const numeric = head.classList.contains("number") || column === 0;
+    const value = (row) => {
+      const text = row.cells[column].dataset.v;
+      return text === "" ? null : numeric ? Number(text) : text;
+    };
+    const compare = (a, b) => {
+      const [left, right] = [value(a), value(b)];
+      if (left === null || right === null) return (left === null) - (right === null);
+      const order = left < right ? -1 : left > right ? 1 : 0;
+      return (falling ? -order : order) || Number(a.dataset.order) - Number(b.dataset.order);
+    };
+    body.append(...[...body.rows].sort(compare));
+    for (const other of head.parentElement.cells) other.setAttribute("aria-sort", "none");
+    head.setAttribute("aria-sort", falling ? "descending" : "ascending");
+  };
+
+  // Downloads. A text cell that a spreadsheet would run as a formula gets an apostrophe in front.
+  const csvCell = (value) => {
+    if (value === null) return "";
+    if (typeof value === "object") return value.number;
+    const text = typeof value === "string" && /^[=+\-@\t\r]/.test(value) ? `'${value}` : String(value);
+    return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  };
+
+  const save = (name, type, text) => {
+    const link = make("a");
+    link.href = URL.createObjectURL(new Blob([text], { type }));
+    link.download = name;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  };
+
+  const asCsv = () => [report.trials.columns, ...report.trials.rows].map((row) => row.map(csvCell).join(",")).join("\r\n") + "\r\n";
+
+  const asJson = () => {
+    const bare = (value) => (value !== null && typeof value === "object" ? value.number : value);
+    const rows = report.trials.rows.map((row) => Object.fromEntries(row.map((value, index) => [report.trials.columns[index], bare(value)])));
+    return JSON.stringify(rows, null, 2);
+  };
+
+  const onClick = (event) => {
+    const sorter = event.target.closest("[data-sort]");
+    if (sorter) return sortBy(sorter.closest("th"), Number(sorter.dataset.sort));
+    const chosen = event.target.closest("[data-select]")?.dataset.select ?? event.target.closest("tbody tr[data-key], td[data-key]")?.dataset.key;
+    if (chosen !== undefined) select(Number(chosen));
+  };
+
+  const onChange = (event) => {
+    const { name, value, id, checked } = event.target;
+    if (name === "split") {
+      state.split = value;
+      for (const table of document.querySelectorAll("[data-split]")) table.hidden = table.dataset.split !== value;
+      show();
+      drawFront();
+    } else if (name === "scale") {
+      state.scale = value;
+      drawFront();
+    } else if (id === "curve-choice") drawCurve();
+    else if (id === "hide-forget") document.body.classList.toggle("hide-forget", checked);
+  };
+
+  const listenToFigure = (div) => div.on("plotly_click", (event) => {
+    const key = event.points[0]?.customdata;
+    if (key !== undefined) select(Number(key));
+  });
+
+  show();
+  drawFront();
+  drawMetrics();
+  const choice = byId("curve-choice");
+  if ([...choice.options].some((option) => option.value === String(state.key))) choice.value = String(state.key);
+  drawCurve();
+  listenToFigure(byId("figure-front"));
+  report.metrics.forEach((_, index) => listenToFigure(byId(`figure-metric-${index}`)));
+  document.addEventListener("click", onClick);
+  document.addEventListener("change", onChange);
+  byId("epsilon").addEventListener("input", (event) => select(report.slider[Number(event.target.value)]));
+  byId("download-csv").addEventListener("click", () => save(`${report.name}-trials.csv`, "text/csv", asCsv()));
+  byId("download-json").addEventListener("click", () => save(`${report.name}-trials.json`, "application/json", asJson()));
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
+  addEventListener("beforeprint", () => { document.documentElement.dataset.theme = "light"; drawAll(); });
+  addEventListener("afterprint", () => { delete document.documentElement.dataset.theme; drawAll(); });
+  document.documentElement.dataset.ready = "true";
+})();

@@ -1,0 +1,176 @@
+"""The sections that hold figures, and the provenance. Every text from the store passes through ``text``."""
+
+import html
+from collections.abc import Iterable, Sequence
+from pareto_unlearn.records import TrialState
+from pareto_unlearn.report.facts import (
+    ClassTable,
+    EpsilonRange,
+    FrontView,
+    GridRow,
+    Hypervolume,
+    Kind,
+    MetricPanel,
+    Report,
+    Solution,
+    Split,
+)
+from pareto_unlearn.report.figures import front_legend
+from pareto_unlearn.report.marks import look, method_title, svg_mark
+from pareto_unlearn.report.views import finite
+from pareto_unlearn.report.words import (
+    GLOSSARY,
+    METRIC_HINTS,
+    NONE,
+    PROTOCOL_NOTES,
+    RESIDUAL_NOTE,
+    STATE_MARKS,
+    STATE_MEANINGS,
+    count,
+    metric_title,
+    number,
+    share,
+)
+from pareto_unlearn.report.fragments import legend, mark, section, state_badge, text
+
+
+def _off_scale_note(view: FrontView, solutions: Sequence[Solution]) -> str:
+    notes = [
+        f"{solutions[p.key].label} (completeness {share(p.x / 100.0, 0)}, quality loss {share(p.y / 100.0, 0)})"
+        for p in view.points
+        if p.off_scale and (p.x, p.y) != (p.drawn[0], 0.0)
+    ]
+    zero = any(p.off_scale and p.y == 0.0 for p in view.points)
+    parts = [f"Off scale, drawn as arrows on the edge: {'; '.join(notes)}."] if notes else []
+    if zero and view.logarithmic:
+        parts.append("The original model has no loss; on this axis it sits on the lower edge.")
+    return " ".join(parts)
+
+
+def front(report: Report) -> str:
+    """Return the front with its scale switch, and the panel of the selected model."""
+    notes = "".join(
+        f'<p class="note" data-view="{view_name(view)}" hidden>{text(_off_scale_note(view, report.solutions))}</p>'
+        for view in report.fronts
+        if _off_scale_note(view, report.solutions)
+    )
+    legends = "".join(
+        legend(front_legend(view, report.solutions), f' data-view="{view_name(view)}" hidden')
+        for view in report.fronts
+    )
+    lead = (
+        "Each marker is one model. To the right more is forgotten, further down less quality is lost. The tick beside a circle is what its "
+        "epsilon asked for. Click a marker, or move the slider above with mouse or arrow keys."
+    )
+    scale = (
+        '<fieldset class="segmented small"><legend class="visually-hidden">Scale of the quality loss</legend>'
+        '<label><input type="radio" name="scale" value="linear" checked><span>linear</span></label>'
+        '<label><input type="radio" name="scale" value="log"><span>logarithmic</span></label></fieldset>'
+    )
+    body = (
+        f'<div class="front"><div class="card"><div class="card-bar">{scale}</div><div id="figure-front" class="figure figure-front" role="img" '
+        f'aria-label="Scatter of completeness against quality loss; the table of trials holds the same numbers"></div>{legends}{notes}</div>'
+        '<aside class="card details" aria-label="Selected model"><div id="details"></div></aside></div>'
+    )
+    return section("front", "Forgetting against retained quality", lead, body)
+
+
+def view_name(view: FrontView) -> str:
+    """Return the name under which page and script know a view of the front."""
+    return f"{view.split.value}-{'log' if view.logarithmic else 'linear'}"
+
+
+def _how_to_read(report: Report) -> str:
+    """Return the card that explains markers and protocols of the metric figures."""
+    seen: dict[str, tuple[str, str, str]] = {}
+    for solution in report.solutions:
+        if solution.has_model:
+            title, style = method_title(solution), look(solution)
+            seen.setdefault(title, (style.symbol, style.colour, title))
+    notes = "".join(
+        f'<p><span class="protocol">{text(name)}</span> {text(PROTOCOL_NOTES.get(name, "see the documentation of the metric"))}</p>'
+        for name in sorted({panel.protocol for panel in report.panels})
+    )
+    return (
+        f'<article class="card panel reading"><h3>How to read</h3>{legend(seen.values())}'
+        '<p><span class="dash" aria-hidden="true"></span> value of the original model</p>'
+        f"<p>Open markers on an edge are off scale.</p>{notes}</article>"
+    )
+
+
+def _panel(panel: MetricPanel, index: int) -> str:
+    counts = sorted({n for series in panel.series for n in series.n})
+    images = f" · n = {', '.join(str(n) for n in counts)}" if counts else ""
+    title = f"{metric_title(panel.metric)}"
+    split = Split(panel.split).words if panel.split in {one.value for one in Split} else panel.split
+    return (
+        f'<article class="card panel"><h3>{text(title)} <span class="protocol">protocol: {text(panel.protocol)}</span></h3>'
+        f'<p class="minor">{text(METRIC_HINTS.get(panel.metric, ""))}<br>{text(split)}{text(images)}</p>'
+        f'<div id="figure-metric-{index}" class="figure figure-metric" role="img" aria-label="{text(title)}, protocol {text(panel.protocol)}, against completeness"></div>'
+        "</article>"
+    )
+
+
+def metrics(report: Report) -> str:
+    """Return one small figure a metric and protocol."""
+    if not report.panels:
+        return section("metrics", "Image metrics", "No image metric is stored in this run.", "")
+    lead = (
+        "Against the completeness that was reached, which is epsilon in units for people and places the baselines too. Metrics need not "
+        "move in order with epsilon, and the original need not be the best on them."
+    )
+    panels = "".join(_panel(panel, index) for index, panel in enumerate(report.panels))
+    return section(
+        "metrics", "Image metrics", lead, f'<div class="panels">{panels}{_how_to_read(report)}</div>'
+    )
+
+
+def convergence(report: Report) -> str:
+    """Return the curves of one trial, chosen here or by the selection."""
+    options = "".join(
+        f'<option value="{key}">{text(solution.label)} ({text(solution.state)})</option>'
+        for key, solution in enumerate(report.solutions)
+        if solution.kind is not Kind.ORIGINAL
+    )
+    lead = "The solver on its mini-batches, which scatter around the values of the whole set. Dashed: the epsilon that steered it."
+    body = (
+        f'<div class="card"><div class="card-bar"><label for="curve-choice">Trial</label> <select id="curve-choice">{options}</select></div>'
+        '<p id="curve-text" class="minor" aria-live="polite"></p><div id="figure-curve" class="figure figure-curve" role="img" '
+        'aria-label="f1 and f2 against the step"></div><p id="curve-none" class="note" hidden>No curve is stored for this trial.</p></div>'
+    )
+    return section("convergence", "Convergence", lead, body)
+
+
+def provenance(report: Report) -> str:
+    """Return what is needed to trust and repeat the run."""
+    facts = [
+        ("run", report.name),
+        ("code version", report.code_version),
+        ("config hash", report.config_hash),
+        ("schema version", report.schema_version),
+        ("seeds", ", ".join(str(seed) for seed in report.seeds)),
+        ("steps a trial", ", ".join(str(steps) for steps in report.steps) or NONE),
+    ]
+    listed = "".join(
+        f"<div><dt>{term}</dt><dd><code>{text(value)}</code></dd></div>" for term, value in facts
+    )
+    terms = "".join(f"<div><dt>{text(term)}</dt><dd>{text(meaning)}</dd></div>" for term, meaning in GLOSSARY)
+    sweep = (
+        f"<details><summary>sweep.yaml</summary><pre>{text(report.sweep_file)}</pre></details>"
+        if report.sweep_file
+        else ""
+    )
+    states = "".join(
+        f"<div><dt>{state_badge(state, state.value)}</dt><dd>{text(STATE_MEANINGS.get(state, ''))}</dd></div>"
+        for state, _ in report.states
+    )
+    body = (
+        f'<dl class="provenance">{listed}</dl><h3>First-order residuals</h3><p class="prose">{text(RESIDUAL_NOTE)}</p>{sweep}'
+        f'<details open><summary>Words</summary><dl class="glossary">{terms}{states}</dl></details>'
+    )
+    return section(
+        "provenance",
+        "Provenance",
+        "What this page was made from: the store of the run and nothing else.",
+        body,
+    )

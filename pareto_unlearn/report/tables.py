@@ -1,0 +1,240 @@
+"""The tables of the page: the image grid, completeness per class, all trials.
+
+Cells that belong to a model carry its index as ``data-key``, and the script highlights them together; buttons that select a model
+carry it as ``data-select``.
+"""
+
+import html
+from collections.abc import Iterable, Sequence
+from pareto_unlearn.records import TrialState
+from pareto_unlearn.report.facts import (
+    ClassTable,
+    EpsilonRange,
+    FrontView,
+    GridRow,
+    Hypervolume,
+    Kind,
+    MetricPanel,
+    Report,
+    Solution,
+    Split,
+)
+from pareto_unlearn.report.figures import front_legend
+from pareto_unlearn.report.marks import look, method_title, svg_mark
+from pareto_unlearn.report.views import finite
+from pareto_unlearn.report.words import (
+    GLOSSARY,
+    METRIC_HINTS,
+    NONE,
+    PROTOCOL_NOTES,
+    RESIDUAL_NOTE,
+    STATE_MARKS,
+    STATE_MEANINGS,
+    count,
+    metric_title,
+    number,
+    share,
+)
+from pareto_unlearn.report.fragments import legend, mark, section, state_badge, text
+
+
+def _head_button(report: Report, key: int) -> str:
+    solution = report.solutions[key]
+    return (
+        f'<th scope="col" data-key="{key}"><button type="button" data-select="{key}">{mark(solution)}'
+        f'<span class="head-label">{text(solution.label)}</span>'
+        f'<span class="head-number">{share(solution.train.completeness, 0)}</span></button></th>'
+    )
+
+
+def _image(url: str | None, row: GridRow, title: str) -> str:
+    if url is None:
+        return '<span class="no-image" title="no image stored"></span>'
+    side = max(row.width, row.height)
+    sharp = ' class="pixels"' if side <= 96 else ""
+    return f'<img{sharp} src="{url}" alt="{text(title)}" width="{row.width}" height="{row.height}">'
+
+
+def _image_row(report: Report, row: GridRow, index: int) -> str:
+    name = f"{row.set} {row.class_name}"
+    cells = "".join(
+        f'<td data-key="{key}">{_image(url, row, f"{name}, {report.solutions[key].label}")}</td>'
+        for key, url in zip(report.grid.columns, row.cells, strict=True)
+    )
+    return (
+        f'<tr data-set="{text(row.set)}" data-row="{index}"><th scope="row" class="stick stick-0"><span>{text(row.class_name)}</span></th>'
+        f'<td class="stick stick-1" data-role="input">{_image(row.input, row, f"{name}, input with hole")}</td>'
+        f'<td class="stick stick-2" data-role="truth">{_image(row.truth, row, f"{name}, truth")}</td>{cells}</tr>'
+    )
+
+
+def images(report: Report) -> str:
+    """Return the grid of fixed images: the same rows for every model."""
+    grid = report.grid
+    if not grid.rows:
+        return section(
+            "images", "The same images through every model", "No sample images are stored in this run.", ""
+        )
+    heads = "".join(_head_button(report, key) for key in grid.columns)
+    groups = ""
+    width = len(grid.columns)
+    for name, title in (("forget", "Forget: should be lost"), ("retain", "Retain: should stay")):
+        rows = [_image_row(report, row, index) for index, row in enumerate(grid.rows) if row.set == name]
+        if rows:
+            groups += (
+                f'<tbody class="set-{name}"><tr class="set-head"><th colspan="3" scope="rowgroup" class="stick stick-0"><span>{title}</span></th>'
+                f'<td colspan="{width}"></td></tr>{"".join(rows)}</tbody>'
+            )
+    left_out = (
+        f" {count(grid.left_out, 'further image')} left out to keep the file small; the store has them all."
+        if grid.left_out
+        else ""
+    )
+    lead = f"Held-out images, never trained on. Columns run from lowest to highest completeness, baselines last.{left_out}"
+    body = (
+        '<label class="check"><input type="checkbox" id="hide-forget"> blur the forget images</label>'
+        '<div class="card scroll" tabindex="0" role="region" aria-label="Image grid"><table id="grid" class="grid"><thead><tr>'
+        '<th scope="col" class="stick stick-0">class</th><th scope="col" class="stick stick-1">input</th>'
+        f'<th scope="col" class="stick stick-2">truth</th>{heads}</tr></thead>{groups}</table></div>'
+    )
+    return section("images", "The same images through every model", lead, body)
+
+
+def _heat_cell(value: float | None, key: int, worst: bool) -> str:
+    if value is None:
+        return f'<td data-key="{key}" class="none">{NONE}</td>'
+    kept = min(max(1.0 - value, 0.0), 1.0)
+    classes = "heat worst" if worst else "heat"
+    flag = '<span class="visually-hidden"> (forgotten least)</span>' if worst else ""
+    return f'<td data-key="{key}" class="{classes}" style="--kept:{kept:.3f}">{share(value, 0)}{flag}</td>'
+
+
+def _class_table(report: Report, table: ClassTable) -> str:
+    heads = "".join(_head_button(report, key) for key in table.columns)
+    worst = [table.worst(index) for index in range(len(table.columns))]
+    rows = ""
+    for name, values in zip(table.classes, table.values, strict=True):
+        cells = "".join(
+            _heat_cell(
+                value,
+                key,
+                bottom is not None and bottom[0] == name and report.solutions[key].kind is not Kind.ORIGINAL,
+            )
+            for key, value, bottom in zip(table.columns, values, worst, strict=True)
+        )
+        rows += f'<tr><th scope="row" class="stick stick-0"><span>{text(name)}</span></th>{cells}</tr>'
+    tail = "".join(
+        f'<td data-key="{key}">{share(report.solutions[key].on(table.split).worst_5pct, 0)}</td>'
+        for key in table.columns
+    )
+    hidden = "" if table.split is Split.TRAIN else " hidden"
+    return (
+        f'<div class="card scroll" data-split="{table.split.value}" tabindex="0" role="region" aria-label="Completeness per class, '
+        f'{table.split.words}"{hidden}><table class="classes"><thead><tr><th scope="col" class="stick stick-0">class</th>{heads}</tr></thead>'
+        f'<tbody>{rows}</tbody><tfoot><tr><th scope="row" class="stick stick-0">worst 5 % of images</th>{tail}</tr></tfoot></table></div>'
+    )
+
+
+def worst_sentence(report: Report, key: int, split: Split) -> str:
+    """Say which class one model forgets least and how much of it stays; empty where classes were not measured."""
+    table = next(one for one in report.class_tables if one.split is split)
+    if key not in table.columns:
+        return ""
+    worst = table.worst(table.columns.index(key))
+    if worst is None:
+        return ""
+    name, completeness = worst
+    mean = share(report.solutions[key].on(split).completeness, 0)
+    return f"class {name} keeps {share(1.0 - completeness, 0)} (mean completeness {mean})"
+
+
+def classes(report: Report) -> str:
+    """Return completeness per forget class for both splits; the script shows one of them."""
+    tables = "".join(_class_table(report, table) for table in report.class_tables if table.classes)
+    if not tables:
+        return section(
+            "classes", "Completeness per class", "Completeness per class was not measured in this run.", ""
+        )
+    lead = (
+        "Epsilon bounds the mean; a class can lag far behind it. Cells show completeness, the colour shows what is still remembered, "
+        "and the outlined cell is the class that the model forgets least. Protocol: objective."
+    )
+    body = f'<p class="callout" aria-live="polite"><span id="worst-class"></span></p>{tables}'
+    return section("classes", "Completeness per class", lead, body)
+
+
+_COLUMNS = (
+    ("Model", False),
+    ("State", False),
+    ("Epsilon", True),
+    ("f1", True),
+    ("f2", True),
+    ("Complete\u00adness", True),
+    ("Worst class", True),
+    ("Worst 5 %", True),
+    ("Retained quality", True),
+    ("Held-out complete\u00adness", True),
+    ("Held-out quality", True),
+    ("Violation", True),
+    ("Steps", True),
+    ("Seconds", True),
+    ("Reason", False),
+)
+
+
+def _number_cell(value: float | None, shown: str) -> str:
+    sortable = finite(value)
+    return f'<td class="number" data-v="{"" if sortable is None else repr(sortable)}">{shown}</td>'
+
+
+def _trial_row(solution: Solution, key: int) -> str:
+    train, heldout = solution.train, solution.heldout
+    numbers = "".join(
+        [
+            _number_cell(solution.epsilon, number(solution.epsilon)),
+            _number_cell(train.f1, number(train.f1)),
+            _number_cell(train.f2, number(train.f2)),
+            _number_cell(train.completeness, share(train.completeness)),
+            _number_cell(train.worst_class, share(train.worst_class)),
+            _number_cell(train.worst_5pct, share(train.worst_5pct)),
+            _number_cell(train.retained_quality, share(train.retained_quality, 2)),
+            _number_cell(heldout.completeness, share(heldout.completeness)),
+            _number_cell(heldout.retained_quality, share(heldout.retained_quality, 2)),
+            _number_cell(solution.violation, number(solution.violation)),
+            _number_cell(solution.steps, str(solution.steps)),
+            _number_cell(solution.seconds, NONE if solution.seconds is None else f"{solution.seconds:.1f}"),
+        ]
+    )
+    return (
+        f'<tr data-key="{key}" data-order="{key}"><th scope="row" class="stick stick-0" data-v="{key}"><button type="button" data-select="{key}">'
+        f'{mark(solution)} {text(solution.label)}</button></th><td data-v="{text(solution.state)}">{state_badge(solution.state, solution.state.lower())}</td>'
+        f'{numbers}<td class="reason" data-v="{text(solution.reason)}">{text(solution.reason)}</td></tr>'
+    )
+
+
+def _endings(report: Report) -> str:
+    """Return the trials that did not end well with their reasons, where nobody has to look for them."""
+    endings = [
+        f"<li>{state_badge(one.state, one.state.lower())} <b>{text(one.label)}</b> {text(one.reason)}</li>"
+        for one in report.solutions
+        if one.state is not TrialState.DONE
+    ]
+    return f'<ul class="endings">{"".join(endings)}</ul>' if endings else ""
+
+
+def trials(report: Report) -> str:
+    """Return the table of all trials, which is also the accessible form of the figures, with its downloads."""
+    heads = "".join(
+        f'<th scope="col" aria-sort="none" class="{"number" if numeric else "words"}{" stick stick-0" if index == 0 else ""}">'
+        f'<button type="button" data-sort="{index}">{title}</button></th>'
+        for index, (title, numeric) in enumerate(_COLUMNS)
+    )
+    rows = "".join(_trial_row(solution, key) for key, solution in enumerate(report.solutions))
+    body = (
+        f'{_endings(report)}<p class="buttons"><button type="button" class="action" id="download-csv">Download CSV</button>'
+        '<button type="button" class="action" id="download-json">Download JSON</button></p>'
+        '<div class="card scroll" tabindex="0" role="region" aria-label="Table of trials"><table id="trials" class="trials">'
+        f"<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
+    )
+    lead = "Every trial with its evidence; failures stay in the list with their reason. The downloads hold all columns of the store. Values are of the training images unless the head says held-out."
+    return section("trials-section", "All trials", lead, body)

@@ -1,0 +1,316 @@
+"""From solutions and table rows to the facts of each figure: boxes, fronts, image grid, classes, metrics, curves.
+
+Every function is pure. Tables come as lists of plain dictionaries, already limited to the newest attempts and with
+the index of the solution under ``key``.
+"""
+
+import base64
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from pareto_unlearn.front import is_non_dominated
+from pareto_unlearn.report.facts import (
+    Box,
+    ClassTable,
+    Curve,
+    FrontPoint,
+    FrontView,
+    GridRow,
+    ImageGrid,
+    Kind,
+    MetricPanel,
+    MetricPoint,
+    MetricSeries,
+    Solution,
+    Split,
+)
+
+Row = Mapping[str, Any]
+T = TypeVar("T")
+
+METRIC_ORDER = ("frechet_distance", "inception_score", "embedding_cosine", "mse_hole", "psnr_hole")
+SET_ORDER = ("forget", "retain")
+IMAGE_BYTES_LIMIT = 2_000_000
+CURVE_POINTS_LIMIT = 60_000
+
+
+def finite(value: object) -> float | None:
+    """Return a number that can be drawn, or None for null, NaN, infinity and anything that is no number."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+        return None
+    number = float(value)
+    return number if math.isfinite(number) else None
+
+
+def percent(value: float | None) -> float | None:
+    """Return a ratio as percent, or None where it cannot be drawn."""
+    number = finite(value)
+    return None if number is None else 100.0 * number
+
+
+def group(rows: Iterable[T], key: Callable[[T], Any]) -> dict[Any, list[T]]:
+    """Return the rows by key, keys in order of first appearance."""
+    groups: dict[Any, list[T]] = {}
+    for row in rows:
+        groups.setdefault(key(row), []).append(row)
+    return groups
+
+
+def axis_limits(core: Sequence[float], others: Sequence[float]) -> tuple[float, float]:
+    """Return the limits that show the core and whatever lies within half its span beyond; a far point changes nothing.
+
+    Args:
+        core: values that must be visible. With fewer than two distinct ones the others count as core.
+        others: values that are shown if near.
+    """
+    if len(set(core)) < 2:
+        core, others = [*core, *others], []
+    if not core:
+        return 0.0, 1.0
+    low, high = min(core), max(core)
+    reach = 0.5 * (high - low)
+    near = [value for value in others if low - reach <= value <= high + reach]
+    low, high = min([low, *near]), max([high, *near])
+    pad = 0.07 * (high - low) or 0.1 * abs(high) or 1.0
+    return low - pad, high + pad
+
+
+def _clamp(value: float, limits: tuple[float, float]) -> float:
+    return min(max(value, limits[0]), limits[1])
+
+
+def _is_core(solution: Solution) -> bool:
+    return solution.kind is not Kind.BASELINE
+
+
+def _placed(solutions: Sequence[Solution], split: Split) -> list[tuple[int, float, float]]:
+    """Return (key, completeness, quality loss) in percent of every model that has both."""
+    found = []
+    for key, solution in enumerate(solutions):
+        measured = solution.on(split)
+        x, y = percent(measured.completeness), percent(measured.quality_loss)
+        if solution.has_model and x is not None and y is not None:
+            found.append((key, x, y))
+    return found
+
+
+def _box(solutions: Sequence[Solution], placed: Sequence[tuple[int, float, float]], logarithmic: bool) -> Box:
+    core = [place for place in placed if _is_core(solutions[place[0]])]
+    rest = [place for place in placed if not _is_core(solutions[place[0]])]
+    x = axis_limits([p[1] for p in core], [p[1] for p in rest])
+    y = axis_limits([p[2] for p in core], [p[2] for p in rest])
+    if not logarithmic:
+        return Box(x=x, y=y)
+    positive = [p[2] for p in placed if 0.0 < p[2] <= y[1]]
+    # Half below the smallest loss: room for the original model, whose loss of zero has no place on such an axis.
+    return Box(x=x, y=(min(positive) / 2.0, y[1] * 1.2) if positive else (0.01, 100.0))
+
+
+def _dominated(solutions: Sequence[Solution], placed: Sequence[tuple[int, float, float]]) -> set[int]:
+    """Return the keys of models that another one of the same seed beats on both axes; the original counts in all seeds."""
+    seeds = {solutions[key].seed for key, _, _ in placed}
+    worse: set[int] = set()
+    for seed in seeds:
+        rivals = [p for p in placed if solutions[p[0]].seed == seed or solutions[p[0]].kind is Kind.ORIGINAL]
+        front = is_non_dominated(np.array([[-x, y] for _, x, y in rivals], dtype=np.float64))
+        worse |= {place[0] for place, kept in zip(rivals, front, strict=True) if not kept}
+    return worse
+
+
+def front_view(solutions: Sequence[Solution], split: Split, logarithmic: bool) -> FrontView:
+    """Place every model in the plane of completeness and quality loss."""
+    placed = _placed(solutions, split)
+    box = _box(solutions, placed, logarithmic)
+    worse = _dominated(solutions, placed) if placed else set()
+    points = tuple(
+        FrontPoint(
+            key=key,
+            x=x,
+            y=y,
+            drawn=(_clamp(x, box.x), _clamp(y, box.y)),
+            dominated=key in worse,
+            requested=percent(solutions[key].on(split).requested),
+        )
+        for key, x, y in placed
+    )
+    return FrontView(split=split, logarithmic=logarithmic, points=points, box=box)
+
+
+def _data_url(image: object) -> str | None:
+    """Return an image as a data URL; anything that is neither WebP nor PNG is left out."""
+    if not isinstance(image, bytes):
+        return None
+    if image[:4] == b"RIFF" and image[8:12] == b"WEBP":
+        kind = "webp"
+    elif image[:8] == b"\x89PNG\r\n\x1a\n":
+        kind = "png"
+    else:
+        return None
+    return f"data:image/{kind};base64,{base64.b64encode(image).decode('ascii')}"
+
+
+def _grid_row(rows: Sequence[Row], columns: Sequence[int], original: int | None) -> GridRow:
+    images = {(row["key"], row["kind"]): _data_url(row["image"]) for row in rows}
+    first = rows[0]
+    return GridRow(
+        set=str(first["set"]),
+        image_id=str(first["image_id"]),
+        class_name=str(first["class_name"]),
+        width=int(first["width"]),
+        height=int(first["height"]),
+        input=images.get((original, "input")),
+        truth=images.get((original, "truth")),
+        cells=tuple(images.get((key, "output")) for key in columns),
+    )
+
+
+def _thin(rows: list[GridRow], limit: int) -> list[GridRow]:
+    """Keep images spread over the list so that all of them together stay under the limit in bytes."""
+    sizes = [sum(len(cell or "") for cell in (row.input, row.truth, *row.cells)) for row in rows]
+    if sum(sizes) <= limit:
+        return rows
+    count = max(1, int(len(rows) * limit / sum(sizes)))
+    return [rows[round(index)] for index in np.linspace(0, len(rows) - 1, count)]
+
+
+def image_grid(
+    rows: Sequence[Row],
+    columns: Sequence[int],
+    original: int | None,
+    classes: Sequence[str] = (),
+    limit: int = IMAGE_BYTES_LIMIT,
+) -> ImageGrid:
+    """Arrange the sample images: forget first, then retain, one row an image, one column a model.
+
+    Args:
+        rows: rows of the samples table.
+        columns: models from left to right; those without any image get no column.
+        original: the model whose trial holds inputs and truths.
+        classes: class names in the order of the rows; others follow by name.
+        limit: the largest size of all images together, in bytes of their data URLs.
+    """
+    shown = {row["key"] for row in rows if row["kind"] == "output"}
+    kept = [key for key in columns if key in shown]
+    place = {name: index for index, name in enumerate(classes)}
+
+    def identity(row: Row) -> tuple[int, int, str, str]:
+        name = str(row["class_name"])
+        return SET_ORDER.index(row["set"]), place.get(name, len(place)), name, str(row["image_id"])
+
+    by_image = group(rows, identity)
+    grid = [_grid_row(by_image[image], kept, original) for image in sorted(by_image)]
+    thinned = [
+        row for name in SET_ORDER for row in _thin([row for row in grid if row.set == name], limit // 2)
+    ]
+    return ImageGrid(columns=tuple(kept), rows=tuple(thinned), left_out=len(grid) - len(thinned))
+
+
+def class_table(
+    rows: Sequence[Row], split: Split, columns: Sequence[int], order: Sequence[str]
+) -> ClassTable:
+    """Collect the completeness of every forget class; classes in the run's order, unknown ones after them."""
+    values = {
+        (row["class_name"], row["key"]): finite(row["value"])
+        for row in rows
+        if row["metric"] == "completeness" and row["split"] == split and isinstance(row["class_name"], str)
+    }
+    found = {name for name, _ in values}
+    classes = [name for name in order if name in found] + sorted(found - set(order))
+    kept = [key for key in columns if any((name, key) in values for name in classes)]
+    return ClassTable(
+        split=split,
+        columns=tuple(kept),
+        classes=tuple(classes),
+        values=tuple(tuple(values.get((name, key)) for key in kept) for name in classes),
+    )
+
+
+def _series(
+    rows: Sequence[Row], name: str, solutions: Sequence[Solution], x_limits: tuple[float, float]
+) -> MetricSeries:
+    values = {row["key"]: row for row in rows if row["set"] == name and finite(row["value"]) is not None}
+    placed = [
+        (key, x, float(values[key]["value"]))
+        for key, x, _ in _placed(solutions, Split.TRAIN)
+        if key in values
+    ]
+    core = [value for key, _, value in placed if _is_core(solutions[key])]
+    box = Box(x=x_limits, y=axis_limits(core, [v for key, _, v in placed if not _is_core(solutions[key])]))
+    points = tuple(
+        MetricPoint(
+            key=key,
+            x=x,
+            value=value,
+            low=finite(values[key]["low"]),
+            high=finite(values[key]["high"]),
+            drawn=(_clamp(x, box.x), _clamp(value, box.y)),
+        )
+        for key, x, value in placed
+    )
+    references = [p.value for p in points if solutions[p.key].kind is Kind.ORIGINAL]
+    counts = tuple(sorted({int(row["n"]) for row in values.values()}))
+    return MetricSeries(
+        set=name, points=points, reference=references[0] if references else None, n=counts, box=box
+    )
+
+
+def _panel_rank(identity: tuple[str, str, str]) -> tuple[int, str, str, str]:
+    metric = identity[0]
+    return (METRIC_ORDER.index(metric) if metric in METRIC_ORDER else len(METRIC_ORDER), *identity)
+
+
+def metric_panels(
+    rows: Sequence[Row], solutions: Sequence[Solution], x_limits: tuple[float, float]
+) -> tuple[MetricPanel, ...]:
+    """Collect every whole-set metric of held-out images (other splits only where held-out is missing).
+
+    Two protocols of one metric are two panels: their values must not meet on one axis.
+    """
+    whole = [
+        row for row in rows if not isinstance(row["class_name"], str) and row["metric"] != "completeness"
+    ]
+    heldout = {(row["metric"], row["protocol"]) for row in whole if row["split"] == Split.HELDOUT}
+    usable = [
+        row
+        for row in whole
+        if row["split"] == Split.HELDOUT or (row["metric"], row["protocol"]) not in heldout
+    ]
+    panels = group(usable, lambda row: (str(row["metric"]), str(row["protocol"]), str(row["split"])))
+    found = []
+    for metric, protocol, split in sorted(panels, key=_panel_rank):
+        members = panels[metric, protocol, split]
+        series = tuple(_series(members, name, solutions, x_limits) for name in SET_ORDER)
+        kept = tuple(one for one in series if one.points)
+        if kept:
+            found.append(MetricPanel(metric=metric, protocol=protocol, split=split, series=kept))
+    return tuple(found)
+
+
+def _rounded(value: object) -> float | None:
+    number = finite(value)
+    return None if number is None else float(f"{number:.5g}")
+
+
+def curves(rows: Sequence[Row], limit: int = CURVE_POINTS_LIMIT) -> tuple[Curve, ...]:
+    """Thin the convergence curves evenly so that all trials together stay under ``limit`` points; ends are kept."""
+    trials = group(rows, lambda row: int(row["key"]))
+    per_trial = max(20, min(250, limit // max(1, len(trials))))
+    found = []
+    for key in sorted(trials):
+        ordered = sorted(trials[key], key=lambda row: int(row["step"]))
+        count = min(per_trial, len(ordered))
+        kept = [ordered[round(index)] for index in np.linspace(0, len(ordered) - 1, count)]
+        found.append(
+            Curve(
+                key=key,
+                step=tuple(int(row["step"]) for row in kept),
+                f1=tuple(_rounded(row["f1"]) for row in kept),
+                f2=tuple(_rounded(row["f2"]) for row in kept),
+                epsilon=tuple(_rounded(row["epsilon"]) for row in kept),
+                recorded=len(ordered),
+            )
+        )
+    return tuple(found)

@@ -1,0 +1,124 @@
+"""The words of the report: numbers as people read them, names of metrics, protocols and states, the glossary."""
+
+from pareto_unlearn.records import TrialState
+from pareto_unlearn.report.views import finite
+
+NONE = "\u2013"
+_MINUS = "\u2212"
+_SPACE = "\u00a0"
+
+METRIC_TITLES = {
+    "frechet_distance": "Fréchet distance",
+    "inception_score": "Inception score",
+    "embedding_cosine": "Embedding cosine",
+    "mse_hole": "Squared error in the hole",
+    "psnr_hole": "PSNR in the hole, dB",
+    "fid": "FID",
+    "is": "Inception score",
+    "clip": "CLIP cosine",
+}
+
+METRIC_HINTS = {
+    "frechet_distance": "Distance to the real images: forgetting raises it on forget, a good model keeps it low on retain.",
+    "inception_score": "How clearly outputs fall into classes: forgetting lowers it on forget.",
+    "embedding_cosine": "Likeness of output and real image: forgetting lowers it on forget.",
+    "mse_hole": "Error of the filled-in pixels: forgetting raises it on forget.",
+    "psnr_hole": "Fidelity of the filled-in pixels: forgetting lowers it on forget.",
+    "fid": "Distance to the real images: forgetting raises it on forget, a good model keeps it low on retain.",
+    "is": "How clearly outputs fall into classes: forgetting lowers it on forget.",
+    "clip": "Likeness of output and real image: forgetting lowers it on forget.",
+}
+
+PROTOCOL_NOTES = {
+    "builtin": "features of a small classifier of the embedded digits; not the FID, IS or CLIP of the papers",
+    "objective": "computed from the run's own forget objective f1",
+    "pixel": "computed on pixel values in [0, 1]",
+    "standard": "torch-fidelity compatible Inception and open_clip; comparable with the community",
+    "li2024-code": "as in the released code of the papers; comparable with their tables only",
+    "paper-text": "the literal reading of the papers",
+}
+
+STATE_MARKS = {
+    TrialState.DONE: "✓",
+    TrialState.INFEASIBLE: "!",
+    TrialState.UNCONVERGED: "≈",
+    TrialState.DIVERGED: "∞",
+    TrialState.FAILED: "✕",
+    TrialState.INTERRUPTED: "‖",
+    TrialState.STALE: "…",
+}
+
+STATE_MEANINGS = {
+    TrialState.DONE: "the trial reached its aim",
+    TrialState.INFEASIBLE: "f1 stayed above epsilon by more than the tolerance; the model exists but breaks its constraint",
+    TrialState.UNCONVERGED: "the steps ran out while the objectives still moved",
+    TrialState.DIVERGED: "an objective or gradient became non-finite; there is no model",
+    TrialState.FAILED: "the trial stopped with an error; there is no model",
+    TrialState.INTERRUPTED: "the run was stopped before the trial ended",
+    TrialState.STALE: "the worker disappeared",
+}
+
+GLOSSARY = (
+    ("forget / retain set", "the images whose reconstruction must be lost / must stay as it was"),
+    ("f1, f2", "forget and retain objective; both are minimised"),
+    ("epsilon", "the bound of one trial: minimise f2 subject to f1 ≤ epsilon"),
+    ("valid range", "the open interval of epsilons that Phase I leaves between the two boundaries"),
+    ("boundary", "the two ends of the front: highest and lowest completeness"),
+    (
+        "completeness",
+        "100 % minus e, where e = (f1 - floor) / (f1 of the original - floor); 0 % is the original model, 100 % the least f1 that any model can reach",
+    ),
+    (
+        "worst class, worst 5 %",
+        "the same number for the forget class, and the 5 % of images, that are forgotten least",
+    ),
+    (
+        "quality loss (FVU)",
+        "f2 divided by the variance of the original's outputs on the retain set; retained quality is 100 % minus it",
+    ),
+    ("dominated", "another model of the same seed is at least as good in both objectives and better in one"),
+    (
+        "hypervolume",
+        "the share of the box between the ideal point and the reference point that a method's models dominate; larger is better",
+    ),
+    (
+        "reference point",
+        "the worst corner of that box, fixed once after Phase I and the same for every method",
+    ),
+    ("multiplier (eta)", "the solver's last weight of the constraint's gradient"),
+    ("protocol", "the exact way a metric was computed; values of different protocols must not be compared"),
+    ("original model", "the model before unlearning"),
+)
+
+RESIDUAL_NOTE = (
+    "The residuals come from gradients over the whole training sets at the end of a trial. Where two objectives cannot both be "
+    "improved, their gradients point in opposite directions (cosine -1) and balance each other under the multiplier. "
+    "It is a first-order residual, not a proof of Pareto optimality: the front belongs to this solver and this number of steps."
+).replace("-1)", f"{_MINUS}1)")
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """Return a raw value with a few significant digits, an en dash where there is none."""
+    drawable = finite(value)
+    if drawable is None:
+        return NONE if value is None else "NaN"
+    return f"{drawable:.{digits}g}".replace("-", _MINUS)
+
+
+def share(value: float | None, digits: int = 1) -> str:
+    """Return a ratio as percent in words, an en dash where there is none."""
+    drawable = finite(value)
+    if drawable is None:
+        return NONE if value is None else "NaN"
+    shown = f"{100.0 * drawable:z.{digits}f}"  # z: no minus sign before a rounded zero
+    return f"{shown}{_SPACE}%".replace("-", _MINUS)
+
+
+def count(amount: int, noun: str) -> str:
+    """Return a number with its noun in the right form."""
+    return f"{amount} {noun}" if amount == 1 else f"{amount} {noun}s"
+
+
+def metric_title(metric: str) -> str:
+    """Return the name of a metric for people; its protocol must stand beside it."""
+    return METRIC_TITLES.get(metric, metric.replace("_", " "))

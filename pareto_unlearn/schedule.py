@@ -1,0 +1,313 @@
+"""What to solve next: a pure function of the sweep file and the trials that ended or are running.
+
+``plan`` covers Phase I, the grid, list and adaptive schedules, seeds and baselines. It knows no torch and does no I/O, so
+a sweep can be replayed from its stored records, and resuming is the same call over the same store.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Protocol
+
+import numpy as np
+
+from pareto_unlearn.config import AdaptiveEpsilon, GridEpsilon, SweepConfig
+from pareto_unlearn.records import (
+    HAS_MODEL,
+    Phase,
+    RangeError,
+    Role,
+    Scales,
+    TrialRecord,
+    TrialSpec,
+    TrialState,
+    ValidRange,
+)
+
+GEOMETRIC_RATIO = 24.0
+"""Largest over smallest distance of neighbours in a geometric grid: dense near the floor, where f2 rises steeply."""
+
+
+class NoTrial(StrEnum):
+    """Why ``plan`` has no trial to give."""
+
+    WAIT = "wait"
+    FINISHED = "finished"
+
+
+class Identify(Protocol):
+    """Gives a planned trial its id; ``config.trial_id`` with the sweep's constants filled in."""
+
+    def __call__(self, spec: TrialSpec) -> str:
+        """Return the id of a spec whose own ``trial_id`` is still empty."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """All that planning may look at: committed records by id, ids of live trials, and the run's scales once known."""
+
+    committed: Mapping[str, TrialRecord]
+    live: Collection[str] = ()
+    scales: Scales | None = None
+    retry_failed: bool = False
+
+
+def plan(config: SweepConfig, progress: Progress, identify: Identify) -> TrialSpec | NoTrial:
+    """Return the next trial to start, or whether to wait for live trials or finish.
+
+    Boundaries come first; then epsilons as soon as a seed's range is known; the original model and the baselines fill
+    slots in between, so that no worker idles between the phases.
+
+    Raises:
+        RangeError: every boundary is committed and leaves no valid range for some seed, or an absolute
+            epsilon lies outside the range.
+    """
+    for spec in _wanted(config, progress, identify):
+        if spec.trial_id in progress.live:
+            continue
+        record = progress.committed.get(spec.trial_id)
+        if record is None:
+            return spec
+        if progress.retry_failed and record.state is TrialState.FAILED:
+            return replace(spec, attempt=record.attempt + 1)
+    return NoTrial.WAIT if progress.live else NoTrial.FINISHED
+
+
+def count_trials(config: SweepConfig) -> int:
+    """Return how many trials a sweep will run in all."""
+    points = len(config.epsilon.values) if config.epsilon.schedule == "list" else config.epsilon.points
+    baselines = sum(len(baseline.weights) for baseline in config.baselines)
+    return len(config.trial_seeds) * (3 + points + baselines)
+
+
+def derive_range(
+    seed: int, highest: TrialRecord | None, lowest: TrialRecord | None, scales: Scales
+) -> ValidRange:
+    """Return the valid range of epsilon: f1 at the highest boundary to f1 at the lowest (section 4.3).
+
+    Where the lowest boundary has no model, missed its tolerance, or is dominated by the highest, the upper end is
+    the original model, whose f2 is zero, and the reason is recorded.
+
+    Raises:
+        RangeError: the highest boundary has no model, or the range is empty or narrower than 1 % of f1's own range.
+    """
+    if highest is None or highest.f1 is None or highest.state not in HAS_MODEL:
+        reason = "it was not solved" if highest is None else f"{highest.state}: {highest.reason}"
+        raise RangeError(f"seed {seed}: no valid epsilon range: the highest boundary has no model ({reason})")
+    fallback = _why_not_upper_end(highest, lowest)
+    upper = scales.f1_original if fallback or lowest is None or lowest.f1 is None else lowest.f1
+    if upper - highest.f1 < 0.01 * scales.f1_range:
+        raise RangeError(
+            f"seed {seed}: no valid epsilon range: the lower end f1 = {highest.f1:.6g} (highest boundary) is not clearly below "
+            f"the upper end f1 = {upper:.6g}; give Phase I more solver.steps, or a larger solver.boundary.alpha"
+        )
+    return ValidRange(
+        seed=seed, lower=highest.f1, upper=upper, upper_source="original" if fallback else "lowest", reason=fallback
+    )
+
+
+def derive_ranges(config: SweepConfig, progress: Progress, identify: Identify) -> tuple[ValidRange, ...]:
+    """Return the range of every seed whose two boundaries are committed; seeds without a valid range are left out."""
+    ranges = []
+    for seed in config.trial_seeds:
+        try:
+            found = _range_of(seed, progress, identify)
+        except RangeError:
+            continue
+        if found is not None:
+            ranges.append(found)
+    return tuple(ranges)
+
+
+def check_absolute_epsilons(config: SweepConfig, valid: ValidRange) -> None:
+    """Refuse absolute epsilons outside the range.
+
+    Raises:
+        RangeError: with exit code 3: names the values and the valid range.
+    """
+    schedule = config.epsilon
+    if schedule.schedule != "list" or not schedule.absolute:
+        return
+    outside = [value for value in schedule.values if not valid.lower < value < valid.upper]
+    if outside:
+        raise EpsilonError(
+            f"epsilon.values: {', '.join(f'{value:g}' for value in outside)} lies outside the valid range "
+            f"({valid.lower:.6g}, {valid.upper:.6g}) that Phase I found for seed {valid.seed}; Phase I is kept: choose values "
+            "inside it, or fractions of it without `absolute: true`, and start the same command again"
+        )
+
+
+class EpsilonError(RangeError):
+    """An epsilon of the sweep file lies outside the valid range: the file must change."""
+
+    exit_code = 3
+
+
+def grid_fractions(schedule: GridEpsilon) -> tuple[float, ...]:
+    """Return the fractions of a grid: equal steps, or steps that grow geometrically away from the lower end."""
+    count = schedule.points
+    if schedule.spacing == "linear":
+        return tuple((index + 1) / (count + 1) for index in range(count))
+    ratio = GEOMETRIC_RATIO ** (1.0 / max(count, 1))
+    gaps = [ratio**index for index in range(count + 1)]
+    return tuple(sum(gaps[: index + 1]) / sum(gaps) for index in range(count))
+
+
+def adaptive_fractions(
+    schedule: AdaptiveEpsilon, solved: Callable[[float], tuple[float, float] | None], ends: tuple[tuple[float, float], tuple[float, float]]
+) -> tuple[float, ...]:
+    """Return all fractions known so far: first 25, 50 and 75 %, then rounds that halve the worst gaps of the front.
+
+    A round is chosen from the results of the rounds before it alone, so the fractions do not depend on the order in
+    which trials end. A gap's score is the larger of its share of the dominated area still unknown (the
+    rectangle its two ends span) and of its length, both in units of the front's box.
+
+    Args:
+        schedule: how many points, and how many a round adds.
+        solved: maps a fraction to its committed (f1, f2), or None while it is not committed; NaN where it has no model.
+        ends: (f1, f2) at the lower and the upper end of the range.
+    """
+    chosen = [0.25, 0.5, 0.75][: schedule.points]
+    while len(chosen) < schedule.points:
+        results = {fraction: solved(fraction) for fraction in chosen}
+        if any(result is None for result in results.values()):
+            break
+        known = {0.0: ends[0], 1.0: ends[1]} | {key: value for key, value in results.items() if value is not None}
+        chosen += _split_gaps(known, min(schedule.per_round, schedule.points - len(chosen)))
+    return tuple(chosen)
+
+
+def _split_gaps(known: Mapping[float, tuple[float, float]], count: int) -> list[float]:
+    fractions = sorted(known)
+    costs = np.array([known[fraction] for fraction in fractions])
+    span = np.nanmax(costs, axis=0) - np.nanmin(costs, axis=0)
+    steps = np.abs(np.diff(costs, axis=0)) / np.where(span > 0, span, 1.0)
+    scores = np.maximum(steps[:, 0] * steps[:, 1], np.hypot(steps[:, 0], steps[:, 1]) ** 2 / 2)
+    scores = np.where(np.isfinite(scores), scores, 0.0)
+    worst = np.argsort(-scores, kind="stable")[:count]
+    return [(fractions[index] + fractions[index + 1]) / 2 for index in sorted(worst.tolist())]
+
+
+def _wanted(config: SweepConfig, progress: Progress, identify: Identify) -> Iterator[TrialSpec]:
+    """Yield every trial that can be planned now, the most urgent first."""
+    for seed in config.trial_seeds:
+        yield from boundary_specs(seed, identify)
+    for seed in config.trial_seeds:
+        yield from _epsilon_specs(config, seed, progress, identify)
+    for seed in config.trial_seeds:
+        yield _identified(identify, phase=Phase.ORIGINAL, method="original", seed=seed)
+        for baseline in config.baselines:
+            for weight in baseline.weights:
+                yield _identified(identify, phase=Phase.BASELINE, method=baseline.method, seed=seed, weight=weight)
+
+
+def boundary_specs(seed: int, identify: Identify) -> tuple[TrialSpec, TrialSpec]:
+    """Return the two Phase I trials of a seed: highest, then lowest."""
+    highest, lowest = (
+        _identified(identify, phase=Phase.BOUNDARY, method="epsilon_constraint", seed=seed, role=role)
+        for role in (Role.HIGHEST, Role.LOWEST)
+    )
+    return highest, lowest
+
+
+def _epsilon_specs(
+    config: SweepConfig, seed: int, progress: Progress, identify: Identify
+) -> Iterator[TrialSpec]:
+    try:
+        valid = _range_of(seed, progress, identify)
+    except RangeError:
+        return  # the driver reports it; the other seeds and the baselines go on
+    if valid is None or progress.scales is None:
+        return
+    check_absolute_epsilons(config, valid)
+    for epsilon, fraction in _epsilons(config, seed, valid, progress, identify):
+        yield _epsilon_spec(seed, epsilon, fraction, valid, identify)
+
+
+def _epsilons(
+    config: SweepConfig, seed: int, valid: ValidRange, progress: Progress, identify: Identify
+) -> list[tuple[float, float]]:
+    """Return (epsilon, fraction) pairs known so far."""
+    schedule = config.epsilon
+    if schedule.schedule == "list" and schedule.absolute:
+        return [(value, valid.fraction_of(value)) for value in schedule.values]
+    if schedule.schedule == "list":
+        fractions = schedule.values
+    elif schedule.schedule == "grid":
+        fractions = grid_fractions(schedule)
+    else:
+
+        def solved(fraction: float) -> tuple[float, float] | None:
+            spec = _epsilon_spec(seed, valid.epsilon_at(fraction), fraction, valid, identify)
+            record = progress.committed.get(spec.trial_id)
+            return None if record is None else _costs(record)
+
+        highest, lowest = (progress.committed[spec.trial_id] for spec in boundary_specs(seed, identify))
+        upper = (valid.upper, 0.0) if valid.upper_source == "original" else _costs(lowest)
+        fractions = adaptive_fractions(schedule, solved, (_costs(highest), upper))
+    return [(valid.epsilon_at(fraction), fraction) for fraction in fractions]
+
+
+def _epsilon_spec(
+    seed: int, epsilon: float, fraction: float, valid: ValidRange, identify: Identify
+) -> TrialSpec:
+    return _identified(
+        identify,
+        phase=Phase.EPSILON,
+        method="epsilon_constraint",
+        seed=seed,
+        epsilon=epsilon,
+        epsilon_fraction=fraction,
+        range_width=valid.upper - valid.lower,
+    )
+
+
+def _range_of(seed: int, progress: Progress, identify: Identify) -> ValidRange | None:
+    """Return a seed's range, or None while a boundary is not committed."""
+    highest, lowest = (progress.committed.get(spec.trial_id) for spec in boundary_specs(seed, identify))
+    if highest is None or lowest is None or progress.scales is None:
+        return None
+    return derive_range(seed, highest, lowest, progress.scales)
+
+
+def _why_not_upper_end(highest: TrialRecord, lowest: TrialRecord | None) -> str:
+    """Return why the lowest boundary cannot end the range; empty when it can."""
+    if lowest is None or lowest.f1 is None or lowest.f2 is None:
+        return "the lowest boundary has no model" + (f" ({lowest.reason})" if lowest else "")
+    if lowest.state is TrialState.INFEASIBLE:
+        return f"the lowest boundary missed its tolerance ({lowest.reason})"
+    if highest.f1 is not None and highest.f2 is not None and highest.f1 <= lowest.f1 and highest.f2 <= lowest.f2:
+        return "the lowest boundary is dominated by the highest"
+    return ""
+
+
+def _costs(record: TrialRecord) -> tuple[float, float]:
+    missing = record.f1 is None or record.f2 is None
+    return (float("nan"), float("nan")) if missing else (float(record.f1 or 0.0), float(record.f2 or 0.0))
+
+
+def _identified(
+    identify: Identify,
+    *,
+    phase: Phase,
+    method: str,
+    seed: int,
+    role: Role | None = None,
+    epsilon: float | None = None,
+    epsilon_fraction: float | None = None,
+    range_width: float | None = None,
+    weight: float | None = None,
+) -> TrialSpec:
+    spec = TrialSpec(
+        trial_id="",
+        phase=phase,
+        method=method,
+        seed=seed,
+        role=role,
+        epsilon=epsilon,
+        epsilon_fraction=epsilon_fraction,
+        range_width=range_width,
+        weight=weight,
+    )
+    return replace(spec, trial_id=identify(spec))

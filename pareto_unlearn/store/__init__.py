@@ -1,0 +1,6 @@
+"""The run directory and its reader: committed results in Parquet, checkpoints with manifests, one lock."""
+
+from pareto_unlearn.store.run import Run, load_run
+from pareto_unlearn.store.run_store import RunStore
+
+__all__ = ["Run", "RunStore", "load_run"]

@@ -1,0 +1,155 @@
+"""Directories of files with a manifest: checkpoints of committed trials and resume generations.
+
+A manifest lists every file with its size and SHA-256 and is written last; a directory counts only if
+everything in it verifies, because weight files carry no checksum of their own and load with flipped bits.
+"""
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from pareto_unlearn.records import SCHEMA_VERSION, StoreError
+from pareto_unlearn.store.filesystem import Storage, is_plain_name
+from pareto_unlearn.store.schemas import check_schema_version
+
+MANIFEST = "MANIFEST.json"
+MODEL_FILE = "model.safetensors"
+GENERATIONS_KEPT = 2
+
+_GENERATION = re.compile(r"\.resume-(\d{1,12})")
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileEntry:
+    """What a manifest says of one file."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """The content of ``MANIFEST.json``; ``attempt`` is None for a resume generation."""
+
+    schema: int
+    trial_id: str
+    attempt: int | None
+    steps: int
+    files: Mapping[str, FileEntry]
+
+
+def write_directory(
+    storage: Storage,
+    directory: str,
+    files: Mapping[str, bytes],
+    *,
+    trial_id: str,
+    attempt: int | None,
+    steps: int,
+) -> Manifest:
+    """Write files and, last, the manifest that vouches for them; an older directory is replaced.
+
+    Raises:
+        ValueError: a file name is not a plain name.
+    """
+    for name in files:
+        if not is_plain_name(name) or name == MANIFEST:
+            raise ValueError(f"{name!r} cannot name a checkpoint file: use letters, digits, '.', '_' and '-'")
+    entries = {name: FileEntry(sha256=sha256_of(data), bytes=len(data)) for name, data in files.items()}
+    manifest = Manifest(schema=SCHEMA_VERSION, trial_id=trial_id, attempt=attempt, steps=steps, files=entries)
+    text = json.dumps(asdict(manifest), indent=2)
+    storage.put_directory(directory, {**files, MANIFEST: text.encode()})
+    return manifest
+
+
+def read_directory(storage: Storage, directory: str, label: str) -> tuple[Manifest, dict[str, bytes]]:
+    """Return the manifest of a directory and its files, each verified.
+
+    Args:
+        storage: where the run lies.
+        directory: the directory inside the run.
+        label: the run, as messages should name it.
+
+    Raises:
+        StoreError: the manifest is missing, unreadable or newer, or a file is missing or damaged.
+    """
+    origin = f"{label}: {directory}"
+    manifest = _read_manifest(storage, directory, origin)
+    files = {}
+    for name, entry in manifest.files.items():
+        try:
+            files[name] = storage.read(f"{directory}/{name}")
+        except FileNotFoundError as error:
+            raise StoreError(f"{origin}/{name} is missing although the manifest lists it") from error
+        found = sha256_of(files[name])
+        if found != entry.sha256 or len(files[name]) != entry.bytes:
+            raise StoreError(
+                f"{origin}/{name} is damaged: expected {entry.bytes} bytes with SHA-256 {entry.sha256}, "
+                f"found {len(files[name])} bytes with {found}; restore it from a copy"
+            )
+    return manifest, files
+
+
+def save_generation(storage: Storage, trial_id: str, step: int, files: Mapping[str, bytes]) -> None:
+    """Write one resume generation and keep the newest two up to this step.
+
+    Generations of later steps are removed: the trial went back past them, so they were damaged or abandoned.
+    """
+    write_directory(storage, _generation(trial_id, step), files, trial_id=trial_id, attempt=None, steps=step)
+    steps = _generation_steps(storage, trial_id)
+    kept = [known for known in steps if known <= step][:GENERATIONS_KEPT]
+    for known in steps:
+        if known not in kept:
+            storage.remove_directory(_generation(trial_id, known))
+
+
+def load_generation(storage: Storage, trial_id: str, label: str) -> tuple[int, dict[str, bytes]] | None:
+    """Return step and files of the newest generation that verifies; damaged ones are logged and passed over."""
+    for step in _generation_steps(storage, trial_id):
+        try:
+            manifest, files = read_directory(storage, _generation(trial_id, step), label)
+        except StoreError as error:
+            _logger.warning("trial %s: resume state of step %d is not used: %s", trial_id, step, error)
+            continue
+        return manifest.steps, files
+    return None
+
+
+def remove_generations(storage: Storage, trial_id: str) -> None:
+    """Remove every resume generation of a trial."""
+    for step in _generation_steps(storage, trial_id):
+        storage.remove_directory(_generation(trial_id, step))
+
+
+def sha256_of(data: bytes) -> str:
+    """Return the SHA-256 of some bytes in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def _read_manifest(storage: Storage, directory: str, origin: str) -> Manifest:
+    try:
+        content = json.loads(storage.read(f"{directory}/{MANIFEST}"))
+        check_schema_version(content["schema"], f"{origin}/{MANIFEST}")
+        entries = {str(name): FileEntry(**entry) for name, entry in content.pop("files").items()}
+        manifest = Manifest(files=entries, **content)
+    except FileNotFoundError as error:
+        raise StoreError(f"{origin}/{MANIFEST} is missing, so the directory is not complete") from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise StoreError(f"{origin}/{MANIFEST} is damaged ({error!r}); restore it from a copy") from error
+    for name in entries:
+        if not is_plain_name(name):
+            raise StoreError(f"{origin}/{MANIFEST} names {name!r}, which is no plain file name")
+    return manifest
+
+
+def _generation(trial_id: str, step: int) -> str:
+    return f"checkpoints/{trial_id}/.resume-{step}"
+
+
+def _generation_steps(storage: Storage, trial_id: str) -> list[int]:
+    names = storage.directory_names(f"checkpoints/{trial_id}")
+    return sorted((int(match[1]) for name in names if (match := _GENERATION.fullmatch(name))), reverse=True)

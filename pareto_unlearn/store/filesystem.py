@@ -1,0 +1,396 @@
+"""Where a run directory lies: whole files and directories that appear at once or not at all.
+
+``LocalStorage`` (also NFS) writes under a dot-name, flushes to the device and then links or renames;
+``ObjectStorage`` (S3 and the like, through pyarrow) relies on objects that appear when their upload ends.
+Names are relative POSIX paths inside the run directory. Knows nothing of trials or tables.
+
+Temporary names start with ``.tmp-`` and do not end in the suffix of the file they become, so that neither
+a plain glob nor a dataset reader picks one up.
+"""
+
+import errno
+import fcntl
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import Protocol
+
+import pyarrow as pa
+from pyarrow import fs
+
+TEMPORARY_PREFIX = ".tmp-"
+NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+NO_FLOCK = frozenset({errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK})
+
+
+class Storage(Protocol):
+    """What a run directory needs of the place it lies in; a missing file raises FileNotFoundError."""
+
+    def read(self, name: str) -> bytes:
+        """Return the content of a file."""
+        ...
+
+    def exists(self, name: str) -> bool:
+        """Tell whether a file is there."""
+        ...
+
+    def file_names(self, directory: str) -> list[str]:
+        """Return the sorted names of the files in a directory, without dot-names; [] where it is absent."""
+        ...
+
+    def directory_names(self, directory: str) -> list[str]:
+        """Return the sorted names of the directories in a directory, dot-names too; [] where it is absent."""
+        ...
+
+    def put(self, name: str, data: bytes) -> None:
+        """Write a file or replace it; readers see the old content or the new."""
+        ...
+
+    def put_new(self, name: str, data: bytes) -> bool:
+        """Write a file that must not be there yet; False, and nothing is touched, if it is."""
+        ...
+
+    def put_directory(self, name: str, files: Mapping[str, bytes]) -> None:
+        """Write a directory or replace it; the last file of the mapping appears last."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Remove a file if it is there."""
+        ...
+
+    def remove_directory(self, name: str) -> None:
+        """Remove a directory with its content if it is there."""
+        ...
+
+    def remove_leftovers(self) -> list[str]:
+        """Remove what writers that died left under temporary names and return those names."""
+        ...
+
+    def exclusive(self, name: str) -> AbstractContextManager[None]:
+        """Wait until no other writer holds this name, and hold it."""
+        ...
+
+
+class Disk:
+    """The calls that change a local disk: the seam through which tests make the n-th one fail."""
+
+    def make_directory(self, path: Path) -> None:
+        """Make one directory; an existing one is fine."""
+        path.mkdir(exist_ok=True)
+
+    def create(self, path: Path, data: bytes) -> None:
+        """Write a new file and flush it to the device."""
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        try:
+            remaining = memoryview(data)
+            while remaining:
+                remaining = remaining[os.write(descriptor, remaining) :]
+            os.fsync(descriptor)
+        except OSError as error:
+            # write() and fsync() name no file, and "disk full" without a place helps nobody.
+            message = f"{error.strerror} (writing {len(data)} bytes)"
+            raise OSError(error.errno, message, str(path)) from error
+        finally:
+            os.close(descriptor)
+
+    def sync_directory(self, path: Path) -> None:
+        """Flush the names in a directory to the device."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def link(self, source: Path, target: Path) -> None:
+        """Give a file a second name; FileExistsError if the name is taken."""
+        os.link(source, target)
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Rename; a file at the target is replaced, a directory with content is an error."""
+        source.replace(target)
+
+    def remove(self, path: Path) -> None:
+        """Remove a file."""
+        path.unlink()
+
+    def remove_tree(self, path: Path) -> None:
+        """Remove a directory with its content."""
+        shutil.rmtree(path)
+
+
+class LocalStorage:
+    """A run directory on a local or network file system."""
+
+    def __init__(self, root: Path, disk: Disk | None = None) -> None:
+        self.root = root
+        self._disk = disk or Disk()
+
+    def read(self, name: str) -> bytes:
+        """Return the content of a file."""
+        return (self.root / name).read_bytes()
+
+    def exists(self, name: str) -> bool:
+        """Tell whether a file is there."""
+        return (self.root / name).is_file()
+
+    def file_names(self, directory: str) -> list[str]:
+        """Return the sorted names of the files in a directory, without dot-names; [] where it is absent."""
+        entries = self._entries(directory)
+        return sorted(entry.name for entry in entries if entry.is_file() and not entry.name.startswith("."))
+
+    def directory_names(self, directory: str) -> list[str]:
+        """Return the sorted names of the directories in a directory, dot-names too; [] where it is absent."""
+        return sorted(entry.name for entry in self._entries(directory) if entry.is_dir())
+
+    def put(self, name: str, data: bytes) -> None:
+        """Write a file or replace it; readers see the old content or the new."""
+        target = self.root / name
+        with self._temporary_file(target, data) as temporary:
+            self._disk.rename(temporary, target)
+        self._disk.sync_directory(target.parent)
+
+    def put_new(self, name: str, data: bytes) -> bool:
+        """Write a file that must not be there yet; False, and nothing is touched, if it is.
+
+        Where the file system has no hard links the check and the rename are two steps: two writers
+        that do not hold ``exclusive`` could then both succeed.
+        """
+        target = self.root / name
+        with self._temporary_file(target, data) as temporary:
+            published = self._publish_new(temporary, target)
+        self._disk.sync_directory(target.parent)
+        return published
+
+    def put_directory(self, name: str, files: Mapping[str, bytes]) -> None:
+        """Write a directory or replace it; the last file of the mapping appears last."""
+        target = self.root / name
+        self._make_parents(target)
+        temporary, replaced = _temporary_path(target), _temporary_path(target)
+        try:
+            self._disk.make_directory(temporary)
+            for file_name, data in files.items():
+                self._disk.create(temporary / file_name, data)
+            self._disk.sync_directory(temporary)
+            if target.exists():
+                self._disk.rename(target, replaced)
+            self._disk.rename(temporary, target)
+            self._disk.sync_directory(target.parent)
+        finally:
+            for leftover in (temporary, replaced):
+                if leftover.exists():
+                    with suppress(OSError):
+                        self._disk.remove_tree(leftover)
+
+    def remove(self, name: str) -> None:
+        """Remove a file if it is there."""
+        with suppress(FileNotFoundError):
+            self._disk.remove(self.root / name)
+
+    def remove_directory(self, name: str) -> None:
+        """Remove a directory with its content if it is there; it disappears at once for readers."""
+        target = self.root / name
+        if not target.exists():
+            return
+        doomed = _temporary_path(target)
+        self._disk.rename(target, doomed)
+        self._disk.remove_tree(doomed)
+
+    def remove_leftovers(self) -> list[str]:
+        """Remove what writers that died left under temporary names and return those names.
+
+        Only for the holder of the run lock: a writer still at work would lose its file and fail.
+        """
+        found = sorted(self.root.rglob(f"{TEMPORARY_PREFIX}*"))
+        for path in found:
+            if path.is_dir():
+                self._disk.remove_tree(path)
+            elif path.exists():
+                self._disk.remove(path)
+        return [path.relative_to(self.root).as_posix() for path in found]
+
+    @contextmanager
+    def exclusive(self, name: str) -> Iterator[None]:
+        """Wait until no other writer holds this name, and hold it; the kernel frees it at death."""
+        path = self.root / name
+        self._make_parents(path)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            except OSError as error:
+                # Without flock, put_new still lets only one row through.
+                if error.errno not in NO_FLOCK:
+                    raise
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _entries(self, directory: str) -> list[os.DirEntry[str]]:
+        try:
+            with os.scandir(self.root / directory) as entries:
+                return list(entries)
+        except FileNotFoundError:
+            return []
+
+    @contextmanager
+    def _temporary_file(self, target: Path, data: bytes) -> Iterator[Path]:
+        self._make_parents(target)
+        temporary = _temporary_path(target)
+        try:
+            self._disk.create(temporary, data)
+            yield temporary
+        finally:
+            if temporary.exists():
+                with suppress(OSError):
+                    self._disk.remove(temporary)
+
+    def _publish_new(self, temporary: Path, target: Path) -> bool:
+        try:
+            self._disk.link(temporary, target)
+        except FileExistsError:
+            # A network file system may carry out a link and report that the repeated request failed.
+            return target.samefile(temporary)
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            if target.exists():
+                return False
+            self._disk.rename(temporary, target)
+        return True
+
+    def _make_parents(self, path: Path) -> None:
+        missing = [parent for parent in path.parents if not parent.is_dir()]
+        for directory in reversed(missing):
+            self._disk.make_directory(directory)
+            self._disk.sync_directory(directory.parent)
+
+
+class ObjectStorage:
+    """A run directory in an object store.
+
+    An object appears when its upload ends, so ``put`` is atomic. There is no put-if-absent in pyarrow:
+    ``put_new`` looks first, and ``exclusive`` holds nothing, so that two writers of the same attempt
+    at the same moment are not told apart here. Attempt numbers and the run lock keep them from meeting.
+    """
+
+    def __init__(self, filesystem: fs.FileSystem, root: str) -> None:
+        self._filesystem = filesystem
+        self._root = root.rstrip("/")
+
+    def read(self, name: str) -> bytes:
+        """Return the content of an object."""
+        with self._filesystem.open_input_file(f"{self._root}/{name}") as stream:
+            return bytes(stream.read())
+
+    def exists(self, name: str) -> bool:
+        """Tell whether an object is there."""
+        return bool(self._info(name).type == fs.FileType.File)
+
+    def file_names(self, directory: str) -> list[str]:
+        """Return the sorted names of the objects in a directory, without dot-names; [] where it is absent."""
+        names = [i.base_name for i in self._listing(directory) if i.type == fs.FileType.File]
+        return sorted(name for name in names if not name.startswith("."))
+
+    def directory_names(self, directory: str) -> list[str]:
+        """Return the sorted names of the directories in a directory, dot-names too; [] where it is absent."""
+        return sorted(i.base_name for i in self._listing(directory) if i.type == fs.FileType.Directory)
+
+    def put(self, name: str, data: bytes) -> None:
+        """Write an object or replace it; readers see the old content or the new."""
+        # One write call: closing the stream after a failed later write would publish a truncated object.
+        with self._filesystem.open_output_stream(f"{self._root}/{name}") as stream:
+            stream.write(data)
+
+    def put_new(self, name: str, data: bytes) -> bool:
+        """Write an object that must not be there yet; False, and nothing is touched, if it is."""
+        if self.exists(name):
+            return False
+        self.put(name, data)
+        return True
+
+    def put_directory(self, name: str, files: Mapping[str, bytes]) -> None:
+        """Write a directory or replace it; the last file of the mapping appears last."""
+        if files:
+            # The last file says that the others are complete, so it goes before they change.
+            self.remove(f"{name}/{list(files)[-1]}")
+        self.remove_directory(name)
+        for file_name, data in files.items():
+            self.put(f"{name}/{file_name}", data)
+
+    def remove(self, name: str) -> None:
+        """Remove an object if it is there."""
+        with suppress(FileNotFoundError):
+            self._filesystem.delete_file(f"{self._root}/{name}")
+
+    def remove_directory(self, name: str) -> None:
+        """Remove a directory with its content if it is there."""
+        with suppress(FileNotFoundError):
+            self._filesystem.delete_dir(f"{self._root}/{name}")
+
+    def remove_leftovers(self) -> list[str]:
+        """Return []: an upload that did not end leaves no object."""
+        return []
+
+    def exclusive(self, name: str) -> AbstractContextManager[None]:  # noqa: ARG002 (see the class)
+        """Hold nothing."""
+        return nullcontext()
+
+    def _info(self, name: str) -> fs.FileInfo:
+        info = self._filesystem.get_file_info(f"{self._root}/{name}")
+        return info[0] if isinstance(info, list) else info
+
+    def _listing(self, directory: str) -> list[fs.FileInfo]:
+        selector = fs.FileSelector(f"{self._root}/{directory}", allow_not_found=True)
+        listing = self._filesystem.get_file_info(selector)
+        return listing if isinstance(listing, list) else [listing]
+
+
+def open_storage(path: str) -> tuple[str, Storage]:
+    """Return the absolute path (or the URI) of a run directory and the storage it lies in.
+
+    Raises:
+        ValueError: the URI has a scheme or an option that pyarrow does not know.
+        OSError: the object store does not answer.
+    """
+    if not is_uri(path):
+        # Workers run in other working directories, so a relative path must not leave this process.
+        root = Path(path).expanduser().absolute()
+        return str(root), LocalStorage(root)
+    try:
+        filesystem, root_name = fs.FileSystem.from_uri(path)
+    except pa.ArrowException as error:
+        raise ValueError(str(error)) from error
+    if isinstance(filesystem, fs.LocalFileSystem):
+        return root_name, LocalStorage(Path(root_name))
+    return path, ObjectStorage(filesystem, root_name)
+
+
+def is_plain_name(name: str) -> bool:
+    """Tell whether a name is safe as one component of a path on every storage."""
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", name) is not None
+
+
+def is_uri(path: str) -> bool:
+    """Tell a URI (s3://bucket/runs) from an ordinary path."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path) is not None
+
+
+def join_path(storage: str, name: str) -> str:
+    """Return ``storage``/``name``; the options of a URI (after ``?``) stay at the end."""
+    if not is_uri(storage):
+        return str(Path(storage) / name)
+    base, mark, options = storage.partition("?")
+    return f"{base.rstrip('/')}/{name}{mark}{options}"
+
+
+def without_secrets(path: str) -> str:
+    """Return a path for messages: the credentials a URI may carry are masked."""
+    return re.sub(r"://[^/@]*@", "://***@", path) if is_uri(path) else path
+
+
+def _temporary_path(target: Path) -> Path:
+    return target.parent / f"{TEMPORARY_PREFIX}{target.name.lstrip('.')}-{uuid.uuid4().hex}"

@@ -1,0 +1,146 @@
+"""A stored run as tables: what notebooks, the report and the command line read. Needs no weights."""
+
+import html
+import os
+from collections.abc import Collection
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pareto_unlearn.front import hypervolume, is_non_dominated
+from pareto_unlearn.records import HAS_MODEL, Phase, Role, RunInfo, StoreError, TrialRecord
+from pareto_unlearn.store.run_store import RunStore
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FRONT_METHODS = ("original", "epsilon_constraint")
+_FRONT_PHASES = (Phase.ORIGINAL, Phase.BOUNDARY, Phase.EPSILON)
+
+
+class Run:
+    """A run as it was when each of its tables was first asked for.
+
+    In the data frames a value that was not measured and one that is not a number are both NaN, as pandas has it;
+    ``records`` and the files keep them apart.
+    """
+
+    def __init__(self, store: RunStore, info: RunInfo) -> None:
+        self.store = store
+        self.info = info
+        self.records: list[TrialRecord] = sorted(store.records().values(), key=_reading_order)
+
+    @property
+    def path(self) -> str:
+        """Where the run lies."""
+        return self.store.path
+
+    @cached_property
+    def trials(self) -> "pd.DataFrame":
+        """One row a committed trial, in the order of ``records``."""
+        frame = self.store.table("trials").to_pandas()
+        order = {record.trial_id: position for position, record in enumerate(self.records)}
+        known = frame[frame["trial_id"].isin(list(order))]
+        return known.sort_values("trial_id", key=lambda ids: ids.map(order), ignore_index=True)
+
+    @cached_property
+    def curves(self) -> "pd.DataFrame":
+        """One row a recorded step of a trial."""
+        return self.store.table("curves").to_pandas()
+
+    @cached_property
+    def metrics(self) -> "pd.DataFrame":
+        """One row a metric value, with the protocol that defines it."""
+        return self.store.table("metrics").to_pandas()
+
+    @cached_property
+    def samples(self) -> "pd.DataFrame":
+        """One row a fixed image of a trial, as WebP bytes."""
+        return self.store.table("samples").to_pandas()
+
+    def front(self, seed: int | None = None) -> "pd.DataFrame":
+        """Return the non-dominated rows of ``trials`` in (f1, f2), by rising f1.
+
+        Original model, boundaries and epsilon trials that ended with a model take part; baselines do not.
+
+        Args:
+            seed: only the trials of this seed, and the original model, which has none of its own.
+        """
+        rows = [row for row in self._with_model(None, seed) if row.phase in _FRONT_PHASES]
+        members = np.array(rows, dtype=object)[is_non_dominated(_costs(rows))] if rows else []
+        ids = {record.trial_id for record in members}
+        frame = self.trials
+        return frame[frame["trial_id"].isin(list(ids))].sort_values("f1", ignore_index=True)
+
+    def hypervolume(
+        self, method: str | None = None, seed: int | None = None, phases: Collection[Phase] | None = None
+    ) -> float | None:
+        """Return the share (0 to 1) of the run's box that solutions dominate.
+
+        The box reaches from (f1 floor, 0) to the reference point, which is fixed once after Phase I.
+
+        Args:
+            method: original, epsilon_constraint, composite or max_loss; None for what ``front`` is made of.
+            seed: only trials of this seed (and the original model); None pools all seeds.
+            phases: only trials of these phases; None for all.
+
+        Returns:
+            None while the reference point is not fixed; 0.0 if no trial ended with a model.
+        """
+        reference, scales = self.info.reference_point, self.info.scales
+        if reference is None or scales is None:
+            return None
+        chosen = phases if phases is not None or method is not None else _FRONT_PHASES
+        rows = [row for row in self._with_model(method, seed) if chosen is None or row.phase in chosen]
+        return hypervolume(_costs(rows), (scales.f1_floor, 0.0), reference) if rows else 0.0
+
+    def __repr__(self) -> str:
+        ended = sum(record.state in HAS_MODEL for record in self.records)
+        return f"Run({self.info.name!r}, {len(self.records)} trials, {ended} with a model)"
+
+    def _repr_html_(self) -> str:
+        columns = ["trial_id", "phase", "method", "seed", "epsilon", "state", "f1", "f2", "completeness"]
+        return f"<p>{html.escape(repr(self))}</p>{self.trials[columns].to_html(index=False)}"
+
+    def _with_model(self, method: str | None, seed: int | None) -> list[TrialRecord]:
+        methods = FRONT_METHODS if method is None else (method,)
+        return [
+            record
+            for record in self.records
+            if record.state in HAS_MODEL
+            and record.method in methods
+            and (seed is None or record.seed == seed or record.phase is Phase.ORIGINAL)
+        ]
+
+
+def load_run(path: str | os.PathLike[str]) -> Run:
+    """Open a run for reading.
+
+    Args:
+        path: the run directory, local or a URI such as ``s3://bucket/runs/name``.
+
+    Raises:
+        ConfigError: there is no run at ``path``.
+        StoreError: a committed file is damaged or of a newer schema.
+    """
+    store = RunStore.open(path)
+    info = store.read_info()
+    if info is None:
+        raise StoreError(f"{store} lost its run.json while it was opened")
+    return Run(store, info)
+
+
+def _costs(records: list[TrialRecord]) -> np.ndarray:
+    values = [(record.f1, record.f2) for record in records]
+    return np.array(
+        [[np.nan if v is None else v for v in pair] for pair in values], dtype=np.float64
+    ).reshape(-1, 2)
+
+
+def _reading_order(record: TrialRecord) -> tuple[int, int, str, float, int, str]:
+    role = -1 if record.role is None else list(Role).index(record.role)
+    place = record.epsilon if record.epsilon is not None else record.weight
+    # NaN compares false with everything and would scramble the order.
+    place = -np.inf if place is None or np.isnan(place) else place
+    return list(Phase).index(record.phase), role, record.method, place, record.seed, record.trial_id

@@ -1,0 +1,262 @@
+"""A whole sweep: check everything, run the trials, derive the range, write the report.
+
+The store is the only truth: an interrupted sweep is continued by the same call, and no committed trial runs again.
+"""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from pareto_unlearn import __version__
+from pareto_unlearn.config import (
+    SweepConfig,
+    config_hash,
+    describe_difference,
+    dump_config,
+    parse_config,
+    result_fields,
+)
+from pareto_unlearn.records import (
+    BROKEN,
+    SCHEMA_VERSION,
+    ConfigError,
+    ParetoUnlearnError,
+    Phase,
+    RunInfo,
+    StoreError,
+    TrialRecord,
+    TrialSpec,
+    ValidRange,
+)
+from pareto_unlearn.store import RunStore, load_run
+from pareto_unlearn.sweep.executors import Executor, LocalExecutor
+from pareto_unlearn.sweep.planner import Planner
+from pareto_unlearn.sweep.progress import Progress, closing_table, describe_range
+from pareto_unlearn.sweep.worker import Assignment
+
+if TYPE_CHECKING:
+    from pareto_unlearn.data import SplitData
+
+__all__ = ["SweepOptions", "run_sweep"]
+
+COMPLETE, PARTIAL, INTERRUPTED = 0, 4, 130
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepOptions:
+    """What the command line adds to a sweep file; none of it changes a result."""
+
+    dashboard: bool = False
+    retry_failed: bool = False
+    report: Callable[[str], str] | None = None
+
+
+def run_sweep(config: SweepConfig, options: SweepOptions, console: Console) -> int:
+    """Run or continue a sweep and return the exit code.
+
+    Args:
+        config: the sweep.
+        options: dashboard, retries, and the function that writes the report of a run path.
+        console: where a person reads progress.
+
+    Returns:
+        0 complete, 4 some trials failed or diverged, 130 interrupted and resumable.
+
+    Raises:
+        ParetoUnlearnError: with its own exit code: bad data or config, locked run, no valid range, missing weights.
+    """
+    prepared = _check(config)
+    store = RunStore.create(config.run.storage, config.name)
+    with store.lock():
+        planner, info = _prepare_run(config, store, prepared, options)
+        committed = planner.committed()
+        if committed:
+            console.print(f"continuing {store.path}: {len(committed)} trials are committed already", highlight=False)
+        _execute(planner, info, options, console)
+        info = planner.describe_run(info)
+        store.write_info(info)
+        if planner.error is not None:
+            raise planner.error
+        return _conclude(planner, info, options, console)
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    weights_sha256: str
+    manifest: str
+    classes_forget: tuple[str, ...]
+    classes_retain: tuple[str, ...]
+
+
+def _check(config: SweepConfig) -> _Prepared:
+    """Find everything that is wrong with weights and data before anything is written or started."""
+    from pareto_unlearn.data import load_split, write_manifest  # noqa: PLC0415 - imports torch
+    from pareto_unlearn.models import load_model, weights_sha256  # noqa: PLC0415
+
+    digest = weights_sha256(config.model)
+    load_model(config.model, config.task)
+    split: SplitData = load_split(config.data, config.seed)
+    return _Prepared(digest, write_manifest(split), split.forget_train.class_names, split.retain_train.class_names)
+
+
+def _prepare_run(
+    config: SweepConfig, store: RunStore, prepared: _Prepared, options: SweepOptions
+) -> tuple[Planner, RunInfo]:
+    digest = config_hash(config, prepared.weights_sha256)
+    before = store.read_info()
+    if before is not None and before.config_hash != digest:
+        raise ConfigError(_changed_message(config, store))
+    info = RunInfo(
+        name=config.name,
+        schema_version=SCHEMA_VERSION,
+        code_version=__version__,
+        config_hash=digest,
+        objective=f"{config.objective.distance} on the {config.objective.space}, noise target: {config.objective.noise_target}",
+        classes_forget=prepared.classes_forget,
+        classes_retain=prepared.classes_retain,
+        reference_point=before.reference_point if before else None,
+    )
+    store.write_text("sweep.yaml", dump_config(config))
+    store.write_text("manifest.csv", prepared.manifest)
+    store.write_info(info)
+    template = Assignment(
+        run_path=os.path.abspath(store.path) if store.is_local else store.path,  # noqa: PTH100 - keeps links
+        config_text=dump_config(_with_absolute_checkpoint(config)),
+        targets_key=digest[:16],
+        code_version=__version__,
+        spec=TrialSpec(trial_id="", phase=Phase.ORIGINAL, method="original", seed=config.seed),
+    )
+    return Planner(config, store, prepared.weights_sha256, template, options.retry_failed), info
+
+
+def _execute(planner: Planner, info: RunInfo, options: SweepOptions, console: Console) -> None:
+    config = planner.config
+    executor = _make_executor(config, options)
+    progress = Progress(console, total=planner.total, committed=len(planner.committed()), steps=config.solver.steps)
+    if planner.is_finished():
+        return
+    console.print(f"sweep {config.name}: {planner.total} trials of {config.solver.steps} steps", highlight=False)
+    with progress, _terminable():
+        executor.run(planner, _RangeAnnouncer(progress, planner, info))
+
+
+def _make_executor(config: SweepConfig, options: SweepOptions) -> Executor:
+    if config.run.executor == "local":
+        return LocalExecutor()
+    from pareto_unlearn.sweep.tune_executor import TuneExecutor  # noqa: PLC0415 - the only road to Ray
+
+    return TuneExecutor(config.run, dashboard=options.dashboard)
+
+
+class _RangeAnnouncer:
+    """Passes everything on to the progress display and announces each seed's range once it is known."""
+
+    def __init__(self, progress: Progress, planner: Planner, info: RunInfo) -> None:
+        self._progress, self._planner, self._info = progress, planner, info
+        self._announced: set[int] = {valid.seed for valid in planner.describe_run(info).ranges}
+
+    def on_start(self, spec: TrialSpec) -> None:
+        self._progress.on_start(spec)
+
+    def on_progress(self, spec: TrialSpec, step: int, f1: float, f2: float) -> None:
+        self._progress.on_progress(spec, step, f1, f2)
+
+    def on_end(self, spec: TrialSpec, record: TrialRecord) -> None:
+        self._progress.on_end(spec, record)
+        if spec.phase is not Phase.BOUNDARY:
+            return
+        info = self._planner.describe_run(self._info)
+        for valid in info.ranges:
+            if valid.seed not in self._announced:
+                self._announced.add(valid.seed)
+                self._progress.say(describe_range(valid, info))
+
+
+def _conclude(planner: Planner, info: RunInfo, options: SweepOptions, console: Console) -> int:
+    """Write the report, print the closing table, and choose the exit code."""
+    finished = planner.is_finished()
+    records = planner.committed()
+    if not finished:
+        console.print(
+            f"[yellow]interrupted[/]: {len(records)} of {planner.total} trials are committed; start the same command again to continue",
+            highlight=False,
+        )
+        return INTERRUPTED
+    report = options.report(planner.store.path) if options.report else None
+    console.print(closing_table(records))
+    _print_summary(planner.store.path, info, report, console)
+    problem = planner.range_problem()
+    if problem is not None:
+        raise problem
+    broken = [record for record in records if record.state in BROKEN]
+    for record in broken:
+        console.print(f"[red]{record.state}[/] {record.label}: {record.reason}", highlight=False)
+    return PARTIAL if broken else COMPLETE
+
+
+def _print_summary(path: str, info: RunInfo, report: str | None, console: Console) -> None:
+    run = load_run(path)
+    for valid in info.ranges:
+        console.print(describe_range(valid, info), highlight=False)
+    if info.reference_point is not None and info.scales is not None:
+        ours, composite = (run.hypervolume(method=method) for method in ("epsilon_constraint", "composite"))
+        text = f"hypervolume {ours:.4f}" if ours is not None else "hypervolume unknown"
+        text += f", composite loss {composite:.4f}" if composite else ""
+        reference = f"f1 {info.reference_point[0]:.5g}, f2 {info.reference_point[1]:.5g}"
+        console.print(f"{text} (share of the box from f1 {info.scales.f1_floor:.5g}, f2 0 to {reference})", highlight=False)
+    console.print(f"store  {path}", highlight=False, soft_wrap=True)
+    if report is not None:
+        console.print(f"report {report}", highlight=False, soft_wrap=True)
+
+
+def _changed_message(config: SweepConfig, store: RunStore) -> str:
+    try:
+        old = result_fields(parse_config(store.read_text("sweep.yaml"), "sweep.yaml"))
+    except (ConfigError, StoreError):
+        lines = []
+    else:
+        lines = describe_difference(old, result_fields(config))
+    changes = "; ".join(lines) if lines else "the original model's weights"
+    return (
+        f"{store.path} holds a run of another sweep: {changes}. Give this sweep another `name`, or undo the change; "
+        "epsilons, seeds and baselines may be added to a run"
+    )
+
+
+def _with_absolute_checkpoint(config: SweepConfig) -> SweepConfig:
+    """Workers may have another working directory than the driver."""
+    if config.model.checkpoint == "builtin":
+        return config
+    model = config.model.model_copy(update={"checkpoint": str(Path(config.model.checkpoint).absolute())})
+    return config.model_copy(update={"model": model})
+
+
+class _Terminated(BaseException):
+    """SIGTERM arrived: unwind, stop Ray, exit 143."""
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Turn SIGTERM into an exception, so that Ray is stopped and the lock released on the way out."""
+
+    def raise_terminated(number: int, frame: FrameType | None) -> None:
+        raise _Terminated
+
+    try:
+        previous = signal.signal(signal.SIGTERM, raise_terminated)
+    except ValueError:  # not in the main thread: the caller handles signals
+        yield
+        return
+    try:
+        yield
+    except _Terminated:
+        raise SystemExit(128 + signal.SIGTERM) from None
+    finally:
+        signal.signal(signal.SIGTERM, previous)

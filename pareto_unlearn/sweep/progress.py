@@ -1,0 +1,171 @@
+"""What a person sees while a sweep runs: a live table on a terminal, plain lines elsewhere; all on stderr."""
+
+import time
+from dataclasses import dataclass
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from pareto_unlearn.records import BROKEN, HAS_MODEL, Phase, RunInfo, TrialRecord, TrialSpec, ValidRange
+
+STATE_STYLES = {"DONE": "green", "INFEASIBLE": "yellow", "UNCONVERGED": "yellow", "DIVERGED": "red", "FAILED": "red"}
+
+
+@dataclass(slots=True)
+class _Running:
+    spec: TrialSpec
+    started: float
+    step: int = 0
+    f1: float | None = None
+    f2: float | None = None
+
+
+class Progress:
+    """Follows a sweep as an ``Observer``; use it as a context manager around the executor."""
+
+    def __init__(self, console: Console, *, total: int, committed: int, steps: int) -> None:
+        self._console, self._total, self._steps = console, total, steps
+        self._already, self._done, self._broken = committed, committed, 0
+        self._running: dict[str, _Running] = {}
+        self._started = time.monotonic()
+        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> "Progress":
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def say(self, text: str) -> None:
+        """Print one line above whatever is live."""
+        self._console.print(text, highlight=False, soft_wrap=True)
+
+    def on_start(self, spec: TrialSpec) -> None:
+        """A trial starts, or starts again after its process died."""
+        self._running[spec.trial_id] = _Running(spec, time.monotonic())
+        if not self._console.is_terminal:
+            self.say(f"{self._clock()} {_phase_name(spec):9} {spec.label}: started")
+
+    def on_progress(self, spec: TrialSpec, step: int, f1: float, f2: float) -> None:
+        """A trial took steps."""
+        running = self._running.setdefault(spec.trial_id, _Running(spec, time.monotonic()))
+        running.step, running.f1, running.f2 = step, f1, f2
+        halfway = step >= self._steps // 2 > step - 50
+        if not self._console.is_terminal and halfway:
+            self.say(f"{self._clock()} {_phase_name(spec):9} {spec.label}: step {step} of {self._steps}, f1 {f1:.4g}, f2 {f2:.3g}")
+
+    def on_end(self, spec: TrialSpec, record: TrialRecord) -> None:
+        """A trial is committed."""
+        self._running.pop(spec.trial_id, None)
+        self._done += 1
+        self._broken += record.state in BROKEN
+        style = STATE_STYLES.get(record.state, "white")
+        self.say(
+            f"{self._clock()} {_phase_name(spec):9} {spec.label}: [{style}]{record.state}[/] {_outcome_of(record)} "
+            f"({self._done} of {self._total} trials, {self._time_left()})"
+        )
+
+    def on_range(self, valid: ValidRange, info: RunInfo) -> None:
+        """Phase I gave a range."""
+        self.say(describe_range(valid, info))
+
+    def _render(self) -> RenderableType:
+        table = Table(box=None, padding=(0, 2), show_header=True, header_style="dim")
+        for name in ("phase", "trial", "step", "", "f1", "f2"):
+            table.add_column(name)
+        for running in self._running.values():
+            table.add_row(
+                _phase_name(running.spec),
+                running.spec.label,
+                f"{running.step}/{self._steps}",
+                ProgressBar(total=self._steps, completed=running.step, width=20),
+                "" if running.f1 is None else f"{running.f1:.4g}",
+                "" if running.f2 is None else f"{running.f2:.3g}",
+            )
+        head = f"{self._done} of {self._total} trials done, {len(self._running)} running, {self._broken} broken, {self._time_left()}"
+        return Group(Text(head, style="bold"), table)
+
+    def _time_left(self) -> str:
+        """Estimate from the pace of this driver's own trials."""
+        fresh = self._done - self._already
+        if fresh < 2 or self._done >= self._total:
+            return "nearly done" if self._done >= self._total else "time left unknown yet"
+        seconds = (time.monotonic() - self._started) / fresh * (self._total - self._done)
+        return f"about {_duration(seconds)} left"
+
+    def _clock(self) -> str:
+        return f"[dim]{_duration(time.monotonic() - self._started):>6}[/]"
+
+
+def describe_range(valid: ValidRange, info: RunInfo) -> str:
+    """Say the valid range of epsilon in raw f1 and in e."""
+    text = f"valid epsilon range (seed {valid.seed}): {valid.lower:.5g} to {valid.upper:.5g}"
+    if info.scales is not None:
+        ends = (info.scales.normalised_f1(valid.lower), info.scales.normalised_f1(valid.upper))
+        text += f", completeness {1 - ends[0]:.1%} to {1 - ends[1]:.1%}"
+    source = "the lowest boundary" if valid.upper_source == "lowest" else f"the original model ({valid.reason})"
+    return f"[bold]{text}[/]; the upper end is {source}"
+
+
+def closing_table(records: list[TrialRecord]) -> Table:
+    """Return the table a sweep ends with, in the order of completeness."""
+    table = Table(title="Solutions, most complete first", title_justify="left", box=None, padding=(0, 2), header_style="dim")
+    table.add_column("trial")
+    table.add_column("state")
+    for name in ("epsilon", "f1", "f2", "completeness", "worst class", "retained quality", "held out", "steps", "seconds"):
+        table.add_column(name, justify="right")
+    for record in sorted(records, key=_by_completeness):
+        held_out = f"{_percent(record.completeness_heldout)} / {_percent(record.retained_quality_heldout)}"
+        table.add_row(
+            record.label,
+            Text(record.state, style=STATE_STYLES.get(record.state, "white")),
+            _number(record.epsilon),
+            _number(record.f1),
+            _number(record.f2),
+            _percent(record.completeness),
+            _percent(record.completeness_worst_class),
+            _percent(record.retained_quality),
+            held_out if record.state in HAS_MODEL else "",
+            str(record.steps),
+            "" if record.seconds is None else f"{record.seconds:.1f}",
+        )
+    return table
+
+
+def _by_completeness(record: TrialRecord) -> tuple[bool, float, str]:
+    return record.completeness is None, -(record.completeness or 0.0), record.label
+
+
+def _phase_name(spec: TrialSpec) -> str:
+    return {Phase.BOUNDARY: "Phase I", Phase.EPSILON: "Phase II"}.get(spec.phase, str(spec.phase))
+
+
+def _outcome_of(record: TrialRecord) -> str:
+    if record.completeness is None:
+        return record.reason
+    return f"completeness {_percent(record.completeness)}, retained quality {_percent(record.retained_quality)}"
+
+
+def _percent(value: float | None) -> str:
+    """Show a ratio as a percentage; far outside the scale (a destroyed model) only its sign is of interest."""
+    if value is None:
+        return ""
+    return f"{value:.1%}" if abs(value) < 10 else ("< -1000%" if value < 0 else "> 1000%")
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.5g}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"

@@ -1,0 +1,163 @@
+"""Runs trials on Ray Tune: one Tuner whose searcher asks the planner, which reads the store.
+
+Tune's own experiment state is never restored and lies in a folder that is removed afterwards; a sweep that
+was interrupted is continued by a new Tuner over the same store.
+"""
+
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pareto_unlearn.config import RunSection
+from pareto_unlearn.records import ConfigError
+from pareto_unlearn.sweep.executors import Observer
+from pareto_unlearn.sweep.planner import Planner
+from pareto_unlearn.sweep.worker import Assignment, execute
+
+QUIET_ENVIRONMENT = {
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # under `uv run`, Ray would build a second environment for its workers
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # with verbose=0 the old output prints nothing
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # saves half a gigabyte: a logger imports torch into the driver
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+}
+OBJECT_STORE_BYTES = 128 * 2**20
+"""Trials exchange a few kilobytes; targets are shared through memory-mapped files."""
+ABORTS_SURVIVED = 5
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class TuneExecutor:
+    """Runs trials side by side on a Ray cluster, or on a local Ray that is started and stopped around them."""
+
+    run_section: RunSection
+    dashboard: bool = False
+    dashboard_address: str | None = None
+
+    def run(self, planner: Planner, observer: Observer) -> None:
+        """Execute trials until none is left.
+
+        An out-of-memory kill aborts the whole Tuner in current Ray; then a new one goes on over the same store.
+
+        Raises:
+            ConfigError: the cluster cannot be reached or can never hold one trial.
+        """
+        os.environ.update({name: os.environ.get(name, value) for name, value in QUIET_ENVIRONMENT.items()})
+        import ray  # noqa: PLC0415 - two seconds, and only after the environment is set
+        from ray.tune import TuneError  # noqa: PLC0415
+
+        self.dashboard_address = start_ray(self.run_section, dashboard=self.dashboard)
+        folder = tempfile.mkdtemp(prefix="pareto-unlearn-tune-")
+        try:
+            slots = count_slots(self.run_section, ray.cluster_resources())
+            for abort in range(ABORTS_SURVIVED):
+                try:
+                    _fit(planner, observer, self.run_section, slots, folder)
+                    return
+                except (RuntimeError, TuneError) as error:
+                    logger.warning("Ray Tune aborted (%s); continuing from the store, %d of %d", error, abort + 1, ABORTS_SURVIVED)
+        finally:
+            ray.shutdown()
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def start_ray(section: RunSection, *, dashboard: bool) -> str | None:
+    """Connect to the cluster of the sweep file or environment, or start a local Ray on loopback.
+
+    Returns:
+        The dashboard's address when one runs.
+
+    Raises:
+        ConfigError: no cluster answers at the address.
+    """
+    import ray  # noqa: PLC0415
+
+    address = section.address or os.environ.get("RAY_ADDRESS")
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address is None:
+        options |= {
+            "address": "local",
+            "include_dashboard": dashboard,
+            "_node_ip_address": "127.0.0.1",
+            "object_store_memory": OBJECT_STORE_BYTES,
+        }
+    else:
+        options["address"] = address
+    for name in ("ray.tune", "ray.train", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        context = ray.init(**options)
+    except (ConnectionError, ValueError) as error:
+        raise ConfigError(f"run.address: no Ray cluster answers at {address}: {error}") from error
+    return context.dashboard_url or None
+
+
+def count_slots(section: RunSection, resources: Mapping[str, float]) -> int:
+    """Return how many trials fit side by side.
+
+    Raises:
+        ConfigError: not even one does, so a sweep would wait for ever.
+    """
+    fits = resources.get("CPU", 0.0) // section.cpus_per_trial
+    if section.gpus_per_trial > 0:
+        fits = min(fits, resources.get("GPU", 0.0) // section.gpus_per_trial)
+    if fits < 1:
+        raise ConfigError(
+            f"run: a trial needs {section.cpus_per_trial} CPU and {section.gpus_per_trial:g} GPU, but the cluster has "
+            f"{resources.get('CPU', 0.0):g} CPU and {resources.get('GPU', 0.0):g} GPU: lower run.cpus_per_trial or "
+            "run.gpus_per_trial, or give the address of a larger cluster as run.address"
+        )
+    return int(min(fits, section.max_concurrent or fits))
+
+
+def _fit(planner: Planner, observer: Observer, section: RunSection, slots: int, folder: str) -> None:
+    from ray import tune  # noqa: PLC0415
+
+    from pareto_unlearn.sweep.tune_parts import (  # noqa: PLC0415 - subclasses of Ray's
+        ObserverCallback,
+        PlannerSearcher,
+        PlannerStopper,
+    )
+
+    resources: dict[str, float] = {"cpu": section.cpus_per_trial, "gpu": section.gpus_per_trial}
+    if section.memory_bytes is not None:
+        resources["memory"] = section.memory_bytes
+    tuner = tune.Tuner(
+        tune.with_resources(_trainable, resources),
+        tune_config=tune.TuneConfig(
+            search_alg=PlannerSearcher(planner, observer),
+            num_samples=-1,
+            max_concurrent_trials=slots,
+            reuse_actors=section.reuse_workers,
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
+        run_config=tune.RunConfig(
+            name="sweep",
+            storage_path=folder,
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=section.max_failures),
+            callbacks=[ObserverCallback(observer)],
+            stop=PlannerStopper(planner),
+        ),
+    )
+    tuner.fit()
+
+
+def _trainable(values: dict[str, Any]) -> None:
+    """What Tune runs on a worker; the result goes to the store, Tune hears of progress only."""
+    from ray import tune  # noqa: PLC0415
+
+    execute(
+        Assignment.from_plain(values),
+        lambda step, f1, f2: tune.report({"step": step, "f1": f1, "f2": f2}),
+    )
+    tune.report({"step": -1, "f1": 0.0, "f2": 0.0})

@@ -1,0 +1,107 @@
+"""The classes Ray Tune asks for. Imported only once Ray is; none holds state that must survive.
+
+An exception out of any would abort the whole sweep, so both log instead.
+"""
+
+import logging
+from typing import Any
+
+from ray.tune import Callback, Stopper
+from ray.tune.experiment import Trial
+from ray.tune.search import Searcher
+
+from pareto_unlearn.records import ParetoUnlearnError, TrialSpec
+from pareto_unlearn.schedule import NoTrial
+from pareto_unlearn.sweep.executors import Observer
+from pareto_unlearn.sweep.planner import Planner
+from pareto_unlearn.sweep.worker import spec_from_plain
+
+LOST = "the worker process died and every retry was used up (killed, or out of memory); see the Ray logs"
+
+logger = logging.getLogger(__name__)
+
+
+def _without_state(part: object) -> dict[str, Any]:
+    """Return nothing to pickle: Tune writes its parts to a file that is never read."""
+    return {}
+
+
+class PlannerSearcher(Searcher):
+    """Passes Tune's requests for trials on to the planner."""
+
+    __getstate__ = _without_state
+
+    def __init__(self, planner: Planner, observer: Observer) -> None:
+        super().__init__()
+        self._planner, self._observer = planner, observer
+        self._live: dict[str, TrialSpec] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """Return the next assignment, None to be asked again, or FINISHED."""
+        try:
+            assignment = self._planner.next_trial([spec.trial_id for spec in self._live.values()])
+        except ParetoUnlearnError as error:
+            self._planner.error = error
+            return Searcher.FINISHED
+        if assignment is NoTrial.WAIT:
+            return None
+        if isinstance(assignment, NoTrial):
+            return Searcher.FINISHED
+        self._live[trial_id] = assignment.spec
+        return assignment.to_plain()
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Make sure the trial left a row; Tune calls this also for trials that used up their retries."""
+        spec = self._live.pop(trial_id, None)
+        if spec is None:
+            return
+        try:
+            record = self._planner.commit_lost(spec, LOST) if error else self._planner.record_of(spec)
+            if record is not None:
+                self._observer.on_end(spec, record)
+        except ParetoUnlearnError as problem:
+            logger.exception("trial %s (%s) could not be read back", spec.trial_id, spec.label)
+            self._planner.error = problem
+
+    def save(self, checkpoint_path: str) -> None:
+        """Write nothing: the store is the state. Tune insists on the method."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Read nothing."""
+
+
+class ObserverCallback(Callback):
+    """Passes starts and progress on to the observer."""
+
+    __getstate__ = _without_state
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """A trial starts on a worker."""
+        self._observer.on_start(spec_from_plain(trial.config["spec"]))
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        """A trial took steps."""
+        if result.get("step", -1) >= 0:
+            self._observer.on_progress(spec_from_plain(trial.config["spec"]), result["step"], result["f1"], result["f2"])
+
+
+class PlannerStopper(Stopper):
+    """Stops all trials once planning has failed; their resume states stay in the store."""
+
+    __getstate__ = _without_state
+
+    def __init__(self, planner: Planner) -> None:
+        self._planner = planner
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Never stop one trial alone."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Tell whether planning has failed."""
+        return self._planner.error is not None

@@ -1,0 +1,93 @@
+"""Runs one planned trial against the store; the part of a sweep that executes on a worker."""
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from pareto_unlearn.config import SweepConfig, parse_config
+from pareto_unlearn.records import Phase, Role, Scales, StoreError, TrialRecord, TrialSpec
+from pareto_unlearn.store import RunStore
+
+SCALES_FILE = "scales.json"
+logger = logging.getLogger(__name__)
+
+OnProgress = Callable[[int, float, float], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """What a worker is told: plain values only, so that it can cross any process boundary.
+
+    ``config_text`` is the resolved sweep file with an absolute checkpoint path; ``run_path`` is absolute, or a URL.
+    """
+
+    run_path: str
+    config_text: str
+    targets_key: str
+    code_version: str
+    spec: TrialSpec
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return the assignment as JSON-like values."""
+        return asdict(self)
+
+    @classmethod
+    def from_plain(cls, values: Mapping[str, Any]) -> "Assignment":
+        """Rebuild an assignment from ``to_plain``."""
+        return cls(**{**values, "spec": spec_from_plain(values["spec"])})
+
+
+def spec_from_plain(values: Mapping[str, Any]) -> TrialSpec:
+    """Rebuild a spec from ``dataclasses.asdict``, whose enums may have become text."""
+    role = values["role"]
+    return TrialSpec(**{**values, "phase": Phase(values["phase"]), "role": None if role is None else Role(role)})
+
+
+def execute(assignment: Assignment, on_progress: OnProgress) -> TrialRecord:
+    """Run a trial and commit it. An exception of the trial becomes a committed FAILED row and is not raised.
+
+    Returns:
+        The committed record; that of another worker when it was faster.
+    """
+    from pareto_unlearn.trial import Hooks, failed_result, load_material, run_trial  # noqa: PLC0415 - imports torch
+
+    spec = assignment.spec
+    config = parse_config(assignment.config_text, "sweep.yaml")
+    store = RunStore.open(assignment.run_path)
+    hooks = Hooks(
+        on_progress=on_progress,
+        save_resume=lambda step, files: store.save_resume(spec.trial_id, step, files),
+        load_resume=lambda: store.load_resume(spec.trial_id),
+    )
+    try:
+        material = load_material(config, store.cache_dir(), assignment.targets_key)
+        publish_scales(store, material.targets.scales)
+        result = run_trial(config, spec, material, hooks, assignment.code_version)
+    except Exception as error:  # noqa: BLE001 - whatever a trial raises is its result, the sweep goes on
+        logger.exception("trial %s (%s) failed", spec.trial_id, spec.label)
+        result = failed_result(config, spec, f"{type(error).__name__}: {error}", assignment.code_version)
+    return store.commit(result)
+
+
+def publish_scales(store: RunStore, scales: Scales) -> None:
+    """Write the run's scales once; every worker computes the same."""
+    if read_scales(store) is None:
+        store.write_text(SCALES_FILE, json.dumps(asdict(scales), indent=1))
+
+
+def read_scales(store: RunStore) -> Scales | None:
+    """Return the run's scales, or None before the first trial has loaded its targets."""
+    try:
+        values = json.loads(store.read_text(SCALES_FILE))
+    except StoreError:
+        return None
+    return Scales(**{field.name: values[field.name] for field in fields(Scales)})
+
+
+def commit_lost(store: RunStore, config: SweepConfig, spec: TrialSpec, reason: str, code_version: str) -> TrialRecord:
+    """Commit a FAILED row for a trial whose process died without one."""
+    from pareto_unlearn.trial import failed_result  # noqa: PLC0415 - imports torch
+
+    return store.commit(failed_result(config, spec, reason, code_version))

@@ -1,0 +1,194 @@
+"""What a finished trial can prove: exact objectives, spreads, first-order residuals, metrics and samples."""
+
+import io
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from pareto_unlearn.config import SweepConfig
+from pareto_unlearn.data import ImageSet
+from pareto_unlearn.metrics import compute_metrics
+from pareto_unlearn.objectives import EVALUATION_BATCH, compute_features, feature_function
+from pareto_unlearn.records import MetricRow, SampleRow
+from pareto_unlearn.solver import FlatParameters, direction
+from pareto_unlearn.trial.material import Material
+
+HOLE_GREY = 0.5
+WORST_SHARE = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completeness:
+    """How completely one split of the forget set is forgotten: 1 - e, for its mean, worst class and worst images.
+
+    ``worst_5pct`` is the 5 % quantile over images, each in units of its own range (an untouched image has 0).
+    """
+
+    f1: float
+    f1_image_std: float
+    e: float
+    per_class: dict[str, float]
+    worst_5pct: float
+
+    @property
+    def worst_class(self) -> float:
+        """The smallest completeness of any class."""
+        return min(self.per_class.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Residual:
+    """First-order facts at the end, over the whole training sets, in units of e and of the outputs' variance.
+
+    They are not a measure of quality: short runs look better by them than long ones.
+    """
+
+    norm_f1: float
+    norm_f2: float
+    cosine: float
+    multiplier: float
+
+
+def measure_completeness(config: SweepConfig, material: Material, split: str) -> Completeness:
+    """Return exact f1 and the completeness of a split of the forget set, with the fixed noise bank."""
+    features = feature_function(material.model, config.objective.space)
+    outputs = compute_features(features, material.inputs["forget", split])
+    f1 = material.objectives.forget_per_image(outputs, material.targets.noise).double()
+    images = material.split.forget_train if split == "train" else material.split.forget_heldout
+    scales = material.targets.scales
+    original = (material.targets.forget_f1_train if split == "train" else material.targets.forget_f1_heldout).double()
+    gap, original_gap = f1 - scales.f1_floor, original - scales.f1_floor
+    own = gap / original_gap.clamp(min=1e-12)
+    return Completeness(
+        f1=float(f1.mean()),
+        f1_image_std=float(f1.std()) if len(f1) > 1 else 0.0,
+        e=float(gap.mean() / original_gap.mean()),
+        per_class={
+            name: 1.0 - float(gap[chosen].mean() / original_gap[chosen].mean())
+            for index, name in enumerate(images.class_names)
+            for chosen in [(images.class_ids == index).to(gap.device)]
+        },
+        worst_5pct=1.0 - float(torch.quantile(own, 1.0 - WORST_SHARE)),
+    )
+
+
+def measure_retain_loss(config: SweepConfig, material: Material, split: str) -> float:
+    """Return exact f2 over a split of the retain set."""
+    features = feature_function(material.model, config.objective.space)
+    outputs = compute_features(features, material.inputs["retain", split])
+    original = material.targets.retain_train if split == "train" else material.targets.retain_heldout
+    return float(material.objectives.retain_per_image(outputs, original).double().mean())
+
+
+def measure_residual(config: SweepConfig, material: Material, flat: FlatParameters) -> Residual:
+    """Return the first-order residual of min f2 s.t. f1 <= epsilon at the current weights."""
+    features = feature_function(material.model, config.objective.space)
+    objectives, targets, scales = material.objectives, material.targets, material.targets.scales
+
+    def forget(rows: Tensor) -> Tensor:
+        outputs = features(material.inputs["forget", "train"][rows])
+        return objectives.forget_per_image(outputs, targets.noise).sum() / scales.f1_range
+
+    def retain(rows: Tensor) -> Tensor:
+        outputs = features(material.inputs["retain", "train"][rows])
+        return objectives.retain_per_image(outputs, targets.retain_train[rows]).sum() / scales.variance_retain
+
+    g1 = _whole_gradient(flat, forget, len(material.inputs["forget", "train"]))
+    g2 = _whole_gradient(flat, retain, len(material.inputs["retain", "train"]))
+    norm1, norm2 = float(g1.norm()), float(g2.norm())
+    _, eta = direction(g1, g2, 0.0)
+    cosine = float(torch.dot(g1, g2)) / (norm1 * norm2) if norm1 * norm2 > 0 else float("nan")
+    return Residual(norm_f1=norm1, norm_f2=norm2, cosine=cosine, multiplier=float(eta))
+
+
+def measure_metrics(config: SweepConfig, material: Material) -> list[MetricRow]:
+    """Return the image metrics of the held-out forget and retain sets."""
+    rows: list[MetricRow] = []
+    for name, split, images in material.split.items():
+        if split != "heldout":
+            continue
+        rows += compute_metrics(
+            config.evaluate.metrics,
+            reconstruct(material, material.inputs[name, split]),
+            images.images.to(material.device),
+            material.model.removed_pixels(),
+            material.classifier,
+            image_set=name,
+            split=split,
+        )
+    return rows
+
+
+def completeness_rows(completeness: Completeness, split: str, images: ImageSet) -> list[MetricRow]:
+    """Return the completeness of every forget class as metric rows."""
+    counts = torch.bincount(images.class_ids, minlength=len(images.class_names)).tolist()
+    return [
+        MetricRow(
+            set="forget", split=split, metric="completeness", protocol="objective", value=value, n=count, class_name=name
+        )
+        for (name, value), count in zip(completeness.per_class.items(), counts, strict=True)
+    ]
+
+
+def draw_samples(config: SweepConfig, material: Material, *, with_truth: bool) -> list[SampleRow]:
+    """Return the same held-out images for every trial, reconstructed; ``with_truth`` adds what was given and wanted."""
+    rows: list[SampleRow] = []
+    removed = material.model.removed_pixels().cpu()
+    for name, split, images in material.split.items():
+        if split != "heldout":
+            continue
+        index = _first_of_each_class(images, config.evaluate.samples_per_class)
+        outputs = reconstruct(material, material.inputs[name, split][index]).cpu()
+        kinds = {"output": outputs}
+        if with_truth:
+            truth = images.images[index]
+            kinds |= {"input": truth.masked_fill(removed, HOLE_GREY), "truth": truth}
+        for kind, pictures in kinds.items():
+            rows += [
+                SampleRow(
+                    set=name,
+                    image_id=images.image_ids[position],
+                    class_name=images.class_names[int(images.class_ids[position])],
+                    kind=kind,
+                    image=encode_webp(picture),
+                    width=picture.shape[-1],
+                    height=picture.shape[-2],
+                )
+                for position, picture in zip(index, pictures, strict=True)
+            ]
+    return rows
+
+
+def reconstruct(material: Material, inputs: Tensor) -> Float[Tensor, "n c h w"]:
+    """Return the model's full outputs as pixels, without gradients."""
+    with torch.no_grad():
+        return torch.cat([material.model.to_images(material.model(part)) for part in inputs.split(EVALUATION_BATCH)])
+
+
+def encode_webp(image: Float[Tensor, "c h w"]) -> bytes:
+    """Return a [0, 1] image as a lossless WebP file."""
+    pixels = (image * 255.0).round().to(torch.uint8).numpy()
+    picture = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
+    buffer = io.BytesIO()
+    picture.convert("RGB").save(buffer, "WEBP", lossless=True)
+    return buffer.getvalue()
+
+
+def _first_of_each_class(images: ImageSet, count: int) -> list[int]:
+    return [
+        position
+        for class_id in range(len(images.class_names))
+        for position in (images.class_ids == class_id).nonzero().flatten().tolist()[:count]
+    ]
+
+
+def _whole_gradient(flat: FlatParameters, loss_of_rows, count: int) -> Float[Tensor, " p"]:
+    """Sum the gradient over all rows in batches of a fixed size, then divide by their number."""
+    total, part = torch.zeros_like(flat.values), torch.empty_like(flat.values)
+    for rows in torch.arange(count, device=total.device).split(EVALUATION_BATCH):
+        flat.compute_gradient(lambda rows=rows: loss_of_rows(rows), part)
+        total += part
+    return total / count

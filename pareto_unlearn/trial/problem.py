@@ -1,0 +1,213 @@
+"""Turns a planned trial into losses, a rule and settings for the solver."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from jaxtyping import Float
+from torch import Tensor
+
+from pareto_unlearn.config import SweepConfig
+from pareto_unlearn.data import BatchOrder
+from pareto_unlearn.objectives import feature_function
+from pareto_unlearn.records import CurveRow, Phase, Role, TrialSpec
+from pareto_unlearn.solver import (
+    BoundaryControl,
+    FixedMultiplier,
+    LevelControl,
+    Rule,
+    StepRow,
+    UpdateSettings,
+)
+from pareto_unlearn.trial.material import Material
+
+FORGET_STREAM, RETAIN_STREAM, DRAW_STREAM = 1, 2, 3
+
+StepLoss = Callable[[int], Float[Tensor, ""]]
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """An affine unit of a loss: value in the unit = (raw - offset) / scale."""
+
+    offset: float = 0.0
+    scale: float = 1.0
+
+    def of(self, raw: float) -> float:
+        """Return a raw value in this unit."""
+        return (raw - self.offset) / self.scale
+
+    def raw(self, value: float) -> float:
+        """Return the raw value of one in this unit."""
+        return value * self.scale + self.offset
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What the solver is given.
+
+    ``swapped`` says that f2 is the constraint and f1 the objective. ``spreads`` are the full ranges of constraint and
+    objective in their units: what a change of either is measured against.
+    """
+
+    constraint: StepLoss
+    objective: StepLoss
+    rule: Rule
+    settings: UpdateSettings
+    units: tuple[Unit, Unit]
+    swapped: bool = False
+    epsilon: float = 0.0
+    ramp: tuple[float, int] = (0.0, 0)
+    has_epsilon: bool = False
+    spreads: tuple[float, float] = (1.0, 1.0)
+
+    def curve_row(self, row: StepRow, images_per_second: float | None) -> CurveRow:
+        """Return a logged step with raw f1, f2 and epsilon; gradients and multiplier stay in the solver's units."""
+        constraint, objective = self.units[0].raw(row.f1), self.units[1].raw(row.f2)
+        norms = (row.norm2, row.norm1) if self.swapped else (row.norm1, row.norm2)
+        return CurveRow(
+            step=row.step,
+            f1=objective if self.swapped else constraint,
+            f2=constraint if self.swapped else objective,
+            multiplier=row.eta,
+            control=row.psi,
+            gradient_norm_f1=norms[0],
+            gradient_norm_f2=norms[1],
+            cosine=row.cosine,
+            learning_rate=row.learning_rate,
+            epsilon=self.units[0].raw(row.epsilon) if self.has_epsilon else None,
+            images_per_second=images_per_second,
+        )
+
+
+def build_problem(config: SweepConfig, spec: TrialSpec, material: Material) -> Problem:
+    """Return the problem of a trial.
+
+    The averaged update works in e and in fractions of the original outputs' variance, so one set of defaults serves
+    every model; the paper's update and the baselines work on the raw objectives, as published.
+    """
+    builders = {
+        (Phase.BOUNDARY, Role.HIGHEST): _highest,
+        (Phase.BOUNDARY, Role.LOWEST): _lowest,
+        (Phase.EPSILON, None): _epsilon,
+        (Phase.BASELINE, None): _baseline,
+    }
+    problem = builders[spec.phase, spec.role](config, spec, material)
+    scales = material.targets.scales
+    ranges = (scales.f1_range, scales.variance_retain)
+    ordered = ranges[::-1] if problem.swapped else ranges
+    return replace(problem, spreads=(ordered[0] / problem.units[0].scale, ordered[1] / problem.units[1].scale))
+
+
+def _highest(config: SweepConfig, spec: TrialSpec, material: Material) -> Problem:
+    solver, units = config.solver, _units(config, material)
+    forget, retain = _unlearning_losses(config, spec, material, units)
+    rule = BoundaryControl(alpha=solver.boundary.alpha, delta=solver.boundary.delta, stabiliser=solver.stabiliser)
+    return Problem(forget, retain, rule, _settings(config), units)
+
+
+def _lowest(config: SweepConfig, spec: TrialSpec, material: Material) -> Problem:
+    solver, units = config.solver, _units(config, material)
+    forget, retain = _unlearning_losses(config, spec, material, units)
+    swapped = (units[1], units[0])
+    if solver.lowest.kind == "paper":
+        rule = BoundaryControl(
+            alpha=solver.boundary.alpha, delta=solver.boundary.delta, stabiliser=solver.stabiliser
+        )
+        return Problem(retain, forget, rule, _settings(config), swapped, swapped=True)
+    level = LevelControl(beta=solver.lowest.beta, stabiliser=solver.stabiliser)
+    settings = replace(_settings(config), learning_rate=solver.lowest.learning_rate)
+    tolerance = units[1].of(solver.lowest.tolerance * material.targets.scales.variance_retain)
+    return Problem(retain, forget, level, settings, swapped, swapped=True, epsilon=tolerance)
+
+
+def _epsilon(config: SweepConfig, spec: TrialSpec, material: Material) -> Problem:
+    if spec.epsilon is None:
+        raise ValueError(f"trial {spec.trial_id}: an epsilon trial needs an epsilon, found none")
+    solver, units = config.solver, _units(config, material)
+    forget, retain = _unlearning_losses(config, spec, material, units)
+    control = solver.control
+    return Problem(
+        forget,
+        retain,
+        LevelControl(beta=control.beta, delta=control.delta, scaled=control.scaled, stabiliser=solver.stabiliser),
+        _settings(config),
+        units,
+        epsilon=units[0].of(spec.epsilon),
+        ramp=(units[0].of(material.targets.scales.f1_original), round(control.ramp * solver.steps)),
+        has_epsilon=True,
+    )
+
+
+def _baseline(config: SweepConfig, spec: TrialSpec, material: Material) -> Problem:
+    if spec.weight is None:
+        raise ValueError(f"trial {spec.trial_id}: baseline {spec.method} needs a weight, found none")
+    losses = {"composite": _composite_losses, "max_loss": _max_losses}[spec.method]
+    forget, retain = losses(config, spec, material)
+    return Problem(forget, retain, FixedMultiplier(weight=spec.weight), _settings(config), (Unit(), Unit()))
+
+
+def _composite_losses(config: SweepConfig, spec: TrialSpec, material: Material) -> tuple[StepLoss, StepLoss]:
+    """Eq. 10, arXiv:2402.00351: the weighted sum of both objectives, raw."""
+    return _unlearning_losses(config, spec, material, (Unit(), Unit()))
+
+
+def _max_losses(config: SweepConfig, spec: TrialSpec, material: Material) -> tuple[StepLoss, StepLoss]:
+    """Appendix C.6.1, arXiv:2402.00351: ascend the training loss on forget images, descend it on retain images."""
+    orders = _orders(config, spec, material)
+    forget, retain = (material.inputs[name, "train"] for name in ("forget", "retain"))
+    return (
+        lambda step: -material.model.training_loss(forget[orders[0](step)]),
+        lambda step: material.model.training_loss(retain[orders[1](step)]),
+    )
+
+
+def _unlearning_losses(
+    config: SweepConfig, spec: TrialSpec, material: Material, units: tuple[Unit, Unit]
+) -> tuple[StepLoss, StepLoss]:
+    """Return f1 and f2 of the mini-batch at a step, in the given units."""
+    features = feature_function(material.model, config.objective.space)
+    objectives, targets = material.objectives, material.targets
+    forget_order, retain_order, draw_order = _orders(config, spec, material)
+    inputs_forget, inputs_retain = (material.inputs[name, "train"] for name in ("forget", "retain"))
+
+    def forget(step: int) -> Float[Tensor, ""]:
+        outputs = features(inputs_forget[forget_order(step)])
+        loss = objectives.forget_loss(outputs, targets.noise, draw_order(step))
+        return (loss - units[0].offset) / units[0].scale
+
+    def retain(step: int) -> Float[Tensor, ""]:
+        rows = retain_order(step)
+        return objectives.retain_loss(features(inputs_retain[rows]), targets.retain_train[rows]) / units[1].scale
+
+    return forget, retain
+
+
+def _orders(
+    config: SweepConfig, spec: TrialSpec, material: Material
+) -> tuple[BatchOrder, BatchOrder, BatchOrder]:
+    batch = config.solver.batch
+    return (
+        BatchOrder(len(material.inputs["forget", "train"]), batch, spec.seed, FORGET_STREAM),
+        BatchOrder(len(material.inputs["retain", "train"]), batch, spec.seed, RETAIN_STREAM),
+        BatchOrder(len(material.targets.noise.rows), batch, spec.seed, DRAW_STREAM),
+    )
+
+
+def _units(config: SweepConfig, material: Material) -> tuple[Unit, Unit]:
+    scales = material.targets.scales
+    if config.solver.update == "paper":
+        return Unit(), Unit()
+    return Unit(scales.f1_floor, scales.f1_range), Unit(0.0, scales.variance_retain)
+
+
+def _settings(config: SweepConfig) -> UpdateSettings:
+    solver = config.solver
+    return UpdateSettings(
+        kind=solver.update,
+        steps=solver.steps,
+        learning_rate=solver.learning_rate,
+        learning_rate_end=solver.learning_rate_end,
+        betas=solver.betas,
+        gradient_average=solver.gradient_average,
+        clip=solver.clip,
+    )

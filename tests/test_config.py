@@ -1,0 +1,828 @@
+import math
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pareto_unlearn import config as module
+from pareto_unlearn.config import (
+    SweepConfig,
+    config_hash,
+    describe_difference,
+    dump_config,
+    field_descriptions,
+    load_config,
+    parse_config,
+    result_fields,
+    trial_id,
+)
+from pareto_unlearn.records import ConfigError, Phase, Role
+
+QUICKSTART = Path(__file__).parents[1] / "sweeps" / "quickstart.yaml"
+BASE = """\
+name: tiny
+model: {family: digits_mae, checkpoint: builtin}
+data: {dataset: digits, forget_classes: [0, 1]}
+"""
+FIRST_LINE_AFTER_BASE = 4
+
+
+def parse(extra: str = "", *overrides: str) -> SweepConfig:
+    return parse_config(BASE + extra, "x.yaml", overrides)
+
+
+def errors(extra: str = "", *overrides: str, text: str | None = None) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(BASE + extra if text is None else text, "x.yaml", overrides)
+    return str(caught.value).splitlines()
+
+
+def only_error(extra: str = "", *overrides: str, text: str | None = None) -> str:
+    lines = errors(extra, *overrides, text=text)
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def read(value: str, key: str = "data.forget_classes") -> Any:
+    """What the YAML rules make of a value, seen through a list of classes, which keeps text as it is."""
+    section, name = key.split(".")
+    return getattr(getattr(parse("", f"{key}={value}"), section), name)
+
+
+# The shipped file, defaults, resolution
+
+
+def test_quickstart_file_loads() -> None:
+    config = load_config(QUICKSTART)
+    assert (config.name, config.solver.steps, config.epsilon.points) == ("quickstart", 400, 7)
+    assert [(one.method, len(one.weights)) for one in config.baselines] == [("max_loss", 1), ("composite", 7)]
+
+
+def test_quickstart_dump_loads_back_equal() -> None:
+    config = load_config(QUICKSTART)
+    assert parse_config(dump_config(config), "dump") == config
+
+
+def test_classes_are_stored_as_text() -> None:
+    assert parse().data.forget_classes == ("0", "1")
+
+
+def test_classes_may_be_a_count() -> None:
+    assert parse("", "data.forget_classes=3").data.forget_classes == 3
+
+
+def test_defaults_of_the_averaged_update() -> None:
+    solver = parse().solver
+    assert (solver.learning_rate, solver.learning_rate_end, solver.clip) == (0.006, 0.02, None)
+    assert (solver.control.ramp, solver.lowest.learning_rate) == (0.5, 0.002)
+
+
+def test_defaults_of_the_paper_update() -> None:
+    solver = parse("solver: {update: paper}").solver
+    assert (solver.learning_rate, solver.learning_rate_end, solver.clip) == (0.2, 1.0, 1.0)
+    assert (solver.control.ramp, solver.lowest.learning_rate) == (0.0, 0.2 / 3)
+
+
+def test_null_means_the_resolved_default() -> None:
+    nulls = "solver: {learning_rate: null, learning_rate_end: ~, clip: , lowest: {learning_rate: null}, control: {ramp: null}}"
+    assert parse(nulls) == parse()
+
+
+def test_given_values_beat_the_defaults_of_the_update() -> None:
+    given = "solver: {update: paper, learning_rate: 1, learning_rate_end: 0, clip: 5, control: {ramp: 0.25}}"
+    solver = parse(given).solver
+    assert (solver.learning_rate, solver.learning_rate_end, solver.clip, solver.control.ramp) == (
+        1,
+        0,
+        5,
+        0.25,
+    )
+
+
+def test_lowest_learning_rate_is_a_third_of_the_given_one() -> None:
+    assert parse("solver: {learning_rate: 0.3}").solver.lowest.learning_rate == 0.3 / 3
+
+
+@pytest.mark.parametrize(("distance", "target"), [("mse", "mean"), ("l2", "draws")])
+def test_noise_target_follows_the_distance(distance: str, target: str) -> None:
+    assert parse(f"objective: {{distance: {distance}}}").objective.noise_target == target
+
+
+def test_seeds_default_to_the_seed() -> None:
+    assert parse("seed: 7").trial_seeds == (7,)
+
+
+@pytest.mark.parametrize(("gpus", "reused"), [("0", True), ("0.5", False), ("2", False)])
+def test_workers_are_reused_on_cpu_only(gpus: str, reused: bool) -> None:
+    assert parse("", f"run.gpus_per_trial={gpus}").run.reuse_workers is reused
+
+
+def test_given_reuse_of_workers_is_kept() -> None:
+    assert parse("run: {gpus_per_trial: 1, reuse_workers: true}").run.reuse_workers is True
+
+
+def test_epsilon_is_a_grid_without_schedule() -> None:
+    epsilon = parse("epsilon: {points: 5}").epsilon
+    assert (epsilon.schedule, epsilon.points, epsilon.spacing) == ("grid", 5, "linear")
+
+
+def test_baseline_name_means_its_usual_weights() -> None:
+    named, written = parse("baselines: [composite]"), parse("baselines: [{method: composite, weights: null}]")
+    assert named == written
+    assert named.baselines[0].weights == (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+
+
+def test_config_is_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        parse().solver.steps = 3  # type: ignore[misc]
+
+
+def test_config_survives_pickling() -> None:
+    config = load_config(QUICKSTART)
+    assert pickle.loads(pickle.dumps(config)) == config
+
+
+def test_every_key_has_a_description() -> None:
+    descriptions = field_descriptions()
+    assert [key for key, text in descriptions.items() if len(text) < 10] == []
+    assert {"name", "solver.control.beta", "epsilon.values (list)", "run.storage"} <= descriptions.keys()
+
+
+def test_exported_names_are_complete_and_sorted() -> None:
+    assert module.__all__ == sorted(module.__all__)
+    assert all(hasattr(module, name) for name in module.__all__)
+
+
+def test_import_is_light() -> None:
+    code = "import sys, pareto_unlearn.config; print({'torch', 'ray', 'pyarrow', 'numpy', 'pandas'} & set(sys.modules))"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        == "set()\n"
+    )
+
+
+# YAML rules
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-4", 1e-4),
+        ("1E3", 1e3),
+        (".5", 0.5),
+        ("1.", 1.0),
+        ("1.5e+2", 150.0),
+        ("+2", 2.0),
+        ("1", 1.0),
+        ("007.5", 7.5),
+    ],
+)
+def test_numbers_are_numbers(text: str, value: float) -> None:
+    assert parse(f"solver: {{learning_rate: {text}}}").solver.learning_rate == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "no", "No", "on", "off", "yes", "y", "n", "0123", "-07", "1_000", "0x10", "0o17", "0b1", "1:30", "2001-01-01",
+        "1e", "e5", ".", "=", "<<", "n01440764", "'true'", "'1e5'", "'null'",
+    ],
+)  # fmt: skip
+def test_text_stays_text(text: str) -> None:
+    assert read(f"[{text}]") == (text.strip("'"),)
+
+
+@pytest.mark.parametrize("text", ["true", "True", "false", "1.5", "1e5", "~", "null", "[a]", "{a: b}"])
+def test_other_kinds_are_no_class_names(text: str) -> None:
+    assert "expected a class name or number" in only_error("", f"data.forget_classes=[{text}]")
+
+
+@pytest.mark.parametrize("text", ["true", "false"])
+def test_booleans(text: str) -> None:
+    assert parse(f"solver: {{control: {{scaled: {text}}}}}").solver.control.scaled is (text == "true")
+
+
+@pytest.mark.parametrize("text", ["yes", "on", "1", "'true'", "null"])
+def test_other_kinds_are_no_booleans(text: str) -> None:
+    assert "solver.control.scaled: expected true or false, found" in only_error(
+        f"solver: {{control: {{scaled: {text}}}}}"
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["true", "3.0", "'3'", "three", "1_0", "0x10", "null", "[3]", "{a: 3}", "3 4"]
+)
+def test_other_kinds_are_no_integers(text: str) -> None:
+    assert "solver.steps: expected an integer, found" in only_error(f"solver: {{steps: {text}}}")
+
+
+@pytest.mark.parametrize("text", ["true", "'0.5'", "half", "null", "[0.5]", "1:30", "1,5"])
+def test_other_kinds_are_no_numbers(text: str) -> None:
+    assert "task.size: expected a number, found" in only_error("", f"task.size={text}")
+
+
+@pytest.mark.parametrize("text", [".nan", ".NaN", ".inf", "-.inf", "1e999"])
+def test_numbers_are_finite(text: str) -> None:
+    assert "solver.stabiliser: expected a finite number" in only_error(f"solver: {{stabiliser: {text}}}")
+
+
+@pytest.mark.parametrize(
+    ("extra", "advice"),
+    [
+        ("solver: {steps: 0123}", "`0123` has a leading zero: write 123"),
+        ("solver: {steps: '12'}", "remove the quotes"),
+        ("solver: {steps: 1e3}", "write 1000"),
+        ("solver: {steps: 1_000}", "write 1000"),
+        ("solver: {control: {scaled: on}}", "only true and false are booleans"),
+        ("model: {family: digits_mae, checkpoint: 5}", "put it in quotes"),
+        ("task: {size:0.5}", "space missing after the colon"),
+        ("task: size:0.5", "space missing after the colon"),
+        ("solver:", "indent its keys below it"),
+    ],
+)
+def test_error_says_what_to_write(extra: str, advice: str) -> None:
+    text = (
+        BASE.replace("model: {family: digits_mae, checkpoint: builtin}\n", "") if "model" in extra else BASE
+    )
+    assert advice in only_error(text=text + extra)
+
+
+@pytest.mark.parametrize("text", ["9223372036854775808", "1" * 5000])
+def test_integers_fit_64_bits(text: str) -> None:
+    assert "fits 64 bits" in only_error(f"run: {{memory_bytes: {text}}}")
+
+
+def test_negative_zero_is_zero() -> None:
+    ramp = parse("solver: {control: {ramp: -0.0}}").solver.control.ramp
+    assert math.copysign(1.0, ramp) == 1.0
+
+
+def test_duplicate_key_names_both_lines() -> None:
+    line = only_error("seed: 1\nrun: {}\nseed: 2\n")
+    assert line == "x.yaml:6: seed: key given twice, first on line 4; keep one of them"
+
+
+def test_duplicate_key_is_found_at_depth() -> None:
+    line = only_error("solver:\n  control:\n    beta: 1\n    delta: 1\n    beta: 1\n")
+    assert line.startswith("x.yaml:8: solver.control.beta: key given twice, first on line 6")
+
+
+def test_duplicate_key_is_found_in_a_list() -> None:
+    assert "baselines[0].method: key given twice" in only_error(
+        "baselines: [{method: composite, method: max_loss}]"
+    )
+
+
+@pytest.mark.parametrize(
+    ("extra", "what"),
+    [
+        ("solver: {steps: &a 3}", "anchor &a"),
+        ("solver: {steps: *a}", "alias *a"),
+        ("solver: {steps: !!int '3'}", "tag tag:yaml.org,2002:int"),
+        ("solver: {steps: !env HOME}", "tag !env"),
+        ("solver: !!python/object/apply:os.system [ls]", "python/object"),
+        ("solver: {<<: *a}", "alias *a"),
+    ],
+)
+def test_anchors_aliases_and_tags_are_refused(extra: str, what: str) -> None:
+    line = next(line for line in errors(extra) if "unknown key" not in line)
+    assert line.startswith("x.yaml:4: solver")
+    assert what in line
+    assert "is not supported" in line
+
+
+def test_anchor_on_the_whole_file_is_refused() -> None:
+    assert "anchor &a is not supported" in only_error(text="&a {name: x}")
+
+
+def test_alias_bomb_is_refused_at_once() -> None:
+    bomb = "a: &a [x, x, x]\n" + "".join(
+        f"{b}: &{b} [*{a}, *{a}, *{a}]\n" for a, b in zip("abcdefg", "bcdefgh", strict=True)
+    )
+    assert any("anchor &h is not supported" in line for line in errors(bomb))
+
+
+def test_deep_nesting_is_refused() -> None:
+    assert "more than 20 levels deep" in only_error("seeds: " + "[" * 100_000)
+
+
+def test_many_values_are_refused() -> None:
+    assert "more than 50,000 values" in only_error("seeds: [" + "1," * 50_001 + "]")
+
+
+@pytest.mark.parametrize("text", ["", "\n", "# only a comment\n", "---\n", "null"])
+def test_empty_file_is_refused(text: str) -> None:
+    assert "found an empty file" in only_error(text=text)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"), [("- a", "a list"), ("name", "the text `name`"), ("3", "the number 3")]
+)
+def test_top_level_must_be_a_mapping(text: str, kind: str) -> None:
+    assert only_error(text=text) == f"x.yaml:1: expected a mapping of keys at the top level, found {kind}"
+
+
+@pytest.mark.parametrize(
+    ("extra", "line", "what"),
+    [
+        ("solver: [1", 4, "flow sequence that starts on line 4"),
+        ("seed: 1\nsolver: a: b", 5, "put text that holds `: ` in quotes"),
+        ("solver:\n\tsteps: 3", 5, "indent with spaces, not tabs"),
+        ("seed: 1\n---\nname: b", 5, "found another document"),
+        ("seed: 1\nname: \x07", 5, "control character 0x07"),
+        ("run: {storage: 'a", 4, "quoted scalar"),
+    ],
+)
+def test_syntax_error_names_its_line(extra: str, line: int, what: str) -> None:
+    message = only_error(extra)
+    assert message.startswith(f"x.yaml:{line}: ")
+    assert what in message
+
+
+@pytest.mark.parametrize("key", ["{{ name }}: 3", "? [a, b]\n: 3"])
+def test_keys_are_plain_words(key: str) -> None:
+    assert "expected a plain word as key" in only_error(key)
+
+
+# The file itself
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"absent\.yaml: expected a sweep file .* no such file"):
+        load_config(tmp_path / "absent.yaml")
+
+
+def test_directory_instead_of_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="found a directory"):
+        load_config(tmp_path)
+
+
+def test_path_that_cannot_be_opened(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="expected a readable sweep file"):
+        load_config(tmp_path / "a\0b")
+
+
+def test_file_that_is_not_utf8_names_the_line(tmp_path: Path) -> None:
+    path = tmp_path / "latin.yaml"
+    path.write_bytes(b"name: x\n# caf\xe9\n")
+    with pytest.raises(ConfigError, match=r"latin\.yaml:2: expected UTF-8 text, found the byte 0xe9"):
+        load_config(path)
+
+
+def test_byte_order_mark_is_ignored(tmp_path: Path) -> None:
+    path = tmp_path / "bom.yaml"
+    path.write_bytes(b"\xef\xbb\xbf" + BASE.encode())
+    assert load_config(path) == parse()
+
+
+def test_windows_line_ends_keep_line_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "windows.yaml"
+    path.write_bytes((BASE + "\nsolvers: {}\n").replace("\n", "\r\n").encode())
+    with pytest.raises(ConfigError, match=r"windows\.yaml:5: solvers: unknown key"):
+        load_config(path)
+
+
+def test_file_above_a_megabyte(tmp_path: Path) -> None:
+    path = tmp_path / "large.yaml"
+    path.write_text(BASE + "#" * 1_000_000)
+    with pytest.raises(ConfigError, match="at most 1 MB"):
+        load_config(path)
+
+
+# Errors of the schema
+
+
+def test_unknown_key_shows_place_suggestion_and_known_keys() -> None:
+    line = only_error("solver:\n  steps: 5\n  batchh: 3\n")
+    assert line.startswith(
+        "x.yaml:6: solver.batchh: unknown key; did you mean `batch`? Known keys: `steps`, `batch`, "
+    )
+
+
+@pytest.mark.parametrize(
+    ("extra", "suggestion"),
+    [
+        ("steps: 3", "did you mean `solver.steps`?"),
+        ("solver: {metrics: [mse]}", "did you mean `evaluate.metrics`?"),
+        ("learning_rate: 3", "`solver.learning_rate` or `solver.lowest.learning_rate`"),
+        ("solver: {Steps: 3}", "did you mean `steps`?"),
+        ("epsilon: {values: [.1]}", "unknown key of schedule grid; it belongs to `schedule: list`."),
+        ("epsilon: {schedule: list, values: [.1], point: 3}", "unknown key. Known keys"),
+        ("baselines: [{method: composite, weight: 3}]", "did you mean `weights`?"),
+        ("xyzzy: 3", "unknown key. Known keys: `name`, `seed`, `model`"),
+    ],
+)
+def test_unknown_key_suggestion(extra: str, suggestion: str) -> None:
+    assert suggestion in only_error(extra)
+
+
+@pytest.mark.parametrize(
+    ("extra", "key", "suggestion"),
+    [
+        ("run: {executor: tnue}", "run.executor", "`tune`"),
+        ("epsilon: {schedule: adaptiv}", "epsilon.schedule", "`adaptive`"),
+        ("epsilon: {spacing: geometrical}", "epsilon.spacing", "`geometric`"),
+        ("baselines: [max_los]", "baselines[0]", "`max_loss`"),
+        ("baselines: [{method: compsite}]", "baselines[0].method", "`composite`"),
+        ("evaluate: {metrics: [mse, psn]}", "evaluate.metrics[1]", "`psnr`"),
+        ("task: {kind: centre}", "task.kind", "`center`"),
+    ],
+)
+def test_unknown_choice_suggestion(extra: str, key: str, suggestion: str) -> None:
+    line = only_error(extra)
+    assert line.startswith(f"x.yaml:4: {key}: expected ")
+    assert line.endswith(f"did you mean {suggestion}?")
+
+
+def test_missing_key_names_the_line_of_its_section() -> None:
+    text = "# a comment\nname: x\nmodel:\n  family: digits_mae\ndata:\n  dataset: digits\n"
+    first, second = errors(text=text)
+    assert first.startswith("x.yaml:3: model.checkpoint: required key is missing: the original weights")
+    assert second.startswith("x.yaml:5: data.forget_classes: required key is missing")
+
+
+def test_missing_section_names_the_first_line() -> None:
+    assert [line.split(": required")[0] for line in errors(text="\nseed: 3\n")] == [
+        "x.yaml:2: name",
+        "x.yaml:2: model",
+        "x.yaml:2: data",
+    ]
+
+
+def test_all_errors_are_reported_in_the_order_of_the_file() -> None:
+    lines = errors(
+        "run: {executor: x}\nseed: -1\nsolver:\n  stepz: 3\n  batch: 0\nseed: 3\n", "task.size=2", "nonsense"
+    )
+    assert [line.split(": ")[0] for line in lines] == [
+        "x.yaml:4", "x.yaml:5", "x.yaml:7", "x.yaml:8", "x.yaml:9", "-o task.size=2", "-o nonsense",
+    ]  # fmt: skip
+
+
+def test_line_is_that_of_the_item_in_a_list() -> None:
+    line = only_error(
+        "baselines:\n  - max_loss\n  - method: composite\n    weights:\n      - 1.0\n      - -1\n"
+    )
+    assert line == "x.yaml:9: baselines[1].weights[1]: expected a number above 0, found the number -1"
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("seed", ["-1", "2147483648"]),
+        ("name", ["a b", "''", "../x", ".x", "a/b", "x" * 65, '"a\\n"', "3", "[a]"]),
+        ("model.checkpoint", ["''", '"a\\nb"', "null"]),
+        ("data.forget_classes", ["[]", "0", "-1", "[0, '0']", "five", "null", "true", "['']"]),
+        ("data.retain_classes", ["[]", "0", "[5, 5]", "[1]", "[7, '0']"]),
+        ("data.train_per_class", ["0", "1.5"]),
+        ("task.size", ["0", "1", "-0.5", "1.5"]),
+        ("objective.noise_images", ["15"]),
+        ("solver.steps", ["0", "-5"]),
+        ("solver.learning_rate", ["0", "-1"]),
+        ("solver.learning_rate_end", ["-0.1", "1.1"]),
+        ("solver.betas", ["[0.9]", "[0.9, 0.9, 0.9]", "[0.9, 1]", "0.9", "[0.9, -0.1]"]),
+        ("solver.gradient_average", ["1", "-0.1"]),
+        ("solver.stabiliser", ["0"]),
+        ("solver.clip", ["0"]),
+        ("solver.boundary.alpha", ["0"]),
+        ("solver.boundary.delta", ["0.9"]),
+        ("solver.lowest.tolerance", ["0"]),
+        ("solver.control.delta", ["0", "2", "4", "-1", "1.0"]),
+        ("solver.control.ramp", ["1", "-0.1"]),
+        ("solver.convergence.window", ["1"]),
+        ("solver.convergence.tolerance", ["-1"]),
+        ("solver.checkpoint_every", ["0"]),
+        (
+            "epsilon",
+            [
+                "{points: 0}",
+                "{points: 1000}",
+                "{schedule: adaptive, points: 2}",
+                "3",
+                "null",
+                "{schedule: null}",
+            ],
+        ),
+        (
+            "epsilon",
+            [
+                "{schedule: list}",
+                "{schedule: list, values: []}",
+                "{schedule: list, values: [.1, .10]}",
+                "[.1]",
+            ],
+        ),
+        ("epsilon", ["{schedule: list, values: [1, 0], absolute: true}", "{violation_tolerance: -1}"]),
+        ("seeds", ["[]", "[1, 1]", "[-1]", "3", "[1.0]"]),
+        ("baselines", ["max_loss", "[max_loss, {method: max_loss}]", "[{weights: [1]}]", "[3]", "null"]),
+        ("baselines", ["[{method: composite, weights: []}]", "[{method: composite, weights: [1, 1.0]}]"]),
+        ("evaluate.metrics", ["[mse, mse]", "mse"]),
+        ("evaluate.samples_per_class", ["-1"]),
+        ("run.cpus_per_trial", ["0", "0.5"]),
+        ("run.gpus_per_trial", ["-1", "1.5"]),
+        ("run.max_concurrent", ["0"]),
+        ("run.max_failures", ["-1"]),
+        ("run.memory_bytes", ["0", "1e9"]),
+        ("run.storage", ["''", "s3://key:secret@bucket", "3"]),
+    ],
+)
+def test_impossible_values_are_refused_at_their_key(key: str, values: list[str]) -> None:
+    for value in values:
+        line = only_error("", f"{key}={value}")
+        assert line.startswith(f"-o {key}={value}: {key}"), line
+        assert "Input should" not in line, line
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "seed=2147483647", "task.size=0.999", "solver.learning_rate_end=1", "solver.gradient_average=0", "solver.clip=1e30",
+        "solver.control.delta=3", "solver.control.ramp=0", "solver.boundary.delta=1", "solver.convergence.tolerance=0",
+        "epsilon.points=999", "epsilon={schedule: adaptive, points: 3}", "evaluate.metrics=[]", "evaluate.samples_per_class=0",
+        "run.gpus_per_trial=0.25", "run.gpus_per_trial=4", "run.max_failures=0", "run.storage=s3://bucket/runs", "baselines=[]",
+        "data.retain_classes=[2, 3]", "data.retain_classes=4", "run.address=ray://head:10001", "seeds=[0, 1, 2]",
+        "epsilon={schedule: list, absolute: true, values: [1, 2.5]}", "model.variant=tiny", "name=a.b-c_1",
+    ],
+)  # fmt: skip
+def test_values_at_the_edge_are_accepted_and_survive_a_dump(override: str) -> None:
+    config = parse("", override)
+    assert parse_config(dump_config(config), "dump") == config
+
+
+def test_overlap_of_classes_names_them() -> None:
+    line = only_error("", "data.forget_classes=[cat, dog, 7]", "data.retain_classes=[7, cow, cat]")
+    assert line.endswith("expected classes that are not in forget_classes, found `7`, `cat` in both lists")
+
+
+def test_mean_target_with_l2_is_explained() -> None:
+    line = only_error("objective: {distance: l2, noise_target: mean}")
+    assert "replacing draws by their mean is exact only for squared errors" in line
+
+
+def test_fraction_outside_the_range_is_explained() -> None:
+    line = only_error("epsilon: {schedule: list, values: [0.5, 0, 1, 1.2]}")
+    assert line.startswith("x.yaml:4: epsilon.values: a fraction outside (0, 1) lies outside the valid range")
+    assert "`absolute: true`; found 0.0, 1.0, 1.2" in line
+
+
+def test_wrong_absolute_brings_no_second_error() -> None:
+    assert "epsilon.absolute: expected true or false" in only_error(
+        "epsilon: {schedule: list, values: [3], absolute: yes}"
+    )
+
+
+def test_credentials_are_refused_without_repeating_them() -> None:
+    assert "secret" not in only_error("run: {storage: 's3://key:secret@bucket'}")
+
+
+def test_errors_stay_on_one_line() -> None:
+    assert only_error('"a\\nb": 3').startswith("x.yaml:4: a\\nb: unknown key")
+
+
+def test_long_values_are_shortened() -> None:
+    assert len(only_error(f"run: {{executor: {'x' * 10_000}}}")) < 200
+
+
+# Overrides
+
+
+def test_override_values_follow_the_yaml_rules() -> None:
+    config = parse(
+        "", "epsilon.schedule=list", "epsilon.values=[.1,.5]", "baselines=[max_loss]", "solver.steps=50"
+    )
+    assert config.epsilon.values == (0.1, 0.5)
+    assert config.baselines[0].method == "max_loss"
+    assert config.solver.steps == 50
+
+
+def test_override_beats_the_file_and_the_last_one_wins() -> None:
+    assert parse("solver: {steps: 5, batch: 8}", "solver.steps=6", "solver.steps = 7").solver.steps == 7
+
+
+def test_override_keeps_the_rest_of_the_section() -> None:
+    assert parse("solver: {steps: 5, batch: 8}", "solver.steps=6").solver.batch == 8
+
+
+def test_override_replaces_a_list_as_a_whole() -> None:
+    assert parse("seeds: [1, 2, 3]", "seeds=[4]").trial_seeds == (4,)
+
+
+def test_override_may_contain_equals_and_colons() -> None:
+    assert parse("", "run.storage=s3://bucket/a=b").run.storage == "s3://bucket/a=b"
+
+
+def test_empty_override_is_null() -> None:
+    assert parse("", "model.variant=").model.variant is None
+
+
+def test_override_repairs_a_wrong_value_of_the_file() -> None:
+    assert parse("seeds: [1, -1]", "seeds=[2]").trial_seeds == (2,)
+
+
+def test_overriding_the_schedule_drops_keys_of_the_other_one() -> None:
+    file = "epsilon: {points: 7, spacing: geometric, violation_tolerance: 0.1}"
+    epsilon = parse(file, "epsilon.schedule=list", "epsilon.values=[0.5]").epsilon
+    assert (epsilon.schedule, epsilon.values, epsilon.violation_tolerance) == ("list", (0.5,), 0.1)
+
+
+def test_schedule_of_the_file_still_refuses_foreign_keys() -> None:
+    line = only_error("epsilon: {schedule: grid}", "epsilon.values=[0.5]")
+    assert line.startswith("-o epsilon.values=[0.5]: epsilon.values: unknown key of schedule grid")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("solver.stepz=3", "solver.stepz: unknown key; did you mean `steps`?"),
+        ("solvr.steps=3", "solvr: unknown key; did you mean `solver`?"),
+        ("solver.steps=0", "solver.steps: expected at least 1, found the number 0"),
+        ("name.first=a", "name: expected a section, found the text `tiny`; override `name` as a whole"),
+        ("solver.steps=[1", "solver.steps: not valid YAML: "),
+        ("solver.steps=*a", "solver.steps: YAML alias *a is not supported"),
+        ("solver={steps: 1, steps: 2}", "solver.steps: key given twice; keep one of them"),
+        ("model={family: digits_mae}", "model.checkpoint: required key is missing"),
+        ("solver.steps", "expected key.path=value"),
+        ("=3", "expected key.path=value"),
+        ("solver..steps=3", "expected key.path=value"),
+    ],
+)
+def test_override_error_names_the_override(override: str, message: str) -> None:
+    assert only_error("", override).startswith(f"-o {override}: {message}")
+
+
+# Dump
+
+
+def test_dump_shows_resolved_defaults_in_order() -> None:
+    lines = dump_config(parse()).splitlines()
+    assert [line.split(":")[0] for line in lines if not line.startswith((" ", "-"))] == [
+        "name", "seed", "model", "data", "task", "objective", "solver", "epsilon", "seeds", "baselines", "evaluate", "run",
+    ]  # fmt: skip
+    assert "  learning_rate: 0.006" in lines
+    assert "  noise_target: mean" in lines
+    assert "seeds: [0]" in lines
+
+
+def test_dump_is_stable() -> None:
+    dump = dump_config(parse())
+    assert dump_config(parse_config(dump, "dump")) == dump
+
+
+def test_dump_quotes_text_that_looks_like_something_else() -> None:
+    names = [
+        "'1e5'",
+        "'true'",
+        "'null'",
+        "'5'",
+        "no",
+        "'0123'",
+        "'a: b'",
+        "'#x'",
+        "'.5'",
+        "'~'",
+        "café",
+        "'[a]'",
+    ]
+    config = parse("", f"data.forget_classes=[{', '.join(names)}]")
+    assert parse_config(dump_config(config), "dump").data.forget_classes == tuple(
+        name.strip("'") for name in names
+    )
+
+
+def test_dump_keeps_every_bit_of_a_number() -> None:
+    values = (0.1 + 0.2, 1 / 3, 5e-324, 1 - 2**-53)
+    config = parse("", "epsilon.schedule=list", f"epsilon.values=[{', '.join(map(repr, values))}]")
+    assert parse_config(dump_config(config), "dump").epsilon.values == values
+
+
+# Identity
+
+TRIAL: dict[str, Any] = {
+    "weights_sha256": "ab" * 32,
+    "phase": Phase.EPSILON,
+    "method": "epsilon_constraint",
+    "role": None,
+    "epsilon": 0.7,
+    "weight": None,
+    "seed": 0,
+}
+# One other valid value for every key that can change a result, and for every one that cannot.
+COUNTING = [
+    "seed=1", "model.variant=tiny", "data.forget_classes=[0, 2]", "data.forget_classes=2", "data.retain_classes=[4]",
+    "data.train_per_class=5", "data.heldout_per_class=5", "task.size=0.25", "objective.space=encoder", "objective.distance=l2",
+    "objective.noise_target=draws", "objective.noise_images=64", "solver.steps=401", "solver.batch=33", "solver.update=paper",
+    "solver.learning_rate=0.005", "solver.learning_rate_end=0.5", "solver.betas=[0.8, 0.99]", "solver.gradient_average=0",
+    "solver.stabiliser=1e-6", "solver.clip=1", "solver.boundary.alpha=2", "solver.boundary.delta=3", "solver.lowest.kind=paper",
+    "solver.lowest.tolerance=0.01", "solver.lowest.beta=66", "solver.lowest.learning_rate=1", "solver.control.beta=6",
+    "solver.control.delta=3", "solver.control.scaled=true", "solver.control.ramp=0", "solver.convergence.window=51",
+    "solver.convergence.tolerance=0", "run.cpus_per_trial=2",
+]  # fmt: skip
+NOT_COUNTING = [
+    "name=other", "model.checkpoint=weights/other.pth", "solver.checkpoint_every=7", "epsilon.points=9",
+    "epsilon.spacing=geometric", "epsilon.violation_tolerance=0.5", "epsilon={schedule: list, values: [0.5]}", "seeds=[1, 2]",
+    "baselines=[max_loss]", "evaluate.metrics=[mse]", "evaluate.samples_per_class=3", "run.executor=local",
+    "run.gpus_per_trial=1", "run.max_concurrent=3", "run.storage=elsewhere", "run.address=auto", "run.reuse_workers=false",
+    "run.max_failures=0", "run.memory_bytes=1000",
+    "solver.learning_rate=0.006", "objective.noise_target=mean", "seeds=[0]", "task.size=5e-1",
+]  # fmt: skip
+ONE_VALUE_ONLY = {
+    "model.family", "data.dataset", "task.kind", "solver.start", "solver.completeness", "evaluate.protocol",
+}  # fmt: skip
+
+
+def test_every_key_is_tried_for_identity() -> None:
+    tried = {override.partition("=")[0] for override in COUNTING + NOT_COUNTING}
+    leaves = {key.partition(" ")[0] for key in field_descriptions()}
+    sections = {key.rpartition(".")[0] for key in leaves} | {"epsilon", "baselines"}
+    plain = {key for key in leaves - sections if not key.startswith(("epsilon.", "baselines."))}
+    assert plain - ONE_VALUE_ONLY <= tried
+
+
+def test_trial_id_is_pinned() -> None:
+    # A change here makes every stored trial count as new: raise the identity version on purpose only.
+    assert trial_id(parse(), **TRIAL) == "cc842cd703b5ac16"
+
+
+@pytest.mark.parametrize("override", COUNTING)
+def test_trial_id_changes_with_what_can_change_a_result(override: str) -> None:
+    assert trial_id(parse("", override), **TRIAL) != trial_id(parse(), **TRIAL)
+
+
+@pytest.mark.parametrize("override", NOT_COUNTING)
+def test_trial_id_ignores_what_cannot_change_a_result(override: str) -> None:
+    assert trial_id(parse("", override), **TRIAL) == trial_id(parse(), **TRIAL)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"weights_sha256": "cd" * 32},
+        {"phase": Phase.CONTROL},
+        {"method": "max_loss"},
+        {"role": Role.HIGHEST},
+        {"epsilon": math.nextafter(0.7, 1)},
+        {"epsilon": None},
+        {"weight": 1.0},
+        {"seed": 1},
+    ],
+)
+def test_trial_id_changes_with_each_argument(change: dict[str, Any]) -> None:
+    assert trial_id(parse(), **(TRIAL | change)) != trial_id(parse(), **TRIAL)
+
+
+def test_trial_id_does_not_mix_up_epsilon_and_weight() -> None:
+    swapped = TRIAL | {"epsilon": None, "weight": 0.7}
+    assert trial_id(parse(), **swapped) != trial_id(parse(), **TRIAL)
+
+
+def test_trial_id_is_the_same_after_a_dump() -> None:
+    config = load_config(QUICKSTART)
+    assert trial_id(parse_config(dump_config(config), "dump"), **TRIAL) == trial_id(config, **TRIAL)
+
+
+def test_seed_of_the_split_and_of_the_trial_both_count() -> None:
+    ids = {
+        trial_id(parse("", f"seed={split}"), **(TRIAL | {"seed": seed}))
+        for split in (0, 1)
+        for seed in (0, 1)
+    }
+    assert len(ids) == 4
+
+
+@pytest.mark.parametrize(
+    "override",
+    [*COUNTING, "evaluate.metrics=[mse]", "evaluate.samples_per_class=3", "solver.checkpoint_every=7"],
+)
+def test_config_hash_changes_and_the_difference_names_the_key(override: str) -> None:
+    old, new = parse(), parse("", override)
+    assert config_hash(old, "a") != config_hash(new, "a")
+    key = override.partition("=")[0]
+    assert any(
+        line.startswith(f"{key}: ") for line in describe_difference(result_fields(old), result_fields(new))
+    )
+
+
+@pytest.mark.parametrize(
+    "override", ["name=b", "model.checkpoint=a", "run.storage=x", "seeds=[3]", "baselines=[max_loss]"]
+)
+def test_config_hash_ignores_what_may_differ_in_a_run(override: str) -> None:
+    assert config_hash(parse("", override), "a") == config_hash(parse(), "a")
+    assert describe_difference(result_fields(parse("", override)), result_fields(parse())) == []
+
+
+def test_config_hash_changes_with_the_weights() -> None:
+    assert config_hash(parse(), "a") != config_hash(parse(), "b")
+
+
+def test_difference_is_readable() -> None:
+    old = {"solver": {"steps": 400, "clip": None}, "data": {"classes": ["0", "1"]}, "gone": True}
+    new = {"solver": {"steps": 800, "clip": 1.0}, "data": {"classes": ["0"]}, "task": {"kind": "center"}}
+    assert describe_difference(old, new) == [
+        'data.classes: ["0", "1"] -> ["0"]',
+        "gone: true -> (absent)",
+        "solver.clip: null -> 1.0",
+        "solver.steps: 400 -> 800",
+        "task.kind: (absent) -> center",
+    ]
