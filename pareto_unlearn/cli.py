@@ -2,14 +2,17 @@
 
 import json
 import logging
+import math
 import sys
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pareto_unlearn import __version__
-from pareto_unlearn.records import ParetoUnlearnError
+from pareto_unlearn.records import ConfigError, ParetoUnlearnError, TrialRecord
 
 app = typer.Typer(
     name="pareto-unlearn",
@@ -84,7 +87,7 @@ def list_trials(run: RunPath, as_json: AsJson = False) -> None:
 
     records = load_run(run).records
     if as_json:
-        print(json.dumps([record_values(record) for record in records], indent=1))
+        print(json.dumps([_json_values(record) for record in records], indent=1))
     else:
         Console().print(closing_table(records))
 
@@ -99,7 +102,7 @@ def export(
     from pareto_unlearn.store import RunStore
 
     store = RunStore.open(run)
-    record = pick_record(store.records(), trial)
+    record = _find_record(store.records(), trial)
     out.write_bytes(store.read_checkpoint(record)["model.safetensors"])
     print(f"{out} sha256 {record.checkpoint_sha256}")
 
@@ -120,6 +123,22 @@ def train(
     content = TRAINERS[what](seed=seed, report=lambda step, loss: print(f"step {step}: loss {loss:.5f}", file=sys.stderr))
     out.write_bytes(content)
     print(f"{out} sha256 {hashlib.sha256(content).hexdigest()}")
+
+
+def _json_values(record: TrialRecord) -> dict[str, object]:
+    """Return a record as JSON values; a number that is not finite becomes null, its state says why."""
+    values = asdict(record)
+    return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in values.items()}
+
+
+def _find_record(records: Mapping[str, TrialRecord], trial: str) -> TrialRecord:
+    found = [record for trial_id, record in records.items() if trial_id.startswith(trial)]
+    if len(found) != 1:
+        some = ", ".join(f"{record.trial_id} ({record.label})" for record in list(records.values())[:5])
+        raise ConfigError(f"expected the id of one trial, found {len(found)} that start with {trial!r}; this run has {some}, ...")
+    if found[0].checkpoint is None:
+        raise ConfigError(f"trial {found[0].trial_id} ({found[0].label}) has no model: {found[0].state}, {found[0].reason}")
+    return found[0]
 
 
 @app.callback(invoke_without_command=True)

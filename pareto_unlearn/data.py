@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
@@ -59,11 +59,13 @@ class SplitData:
 
 def load_digits() -> ImageSet:
     """Return scikit-learn's 1,797 digits, enlarged from 8 to 16 pixels a side (bilinear)."""
-    from sklearn.datasets import load_digits as load_bundle  # noqa: PLC0415 - half a second, wanted by few commands
+    from sklearn.datasets import load_digits as load_bundle  # half a second, wanted by few commands
 
     bundle = load_bundle()
     small = torch.from_numpy(bundle.images.astype(np.float32) / 16.0)[:, None]
-    images = functional.interpolate(small, size=(DIGITS_SIDE, DIGITS_SIDE), mode="bilinear", align_corners=False)
+    images = functional.interpolate(
+        small, size=(DIGITS_SIDE, DIGITS_SIDE), mode="bilinear", align_corners=False
+    )
     return ImageSet(
         images=images,
         class_ids=torch.from_numpy(bundle.target.astype(np.int64)),
@@ -93,11 +95,14 @@ def load_split(config: DataSection, seed: int) -> SplitData:
     forget, retain = choose_classes(config, whole.class_names, seed)
     heldout = mark_heldout(whole)
     parts = {
-        (name, split): _take(whole, classes, heldout if split == "heldout" else ~heldout, limit)
+        f"{name}_{split}": _take(whole, classes, mask, limit, f"data.{split}_per_class")
         for name, classes in (("forget", forget), ("retain", retain))
-        for split, limit in (("train", config.train_per_class), ("heldout", config.heldout_per_class))
+        for split, mask, limit in (
+            ("train", ~heldout, config.train_per_class),
+            ("heldout", heldout, config.heldout_per_class),
+        )
     }
-    return SplitData(*(parts[key] for key in (("forget", "train"), ("forget", "heldout"), ("retain", "train"), ("retain", "heldout"))))
+    return SplitData(**parts)
 
 
 def choose_classes(
@@ -110,8 +115,13 @@ def choose_classes(
     """
     forget = _named_or_drawn("data.forget_classes", config.forget_classes, known, seed)
     rest = [name for name in known if name not in forget]
+    if not rest:
+        raise ConfigError(
+            f"data.forget_classes: found all {len(known)} classes; leave at least one to retain"
+        )
     wanted = len(rest) if config.retain_classes is None else config.retain_classes
-    retain = _named_or_drawn("data.retain_classes", wanted, rest if isinstance(wanted, int) else known, seed + 1)
+    pool = rest if isinstance(wanted, int) else known
+    retain = _named_or_drawn("data.retain_classes", wanted, pool, seed + 1)
     overlap = sorted(set(forget) & set(retain))
     if overlap:
         raise ConfigError(f"data: classes {', '.join(overlap)} are in both forget_classes and retain_classes")
@@ -124,7 +134,8 @@ def write_manifest(split: SplitData) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("image_id", "class_name", "set", "split", "sha256"))
     for name, part, images in split.items():
-        for image_id, class_id, digest in zip(images.image_ids, images.class_ids.tolist(), images.sha256, strict=True):
+        class_ids = images.class_ids.tolist()
+        for image_id, class_id, digest in zip(images.image_ids, class_ids, images.sha256, strict=True):
             writer.writerow((image_id, images.class_names[class_id], name, part, digest))
     return text.getvalue()
 
@@ -146,10 +157,16 @@ class BatchOrder:
         """Return the indices of the batch at ``step`` (counting from 0)."""
         first, end = step * self._batch, (step + 1) * self._batch
         epochs = range(first // self._count, (end - 1) // self._count + 1)
-        self._epochs = {epoch: self._epochs.get(epoch, _permutation(self._count, *self._key, epoch)) for epoch in epochs}
-        joined = torch.cat([self._epochs[epoch] for epoch in epochs])
+        # Only the epochs of this batch are kept: a neighbouring step needs no others.
+        self._epochs = {epoch: self._permutation(epoch) for epoch in epochs}
+        joined = torch.cat(list(self._epochs.values()))
         offset = first - epochs.start * self._count
         return joined[offset : offset + self._batch]
+
+    def _permutation(self, epoch: int) -> Int[Tensor, " n"]:
+        if epoch in self._epochs:
+            return self._epochs[epoch]
+        return torch.randperm(self._count, generator=seeded_generator(*self._key, epoch))
 
 
 def seeded_generator(*key: int) -> torch.Generator:
@@ -158,11 +175,9 @@ def seeded_generator(*key: int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
-def _permutation(count: int, seed: int, stream: int, epoch: int) -> Int[Tensor, " n"]:
-    return torch.randperm(count, generator=seeded_generator(seed, stream, epoch))
-
-
-def _named_or_drawn(key: str, wanted: int | Sequence[str], known: Sequence[str], seed: int) -> tuple[str, ...]:
+def _named_or_drawn(
+    key: str, wanted: int | Sequence[str], known: Sequence[str], seed: int
+) -> tuple[str, ...]:
     if isinstance(wanted, int):
         if not 1 <= wanted <= len(known):
             raise ConfigError(f"{key}: found {wanted}, but between 1 and {len(known)} classes can be drawn")
@@ -174,7 +189,7 @@ def _named_or_drawn(key: str, wanted: int | Sequence[str], known: Sequence[str],
     return tuple(name for name in known if name in set(wanted))
 
 
-def mark_heldout(whole: ImageSet) -> Tensor:
+def mark_heldout(whole: ImageSet) -> Bool[Tensor, " n"]:
     """Mark a fixed share of each class, the ids with the smallest hashes."""
     ranks = np.array([hashlib.sha256(image_id.encode()).hexdigest() for image_id in whole.image_ids])
     heldout = torch.zeros(len(whole), dtype=torch.bool)
@@ -185,12 +200,16 @@ def mark_heldout(whole: ImageSet) -> Tensor:
     return heldout
 
 
-def _take(whole: ImageSet, classes: Sequence[str], mask: Tensor, limit: int | None) -> ImageSet:
+def _take(
+    whole: ImageSet, classes: Sequence[str], mask: Bool[Tensor, " n"], limit: int | None, limit_key: str
+) -> ImageSet:
     chosen: list[int] = []
     for name in classes:
         members = (mask & (whole.class_ids == whole.class_names.index(name))).nonzero().flatten().tolist()
         if limit is not None and len(members) < limit:
-            raise ConfigError(f"data: class {name} has {len(members)} images in this split, but {limit} are asked for")
+            raise ConfigError(
+                f"{limit_key}: found {limit}, but class {name} has only {len(members)} such images"
+            )
         chosen += members[:limit]
     index = torch.tensor(sorted(chosen))
     new_ids = {whole.class_names.index(name): position for position, name in enumerate(classes)}

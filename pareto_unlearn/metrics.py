@@ -6,6 +6,7 @@ formulas of FID, IS and CLIP similarity but not their networks, so they never ca
 """
 
 import math
+from collections.abc import Callable
 from importlib.resources import files
 
 import torch
@@ -18,6 +19,9 @@ from pareto_unlearn.records import MetricRow, WeightsError
 
 CLASSIFIER_FILE = "digits_classifier.safetensors"
 NORMAL_95 = 1.96
+
+_Measured = tuple[str, str, float, float | None, float | None]
+"""Metric, protocol, value, and the two ends of its interval."""
 
 
 class DigitClassifier(nn.Module):
@@ -48,7 +52,9 @@ def load_classifier(device: torch.device | None = None) -> DigitClassifier:
     """
     path = files("pareto_unlearn") / "assets" / CLASSIFIER_FILE
     if not path.is_file():
-        raise WeightsError(f"{path}: the classifier of the builtin protocol is missing: install the package again")
+        raise WeightsError(
+            f"{path}: the classifier of the builtin protocol is missing; install the package again"
+        )
     model = DigitClassifier()
     model.load_state_dict(load_file(str(path)))
     return model.to(device or torch.device("cpu")).eval()
@@ -84,17 +90,17 @@ def compute_metrics(
         fake, real, logits = classifier.features(images), classifier.features(truth), classifier(images)
     squared = (images - truth).square()[..., removed].mean(dim=(1, 2)).double()
     cosine = functional.cosine_similarity(fake, real).double()
-    values = {
+    values: dict[str, Callable[[], _Measured]] = {
         "mse": lambda: ("mse_hole", "pixel", *_mean_interval(squared)),
         "psnr": lambda: ("psnr_hole", "pixel", compute_psnr(float(squared.mean())), None, None),
         "frechet": lambda: ("frechet_distance", "builtin", compute_frechet(real, fake), None, None),
         "inception": lambda: ("inception_score", "builtin", compute_inception_score(logits), None, None),
         "cosine": lambda: ("embedding_cosine", "builtin", *_mean_interval(cosine)),
     }
-    rows = [values[name]() for name in names]
+    where, count = {"set": image_set, "split": split}, len(images)
     return [
-        MetricRow(set=image_set, split=split, metric=metric, protocol=protocol, value=value, n=len(images), low=low, high=high)
-        for metric, protocol, value, low, high in rows
+        MetricRow(metric=metric, protocol=protocol, value=value, low=low, high=high, n=count, **where)
+        for metric, protocol, value, low, high in (values[name]() for name in names)
     ]
 
 

@@ -17,11 +17,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from pareto_unlearn.config import ObjectiveSection
 from pareto_unlearn.records import Scales
@@ -29,6 +30,18 @@ from pareto_unlearn.records import Scales
 EVALUATION_BATCH = 256
 
 ARRAYS = ("retain_train", "retain_heldout", "forget_f1_train", "forget_f1_heldout")
+
+
+class Generative(Protocol):
+    """The part of ``models.ImageToImage`` that features are taken from; the adapters live beside this module."""
+
+    def encode(self, inputs: Tensor) -> Tensor:
+        """Return the encoder's output."""
+        ...
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """Return the full output."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,7 +89,9 @@ class Objectives:
             return self.forget_per_image(features, noise).mean()
         return _distances(features, noise.rows[draw], self.distance).mean()
 
-    def retain_loss(self, features: Float[Tensor, "b d"], original: Float[Tensor, "b d"]) -> Float[Tensor, ""]:
+    def retain_loss(
+        self, features: Float[Tensor, "b d"], original: Float[Tensor, "b d"]
+    ) -> Float[Tensor, ""]:
         """Return f2 of a mini-batch against the original model's outputs on the same images."""
         return _distances(features, original, self.distance).mean()
 
@@ -98,9 +113,9 @@ def build_objectives(config: ObjectiveSection) -> Objectives:
     return Objectives(config.distance, str(config.noise_target))
 
 
-def feature_function(model: nn.Module, space: str) -> Callable[[Tensor], Float[Tensor, "b d"]]:
+def feature_function(model: Generative, space: str) -> Callable[[Tensor], Float[Tensor, "b d"]]:
     """Return the function from model inputs to the flat features f1 and f2 compare: output or encoder output."""
-    inner = model.encode if space == "encoder" else model
+    inner: Callable[[Tensor], Tensor] = model.encode if space == "encoder" else model
     return lambda inputs: inner(inputs).flatten(1)
 
 
@@ -109,7 +124,7 @@ def compute_features(
 ) -> Float[Tensor, "n d"]:
     """Return the features of many inputs, without gradients, in batches of a fixed size."""
     with torch.no_grad():
-        return torch.cat([features(part) for part in inputs.split(EVALUATION_BATCH)])
+        return torch.cat([features(part) for part in torch.split(inputs, EVALUATION_BATCH)])
 
 
 def compute_targets(
@@ -130,19 +145,21 @@ def compute_targets(
     rows = compute_features(features, noise_inputs)
     mean = rows.double().mean(dim=0)
     noise = NoiseTarget(rows, mean.to(rows.dtype), _floor(rows, mean, objectives.distance))
-    forget = {split: objectives.forget_per_image(outputs["forget", split], noise) for split in ("train", "heldout")}
+    forget_train, forget_heldout = (
+        objectives.forget_per_image(outputs["forget", split], noise) for split in ("train", "heldout")
+    )
     return Targets(
         noise=noise,
         retain_train=outputs["retain", "train"],
         retain_heldout=outputs["retain", "heldout"],
-        forget_f1_train=forget["train"],
-        forget_f1_heldout=forget["heldout"],
+        forget_f1_train=forget_train,
+        forget_f1_heldout=forget_heldout,
         scales=Scales(
             f1_floor=noise.floor,
-            f1_original=float(forget["train"].double().mean()),
+            f1_original=float(forget_train.double().mean()),
             variance_retain=_spread(outputs["retain", "train"], objectives.distance),
             f1_floor_heldout=noise.floor,
-            f1_original_heldout=float(forget["heldout"].double().mean()),
+            f1_original_heldout=float(forget_heldout.double().mean()),
             variance_retain_heldout=_spread(outputs["retain", "heldout"], objectives.distance),
         ),
     )
@@ -158,8 +175,9 @@ def open_targets(folder: Path, compute: Callable[[], Targets]) -> Targets:
         if not folder.is_dir():
             _publish(folder, compute())
     scales = Scales(**json.loads((folder / "scales.json").read_text()))
-    noise = NoiseTarget(_open_array(folder / "noise.npy"), _open_array(folder / "noise_mean.npy"), scales.f1_floor)
-    return Targets(noise=noise, scales=scales, **{name: _open_array(folder / f"{name}.npy") for name in ARRAYS})
+    rows, mean = (_open_array(folder / f"{name}.npy") for name in ("noise", "noise_mean"))
+    arrays = {name: _open_array(folder / f"{name}.npy") for name in ARRAYS}
+    return Targets(noise=NoiseTarget(rows, mean, scales.f1_floor), scales=scales, **arrays)
 
 
 def _publish(folder: Path, targets: Targets) -> None:
@@ -193,7 +211,7 @@ def _distances(
     """Return one distance per row. The norm's gradient at zero distance is zero."""
     if distance == "mse":
         return (outputs - targets).square().mean(dim=1)
-    return torch.linalg.vector_norm(outputs - targets, dim=1)
+    return torch.linalg.vector_norm(outputs - targets, dim=1)  # type: ignore[no-any-return]
 
 
 def _floor(noise: Float[Tensor, "k d"], mean: Float[Tensor, " d"], distance: str) -> float:
@@ -202,7 +220,8 @@ def _floor(noise: Float[Tensor, "k d"], mean: Float[Tensor, " d"], distance: str
     if distance == "mse":
         return float((rows - mean).square().mean())
     centre = mean
-    for _ in range(100):  # Weiszfeld's iteration; it converges linearly and a hundred steps reach float accuracy
+    # Weiszfeld's iteration; it converges linearly and a hundred steps reach float accuracy.
+    for _ in range(100):
         weights = 1.0 / (rows - centre).norm(dim=1).clamp(min=1e-12)
         centre = (weights[:, None] * rows).sum(dim=0) / weights.sum()
     return float((rows - centre).norm(dim=1).mean())

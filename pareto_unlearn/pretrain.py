@@ -22,7 +22,9 @@ Report = Callable[[int, float], None]
 MAE_STEPS, CLASSIFIER_STEPS, BATCH = 3000, 1500, 64
 
 
-def train_digits_mae(*, seed: int = 0, steps: int = MAE_STEPS, report: Report = lambda step, loss: None) -> bytes:
+def train_digits_mae(
+    *, seed: int = 0, steps: int = MAE_STEPS, report: Report = lambda step, loss: None
+) -> bytes:
     """Train the embedded masked autoencoder on the training split of all ten digits.
 
     Returns:
@@ -48,12 +50,23 @@ def train_classifier(
     images, labels = _training_digits()
     model = _initialised_classifier(seeded_generator(seed, 11))
     _train(
-        model, lambda batch: functional.cross_entropy(model(images[batch]), labels[batch]), len(images), seed, steps, 0.003, report
+        model,
+        lambda batch: functional.cross_entropy(model(images[batch]), labels[batch]),
+        len(images),
+        seed,
+        steps,
+        0.003,
+        report,
     )
-    return save_safetensors({name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()})
+    return save_safetensors(
+        {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
+    )
 
 
-TRAINERS: dict[str, Callable[..., bytes]] = {"digits_mae": train_digits_mae, "digits_classifier": train_classifier}
+TRAINERS: dict[str, Callable[..., bytes]] = {
+    "digits_mae": train_digits_mae,
+    "digits_classifier": train_classifier,
+}
 
 
 def _training_digits() -> tuple[Float[Tensor, "n 1 16 16"], Tensor]:
@@ -73,7 +86,13 @@ def _initialised_classifier(generator: torch.Generator) -> DigitClassifier:
 
 
 def _train(
-    model: nn.Module, loss_of: Callable[[Tensor], Tensor], count: int, seed: int, steps: int, peak: float, report: Report
+    model: nn.Module,
+    loss_of: Callable[[Tensor], Tensor],
+    count: int,
+    seed: int,
+    steps: int,
+    peak: float,
+    report: Report,
 ) -> None:
     """AdamW with a short warm-up and half a cosine to zero."""
     optimiser = torch.optim.AdamW(model.parameters(), lr=peak, weight_decay=0.05, betas=(0.9, 0.99))

@@ -4,6 +4,7 @@
 a sweep can be replayed from its stored records, and resuming is the same call over the same store.
 """
 
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -26,6 +27,10 @@ from pareto_unlearn.records import (
 
 GEOMETRIC_RATIO = 24.0
 """Largest over smallest distance of neighbours in a geometric grid: dense near the floor, where f2 rises steeply."""
+
+
+Costs = tuple[float, float]
+"""(f1, f2) of a solution."""
 
 
 class NoTrial(StrEnum):
@@ -59,9 +64,10 @@ def plan(config: SweepConfig, progress: Progress, identify: Identify) -> TrialSp
     Boundaries come first; then epsilons as soon as a seed's range is known; the original model and the baselines fill
     slots in between, so that no worker idles between the phases.
 
+    A seed whose boundaries leave no valid range gets no epsilons; ``derive_range`` tells why.
+
     Raises:
-        RangeError: every boundary is committed and leaves no valid range for some seed, or an absolute
-            epsilon lies outside the range.
+        EpsilonError: an absolute epsilon lies outside the range.
     """
     for spec in _wanted(config, progress, identify):
         if spec.trial_id in progress.live:
@@ -103,7 +109,11 @@ def derive_range(
             f"the upper end f1 = {upper:.6g}; give Phase I more solver.steps, or a larger solver.boundary.alpha"
         )
     return ValidRange(
-        seed=seed, lower=highest.f1, upper=upper, upper_source="original" if fallback else "lowest", reason=fallback
+        seed=seed,
+        lower=highest.f1,
+        upper=upper,
+        upper_source="original" if fallback else "lowest",
+        reason=fallback,
     )
 
 
@@ -124,7 +134,7 @@ def check_absolute_epsilons(config: SweepConfig, valid: ValidRange) -> None:
     """Refuse absolute epsilons outside the range.
 
     Raises:
-        RangeError: with exit code 3: names the values and the valid range.
+        EpsilonError: names the values and the valid range.
     """
     schedule = config.epsilon
     if schedule.schedule != "list" or not schedule.absolute:
@@ -155,7 +165,7 @@ def grid_fractions(schedule: GridEpsilon) -> tuple[float, ...]:
 
 
 def adaptive_fractions(
-    schedule: AdaptiveEpsilon, solved: Callable[[float], tuple[float, float] | None], ends: tuple[tuple[float, float], tuple[float, float]]
+    schedule: AdaptiveEpsilon, solved: Callable[[float], Costs | None], ends: tuple[Costs, Costs]
 ) -> tuple[float, ...]:
     """Return all fractions known so far: first 25, 50 and 75 %, then rounds that halve the worst gaps of the front.
 
@@ -170,17 +180,18 @@ def adaptive_fractions(
     """
     chosen = [0.25, 0.5, 0.75][: schedule.points]
     while len(chosen) < schedule.points:
-        results = {fraction: solved(fraction) for fraction in chosen}
-        if any(result is None for result in results.values()):
+        known = {0.0: ends[0], 1.0: ends[1]}
+        known |= {fraction: costs for fraction in chosen if (costs := solved(fraction)) is not None}
+        if len(known) < len(chosen) + 2:
             break
-        known = {0.0: ends[0], 1.0: ends[1]} | {key: value for key, value in results.items() if value is not None}
         chosen += _split_gaps(known, min(schedule.per_round, schedule.points - len(chosen)))
     return tuple(chosen)
 
 
-def _split_gaps(known: Mapping[float, tuple[float, float]], count: int) -> list[float]:
+def _split_gaps(known: Mapping[float, Costs], count: int) -> list[float]:
     fractions = sorted(known)
     costs = np.array([known[fraction] for fraction in fractions])
+    costs[~np.isfinite(costs)] = np.nan
     span = np.nanmax(costs, axis=0) - np.nanmin(costs, axis=0)
     steps = np.abs(np.diff(costs, axis=0)) / np.where(span > 0, span, 1.0)
     scores = np.maximum(steps[:, 0] * steps[:, 1], np.hypot(steps[:, 0], steps[:, 1]) ** 2 / 2)
@@ -199,7 +210,9 @@ def _wanted(config: SweepConfig, progress: Progress, identify: Identify) -> Iter
         yield _identified(identify, phase=Phase.ORIGINAL, method="original", seed=seed)
         for baseline in config.baselines:
             for weight in baseline.weights:
-                yield _identified(identify, phase=Phase.BASELINE, method=baseline.method, seed=seed, weight=weight)
+                yield _identified(
+                    identify, phase=Phase.BASELINE, method=baseline.method, seed=seed, weight=weight
+                )
 
 
 def boundary_specs(seed: int, identify: Identify) -> tuple[TrialSpec, TrialSpec]:
@@ -238,7 +251,7 @@ def _epsilons(
         fractions = grid_fractions(schedule)
     else:
 
-        def solved(fraction: float) -> tuple[float, float] | None:
+        def solved(fraction: float) -> Costs | None:
             spec = _epsilon_spec(seed, valid.epsilon_at(fraction), fraction, valid, identify)
             record = progress.committed.get(spec.trial_id)
             return None if record is None else _costs(record)
@@ -273,18 +286,23 @@ def _range_of(seed: int, progress: Progress, identify: Identify) -> ValidRange |
 
 def _why_not_upper_end(highest: TrialRecord, lowest: TrialRecord | None) -> str:
     """Return why the lowest boundary cannot end the range; empty when it can."""
-    if lowest is None or lowest.f1 is None or lowest.f2 is None:
-        return "the lowest boundary has no model" + (f" ({lowest.reason})" if lowest else "")
+    if lowest is None:
+        return "the lowest boundary was not solved"
+    if lowest.state not in HAS_MODEL or lowest.f1 is None or lowest.f2 is None:
+        return f"the lowest boundary has no model ({lowest.state}: {lowest.reason})"
     if lowest.state is TrialState.INFEASIBLE:
         return f"the lowest boundary missed its tolerance ({lowest.reason})"
-    if highest.f1 is not None and highest.f2 is not None and highest.f1 <= lowest.f1 and highest.f2 <= lowest.f2:
+    first = _costs(highest)
+    if first[0] <= lowest.f1 and first[1] <= lowest.f2:
         return "the lowest boundary is dominated by the highest"
     return ""
 
 
-def _costs(record: TrialRecord) -> tuple[float, float]:
-    missing = record.f1 is None or record.f2 is None
-    return (float("nan"), float("nan")) if missing else (float(record.f1 or 0.0), float(record.f2 or 0.0))
+def _costs(record: TrialRecord) -> Costs:
+    """Return (f1, f2), both NaN where either was not measured."""
+    if record.f1 is None or record.f2 is None:
+        return math.nan, math.nan
+    return record.f1, record.f2
 
 
 def _identified(

@@ -16,12 +16,12 @@ Everything on the path of a step stays on the device; ``EpsilonSolver.flush`` is
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 __all__ = [
@@ -64,20 +64,22 @@ def direction(
         g1: gradient of the constraint, any floating dtype; inner products are taken in float32 or better.
         g2: gradient of the objective.
         psi: value of the control function: the direction satisfies g1 . g >= psi (exactly for w = 0, g1 != 0).
-        stabiliser: w. With g1 = 0 the direction is g2.
+        stabiliser: w. With g1 = 0, or where psi or an inner product is not finite, the direction is g2.
 
     Returns:
         The direction to *descend* along (theta <- theta - mu g), in the dtype of ``g2``, and the multiplier.
     """
     gram = Gram(_dot(g1, g1), _dot(g1, g2))
     eta = multiplier(gram, torch.as_tensor(psi, dtype=gram.g11.dtype, device=g1.device), stabiliser)
-    return torch.where(eta > 0, g2 + eta.to(g2.dtype) * g1, g2), eta
+    return torch.where(eta > 0, _combine(g1, g2, eta), g2), eta
 
 
 class Rule(Protocol):
     """Chooses the multiplier from the violation f1 - epsilon and the inner products of the gradients."""
 
-    def __call__(self, violation: Float[Tensor, ""], gram: Gram) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    def __call__(
+        self, violation: Float[Tensor, ""], gram: Gram, /
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """Return (psi, eta)."""
         ...
 
@@ -90,7 +92,9 @@ class BoundaryControl:
     delta: float = 2.0
     stabiliser: float = 1e-7
 
-    def __call__(self, violation: Float[Tensor, ""], gram: Gram) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    def __call__(
+        self, _violation: Float[Tensor, ""], gram: Gram, /
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """Return (psi, eta); the violation plays no part."""
         psi = self.alpha * gram.g11 ** (self.delta / 2)
         return psi, multiplier(gram, psi, self.stabiliser)
@@ -106,10 +110,13 @@ class LevelControl:
     stabiliser: float = 1e-7
 
     def __post_init__(self) -> None:
-        if self.delta < 1 or self.delta % 2 == 0:
-            raise ValueError(f"delta must be odd and positive so that psi has the sign of f1 - epsilon, found {self.delta}")
+        if self.delta < 1 or self.delta % 2 != 1:
+            reason = "so that psi has the sign of f1 - epsilon"
+            raise ValueError(f"delta must be an odd positive integer {reason}, found {self.delta}")
 
-    def __call__(self, violation: Float[Tensor, ""], gram: Gram) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    def __call__(
+        self, violation: Float[Tensor, ""], gram: Gram, /
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """Return (psi, eta)."""
         psi = self.beta * violation**self.delta
         if self.scaled:
@@ -123,7 +130,9 @@ class FixedMultiplier:
 
     weight: float
 
-    def __call__(self, violation: Float[Tensor, ""], gram: Gram) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    def __call__(
+        self, _violation: Float[Tensor, ""], gram: Gram, /
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """Return (0, weight)."""
         eta = torch.full_like(gram.g11, self.weight)
         return torch.zeros_like(eta), eta
@@ -133,7 +142,7 @@ class FlatParameters:
     """Parameters and their gradients as two flat vectors that share memory with the parameters.
 
     ``backward`` accumulates straight into ``gradient``; no per-parameter loop runs in a step. The parameters
-    must keep their storage: do not move them to another device or call ``zero_grad`` afterwards.
+    must keep their storage: do not move them to another device or dtype, and do not call ``zero_grad``, afterwards.
 
     Args:
         parameters: those to train, all of one dtype and device.
@@ -157,9 +166,18 @@ class FlatParameters:
         self.values.copy_(values)
 
     def compute_gradient(self, loss: Loss, out: Float[Tensor, " p"]) -> Float[Tensor, ""]:
-        """Write the gradient of ``loss()`` into ``out`` and return the loss, detached."""
+        """Write the gradient of ``loss()`` into ``out`` and return the loss, detached.
+
+        Raises:
+            RuntimeError: the parameters no longer share memory with the flat vectors.
+        """
         self.gradient.zero_()
         value = loss()
+        if not self._is_tied():
+            raise RuntimeError(
+                "expected parameters that share memory with the flat vectors, found that they do not: "
+                "remove zero_grad(), moves to another device or dtype, and a second solver of the same parameters"
+            )
         value.backward()  # type: ignore[no-untyped-call]
         out.copy_(self.gradient)
         return value.detach()
@@ -172,14 +190,23 @@ class FlatParameters:
             parameter.grad = self.gradient[start:end].view_as(parameter)
             start = end
 
+    def _is_tied(self) -> bool:
+        """Tell from the first parameter alone, as what unties one unties all: without it gradients would read zero."""
+        first = self._parameters[0]
+        pairs = ((first, self.values), (first.grad, self.gradient))
+        return all(
+            tensor is not None and tensor.untyped_storage().data_ptr() == flat.untyped_storage().data_ptr()
+            for tensor, flat in pairs
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateSettings:
     """How a direction becomes a step.
 
-    ``kind`` is ``paper`` (theta <- theta - mu g, line 10 of Algorithm 1) or ``averaged`` (the multiplier from averaged
-    gradients, Adam on g). ``gradient_average`` is the decay of those averages, 0 for none. The learning rate follows
-    half a cosine from ``learning_rate`` to ``learning_rate_end`` times it. ``clip`` bounds |g|.
+    ``kind`` is ``paper`` (theta <- theta - mu g, line 10 of Algorithm 1) or ``averaged`` (the multiplier from
+    averaged gradients, Adam on g). ``gradient_average`` is the decay of those averages, 0 for none. The learning
+    rate follows half a cosine from ``learning_rate`` to ``learning_rate_end`` times it. ``clip`` bounds |g|.
     """
 
     kind: str = "averaged"
@@ -223,6 +250,9 @@ class EpsilonSolver:
         epsilon: bound on the constraint; ignored by rules that have none.
         ramp: (start, steps): epsilon descends linearly from ``start`` to ``epsilon`` over that many steps.
         log_size: steps between two calls of ``flush`` at most.
+
+    Raises:
+        ValueError: an unknown update, or float16 parameters, which cannot hold Adam's moments.
     """
 
     def __init__(
@@ -238,12 +268,23 @@ class EpsilonSolver:
         if settings.kind not in ("averaged", "paper"):
             raise ValueError(f"update must be 'averaged' or 'paper', found {settings.kind!r}")
         self.flat = FlatParameters(parameters)
+        if self.flat.values.dtype == torch.float16:
+            raise ValueError(
+                "expected float32 parameters, found float16: keep them in float32 and use autocast"
+            )
         self.step_count = 0
         self._rule, self._settings, self._epsilon, self._ramp = rule, settings, epsilon, ramp
         blank = torch.zeros_like(self.flat.values)
         self._g1, self._g2 = blank.clone(), blank.clone()
         averaging = settings.kind == "averaged" and settings.gradient_average > 0.0
-        self._state = {name: blank.clone() for name in (("mean1", "mean2") if averaging else ())}
+        self._one = torch.ones(1, dtype=_wide(blank.dtype), device=blank.device)
+        self._state: dict[str, Tensor] = {}
+        if averaging:
+            self._state |= {
+                "mean1": blank.clone(),
+                "mean2": blank.clone(),
+                "mean_one": torch.zeros_like(self._one),
+            }
         if settings.kind == "averaged":
             self._state |= {"first_moment": blank.clone(), "second_moment": blank.clone()}
         self._log = torch.zeros(log_size, 8, dtype=_wide(blank.dtype), device=blank.device)
@@ -252,28 +293,32 @@ class EpsilonSolver:
     def epsilon_at(self, step: int) -> float:
         """Return the bound at a step: the ramp, then ``epsilon``."""
         start, steps = self._ramp
-        share = min((step + 1) / steps, 1.0) if steps > 0 else 1.0
-        return start + share * (self._epsilon - start)
+        if step + 1 >= steps:
+            return self._epsilon
+        return start + (step + 1) / steps * (self._epsilon - start)
 
     def step(self, constraint: Loss, objective: Loss) -> None:
         """Run one forward and backward pass of each loss and update the parameters.
 
-        A step whose losses or gradients are not finite counts as a zero gradient and is marked in the log.
+        A step whose losses, gradients or direction are not finite counts as a zero gradient and is marked in the log.
 
         Raises:
-            RuntimeError: the log is full; call ``flush`` first.
+            RuntimeError: the log is full; call ``flush`` first. Or see ``FlatParameters.compute_gradient``.
         """
         if self._logged == len(self._log):
             raise RuntimeError("the log is full: call flush() at least every log_size steps")
         f1 = self.flat.compute_gradient(constraint, self._g1).to(self._log.dtype)
         f2 = self.flat.compute_gradient(objective, self._g2).to(self._log.dtype)
         gram, g22 = Gram(_dot(self._g1, self._g1), _dot(self._g1, self._g2)), _dot(self._g2, self._g2)
-        finite = torch.isfinite(f1) & torch.isfinite(f2) & torch.isfinite(gram.g11) & torch.isfinite(g22)
+        norm1, norm2 = gram.g11.sqrt(), g22.sqrt()
+        finite = torch.isfinite(f1) & torch.isfinite(f2) & torch.isfinite(norm1) & torch.isfinite(norm2)
         psi, eta = self._rule(f1 - self.epsilon_at(self.step_count), self._averaged_gram(gram, finite))
-        g = torch.where(finite, torch.add(self._g2, self._g1 * eta.to(self._g1.dtype)), 0.0)
-        self._descend(g)
-        cosine = gram.g12 / (gram.g11 * g22).sqrt().clamp(min=torch.finfo(gram.g11.dtype).tiny)
-        self._log[self._logged] = torch.stack([f1, f2, eta, psi, gram.g11.sqrt(), g22.sqrt(), cosine, finite.to(f1.dtype)])
+        # The square of the direction must fit too: one overflow in Adam's second moment would stay for ever.
+        finite = finite & (norm2 + eta * norm1 < math.sqrt(torch.finfo(self._g1.dtype).max))
+        self._descend(torch.where(finite, _combine(self._g1, self._g2, eta), 0.0))
+        # The product of the roots: that of the squares underflows at norms of 1e-10 in float32.
+        cosine = gram.g12 / (norm1 * norm2).clamp(min=torch.finfo(norm1.dtype).tiny)
+        self._log[self._logged] = torch.stack([f1, f2, eta, psi, norm1, norm2, cosine, finite.to(f1.dtype)])
         self._logged += 1
         self.step_count += 1
 
@@ -282,42 +327,44 @@ class EpsilonSolver:
         values = self._log[: self._logged].tolist()
         first = self.step_count - self._logged
         self._logged = 0
-        return [
-            StepRow(
-                step, *row[:7], self._settings.learning_rate_at(step), self.epsilon_at(step), bool(row[7])
-            )
-            for step, row in enumerate(values, start=first)
-        ]
+        return [self._row(step, row) for step, row in enumerate(values, start=first)]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return everything needed to continue, as flat tensors; call after ``flush``."""
+        """Return everything needed to continue, as flat tensors that later steps overwrite; call after ``flush``."""
         return {"values": self.flat.values, **self._state, "step": torch.tensor([self.step_count])}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from ``state_dict()`` of a solver built the same way.
+        """Continue from ``state_dict()`` of a solver built the same way; steps not yet flushed are dropped.
 
         Raises:
-            ValueError: the names or lengths differ.
+            ValueError: the names, lengths or dtypes differ; nothing has been loaded.
         """
-        expected = {name: tensor.shape for name, tensor in self.state_dict().items()}
-        found = {name: tensor.shape for name, tensor in state.items()}
+        expected, found = _describe(self.state_dict()), _describe(state)
         if expected != found:
             raise ValueError(f"the solver state does not fit: expected {expected}, found {found}")
         self.flat.load(state["values"])
         for name, tensor in self._state.items():
             tensor.copy_(state[name])
         self.step_count = int(state["step"].item())
+        self._logged = 0
 
-    def _averaged_gram(self, gram: Gram, finite: Tensor) -> Gram:
-        """Return the inner products of the averaged gradients, corrected for their start at zero."""
+    def _row(self, step: int, logged: list[float]) -> StepRow:
+        f1, f2, eta, psi, norm1, norm2, cosine, finite = logged
+        rate, epsilon = self._settings.learning_rate_at(step), self.epsilon_at(step)
+        return StepRow(step, f1, f2, eta, psi, norm1, norm2, cosine, rate, epsilon, bool(finite))
+
+    def _averaged_gram(self, gram: Gram, finite: Bool[Tensor, ""]) -> Gram:
+        """Return the inner products of the averaged gradients, corrected for their start at zero.
+
+        Steps that are not finite leave the averages alone. The correction is the average of the number one, taken
+        likewise: one made of the step count would be wrong after them.
+        """
         if "mean1" not in self._state:
             return gram
-        keep = self._settings.gradient_average
-        for name, gradient in (("mean1", self._g1), ("mean2", self._g2)):
+        for name, new in (("mean1", self._g1), ("mean2", self._g2), ("mean_one", self._one)):
             mean = self._state[name]
-            mean.lerp_(torch.where(finite, gradient, mean), 1.0 - keep)
-        correction = (1.0 - keep ** (self.step_count + 1)) ** 2
-        mean1, mean2 = self._state["mean1"], self._state["mean2"]
+            mean.lerp_(torch.where(finite, new, mean), 1.0 - self._settings.gradient_average)
+        mean1, mean2, correction = self._state["mean1"], self._state["mean2"], self._state["mean_one"][0] ** 2
         return Gram(_dot(mean1, mean1) / correction, _dot(mean1, mean2) / correction)
 
     def _descend(self, g: Float[Tensor, " p"]) -> None:
@@ -349,19 +396,22 @@ class StopRule:
     """Decides from logged steps whether to stop; works on means over windows of steps.
 
     ``units`` are what a change of the constraint and of the objective is measured in. Converged: both means changed
-    by less than ``tolerance`` from one window to the next while epsilon stood still. Diverged: no step of a whole window (or of all steps) was finite.
+    by less than ``tolerance`` from one window to the next while epsilon stood still. Still moving: at the step limit
+    the mean of the constraint changed by more than ``moving`` and by more than noise explains. Diverged: no step of a
+    whole window, or of a shorter solve, was finite.
     """
 
     window: int = 50
     tolerance: float = 1e-4
     moving: float = 0.01
     units: tuple[float, float] = (1.0, 1.0)
-    _recent: list[StepRow] | None = None
+    _recent: list[StepRow] = field(default_factory=list, init=False, repr=False)
 
     def update(self, rows: list[StepRow]) -> Outcome | None:
         """Take new rows; return the outcome when the solve should stop now."""
-        self._recent = ((self._recent or []) + rows)[-2 * self.window :]
-        if not any(row.finite for row in self._recent[-self.window :]):
+        self._recent = (self._recent + rows)[-2 * self.window :]
+        last = self._recent[-self.window :]
+        if len(last) == self.window and not any(row.finite for row in last):
             return Outcome.DIVERGED
         change = self._changes()
         if change is not None and max(change) < self.tolerance:
@@ -370,6 +420,8 @@ class StopRule:
 
     def at_limit(self) -> Outcome:
         """Return the outcome when the steps are used up; a change within three standard errors is noise."""
+        if self._recent and not any(row.finite for row in self._recent):
+            return Outcome.DIVERGED
         change, noise = self._changes(), self._noise_of_f1()
         moving = change is not None and change[0] > max(self.moving, 3.0 * noise)
         return Outcome.STILL_MOVING if moving else Outcome.STEP_LIMIT
@@ -392,10 +444,12 @@ class StopRule:
 
     def _halves(self) -> tuple[list[StepRow], list[StepRow]] | None:
         """Return the finite rows of the last two windows, or None before both exist under a steady epsilon."""
-        recent = self._recent or []
+        recent = self._recent
         if len(recent) < 2 * self.window or recent[0].epsilon != recent[-1].epsilon:
             return None
-        before, after = ([row for row in part if row.finite] for part in (recent[: self.window], recent[self.window :]))
+        before, after = (
+            [row for row in part if row.finite] for part in (recent[: self.window], recent[self.window :])
+        )
         return (before, after) if min(len(before), len(after)) >= 2 else None
 
 
@@ -406,7 +460,7 @@ def solve(
     *,
     steps: int,
     stop: StopRule,
-    on_rows: Callable[[list[StepRow]], None] = lambda rows: None,
+    on_rows: Callable[[list[StepRow]], None] = lambda _rows: None,
     flush_every: int = 50,
 ) -> Outcome:
     """Step until the rule says stop or ``steps`` are done; continues from the solver's own step count.
@@ -439,3 +493,13 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
 def _dot(a: Float[Tensor, " p"], b: Float[Tensor, " p"]) -> Float[Tensor, ""]:
     """Return the inner product in float32, or float64 for float64 input."""
     return torch.dot(a.to(_wide(a.dtype)), b.to(_wide(b.dtype)))
+
+
+def _combine(g1: Float[Tensor, " p"], g2: Float[Tensor, " p"], eta: Float[Tensor, ""]) -> Float[Tensor, " p"]:
+    """Return g2 + eta g1, rounded to the dtype of ``g2`` once: eta itself may not fit in a narrow dtype."""
+    wide = _wide(g2.dtype)
+    return torch.addcmul(g2.to(wide), g1.to(wide), eta).to(g2.dtype)
+
+
+def _describe(state: Mapping[str, Tensor]) -> dict[str, str]:
+    return {name: f"{tensor.numel()} of {tensor.dtype}" for name, tensor in sorted(state.items())}

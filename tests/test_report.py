@@ -28,10 +28,11 @@ from synthetic_run import (
 from pareto_unlearn.records import ConfigError, MetricRow, Phase, SampleRow, TrialResult, TrialState
 from pareto_unlearn.report import write_report
 from pareto_unlearn.report.facts import Kind, Report, Split
-from pareto_unlearn.report.figures import CONFIG, front_figure, plain
+from pareto_unlearn.report.figures import CONFIG, plain
+from pareto_unlearn.report.front_figure import front_figure
 from pareto_unlearn.report.gather import gather
 from pareto_unlearn.report.page import embedded_json, render
-from pareto_unlearn.report.sections import worst_sentence
+from pareto_unlearn.report.tables import worst_sentence
 from pareto_unlearn.report.views import axis_limits, curves, image_grid
 from pareto_unlearn.report.words import number, share
 from pareto_unlearn.store import load_run

@@ -6,16 +6,15 @@ in [0, 1], opaque model inputs, and flat outputs. A new family is one module and
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Bool, Float
-from safetensors import SafetensorError
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
@@ -23,11 +22,31 @@ from pareto_unlearn.config import ModelSection, TaskSection
 from pareto_unlearn.models.digits_mae import DigitsMae, DigitsMaeShape, initialise
 from pareto_unlearn.records import WeightsError
 
-__all__ = ["MODELS", "ImageToImage", "checkpoint_path", "initialise_model", "load_model", "save_model", "weights_sha256"]
+DESCRIPTION = "pareto_unlearn"
+"""The one metadata key of a weights file: with several, the library writes them in a random order."""
+
+__all__ = [
+    "MODELS",
+    "DigitsMae",
+    "Family",
+    "ImageToImage",
+    "checkpoint_path",
+    "initialise_model",
+    "load_model",
+    "save_model",
+    "weights_sha256",
+]
 
 
 class ImageToImage(Protocol):
     """What the rest of the package needs of a generative model. Inputs are batches; all is float32."""
+
+    family: str
+    """The key in ``MODELS``."""
+
+    def describe(self) -> dict[str, int]:
+        """Return the sizes that rebuild the network."""
+        ...
 
     def prepare(self, images: Float[Tensor, "b c h w"]) -> Tensor:
         """Turn [0, 1] pixels into model inputs, before anything is removed from them."""
@@ -61,8 +80,12 @@ class ImageToImage(Protocol):
         """Return the parameters that change the encoder's output."""
         ...
 
-    def parameters(self) -> "list[nn.Parameter]":
+    def parameters(self) -> Iterator[nn.Parameter]:
         """Return all trainable parameters."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the weights by name."""
         ...
 
 
@@ -71,11 +94,11 @@ class Family:
     """How one family is found and built."""
 
     builtin: str
-    build: Callable[[dict[str, str], TaskSection], DigitsMae]
+    build: Callable[[dict[str, Any], TaskSection], DigitsMae]
 
 
-def _build_digits_mae(metadata: dict[str, str], task: TaskSection) -> DigitsMae:
-    return DigitsMae(DigitsMaeShape(**json.loads(metadata["shape"])), task.size)
+def _build_digits_mae(description: dict[str, Any], task: TaskSection) -> DigitsMae:
+    return DigitsMae(DigitsMaeShape(**description["shape"]), task.size)
 
 
 MODELS: dict[str, Family] = {"digits_mae": Family("digits_mae.safetensors", _build_digits_mae)}
@@ -112,13 +135,14 @@ def load_model(config: ModelSection, task: TaskSection, device: torch.device | N
     path = checkpoint_path(config)
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
+            description = json.loads((file.metadata() or {}).get(DESCRIPTION, "{}"))
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except SafetensorError as error:
         raise WeightsError(f"{path}: not a safetensors file, or damaged: {error}") from error
-    if metadata.get("family") != config.family:
-        raise WeightsError(f"{path}: expected weights of family {config.family}, found {metadata.get('family', 'no family')}")
-    model = MODELS[config.family].build(metadata, task)
+    if description.get("family") != config.family:
+        found = description.get("family", "no family")
+        raise WeightsError(f"{path}: expected weights of family {config.family}, found {found}")
+    model = MODELS[config.family].build(description, task)
     _load_strictly(model, state, path)
     return model.to(device or torch.device("cpu")).eval()
 
@@ -130,10 +154,11 @@ def initialise_model(task: TaskSection, generator: torch.Generator) -> DigitsMae
     return model
 
 
-def save_model(model: DigitsMae) -> bytes:
+def save_model(model: ImageToImage) -> bytes:
     """Return the weights as a safetensors file that ``load_model`` accepts; same weights, same bytes."""
     state = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
-    return save_safetensors(state, {"family": "digits_mae", "shape": json.dumps(model.describe(), sort_keys=True)})
+    description = {"family": model.family, "shape": model.describe()}
+    return save_safetensors(state, {DESCRIPTION: json.dumps(description, sort_keys=True)})
 
 
 def _load_strictly(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:

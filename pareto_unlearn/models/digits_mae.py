@@ -49,12 +49,13 @@ class Block(nn.Module):
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
         mixed = functional.scaled_dot_product_attention(query, key, value)
         tokens = tokens + self.project(mixed.transpose(1, 2).reshape(batch, count, width))
-        return tokens + self.contract(functional.gelu(self.expand(self.norm_mlp(tokens))))
+        return tokens + self.contract(functional.gelu(self.expand(self.norm_mlp(tokens))))  # type: ignore[no-any-return]
 
 
 class DigitsMae(nn.Module):
     """The embedded original model; see ``ImageToImage`` for what each method promises."""
 
+    family: str = "digits_mae"
     hole: Tensor
     hole_ids: Tensor
     visible_ids: Tensor

@@ -6,28 +6,23 @@ before it draws. Every hover text goes through ``plain``, because Plotly reads a
 
 import html
 import json
-import math
 from collections.abc import Sequence
 from typing import Any
+
 import plotly.graph_objects as go
 from plotly.io import to_json
 from plotly.subplots import make_subplots
-from pareto_unlearn.records import TrialState
+
 from pareto_unlearn.report.facts import (
     Curve,
-    FrontPoint,
-    FrontView,
     Kind,
     MetricPanel,
     MetricSeries,
     Solution,
-    Split,
 )
-from pareto_unlearn.report.marks import look, method_title
+from pareto_unlearn.report.marks import look
 from pareto_unlearn.report.views import group
 from pareto_unlearn.report.words import number, share
-
-
 
 Figure = dict[str, Any]
 
@@ -53,12 +48,14 @@ def plain(text: str) -> str:
 
 
 def dictionary(figure: go.Figure) -> Figure:
+    """Return a figure as plain JSON data without random ids."""
     # engine="json": the default depends on whether orjson happens to be installed.
     loaded: Figure = json.loads(to_json(figure, engine="json", remove_uids=True))
     return loaded
 
 
-def axis(title: str, limits: tuple[float, float] | None = None, **more: object) -> Figure:
+def styled_axis(title: str, limits: tuple[float, float] | None = None, **more: object) -> Figure:
+    """Return an axis in the look of the page; ``more`` overrides."""
     axis: Figure = {
         "title": {"text": title, "standoff": 8, "font": {"size": 13}},
         "gridcolor": "var(--line)",
@@ -75,7 +72,8 @@ def axis(title: str, limits: tuple[float, float] | None = None, **more: object) 
     return axis | more
 
 
-def layout(**more: object) -> Figure:
+def styled_layout(**more: object) -> Figure:
+    """Return a layout in the look of the page; ``more`` overrides."""
     return {
         "template": {},
         "paper_bgcolor": "rgba(0,0,0,0)",
@@ -95,6 +93,7 @@ def layout(**more: object) -> Figure:
 
 
 def ring(**more: object) -> go.Scatter:
+    """Return the empty trace that the script puts around the selected model."""
     return go.Scatter(
         x=[],
         y=[],
@@ -165,14 +164,14 @@ def metric_figure(panel: MetricPanel, solutions: Sequence[Solution]) -> Figure:
     axes = {}
     for index, series in enumerate(panel.series):
         suffix = "" if index == 0 else str(index + 1)
-        axes[f"xaxis{suffix}"] = layout[f"xaxis{suffix}"] | axis(
+        axes[f"xaxis{suffix}"] = layout[f"xaxis{suffix}"] | styled_axis(
             "completeness, %" if index == rows - 1 else "", series.box.x
         )
-        axes[f"yaxis{suffix}"] = layout[f"yaxis{suffix}"] | axis(series.set, series.box.y, nticks=5)
+        axes[f"yaxis{suffix}"] = layout[f"yaxis{suffix}"] | styled_axis(series.set, series.box.y, nticks=5)
     shapes = [
         _reference(series, index) for index, series in enumerate(panel.series) if series.reference is not None
     ]
-    drawn["layout"] = layout(**axes, shapes=shapes, margin={"l": 52, "r": 12, "t": 8, "b": 40})
+    drawn["layout"] = styled_layout(**axes, shapes=shapes, margin={"l": 52, "r": 12, "t": 8, "b": 40})
     return drawn | {
         "positions": [{str(p.key): list(p.drawn) for p in series.points} for series in panel.series],
     }
@@ -220,11 +219,11 @@ def curve_figure(curve: Curve, solution: Solution) -> Figure:
         )
     drawn = dictionary(figure)
     layout = drawn["layout"]
-    drawn["layout"] = layout(
-        xaxis=layout["xaxis"] | axis(""),
-        xaxis2=layout["xaxis2"] | axis("step"),
-        yaxis=layout["yaxis"] | axis("f1 (forget)", nticks=5),
-        yaxis2=layout["yaxis2"] | axis("f2 (retain)", nticks=5, rangemode="tozero"),
+    drawn["layout"] = styled_layout(
+        xaxis=layout["xaxis"] | styled_axis(""),
+        xaxis2=layout["xaxis2"] | styled_axis("step"),
+        yaxis=layout["yaxis"] | styled_axis("f1 (forget)", nticks=5),
+        yaxis2=layout["yaxis2"] | styled_axis("f2 (retain)", nticks=5, rangemode="tozero"),
         hovermode="x",
         margin={"l": 60, "r": 16, "t": 12, "b": 44},
     )

@@ -1,37 +1,17 @@
 """The smallest pieces of the page: escaped text, markers, state badges, legends, the frame of a section."""
 
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+
 from pareto_unlearn.records import TrialState
 from pareto_unlearn.report.facts import (
-    ClassTable,
-    EpsilonRange,
-    FrontView,
-    GridRow,
-    Hypervolume,
-    Kind,
-    MetricPanel,
-    Report,
     Solution,
-    Split,
 )
-from pareto_unlearn.report.figures import front_legend
-from pareto_unlearn.report.marks import look, method_title, svg_mark
-from pareto_unlearn.report.views import finite
+from pareto_unlearn.report.marks import look, svg_mark
 from pareto_unlearn.report.words import (
-    GLOSSARY,
-    METRIC_HINTS,
-    NONE,
-    PROTOCOL_NOTES,
-    RESIDUAL_NOTE,
     STATE_MARKS,
     STATE_MEANINGS,
-    count,
-    metric_title,
-    number,
-    share,
 )
-
 
 
 def text(value: object) -> str:

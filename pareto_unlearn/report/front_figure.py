@@ -1,29 +1,22 @@
 """The front as a Plotly figure: completeness against quality loss, with its legend."""
 
-import html
-import json
 import math
 from collections.abc import Sequence
-from typing import Any
+
 import plotly.graph_objects as go
-from plotly.io import to_json
-from plotly.subplots import make_subplots
+
 from pareto_unlearn.records import TrialState
 from pareto_unlearn.report.facts import (
-    Curve,
     FrontPoint,
     FrontView,
     Kind,
-    MetricPanel,
-    MetricSeries,
     Solution,
     Split,
 )
+from pareto_unlearn.report.figures import DEPTH, Figure, dictionary, plain, ring, styled_axis, styled_layout
 from pareto_unlearn.report.marks import look, method_title
 from pareto_unlearn.report.views import group
 from pareto_unlearn.report.words import number, share
-from pareto_unlearn.report.figures import DEPTH, Figure, axis, dictionary, layout, plain, ring
-
 
 OFF_SCALE = "off scale"
 
@@ -105,6 +98,21 @@ def _label_side(point: FrontPoint, view: FrontView) -> str:
     return "middle right" if point.drawn[0] < sum(view.box.x) / 2.0 else "middle left"
 
 
+def _edge_labels(points: Sequence[FrontPoint], solutions: Sequence[Solution]) -> list[str]:
+    """Return one name for every place on the edge, so that names of several seeds do not overprint each other."""
+    places = group(points, lambda point: point.drawn)
+    return [
+        (
+            plain(solutions[point.key].label)
+            if len(places[point.drawn]) == 1
+            else plain(method_title(solutions[point.key]))
+        )
+        if point is places[point.drawn][0]
+        else ""
+        for point in points
+    ]
+
+
 def _front_traces(view: FrontView, solutions: Sequence[Solution]) -> list[go.Scatter]:
     traces = []
     for (_, status, symbol, colour), points in _families(view, solutions).items():
@@ -114,8 +122,10 @@ def _front_traces(view: FrontView, solutions: Sequence[Solution]) -> list[go.Sca
             go.Scatter(
                 x=[point.drawn[0] for point in points],
                 y=[point.drawn[1] for point in points],
-                mode="markers+text" if outside and len(points) <= _MOST_LABELS else "markers",
-                text=[plain(solutions[point.key].label) for point in points] if outside else None,
+                mode="markers+text"
+                if outside and len({point.drawn for point in points}) <= _MOST_LABELS
+                else "markers",
+                text=_edge_labels(points, solutions) if outside else None,
                 textposition=[_label_side(point, view) for point in points] if outside else None,
                 textfont={"size": 12, "color": colour},
                 customdata=[point.key for point in points],
@@ -202,15 +212,15 @@ def front_figure(view: FrontView, solutions: Sequence[Solution]) -> Figure:
     )
     drawn = dictionary(figure)
     low, high = view.box.y
-    y_axis = axis("quality loss (FVU), %", (low, high))
+    y_axis = styled_axis("quality loss (FVU), %", (low, high))
     if view.logarithmic:
         y_axis |= {
             "type": "log",
             "range": [math.log10(low), math.log10(high)],
             "dtick": "D2" if high / low < 300 else 1,
         }
-    drawn["layout"] = layout(
-        xaxis=axis("completeness (mean over forget images), %", view.box.x),
+    drawn["layout"] = styled_layout(
+        xaxis=styled_axis("completeness (mean over forget images), %", view.box.x),
         yaxis=y_axis,
         margin={"l": 60, "r": 24, "t": 24, "b": 56},
         annotations=[

@@ -1,37 +1,18 @@
 """The top of the page: verdict, the facts of the run, and the sticky bar that selects a model."""
 
-import html
-from collections.abc import Iterable, Sequence
-from pareto_unlearn.records import TrialState
+from collections.abc import Sequence
+
 from pareto_unlearn.report.facts import (
-    ClassTable,
     EpsilonRange,
-    FrontView,
-    GridRow,
     Hypervolume,
-    Kind,
-    MetricPanel,
     Report,
-    Solution,
     Split,
 )
-from pareto_unlearn.report.figures import front_legend
-from pareto_unlearn.report.marks import look, method_title, svg_mark
-from pareto_unlearn.report.views import finite
+from pareto_unlearn.report.fragments import state_badge, text
 from pareto_unlearn.report.words import (
-    GLOSSARY,
-    METRIC_HINTS,
-    NONE,
-    PROTOCOL_NOTES,
-    RESIDUAL_NOTE,
-    STATE_MARKS,
-    STATE_MEANINGS,
-    count,
-    metric_title,
     number,
     share,
 )
-from pareto_unlearn.report.fragments import legend, mark, section, state_badge, text
 
 
 def header(report: Report) -> str:
@@ -81,7 +62,9 @@ def _reference_point(report: Report) -> str:
     if report.reference_point is None:
         return ""
     f1, f2 = report.reference_point
-    return f'<span class="minor">same reference point for all: f1\u00a0{number(f1)}, f2\u00a0{number(f2)}</span>'
+    return (
+        f'<span class="minor">same reference point for all: f1\u00a0{number(f1)}, f2\u00a0{number(f2)}</span>'
+    )
 
 
 def _hypervolume(one: Hypervolume) -> str:

@@ -10,9 +10,11 @@ from typing import Any
 
 from plotly.offline import get_plotlyjs
 
-from pareto_unlearn.report import sections
+from pareto_unlearn.report import header, sections, tables
 from pareto_unlearn.report.facts import Measured, Report, Solution, Split
-from pareto_unlearn.report.figures import CONFIG, curve_figure, front_figure, metric_figure
+from pareto_unlearn.report.figures import CONFIG, curve_figure, metric_figure
+from pareto_unlearn.report.fragments import text
+from pareto_unlearn.report.front_figure import front_figure
 from pareto_unlearn.report.views import finite
 from pareto_unlearn.report.words import NONE, STATE_MARKS, number, share
 
@@ -32,11 +34,11 @@ def render(report: Report) -> str:
         section(report)
         for section in (
             sections.front,
-            sections.images,
-            sections.classes,
+            tables.images,
+            tables.classes,
             sections.metrics,
             sections.convergence,
-            sections.trials,
+            tables.trials,
             sections.provenance,
         )
     )
@@ -45,8 +47,8 @@ def render(report: Report) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n<meta name="referrer" content="no-referrer">\n'
         '<meta name="color-scheme" content="light dark">\n'
-        f"<title>{sections.text(report.name)} · unlearning report</title>\n<style>{_asset('style.css')}</style>\n</head>\n<body>\n"
-        f'{sections.header(report)}\n{sections.dial(report)}\n<main>{body}</main>\n<noscript><p class="note">The figures need JavaScript; '
+        f"<title>{text(report.name)} · unlearning report</title>\n<style>{_asset('style.css')}</style>\n</head>\n<body>\n"
+        f'{header.header(report)}\n{header.dial(report)}\n<main>{body}</main>\n<noscript><p class="note">The figures need JavaScript; '
         "images and tables do not.</p></noscript>\n"
         f'<script type="application/json" id="report-data">{embedded_json(page_data(report))}</script>\n'
         f"<script>{plotly}</script>\n<script>{script}</script>\n</body>\n</html>\n"
@@ -64,6 +66,7 @@ def embedded_json(data: object) -> str:
 def page_data(report: Report) -> dict[str, Any]:
     """Return what the script needs: figures, texts of every model, rows for the downloads."""
     solutions = report.solutions
+    drawn_curves = {str(curve.key): curve_figure(curve, solutions[curve.key]) for curve in report.curves}
     return {
         "name": re.sub(r"[^A-Za-z0-9._-]", "_", report.name) or "run",
         "start": report.start,
@@ -72,7 +75,9 @@ def page_data(report: Report) -> dict[str, Any]:
         "solutions": [_solution_data(report, key, one) for key, one in enumerate(solutions)],
         "front": {sections.view_name(view): front_figure(view, solutions) for view in report.fronts},
         "metrics": [metric_figure(panel, solutions) for panel in report.panels],
-        "curves": {str(curve.key): curve_figure(curve, solutions[curve.key]) for curve in report.curves},
+        "curves": {key: figure["data"] for key, figure in drawn_curves.items()},
+        # One layout for all: it is most of the bytes of a curve and the same every time.
+        "curveLayout": next((figure["layout"] for figure in drawn_curves.values()), None),
         "trials": {
             "columns": list(report.trial_columns),
             "rows": [[_downloadable(value) for value in row] for row in report.trial_rows],
@@ -127,7 +132,7 @@ def _solution_data(report: Report, key: int, solution: Solution) -> dict[str, An
         "trial": solution.trial_id,
         "evidence": _evidence(solution),
         "bars": {split.value: _bars(solution.on(split)) for split in Split},
-        "worst": {split.value: sections.worst_sentence(report, key, split) for split in Split},
+        "worst": {split.value: tables.worst_sentence(report, key, split) for split in Split},
     }
 
 

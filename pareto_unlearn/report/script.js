@@ -67,7 +67,7 @@
     const choice = byId("curve-choice");
     const div = byId("figure-curve");
     const key = choice.value;
-    const figure = report.curves[key];
+    const figure = report.curves[key] && { data: report.curves[key], layout: report.curveLayout };
     const solution = report.solutions[Number(key)];
     byId("curve-none").hidden = Boolean(figure);
     div.hidden = !figure;

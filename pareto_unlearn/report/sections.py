@@ -1,37 +1,28 @@
 """The sections that hold figures, and the provenance. Every text from the store passes through ``text``."""
 
-import html
-from collections.abc import Iterable, Sequence
-from pareto_unlearn.records import TrialState
+from collections.abc import Sequence
+
 from pareto_unlearn.report.facts import (
-    ClassTable,
-    EpsilonRange,
     FrontView,
-    GridRow,
-    Hypervolume,
     Kind,
     MetricPanel,
     Report,
     Solution,
     Split,
 )
-from pareto_unlearn.report.figures import front_legend
-from pareto_unlearn.report.marks import look, method_title, svg_mark
-from pareto_unlearn.report.views import finite
+from pareto_unlearn.report.fragments import legend, section, state_badge, text
+from pareto_unlearn.report.front_figure import front_legend
+from pareto_unlearn.report.marks import look, method_title
 from pareto_unlearn.report.words import (
     GLOSSARY,
     METRIC_HINTS,
     NONE,
     PROTOCOL_NOTES,
     RESIDUAL_NOTE,
-    STATE_MARKS,
     STATE_MEANINGS,
-    count,
     metric_title,
-    number,
     share,
 )
-from pareto_unlearn.report.fragments import legend, mark, section, state_badge, text
 
 
 def _off_scale_note(view: FrontView, solutions: Sequence[Solution]) -> str:

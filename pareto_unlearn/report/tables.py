@@ -4,38 +4,23 @@ Cells that belong to a model carry its index as ``data-key``, and the script hig
 carry it as ``data-select``.
 """
 
-import html
-from collections.abc import Iterable, Sequence
 from pareto_unlearn.records import TrialState
 from pareto_unlearn.report.facts import (
     ClassTable,
-    EpsilonRange,
-    FrontView,
     GridRow,
-    Hypervolume,
     Kind,
-    MetricPanel,
     Report,
     Solution,
     Split,
 )
-from pareto_unlearn.report.figures import front_legend
-from pareto_unlearn.report.marks import look, method_title, svg_mark
+from pareto_unlearn.report.fragments import mark, section, state_badge, text
 from pareto_unlearn.report.views import finite
 from pareto_unlearn.report.words import (
-    GLOSSARY,
-    METRIC_HINTS,
     NONE,
-    PROTOCOL_NOTES,
-    RESIDUAL_NOTE,
-    STATE_MARKS,
-    STATE_MEANINGS,
     count,
-    metric_title,
     number,
     share,
 )
-from pareto_unlearn.report.fragments import legend, mark, section, state_badge, text
 
 
 def _head_button(report: Report, key: int) -> str:

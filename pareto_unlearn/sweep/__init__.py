@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -27,7 +26,6 @@ from pareto_unlearn.records import (
     BROKEN,
     SCHEMA_VERSION,
     ConfigError,
-    ParetoUnlearnError,
     Phase,
     RunInfo,
     StoreError,
@@ -35,16 +33,14 @@ from pareto_unlearn.records import (
     TrialSpec,
     ValidRange,
 )
+from pareto_unlearn.schedule import count_trials
 from pareto_unlearn.store import RunStore, load_run
 from pareto_unlearn.sweep.executors import Executor, LocalExecutor
 from pareto_unlearn.sweep.planner import Planner
 from pareto_unlearn.sweep.progress import Progress, closing_table, describe_range
 from pareto_unlearn.sweep.worker import Assignment
 
-if TYPE_CHECKING:
-    from pareto_unlearn.data import SplitData
-
-__all__ = ["SweepOptions", "run_sweep"]
+__all__ = ["SweepOptions", "check_sweep", "run_sweep"]
 
 COMPLETE, PARTIAL, INTERRUPTED = 0, 4, 130
 
@@ -95,6 +91,16 @@ class _Prepared:
     classes_retain: tuple[str, ...]
 
 
+def check_sweep(config: SweepConfig) -> int:
+    """Check data and weights of a sweep without writing anything; return how many trials it has.
+
+    Raises:
+        ParetoUnlearnError: something is missing or does not fit.
+    """
+    _check(config)
+    return count_trials(config)
+
+
 def _check(config: SweepConfig) -> _Prepared:
     """Find everything that is wrong with weights and data before anything is written or started."""
     from pareto_unlearn.data import load_split, write_manifest  # noqa: PLC0415 - imports torch
@@ -102,7 +108,7 @@ def _check(config: SweepConfig) -> _Prepared:
 
     digest = weights_sha256(config.model)
     load_model(config.model, config.task)
-    split: SplitData = load_split(config.data, config.seed)
+    split = load_split(config.data, config.seed)
     return _Prepared(digest, write_manifest(split), split.forget_train.class_names, split.retain_train.class_names)
 
 
@@ -138,8 +144,8 @@ def _prepare_run(
 
 def _execute(planner: Planner, info: RunInfo, options: SweepOptions, console: Console) -> None:
     config = planner.config
-    executor = _make_executor(config, options)
     progress = Progress(console, total=planner.total, committed=len(planner.committed()), steps=config.solver.steps)
+    executor = _make_executor(config, options, progress.say)
     if planner.is_finished():
         return
     console.print(f"sweep {config.name}: {planner.total} trials of {config.solver.steps} steps", highlight=False)
@@ -147,12 +153,12 @@ def _execute(planner: Planner, info: RunInfo, options: SweepOptions, console: Co
         executor.run(planner, _RangeAnnouncer(progress, planner, info))
 
 
-def _make_executor(config: SweepConfig, options: SweepOptions) -> Executor:
+def _make_executor(config: SweepConfig, options: SweepOptions, say: Callable[[str], None]) -> Executor:
     if config.run.executor == "local":
         return LocalExecutor()
     from pareto_unlearn.sweep.tune_executor import TuneExecutor  # noqa: PLC0415 - the only road to Ray
 
-    return TuneExecutor(config.run, dashboard=options.dashboard)
+    return TuneExecutor(config.run, say, dashboard=options.dashboard)
 
 
 class _RangeAnnouncer:

@@ -9,7 +9,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from pareto_unlearn.records import BROKEN, HAS_MODEL, Phase, RunInfo, TrialRecord, TrialSpec, ValidRange
+from pareto_unlearn.records import BROKEN, Phase, RunInfo, TrialRecord, TrialSpec, ValidRange
 
 STATE_STYLES = {"DONE": "green", "INFEASIBLE": "yellow", "UNCONVERGED": "yellow", "DIVERGED": "red", "FAILED": "red"}
 
@@ -114,26 +114,26 @@ def describe_range(valid: ValidRange, info: RunInfo) -> str:
 
 
 def closing_table(records: list[TrialRecord]) -> Table:
-    """Return the table a sweep ends with, in the order of completeness."""
-    table = Table(title="Solutions, most complete first", title_justify="left", box=None, padding=(0, 2), header_style="dim")
-    table.add_column("trial")
-    table.add_column("state")
-    for name in ("epsilon", "f1", "f2", "completeness", "worst class", "retained quality", "held out", "steps", "seconds"):
-        table.add_column(name, justify="right")
+    """Return the table a sweep ends with, most complete first; 80 columns hold it.
+
+    ``complete`` is the mean completeness, ``worst`` that of the worst class, ``quality`` the retained quality on the
+    training split and ``held out`` on the held-out split.
+    """
+    table = Table(box=None, padding=(0, 1), header_style="dim", pad_edge=False)
+    table.add_column("trial", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    for name in ("f1", "f2", "complete", "worst", "quality", "held out"):
+        table.add_column(name, justify="right", no_wrap=True)
     for record in sorted(records, key=_by_completeness):
-        held_out = f"{_percent(record.completeness_heldout)} / {_percent(record.retained_quality_heldout)}"
         table.add_row(
             record.label,
             Text(record.state, style=STATE_STYLES.get(record.state, "white")),
-            _number(record.epsilon),
             _number(record.f1),
             _number(record.f2),
             _percent(record.completeness),
             _percent(record.completeness_worst_class),
             _percent(record.retained_quality),
-            held_out if record.state in HAS_MODEL else "",
-            str(record.steps),
-            "" if record.seconds is None else f"{record.seconds:.1f}",
+            _percent(record.retained_quality_heldout),
         )
     return table
 
@@ -156,11 +156,11 @@ def _percent(value: float | None) -> str:
     """Show a ratio as a percentage; far outside the scale (a destroyed model) only its sign is of interest."""
     if value is None:
         return ""
-    return f"{value:.1%}" if abs(value) < 10 else ("< -1000%" if value < 0 else "> 1000%")
+    return f"{value:.1%}" if abs(value) < 10 else ("< -999%" if value < 0 else "> 999%")
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.5g}"
+    return "" if value is None else f"{value:.4g}"
 
 
 def _duration(seconds: float) -> str:

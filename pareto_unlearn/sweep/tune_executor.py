@@ -8,7 +8,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,9 @@ QUIET_ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # saves half a gigabyte: a logger imports torch into the driver
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
 }
+LOOPBACK_ENVIRONMENT = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # despite its name: every Ray process binds 127.0.0.1, on Linux too
+}
 OBJECT_STORE_BYTES = 128 * 2**20
 """Trials exchange a few kilobytes; targets are shared through memory-mapped files."""
 ABORTS_SURVIVED = 5
@@ -40,8 +43,8 @@ class TuneExecutor:
     """Runs trials side by side on a Ray cluster, or on a local Ray that is started and stopped around them."""
 
     run_section: RunSection
+    say: Callable[[str], None]
     dashboard: bool = False
-    dashboard_address: str | None = None
 
     def run(self, planner: Planner, observer: Observer) -> None:
         """Execute trials until none is left.
@@ -51,11 +54,13 @@ class TuneExecutor:
         Raises:
             ConfigError: the cluster cannot be reached or can never hold one trial.
         """
-        os.environ.update({name: os.environ.get(name, value) for name, value in QUIET_ENVIRONMENT.items()})
+        set_environment(local=cluster_address(self.run_section) is None)
         import ray  # noqa: PLC0415 - two seconds, and only after the environment is set
         from ray.tune import TuneError  # noqa: PLC0415
 
-        self.dashboard_address = start_ray(self.run_section, dashboard=self.dashboard)
+        url = start_ray(self.run_section, dashboard=self.dashboard)
+        if self.dashboard:
+            self.say(f"Ray dashboard: http://{url}" if url else "Ray dashboard: none runs on this cluster")
         folder = tempfile.mkdtemp(prefix="pareto-unlearn-tune-")
         try:
             slots = count_slots(self.run_section, ray.cluster_resources())
@@ -70,6 +75,21 @@ class TuneExecutor:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def cluster_address(section: RunSection) -> str | None:
+    """Return the address of the cluster to use, or None for a Ray of our own on this machine."""
+    return section.address or os.environ.get("RAY_ADDRESS")
+
+
+def set_environment(*, local: bool) -> None:
+    """Set what Ray reads while it is imported; a value the user has set stays.
+
+    Args:
+        local: a Ray of our own is going to be started, which nobody else needs to reach.
+    """
+    wanted = QUIET_ENVIRONMENT | (LOOPBACK_ENVIRONMENT if local else {})
+    os.environ.update({name: os.environ.get(name, value) for name, value in wanted.items()})
+
+
 def start_ray(section: RunSection, *, dashboard: bool) -> str | None:
     """Connect to the cluster of the sweep file or environment, or start a local Ray on loopback.
 
@@ -81,13 +101,12 @@ def start_ray(section: RunSection, *, dashboard: bool) -> str | None:
     """
     import ray  # noqa: PLC0415
 
-    address = section.address or os.environ.get("RAY_ADDRESS")
+    address = cluster_address(section)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
         options |= {
             "address": "local",
             "include_dashboard": dashboard,
-            "_node_ip_address": "127.0.0.1",
             "object_store_memory": OBJECT_STORE_BYTES,
         }
     else:

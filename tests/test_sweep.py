@@ -1,0 +1,269 @@
+"""The driver in this process: what a sweep leaves behind, what it repeats, how it ends."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from small_sweep import QUICKSTART, SMALL
+from rich.console import Console
+
+from pareto_unlearn.config import SweepConfig, load_config
+from pareto_unlearn.records import (
+    ConfigError,
+    Phase,
+    RangeError,
+    Role,
+    RunLockedError,
+    TrialRecord,
+    TrialState,
+    WeightsError,
+)
+from pareto_unlearn.schedule import EpsilonError, NoTrial
+from pareto_unlearn.store import RunStore, load_run
+from pareto_unlearn.sweep import SweepOptions, run_sweep
+from pareto_unlearn.sweep.planner import Planner
+
+MEASURED_TIMES = {"seconds", "images_per_second", "peak_memory_bytes"}
+
+
+def run(config: SweepConfig, **options) -> int:
+    return run_sweep(config, SweepOptions(**options), Console(quiet=True))
+
+
+def rows_of(config: SweepConfig) -> list[dict[str, object]]:
+    """All trial rows without what a clock or the system measured; repr keeps every bit and makes NaN equal."""
+    records = load_run(f"{config.run.storage}/{config.name}").records
+    return [
+        {key: repr(value) for key, value in dataclasses.asdict(record).items() if key not in MEASURED_TIMES}
+        for record in records
+    ]
+
+
+def record_of(config: SweepConfig, label: str) -> TrialRecord:
+    records = load_run(f"{config.run.storage}/{config.name}").records
+    return next(record for record in records if record.label == label)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> SweepConfig:
+    """One finished small sweep that tests only read."""
+    folder = tmp_path_factory.mktemp("finished")
+    config = load_config(QUICKSTART, [*SMALL, "run.executor=local", f"run.storage={folder}"])
+    assert run(config) == 0
+    return config
+
+
+def test_every_planned_trial_is_one_row(finished):
+    records = load_run(f"{finished.run.storage}/quickstart").records
+    labels = sorted(record.label for record in records)
+    assert labels == ["composite 0.1", "epsilon 8.4%", "epsilon 32.7%", "highest", "lowest", "original"]
+    assert {record.phase for record in records} == {Phase.ORIGINAL, Phase.BOUNDARY, Phase.EPSILON, Phase.BASELINE}
+
+
+def test_range_lies_between_the_boundaries(finished):
+    info = load_run(f"{finished.run.storage}/quickstart").info
+    (valid,) = info.ranges
+    assert valid.lower == record_of(finished, "highest").f1
+    assert valid.lower < valid.upper <= info.scales.f1_original
+
+
+def test_reference_point_is_the_worst_corner_of_phase_one(finished):
+    info = load_run(f"{finished.run.storage}/quickstart").info
+    assert info.reference_point == (info.scales.f1_original, record_of(finished, "highest").f2)
+
+
+def test_original_has_no_retain_loss_and_full_forget_loss(finished):
+    original = record_of(finished, "original")
+    assert (original.f2, original.e, original.retained_quality) == (0.0, 1.0, 1.0)
+
+
+def test_completeness_is_one_minus_e_in_units_of_the_range(finished):
+    info = load_run(f"{finished.run.storage}/quickstart").info
+    for record in load_run(f"{finished.run.storage}/quickstart").records:
+        expected = 1.0 - (record.f1 - info.scales.f1_floor) / info.scales.f1_range
+        assert record.completeness == pytest.approx(expected, abs=1e-6)  # f1 and e are float32 means taken apart
+
+
+def test_worst_class_is_the_smallest_class_row(finished):
+    run_read = load_run(f"{finished.run.storage}/quickstart")
+    metrics = run_read.metrics
+    for record in run_read.records:
+        rows = metrics[
+            (metrics.trial_id == record.trial_id) & (metrics.metric == "completeness") & (metrics.split == "train")
+        ]
+        assert rows.value.min() == record.completeness_worst_class
+        assert sorted(rows.class_name) == ["0", "1", "2", "3", "4"]
+
+
+def test_checkpoint_gives_the_recorded_objectives_again(finished, tmp_path):
+    from pareto_unlearn.trial.evidence import measure_completeness, measure_retain_loss
+    from pareto_unlearn.trial.material import load_material
+
+    record = record_of(finished, "highest")
+    store = RunStore.open(f"{finished.run.storage}/quickstart")
+    weights = tmp_path / "unlearned.safetensors"
+    weights.write_bytes(store.read_checkpoint(record)["model.safetensors"])
+    original = load_material(finished, tmp_path, "same")
+    from pareto_unlearn.models import load_model
+
+    unlearned = load_model(finished.model.model_copy(update={"checkpoint": str(weights)}), finished.task)
+    original.model.load_state_dict(unlearned.state_dict())
+    assert measure_completeness(finished, original, "train").f1 == record.f1
+    assert measure_retain_loss(finished, original, "train") == record.f2
+
+
+def test_curves_hold_every_step_in_raw_units(finished):
+    run_read = load_run(f"{finished.run.storage}/quickstart")
+    for label in ("highest", "lowest", "composite 0.1"):
+        record = record_of(finished, label)
+        curve = run_read.curves[run_read.curves.trial_id == record.trial_id]
+        assert list(curve.step) == list(range(100))
+        # the first mini-batch sees the original model: f1 near its f1, f2 exactly zero
+        assert curve.f1.iloc[0] == pytest.approx(run_read.info.scales.f1_original, rel=0.1)
+        assert curve.f2.iloc[0] == 0.0
+
+
+def test_manifest_lists_every_image_once(finished):
+    lines = Path(f"{finished.run.storage}/quickstart/manifest.csv").read_text().splitlines()
+    assert len(lines) == 1 + 1797
+    assert len({line.split(",")[0] for line in lines}) == 1 + 1797
+
+
+def test_same_command_again_runs_nothing(finished):
+    parts = Path(f"{finished.run.storage}/quickstart/trials")
+    before = {part.name: part.stat().st_mtime_ns for part in parts.iterdir()}
+    assert run(finished) == 0
+    assert {part.name: part.stat().st_mtime_ns for part in parts.iterdir()} == before
+
+
+def test_same_seed_gives_the_same_rows_bit_for_bit(finished, small_config):
+    again = small_config()
+    assert run(again) == 0
+    assert rows_of(again) == rows_of(finished)
+
+
+def test_another_seed_gives_other_solutions(finished, small_config):
+    other = small_config("seeds=[1]")
+    assert run(other) == 0
+    assert record_of(other, "highest").f1 != record_of(finished, "highest").f1
+
+
+def test_added_epsilons_keep_the_trials_there_are(finished, small_config, tmp_path):
+    config = small_config("epsilon={schedule: list, values: [0.5]}", "baselines=[]")
+    assert run(config) == 0
+    wider = small_config("epsilon={schedule: list, values: [0.25, 0.5]}", "baselines=[]")
+    assert run(wider) == 0
+    assert {row["epsilon_fraction"] for row in rows_of(wider)} == {"None", "0.25", "0.5"}
+
+
+def test_changed_solver_under_the_same_name_is_refused_with_the_difference(small_config):
+    assert run(small_config("epsilon.points=1", "baselines=[]")) == 0
+    with pytest.raises(ConfigError, match="solver.batch: 16 -> 8"):
+        run(small_config("epsilon.points=1", "baselines=[]", "solver.batch=8"))
+
+
+def test_diverged_trial_is_a_row_with_its_reason_and_the_others_go_on(small_config):
+    config = small_config("baselines=[{method: composite, weights: [1.0e+38, 0.1]}]", "epsilon.points=1")
+    assert run(config) == 4
+    broken = record_of(config, "composite 1e+38")
+    assert broken.state is TrialState.DIVERGED
+    assert "not finite" in broken.reason
+    assert broken.checkpoint is None
+    assert record_of(config, "composite 0.1").state is TrialState.DONE
+
+
+def test_absolute_epsilon_outside_the_range_ends_after_phase_one_and_keeps_it(small_config):
+    config = small_config("epsilon={schedule: list, values: [9.0], absolute: true}")
+    with pytest.raises(EpsilonError, match="outside the valid range") as raised:
+        run(config)
+    assert raised.value.exit_code == 3
+    assert {row["role"] for row in rows_of(config)} >= {repr(Role.HIGHEST), repr(Role.LOWEST)}
+
+
+def test_absolute_epsilon_inside_the_range_is_solved(small_config):
+    config = small_config("epsilon={schedule: list, values: [0.8], absolute: true}", "baselines=[]")
+    assert run(config) == 0
+    (epsilon,) = [record for record in load_run(f"{config.run.storage}/quickstart").records if record.epsilon]
+    assert epsilon.epsilon == 0.8
+
+
+def test_degenerate_range_is_its_own_error(small_config):
+    # one tiny step moves nothing, so both ends of the range are the original model
+    config = small_config("solver.steps=1", "solver.learning_rate=1e-9", "baselines=[]")
+    with pytest.raises(RangeError, match="no valid epsilon range") as raised:
+        run(config)
+    assert raised.value.exit_code == 7
+
+
+def test_paper_rules_run_end_to_end(small_config):
+    config = small_config("solver.update=paper", "solver.lowest.kind=paper", "solver.control.scaled=true", "baselines=[]")
+    assert run(config) in (0, 7)
+    assert record_of(config, "highest").f1 < load_run(f"{config.run.storage}/quickstart").info.scales.f1_original
+
+
+@pytest.mark.parametrize("overrides", [("objective.space=encoder",), ("objective.distance=l2",)], ids=["encoder", "l2"])
+def test_other_objectives_run_end_to_end(small_config, overrides):
+    config = small_config(*overrides, "epsilon.points=1", "baselines=[]")
+    assert run(config) == 0
+    highest, info = record_of(config, "highest"), load_run(f"{config.run.storage}/quickstart").info
+    assert info.scales.f1_floor < highest.f1 < info.scales.f1_original
+    assert info.objective.startswith(f"{config.objective.distance} on the {config.objective.space}")
+
+
+def test_encoder_objective_leaves_the_decoder_alone(small_config):
+    from safetensors.torch import load
+
+    from pareto_unlearn.models import load_model
+
+    config = small_config("objective.space=encoder", "epsilon.points=1", "baselines=[]")
+    assert run(config) == 0
+    store = RunStore.open(f"{config.run.storage}/quickstart")
+    unlearned = load(store.read_checkpoint(record_of(config, "highest"))["model.safetensors"])
+    original = load_model(config.model, config.task).state_dict()
+    changed = {name for name in original if not original[name].equal(unlearned[name])}
+    assert changed
+    assert not [name for name in changed if name.startswith(("decoder", "predict", "mask_token"))]
+
+
+def test_adaptive_schedule_runs_end_to_end(small_config):
+    config = small_config("epsilon={schedule: adaptive, points: 5}", "solver.steps=50", "baselines=[]")
+    assert run(config) in (0, 4)
+    fractions = [record.epsilon_fraction for record in load_run(f"{config.run.storage}/quickstart").records]
+    assert len([fraction for fraction in fractions if fraction is not None]) == 5
+
+
+def test_missing_weights_end_before_anything_is_written(small_config, tmp_path):
+    config = small_config("model.checkpoint=nowhere.safetensors")
+    with pytest.raises(WeightsError, match="nowhere.safetensors") as raised:
+        run(config)
+    assert raised.value.exit_code == 8
+    assert not (tmp_path / "runs").exists()
+
+
+def test_unwritable_storage_is_refused(small_config, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(ConfigError, match="run.storage"):
+        run(small_config(f"run.storage={tmp_path / 'file'}"))
+
+
+def test_second_driver_is_refused_while_the_first_runs(small_config):
+    config = small_config()
+    store = RunStore.create(config.run.storage, config.name)
+    with store.lock(), pytest.raises(RunLockedError):
+        run(config)
+
+
+def test_planner_waits_while_boundaries_are_live(finished, tmp_path):
+    store = RunStore.create(str(tmp_path), "fresh")
+    from pareto_unlearn.records import TrialSpec
+    from pareto_unlearn.sweep.worker import Assignment
+
+    config = finished.model_copy(update={"baselines": ()})
+    spec = TrialSpec(trial_id="", phase=Phase.ORIGINAL, method="original", seed=0)
+    template = Assignment(run_path="", config_text="", targets_key="", code_version="", spec=spec)
+    planner = Planner(config, store, "0" * 64, template)
+    live = []
+    while not isinstance(assignment := planner.next_trial(live), NoTrial):
+        live.append(assignment.spec.trial_id)
+    assert assignment is NoTrial.WAIT
+    assert len(live) == 3  # both boundaries and the original; no epsilon before the range is known
