@@ -26,7 +26,9 @@ app = typer.Typer(
 SweepFile = Annotated[Path, typer.Argument(help="The sweep file (YAML).", show_default=False)]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("-o", "--override", metavar="KEY=VALUE", help="Set a key of the sweep file, e.g. -o solver.steps=800."),
+    typer.Option(
+        "-o", "--override", metavar="KEY=VALUE", help="Set a key of the sweep file, e.g. -o solver.steps=800."
+    ),
 ]
 RunPath = Annotated[str, typer.Argument(help="The run directory, e.g. runs/quickstart.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -36,8 +38,12 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def sweep(
     file: SweepFile,
     override: Overrides = None,
-    print_config: Annotated[bool, typer.Option("--print-config", help="Print the resolved sweep file and stop.")] = False,
-    dashboard: Annotated[bool, typer.Option("--dashboard", help="Start Ray's dashboard and print its address.")] = False,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Print the resolved sweep file and stop.")
+    ] = False,
+    dashboard: Annotated[
+        bool, typer.Option("--dashboard", help="Start Ray's dashboard and print its address.")
+    ] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run FAILED trials again.")] = False,
 ) -> None:
     """Run a sweep, or continue it: Phase I, the epsilon range, Phase II, baselines, report."""
@@ -69,7 +75,9 @@ def validate(file: SweepFile, override: Overrides = None) -> None:
 @app.command()
 def report(
     run: RunPath,
-    out: Annotated[str | None, typer.Option("--out", help="Where to write it; default: report.html in the run.")] = None,
+    out: Annotated[
+        str | None, typer.Option("--out", help="Where to write it; default: report.html in the run.")
+    ] = None,
 ) -> None:
     """Write the HTML report of a run again, from the store alone."""
     from pareto_unlearn.report import write_report
@@ -95,7 +103,12 @@ def list_trials(run: RunPath, as_json: AsJson = False) -> None:
 @app.command()
 def export(
     run: RunPath,
-    trial: Annotated[str, typer.Argument(help="The trial's id, as `ls --json` prints it, or its first digits.", show_default=False)],
+    trial: Annotated[
+        str,
+        typer.Argument(
+            help="The trial's id, as `ls --json` prints it, or its first digits.", show_default=False
+        ),
+    ],
     out: Annotated[Path, typer.Argument(help="The .safetensors file to write.", show_default=False)],
 ) -> None:
     """Copy one trial's unlearned model out of the store, after checking its hash."""
@@ -120,7 +133,9 @@ def train(
 
     if what not in TRAINERS:
         raise typer.BadParameter(f"expected one of {', '.join(TRAINERS)}, found {what!r}")
-    content = TRAINERS[what](seed=seed, report=lambda step, loss: print(f"step {step}: loss {loss:.5f}", file=sys.stderr))
+    content = TRAINERS[what](
+        seed=seed, report=lambda step, loss: print(f"step {step}: loss {loss:.5f}", file=sys.stderr)
+    )
     out.write_bytes(content)
     print(f"{out} sha256 {hashlib.sha256(content).hexdigest()}")
 
@@ -128,22 +143,31 @@ def train(
 def _json_values(record: TrialRecord) -> dict[str, object]:
     """Return a record as JSON values; a number that is not finite becomes null, its state says why."""
     values = asdict(record)
-    return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in values.items()}
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in values.items()
+    }
 
 
 def _find_record(records: Mapping[str, TrialRecord], trial: str) -> TrialRecord:
     found = [record for trial_id, record in records.items() if trial_id.startswith(trial)]
     if len(found) != 1:
         some = ", ".join(f"{record.trial_id} ({record.label})" for record in list(records.values())[:5])
-        raise ConfigError(f"expected the id of one trial, found {len(found)} that start with {trial!r}; this run has {some}, ...")
+        raise ConfigError(
+            f"expected the id of one trial, found {len(found)} that start with {trial!r}; this run has {some}, ..."
+        )
     if found[0].checkpoint is None:
-        raise ConfigError(f"trial {found[0].trial_id} ({found[0].label}) has no model: {found[0].state}, {found[0].reason}")
+        raise ConfigError(
+            f"trial {found[0].trial_id} ({found[0].label}) has no model: {found[0].state}, {found[0].reason}"
+        )
     return found[0]
 
 
 @app.callback(invoke_without_command=True)
 def root(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)
+    ] = False,
 ) -> None:
     """Unlearn images from an image-to-image model: a menu of models with proof, from one sweep file."""
     if version:

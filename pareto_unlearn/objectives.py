@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ EVALUATION_BATCH = 256
 ARRAYS = ("retain_train", "retain_heldout", "forget_f1_train", "forget_f1_heldout")
 
 
+@runtime_checkable
 class Generative(Protocol):
     """The part of ``models.ImageToImage`` that features are taken from; the adapters live beside this module."""
 

@@ -5,10 +5,11 @@ that the shipped weights are what this recipe makes. One thread is used: more wo
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 from torch.nn import functional
@@ -20,47 +21,41 @@ from pareto_unlearn.models import initialise_model, save_model
 
 Report = Callable[[int, float], None]
 MAE_STEPS, CLASSIFIER_STEPS, BATCH = 3000, 1500, 64
+BATCH_STREAM = 20
 
 
-def train_digits_mae(
-    *, seed: int = 0, steps: int = MAE_STEPS, report: Report = lambda step, loss: None
-) -> bytes:
+def train_digits_mae(*, seed: int = 0, steps: int = MAE_STEPS, report: Report | None = None) -> bytes:
     """Train the embedded masked autoencoder on the training split of all ten digits.
 
     Returns:
         A safetensors file for ``model.checkpoint``.
     """
-    torch.set_num_threads(1)
-    images, _ = _training_digits()
-    model = initialise_model(TaskSection(), seeded_generator(seed, 10))
-    inputs = model.prepare(images)
-    _train(model, lambda batch: model.training_loss(inputs[batch]), len(inputs), seed, steps, 0.002, report)
+    with _one_thread():
+        images, _ = _training_digits()
+        model = initialise_model(TaskSection(), seeded_generator(seed, 10))
+        inputs = model.prepare(images)
+        order = BatchOrder(len(inputs), BATCH, seed, BATCH_STREAM)
+        _train(model, lambda step: model.training_loss(inputs[order(step)]), steps, 0.002, report)
     return save_model(model)
 
 
-def train_classifier(
-    *, seed: int = 0, steps: int = CLASSIFIER_STEPS, report: Report = lambda step, loss: None
-) -> bytes:
+def train_classifier(*, seed: int = 0, steps: int = CLASSIFIER_STEPS, report: Report | None = None) -> bytes:
     """Train the digit classifier on the training split of all ten digits.
 
     Returns:
         A safetensors file with its state.
     """
-    torch.set_num_threads(1)
-    images, labels = _training_digits()
-    model = _initialised_classifier(seeded_generator(seed, 11))
-    _train(
-        model,
-        lambda batch: functional.cross_entropy(model(images[batch]), labels[batch]),
-        len(images),
-        seed,
-        steps,
-        0.003,
-        report,
-    )
-    return save_safetensors(
-        {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
-    )
+    with _one_thread():
+        images, labels = _training_digits()
+        model = _initialised_classifier(seeded_generator(seed, 11))
+        order = BatchOrder(len(images), BATCH, seed, BATCH_STREAM)
+
+        def loss_at(step: int) -> Tensor:
+            batch = order(step)
+            return functional.cross_entropy(model(images[batch]), labels[batch])
+
+        _train(model, loss_at, steps, 0.003, report)
+    return save_safetensors({name: tensor.contiguous() for name, tensor in model.state_dict().items()})
 
 
 TRAINERS: dict[str, Callable[..., bytes]] = {
@@ -69,7 +64,17 @@ TRAINERS: dict[str, Callable[..., bytes]] = {
 }
 
 
-def _training_digits() -> tuple[Float[Tensor, "n 1 16 16"], Tensor]:
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _training_digits() -> tuple[Float[Tensor, "n 1 16 16"], Int[Tensor, " n"]]:
     whole: ImageSet = load_digits()
     train = ~mark_heldout(whole)
     return whole.images[train], whole.class_ids[train]
@@ -86,23 +91,16 @@ def _initialised_classifier(generator: torch.Generator) -> DigitClassifier:
 
 
 def _train(
-    model: nn.Module,
-    loss_of: Callable[[Tensor], Tensor],
-    count: int,
-    seed: int,
-    steps: int,
-    peak: float,
-    report: Report,
+    model: nn.Module, loss_at: Callable[[int], Tensor], steps: int, peak: float, report: Report | None
 ) -> None:
     """AdamW with a short warm-up and half a cosine to zero."""
     optimiser = torch.optim.AdamW(model.parameters(), lr=peak, weight_decay=0.05, betas=(0.9, 0.99))
-    order = BatchOrder(count, BATCH, seed, stream=20)
     for step in range(steps):
         warm_up, decay = min(1.0, (step + 1) / 100), 0.5 * (1.0 + math.cos(math.pi * step / steps))
         optimiser.param_groups[0]["lr"] = peak * warm_up * decay
-        loss = loss_of(order(step))
+        loss = loss_at(step)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
-        if step % 100 == 0 or step == steps - 1:
+        if report is not None and (step % 100 == 0 or step == steps - 1):
             report(step, loss.item())

@@ -10,7 +10,7 @@ which of forget and retain plays which part. Legend, used in this module only:
     g        direction:   g = g2 + eta g1,  the projection of g2 on {g : g1.g >= psi} when w = 0  (Eq. 7)
     w        numerical stability, the paper's varpi
 
-Everything on the path of a step stays on the device; ``EpsilonSolver.flush`` is the only host synchronisation.
+A step stays on the device from end to end; ``EpsilonSolver.flush`` is the only host synchronisation.
 """
 
 import math
@@ -18,7 +18,7 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -50,7 +50,7 @@ class Gram(NamedTuple):
 
 
 def multiplier(gram: Gram, psi: Float[Tensor, ""], stabiliser: float = 1e-7) -> Float[Tensor, ""]:
-    """Return eta = max((psi - g1.g2) / (|g1|^2 + w), 0), the dual solution of Eq. 7; 0 where it is not finite."""
+    """Return eta = max((psi - g1.g2) / (|g1|^2 + w), 0), the dual solution of Eq. 7; 0 where not finite."""
     eta = ((psi - gram.g12) / (gram.g11 + stabiliser)).clamp(min=0.0)
     return torch.where(torch.isfinite(eta), eta, torch.zeros_like(eta))
 
@@ -63,7 +63,7 @@ def direction(
     Args:
         g1: gradient of the constraint, any floating dtype; inner products are taken in float32 or better.
         g2: gradient of the objective.
-        psi: value of the control function: the direction satisfies g1 . g >= psi (exactly for w = 0, g1 != 0).
+        psi: value of the control function; g1 . g >= psi then holds, exactly for w = 0 and g1 != 0.
         stabiliser: w. With g1 = 0, or where psi or an inner product is not finite, the direction is g2.
 
     Returns:
@@ -74,6 +74,7 @@ def direction(
     return torch.where(eta > 0, _combine(g1, g2, eta), g2), eta
 
 
+@runtime_checkable
 class Rule(Protocol):
     """Chooses the multiplier from the violation f1 - epsilon and the inner products of the gradients."""
 
@@ -142,7 +143,7 @@ class FlatParameters:
     """Parameters and their gradients as two flat vectors that share memory with the parameters.
 
     ``backward`` accumulates straight into ``gradient``; no per-parameter loop runs in a step. The parameters
-    must keep their storage: do not move them to another device or dtype, and do not call ``zero_grad``, afterwards.
+    must keep their storage afterwards: no ``zero_grad``, no move to another device or dtype.
 
     Args:
         parameters: those to train, all of one dtype and device.
@@ -176,7 +177,7 @@ class FlatParameters:
         if not self._is_tied():
             raise RuntimeError(
                 "expected parameters that share memory with the flat vectors, found that they do not: "
-                "remove zero_grad(), moves to another device or dtype, and a second solver of the same parameters"
+                "remove zero_grad(), moves to another device or dtype, and a second owner of the parameters"
             )
         value.backward()  # type: ignore[no-untyped-call]
         out.copy_(self.gradient)
@@ -191,7 +192,7 @@ class FlatParameters:
             start = end
 
     def _is_tied(self) -> bool:
-        """Tell from the first parameter alone, as what unties one unties all: without it gradients would read zero."""
+        """Tell from the first parameter alone: what unties one unties all, and gradients would then read 0."""
         first = self._parameters[0]
         pairs = ((first, self.values), (first.grad, self.gradient))
         return all(
@@ -205,8 +206,9 @@ class UpdateSettings:
     """How a direction becomes a step.
 
     ``kind`` is ``paper`` (theta <- theta - mu g, line 10 of Algorithm 1) or ``averaged`` (the multiplier from
-    averaged gradients, Adam on g). ``gradient_average`` is the decay of those averages, 0 for none. The learning
-    rate follows half a cosine from ``learning_rate`` to ``learning_rate_end`` times it. ``clip`` bounds |g|.
+    averaged gradients, Adam on g). ``gradient_average`` is the decay of those averages, 0 for none. The
+    learning rate follows half a cosine from ``learning_rate`` to ``learning_rate_end`` times it. ``clip``
+    bounds |g|.
     """
 
     kind: str = "averaged"
@@ -300,7 +302,8 @@ class EpsilonSolver:
     def step(self, constraint: Loss, objective: Loss) -> None:
         """Run one forward and backward pass of each loss and update the parameters.
 
-        A step whose losses, gradients or direction are not finite counts as a zero gradient and is marked in the log.
+        A step whose losses, gradients or direction are not finite counts as a zero gradient and is marked in
+        the log.
 
         Raises:
             RuntimeError: the log is full; call ``flush`` first. Or see ``FlatParameters.compute_gradient``.
@@ -330,7 +333,7 @@ class EpsilonSolver:
         return [self._row(step, row) for step, row in enumerate(values, start=first)]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return everything needed to continue, as flat tensors that later steps overwrite; call after ``flush``."""
+        """Return all that is needed to continue, as flat tensors that later steps overwrite; first ``flush``."""
         return {"values": self.flat.values, **self._state, "step": torch.tensor([self.step_count])}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -356,8 +359,8 @@ class EpsilonSolver:
     def _averaged_gram(self, gram: Gram, finite: Bool[Tensor, ""]) -> Gram:
         """Return the inner products of the averaged gradients, corrected for their start at zero.
 
-        Steps that are not finite leave the averages alone. The correction is the average of the number one, taken
-        likewise: one made of the step count would be wrong after them.
+        Steps that are not finite leave the averages alone. The correction is the average of the number one,
+        taken likewise: one made of the step count would be wrong after them.
         """
         if "mean1" not in self._state:
             return gram
@@ -395,10 +398,10 @@ class Outcome(StrEnum):
 class StopRule:
     """Decides from logged steps whether to stop; works on means over windows of steps.
 
-    ``units`` are what a change of the constraint and of the objective is measured in. Converged: both means changed
-    by less than ``tolerance`` from one window to the next while epsilon stood still. Still moving: at the step limit
-    the mean of the constraint changed by more than ``moving`` and by more than noise explains. Diverged: no step of a
-    whole window, or of a shorter solve, was finite.
+    ``units`` are what a change of the constraint and of the objective is measured in. Converged: both means
+    changed by less than ``tolerance`` from one window to the next while epsilon stood still. Still moving: at
+    the step limit the mean of the constraint changed by more than ``moving`` and by more than noise explains.
+    Diverged: no step of a whole window, or of a shorter solve, was finite.
     """
 
     window: int = 50
@@ -427,7 +430,7 @@ class StopRule:
         return Outcome.STILL_MOVING if moving else Outcome.STEP_LIMIT
 
     def _changes(self) -> tuple[float, float] | None:
-        """Return how far the means of f1 and f2 moved between the last two windows, or None before they exist."""
+        """Return how far the means of f1 and f2 moved between the last two windows; None before both exist."""
         halves = self._halves()
         if halves is None:
             return None
@@ -443,7 +446,7 @@ class StopRule:
         return math.sqrt(sum(errors)) / self.units[0]
 
     def _halves(self) -> tuple[list[StepRow], list[StepRow]] | None:
-        """Return the finite rows of the last two windows, or None before both exist under a steady epsilon."""
+        """Return the finite rows of the last two windows; None before both exist under a steady epsilon."""
         recent = self._recent
         if len(recent) < 2 * self.window or recent[0].epsilon != recent[-1].epsilon:
             return None

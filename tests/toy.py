@@ -39,7 +39,7 @@ class QuadraticPair:
         return torch.linalg.solve(left, right)
 
     def optimum(self, epsilon: float) -> tuple[Tensor, float]:
-        """Return argmin f2 s.t. f1 <= epsilon and its multiplier, by bisection on log multiplier (f1 falls in it)."""
+        """Return argmin f2 s.t. f1 <= epsilon and its multiplier, by bisection on the multiplier's logarithm."""
         if float(self.f1(self.center2)) <= epsilon:
             return self.center2, 0.0
         low, high = -40.0, 40.0
@@ -59,7 +59,7 @@ class QuadraticPair:
 
 
 def spheres(dimension: int = 8, distance: float = 2.0) -> QuadraticPair:
-    """Return f1 = |x - a|^2, f2 = |x - b|^2: the optimum lies on the segment a..b, sqrt(epsilon) away from a."""
+    """Return f1 = |x - a|^2, f2 = |x - b|^2: the optimum is on the segment a..b, sqrt(epsilon) away from a."""
     start = torch.linspace(-1.0, 1.0, dimension, dtype=torch.float64)
     way = torch.ones(dimension, dtype=torch.float64) / math.sqrt(dimension)
     eye = torch.eye(dimension, dtype=torch.float64)
@@ -67,14 +67,16 @@ def spheres(dimension: int = 8, distance: float = 2.0) -> QuadraticPair:
 
 
 def ellipsoids(dimension: int, condition: float, generator: torch.Generator) -> QuadraticPair:
-    """Return a pair in general position: eigenvalues from 1 to ``condition``, each in a random frame of its own.
+    """Return a pair in general position: ``condition`` in both Hessians, each in a random frame of its own.
 
     Scaled so that each objective is 1 at the other's centre.
     """
     eigenvalues = torch.logspace(0.0, math.log10(condition), dimension, dtype=torch.float64)
     matrices = []
     for _ in range(2):
-        frame, _ = torch.linalg.qr(torch.randn(dimension, dimension, dtype=torch.float64, generator=generator))
+        frame, _ = torch.linalg.qr(
+            torch.randn(dimension, dimension, dtype=torch.float64, generator=generator)
+        )
         matrices.append(frame @ torch.diag(eigenvalues) @ frame.T)
     a, b = torch.randn(2, dimension, dtype=torch.float64, generator=generator)
     scaled = [matrix / ((b - a) @ matrix @ (b - a)) for matrix in matrices]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -21,9 +21,6 @@ from torch import Tensor, nn
 from pareto_unlearn.config import ModelSection, TaskSection
 from pareto_unlearn.models.digits_mae import DigitsMae, DigitsMaeShape, initialise
 from pareto_unlearn.records import WeightsError
-
-DESCRIPTION = "pareto_unlearn"
-"""The one metadata key of a weights file: with several, the library writes them in a random order."""
 
 __all__ = [
     "MODELS",
@@ -37,7 +34,11 @@ __all__ = [
     "weights_sha256",
 ]
 
+DESCRIPTION = "pareto_unlearn"
+"""The one metadata key of a weights file: with several, the library writes them in a random order."""
 
+
+@runtime_checkable
 class ImageToImage(Protocol):
     """What the rest of the package needs of a generative model. Inputs are batches; all is float32."""
 
@@ -135,14 +136,11 @@ def load_model(config: ModelSection, task: TaskSection, device: torch.device | N
     path = checkpoint_path(config)
     try:
         with safe_open(path, framework="pt") as file:
-            description = json.loads((file.metadata() or {}).get(DESCRIPTION, "{}"))
+            text = (file.metadata() or {}).get(DESCRIPTION, "{}")
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except SafetensorError as error:
         raise WeightsError(f"{path}: not a safetensors file, or damaged: {error}") from error
-    if description.get("family") != config.family:
-        found = description.get("family", "no family")
-        raise WeightsError(f"{path}: expected weights of family {config.family}, found {found}")
-    model = MODELS[config.family].build(description, task)
+    model = _build_described(config.family, text, task, path)
     _load_strictly(model, state, path)
     return model.to(device or torch.device("cpu")).eval()
 
@@ -159,6 +157,18 @@ def save_model(model: ImageToImage) -> bytes:
     state = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
     description = {"family": model.family, "shape": model.describe()}
     return save_safetensors(state, {DESCRIPTION: json.dumps(description, sort_keys=True)})
+
+
+def _build_described(family: str, text: str, task: TaskSection, path: Path) -> DigitsMae:
+    """Build the network that a weights file describes in its metadata."""
+    try:
+        description = json.loads(text)
+        found = description.get("family", "no family")
+        if found == family:
+            return MODELS[family].build(description, task)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"{path}: the description of the network is damaged: {text[:200]!r}") from error
+    raise WeightsError(f"{path}: expected weights of family {family}, found {found}")
 
 
 def _load_strictly(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:

@@ -4,12 +4,9 @@ The store is the only truth: an interrupted sweep is continued by the same call,
 """
 
 import os
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 from rich.console import Console
 
@@ -31,7 +28,6 @@ from pareto_unlearn.records import (
     StoreError,
     TrialRecord,
     TrialSpec,
-    ValidRange,
 )
 from pareto_unlearn.schedule import count_trials
 from pareto_unlearn.store import RunStore, load_run
@@ -63,7 +59,7 @@ def run_sweep(config: SweepConfig, options: SweepOptions, console: Console) -> i
         console: where a person reads progress.
 
     Returns:
-        0 complete, 4 some trials failed or diverged, 130 interrupted and resumable.
+        0 complete, 4 some trials failed or diverged, 130 or 143 interrupted and resumable.
 
     Raises:
         ParetoUnlearnError: with its own exit code: bad data or config, locked run, no valid range, missing weights.
@@ -74,12 +70,16 @@ def run_sweep(config: SweepConfig, options: SweepOptions, console: Console) -> i
         planner, info = _prepare_run(config, store, prepared, options)
         committed = planner.committed()
         if committed:
-            console.print(f"continuing {store.path}: {len(committed)} trials are committed already", highlight=False)
-        _execute(planner, info, options, console)
+            console.print(
+                f"continuing {store.path}: {len(committed)} trials are committed already", highlight=False
+            )
+        stopped_by = _execute(planner, info, options, console)
         info = planner.describe_run(info)
         store.write_info(info)
         if planner.error is not None:
             raise planner.error
+        if not planner.is_finished():
+            return _say_interrupted(planner, stopped_by, console)
         return _conclude(planner, info, options, console)
 
 
@@ -103,13 +103,15 @@ def check_sweep(config: SweepConfig) -> int:
 
 def _check(config: SweepConfig) -> _Prepared:
     """Find everything that is wrong with weights and data before anything is written or started."""
-    from pareto_unlearn.data import load_split, write_manifest  # noqa: PLC0415 - imports torch
-    from pareto_unlearn.models import load_model, weights_sha256  # noqa: PLC0415
+    from pareto_unlearn.data import load_split, write_manifest  # imports torch
+    from pareto_unlearn.models import load_model, weights_sha256
 
     digest = weights_sha256(config.model)
     load_model(config.model, config.task)
     split = load_split(config.data, config.seed)
-    return _Prepared(digest, write_manifest(split), split.forget_train.class_names, split.retain_train.class_names)
+    return _Prepared(
+        digest, write_manifest(split), split.forget_train.class_names, split.retain_train.class_names
+    )
 
 
 def _prepare_run(
@@ -142,21 +144,25 @@ def _prepare_run(
     return Planner(config, store, prepared.weights_sha256, template, options.retry_failed), info
 
 
-def _execute(planner: Planner, info: RunInfo, options: SweepOptions, console: Console) -> None:
+def _execute(planner: Planner, info: RunInfo, options: SweepOptions, console: Console) -> int | None:
     config = planner.config
-    progress = Progress(console, total=planner.total, committed=len(planner.committed()), steps=config.solver.steps)
+    progress = Progress(
+        console, total=planner.total, committed=len(planner.committed()), steps=config.solver.steps
+    )
     executor = _make_executor(config, options, progress.say)
     if planner.is_finished():
-        return
-    console.print(f"sweep {config.name}: {planner.total} trials of {config.solver.steps} steps", highlight=False)
-    with progress, _terminable():
-        executor.run(planner, _RangeAnnouncer(progress, planner, info))
+        return None
+    console.print(
+        f"sweep {config.name}: {planner.total} trials of {config.solver.steps} steps", highlight=False
+    )
+    with progress:
+        return executor.run(planner, _RangeAnnouncer(progress, planner, info))
 
 
 def _make_executor(config: SweepConfig, options: SweepOptions, say: Callable[[str], None]) -> Executor:
     if config.run.executor == "local":
         return LocalExecutor()
-    from pareto_unlearn.sweep.tune_executor import TuneExecutor  # noqa: PLC0415 - the only road to Ray
+    from pareto_unlearn.sweep.tune_executor import TuneExecutor  # the only road to Ray
 
     return TuneExecutor(config.run, say, dashboard=options.dashboard)
 
@@ -185,16 +191,20 @@ class _RangeAnnouncer:
                 self._progress.say(describe_range(valid, info))
 
 
+def _say_interrupted(planner: Planner, stopped_by: int | None, console: Console) -> int:
+    done = len(planner.committed())
+    console.print(
+        f"[yellow]interrupted[/]: {done} of {planner.total} trials are committed; "
+        "start the same command again to continue",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return INTERRUPTED if stopped_by is None else 128 + stopped_by
+
+
 def _conclude(planner: Planner, info: RunInfo, options: SweepOptions, console: Console) -> int:
     """Write the report, print the closing table, and choose the exit code."""
-    finished = planner.is_finished()
     records = planner.committed()
-    if not finished:
-        console.print(
-            f"[yellow]interrupted[/]: {len(records)} of {planner.total} trials are committed; start the same command again to continue",
-            highlight=False,
-        )
-        return INTERRUPTED
     report = options.report(planner.store.path) if options.report else None
     console.print(closing_table(records))
     _print_summary(planner.store.path, info, report, console)
@@ -216,7 +226,10 @@ def _print_summary(path: str, info: RunInfo, report: str | None, console: Consol
         text = f"hypervolume {ours:.4f}" if ours is not None else "hypervolume unknown"
         text += f", composite loss {composite:.4f}" if composite else ""
         reference = f"f1 {info.reference_point[0]:.5g}, f2 {info.reference_point[1]:.5g}"
-        console.print(f"{text} (share of the box from f1 {info.scales.f1_floor:.5g}, f2 0 to {reference})", highlight=False)
+        console.print(
+            f"{text} (share of the box from f1 {info.scales.f1_floor:.5g}, f2 0 to {reference})",
+            highlight=False,
+        )
     console.print(f"store  {path}", highlight=False, soft_wrap=True)
     if report is not None:
         console.print(f"report {report}", highlight=False, soft_wrap=True)
@@ -242,27 +255,3 @@ def _with_absolute_checkpoint(config: SweepConfig) -> SweepConfig:
         return config
     model = config.model.model_copy(update={"checkpoint": str(Path(config.model.checkpoint).absolute())})
     return config.model_copy(update={"model": model})
-
-
-class _Terminated(BaseException):
-    """SIGTERM arrived: unwind, stop Ray, exit 143."""
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Turn SIGTERM into an exception, so that Ray is stopped and the lock released on the way out."""
-
-    def raise_terminated(number: int, frame: FrameType | None) -> None:
-        raise _Terminated
-
-    try:
-        previous = signal.signal(signal.SIGTERM, raise_terminated)
-    except ValueError:  # not in the main thread: the caller handles signals
-        yield
-        return
-    try:
-        yield
-    except _Terminated:
-        raise SystemExit(128 + signal.SIGTERM) from None
-    finally:
-        signal.signal(signal.SIGTERM, previous)

@@ -1,11 +1,15 @@
 """What an executor is, and the one that runs in this process."""
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Protocol
 
 from pareto_unlearn.records import TrialRecord, TrialSpec
 from pareto_unlearn.schedule import NoTrial
 from pareto_unlearn.sweep.planner import Planner
-from pareto_unlearn.sweep.worker import execute
+from pareto_unlearn.sweep.worker import Assignment, execute
 
 
 class Observer(Protocol):
@@ -27,20 +31,54 @@ class Observer(Protocol):
 class Executor(Protocol):
     """Runs trials until the planner has none left."""
 
-    def run(self, planner: Planner, observer: Observer) -> None:
-        """Ask ``planner`` for trials and execute them; return when it is finished or was interrupted."""
+    def run(self, planner: Planner, observer: Observer) -> int | None:
+        """Ask ``planner`` for trials and execute them until it is finished or a signal stops the sweep.
+
+        Returns:
+            The number of the signal, where it was not Ctrl-C.
+        """
         ...
+
+
+@contextmanager
+def terminable() -> Iterator[list[int]]:
+    """Make SIGTERM end a sweep as gracefully as Ctrl-C does; the list it yields then holds the signal's number.
+
+    Enter it after Ray was started: Ray sets a handler of its own. An exception raised by a handler would break
+    Ray's internals, so the signal is passed on as SIGINT, which Tune and Python both know how to unwind.
+    """
+    received: list[int] = []
+
+    def pass_on(number: int, _: FrameType | None) -> None:
+        received.append(number)
+        signal.raise_signal(signal.SIGINT)
+
+    try:
+        previous = signal.signal(signal.SIGTERM, pass_on)
+    except ValueError:  # not in the main thread: whoever owns it handles signals
+        yield received
+        return
+    try:
+        yield received
+    except KeyboardInterrupt:
+        if not received:
+            raise
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 class LocalExecutor:
     """One trial at a time in this process: for tests, debugging, and machines without Ray."""
 
-    def run(self, planner: Planner, observer: Observer) -> None:
-        """Execute trials one after the other."""
-        while not isinstance(assignment := planner.next_trial(()), NoTrial):
-            spec = assignment.spec
-            observer.on_start(spec)
-            record = execute(
-                assignment, lambda step, f1, f2, spec=spec: observer.on_progress(spec, step, f1, f2)  # type: ignore[misc]
-            )
-            observer.on_end(spec, record)
+    def run(self, planner: Planner, observer: Observer) -> int | None:
+        """Execute trials one after the other; see ``Executor``."""
+        with terminable() as received:
+            while not isinstance(assignment := planner.next_trial(()), NoTrial):
+                self._run_one(assignment, observer)
+        return received[0] if received else None
+
+    def _run_one(self, assignment: Assignment, observer: Observer) -> None:
+        spec = assignment.spec
+        observer.on_start(spec)
+        record = execute(assignment, lambda step, f1, f2: observer.on_progress(spec, step, f1, f2))
+        observer.on_end(spec, record)

@@ -3,13 +3,11 @@
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-
 from pareto_unlearn.config import SweepConfig, trial_id
 from pareto_unlearn.records import (
     HAS_MODEL,
     ParetoUnlearnError,
     RangeError,
-
     RunInfo,
     TrialRecord,
     TrialSpec,
@@ -91,7 +89,12 @@ class Planner:
         if reference is None and progress.scales is not None:
             first, _ = boundary_specs(self.config.trial_seeds[0], self.identify)
             highest = progress.committed.get(first.trial_id)
-            if highest is not None and highest.state in HAS_MODEL and highest.f2 is not None and highest.f2 > 0:
+            if (
+                highest is not None
+                and highest.state in HAS_MODEL
+                and highest.f2 is not None
+                and highest.f2 > 0
+            ):
                 reference = (progress.scales.f1_original, highest.f2)
         return replace(info, scales=progress.scales, ranges=ranges, reference_point=reference)
 
@@ -122,5 +125,3 @@ class Planner:
     def committed(self) -> list[TrialRecord]:
         """Return the committed rows."""
         return list(self.store.records().values())
-
-

@@ -11,7 +11,13 @@ from rich.text import Text
 
 from pareto_unlearn.records import BROKEN, Phase, RunInfo, TrialRecord, TrialSpec, ValidRange
 
-STATE_STYLES = {"DONE": "green", "INFEASIBLE": "yellow", "UNCONVERGED": "yellow", "DIVERGED": "red", "FAILED": "red"}
+STATE_STYLES = {
+    "DONE": "green",
+    "INFEASIBLE": "yellow",
+    "UNCONVERGED": "yellow",
+    "DIVERGED": "red",
+    "FAILED": "red",
+}
 
 
 @dataclass(slots=True)
@@ -58,7 +64,9 @@ class Progress:
         running.step, running.f1, running.f2 = step, f1, f2
         halfway = step >= self._steps // 2 > step - 50
         if not self._console.is_terminal and halfway:
-            self.say(f"{self._clock()} {_phase_name(spec):9} {spec.label}: step {step} of {self._steps}, f1 {f1:.4g}, f2 {f2:.3g}")
+            self.say(
+                f"{self._clock()} {_phase_name(spec):9} {spec.label}: step {step} of {self._steps}, f1 {f1:.4g}, f2 {f2:.3g}"
+            )
 
     def on_end(self, spec: TrialSpec, record: TrialRecord) -> None:
         """A trial is committed."""
@@ -109,7 +117,9 @@ def describe_range(valid: ValidRange, info: RunInfo) -> str:
     if info.scales is not None:
         ends = (info.scales.normalised_f1(valid.lower), info.scales.normalised_f1(valid.upper))
         text += f", completeness {1 - ends[0]:.1%} to {1 - ends[1]:.1%}"
-    source = "the lowest boundary" if valid.upper_source == "lowest" else f"the original model ({valid.reason})"
+    source = (
+        "the lowest boundary" if valid.upper_source == "lowest" else f"the original model ({valid.reason})"
+    )
     return f"[bold]{text}[/]; the upper end is {source}"
 
 
@@ -149,7 +159,9 @@ def _phase_name(spec: TrialSpec) -> str:
 def _outcome_of(record: TrialRecord) -> str:
     if record.completeness is None:
         return record.reason
-    return f"completeness {_percent(record.completeness)}, retained quality {_percent(record.retained_quality)}"
+    return (
+        f"completeness {_percent(record.completeness)}, retained quality {_percent(record.retained_quality)}"
+    )
 
 
 def _percent(value: float | None) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from pareto_unlearn.config import RunSection
 from pareto_unlearn.records import ConfigError
-from pareto_unlearn.sweep.executors import Observer
+from pareto_unlearn.sweep.executors import Observer, terminable
 from pareto_unlearn.sweep.planner import Planner
 from pareto_unlearn.sweep.worker import Assignment, execute
 
@@ -46,8 +46,8 @@ class TuneExecutor:
     say: Callable[[str], None]
     dashboard: bool = False
 
-    def run(self, planner: Planner, observer: Observer) -> None:
-        """Execute trials until none is left.
+    def run(self, planner: Planner, observer: Observer) -> int | None:
+        """Execute trials until none is left; see ``Executor``.
 
         An out-of-memory kill aborts the whole Tuner in current Ray; then a new one goes on over the same store.
 
@@ -55,24 +55,28 @@ class TuneExecutor:
             ConfigError: the cluster cannot be reached or can never hold one trial.
         """
         set_environment(local=cluster_address(self.run_section) is None)
-        import ray  # noqa: PLC0415 - two seconds, and only after the environment is set
-        from ray.tune import TuneError  # noqa: PLC0415
+        import ray  # two seconds, and only after the environment is set
+        from ray.tune import TuneError
 
         url = start_ray(self.run_section, dashboard=self.dashboard)
         if self.dashboard:
             self.say(f"Ray dashboard: http://{url}" if url else "Ray dashboard: none runs on this cluster")
         folder = tempfile.mkdtemp(prefix="pareto-unlearn-tune-")
         try:
-            slots = count_slots(self.run_section, ray.cluster_resources())
-            for abort in range(ABORTS_SURVIVED):
-                try:
-                    _fit(planner, observer, self.run_section, slots, folder)
-                    return
-                except (RuntimeError, TuneError) as error:
-                    logger.warning("Ray Tune aborted (%s); continuing from the store, %d of %d", error, abort + 1, ABORTS_SURVIVED)
+            slots = count_slots(self.run_section, ray.cluster_resources())  # type: ignore[no-untyped-call]
+            with terminable() as received:
+                for abort in range(ABORTS_SURVIVED):
+                    try:
+                        _fit(planner, observer, self.run_section, slots, folder)
+                        break
+                    except (RuntimeError, TuneError) as error:
+                        logger.warning(
+                            "Ray Tune aborted, continuing from the store (%d): %s", abort + 1, error
+                        )
         finally:
             ray.shutdown()
             shutil.rmtree(folder, ignore_errors=True)
+        return received[0] if received else None
 
 
 def cluster_address(section: RunSection) -> str | None:
@@ -99,7 +103,7 @@ def start_ray(section: RunSection, *, dashboard: bool) -> str | None:
     Raises:
         ConfigError: no cluster answers at the address.
     """
-    import ray  # noqa: PLC0415
+    import ray
 
     address = cluster_address(section)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -139,9 +143,9 @@ def count_slots(section: RunSection, resources: Mapping[str, float]) -> int:
 
 
 def _fit(planner: Planner, observer: Observer, section: RunSection, slots: int, folder: str) -> None:
-    from ray import tune  # noqa: PLC0415
+    from ray import tune
 
-    from pareto_unlearn.sweep.tune_parts import (  # noqa: PLC0415 - subclasses of Ray's
+    from pareto_unlearn.sweep.tune_parts import (  # subclasses of Ray's
         ObserverCallback,
         PlannerSearcher,
         PlannerStopper,
@@ -173,7 +177,7 @@ def _fit(planner: Planner, observer: Observer, section: RunSection, slots: int, 
 
 def _trainable(values: dict[str, Any]) -> None:
     """What Tune runs on a worker; the result goes to the store, Tune hears of progress only."""
-    from ray import tune  # noqa: PLC0415
+    from ray import tune
 
     execute(
         Assignment.from_plain(values),

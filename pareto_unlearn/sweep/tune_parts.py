@@ -21,7 +21,7 @@ LOST = "the worker process died and every retry was used up (killed, or out of m
 logger = logging.getLogger(__name__)
 
 
-def _without_state(part: object) -> dict[str, Any]:
+def _without_state(_: object) -> dict[str, Any]:
     """Return nothing to pickle: Tune writes its parts to a file that is never read."""
     return {}
 
@@ -36,21 +36,23 @@ class PlannerSearcher(Searcher):
         self._planner, self._observer = planner, observer
         self._live: dict[str, TrialSpec] = {}
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
         """Return the next assignment, None to be asked again, or FINISHED."""
         try:
             assignment = self._planner.next_trial([spec.trial_id for spec in self._live.values()])
         except ParetoUnlearnError as error:
             self._planner.error = error
-            return Searcher.FINISHED
+            return Searcher.FINISHED  # type: ignore[return-value]  # text, though its type says otherwise
         if assignment is NoTrial.WAIT:
             return None
         if isinstance(assignment, NoTrial):
-            return Searcher.FINISHED
+            return Searcher.FINISHED  # type: ignore[return-value]  # text, though its type says otherwise
         self._live[trial_id] = assignment.spec
         return assignment.to_plain()
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
         """Make sure the trial left a row; Tune calls this also for trials that used up their retries."""
         spec = self._live.pop(trial_id, None)
         if spec is None:
@@ -87,7 +89,9 @@ class ObserverCallback(Callback):
     ) -> None:
         """A trial took steps."""
         if result.get("step", -1) >= 0:
-            self._observer.on_progress(spec_from_plain(trial.config["spec"]), result["step"], result["f1"], result["f2"])
+            self._observer.on_progress(
+                spec_from_plain(trial.config["spec"]), result["step"], result["f1"], result["f2"]
+            )
 
 
 class PlannerStopper(Stopper):

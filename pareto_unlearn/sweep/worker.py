@@ -42,7 +42,9 @@ class Assignment:
 def spec_from_plain(values: Mapping[str, Any]) -> TrialSpec:
     """Rebuild a spec from ``dataclasses.asdict``, whose enums may have become text."""
     role = values["role"]
-    return TrialSpec(**{**values, "phase": Phase(values["phase"]), "role": None if role is None else Role(role)})
+    return TrialSpec(
+        **{**values, "phase": Phase(values["phase"]), "role": None if role is None else Role(role)}
+    )
 
 
 def execute(assignment: Assignment, on_progress: OnProgress) -> TrialRecord:
@@ -51,7 +53,7 @@ def execute(assignment: Assignment, on_progress: OnProgress) -> TrialRecord:
     Returns:
         The committed record; that of another worker when it was faster.
     """
-    from pareto_unlearn.trial import Hooks, failed_result, load_material, run_trial  # noqa: PLC0415 - imports torch
+    from pareto_unlearn.trial import Hooks, failed_result, load_material, run_trial  # imports torch
 
     spec = assignment.spec
     config = parse_config(assignment.config_text, "sweep.yaml")
@@ -65,7 +67,7 @@ def execute(assignment: Assignment, on_progress: OnProgress) -> TrialRecord:
         material = load_material(config, store.cache_dir(), assignment.targets_key)
         publish_scales(store, material.targets.scales)
         result = run_trial(config, spec, material, hooks, assignment.code_version)
-    except Exception as error:  # noqa: BLE001 - whatever a trial raises is its result, the sweep goes on
+    except Exception as error:  # whatever a trial raises is its result, the sweep goes on
         logger.exception("trial %s (%s) failed", spec.trial_id, spec.label)
         result = failed_result(config, spec, f"{type(error).__name__}: {error}", assignment.code_version)
     return store.commit(result)
@@ -86,8 +88,10 @@ def read_scales(store: RunStore) -> Scales | None:
     return Scales(**{field.name: values[field.name] for field in fields(Scales)})
 
 
-def commit_lost(store: RunStore, config: SweepConfig, spec: TrialSpec, reason: str, code_version: str) -> TrialRecord:
+def commit_lost(
+    store: RunStore, config: SweepConfig, spec: TrialSpec, reason: str, code_version: str
+) -> TrialRecord:
     """Commit a FAILED row for a trial whose process died without one."""
-    from pareto_unlearn.trial import failed_result  # noqa: PLC0415 - imports torch
+    from pareto_unlearn.trial import failed_result  # imports torch
 
     return store.commit(failed_result(config, spec, reason, code_version))

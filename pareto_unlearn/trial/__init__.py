@@ -57,8 +57,8 @@ class Hooks:
     returns the newest intact one.
     """
 
-    on_progress: Callable[[int, float, float], None] = lambda step, f1, f2: None
-    save_resume: Callable[[int, Mapping[str, bytes]], None] = lambda step, files: None
+    on_progress: Callable[[int, float, float], None] = lambda *_: None
+    save_resume: Callable[[int, Mapping[str, bytes]], None] = lambda *_: None
     load_resume: Callable[[], tuple[int, dict[str, bytes]] | None] = lambda: None
 
 
@@ -91,7 +91,9 @@ def run_trial(
     base = _planned_record(spec, config, code_version)
     if spec.phase is Phase.ORIGINAL:
         flat = FlatParameters(material.trainable(config.objective.space))
-        return _measured(config, spec, material, flat, replace(base, state=TrialState.DONE, reason="not trained"), ())
+        return _measured(
+            config, spec, material, flat, replace(base, state=TrialState.DONE, reason="not trained"), ()
+        )
     problem = build_problem(config, spec, material)
     solver = EpsilonSolver(
         material.trainable(config.objective.space),
@@ -117,7 +119,9 @@ def run_trial(
     )
     if outcome is Outcome.DIVERGED:
         return _diverged(record, curves, f"{outcome} at step {solver.step_count}")
-    record = replace(record, state=TrialState.UNCONVERGED if _still_moving(spec, outcome) else TrialState.DONE)
+    record = replace(
+        record, state=TrialState.UNCONVERGED if _still_moving(spec, outcome) else TrialState.DONE
+    )
     return _measured(config, spec, material, solver.flat, record, curves)
 
 
@@ -144,7 +148,10 @@ def _solve(
         history.seconds = before + time.monotonic() - started
         last = problem.curve_row(rows[-1], None)
         hooks.on_progress(solver.step_count, last.f1, last.f2)
-        if solver.step_count % config.solver.checkpoint_every < len(rows) and solver.step_count < config.solver.steps:
+        if (
+            solver.step_count % config.solver.checkpoint_every < len(rows)
+            and solver.step_count < config.solver.steps
+        ):
             hooks.save_resume(solver.step_count, _state_files(solver, history))
 
     outcome = solve(
@@ -222,7 +229,9 @@ def _judge(config: SweepConfig, spec: TrialSpec, record: TrialRecord, variance_r
     return record
 
 
-def _with_violation(record: TrialRecord, name: str, value: float, bound: float, allowed: float) -> TrialRecord:
+def _with_violation(
+    record: TrialRecord, name: str, value: float, bound: float, allowed: float
+) -> TrialRecord:
     violation = max(value - bound, 0.0)
     if violation <= allowed:
         return replace(record, violation=violation)
@@ -233,13 +242,19 @@ def _with_violation(record: TrialRecord, name: str, value: float, bound: float, 
 def _diverged(record: TrialRecord, curves: tuple[CurveRow, ...], reason: str) -> TrialResult:
     nan = float("nan")
     return TrialResult(
-        record=replace(record, state=TrialState.DIVERGED, reason=reason, f1=nan, f2=nan), curves=curves, files={}
+        record=replace(record, state=TrialState.DIVERGED, reason=reason, f1=nan, f2=nan),
+        curves=curves,
+        files={},
     )
 
 
 def _planned_record(spec: TrialSpec, config: SweepConfig, code_version: str) -> TrialRecord:
     return TrialRecord(
-        **asdict(spec), start=config.solver.start, state=TrialState.RUNNING, reason="", code_version=code_version
+        **asdict(spec),
+        start=config.solver.start,
+        state=TrialState.RUNNING,
+        reason="",
+        code_version=code_version,
     )
 
 

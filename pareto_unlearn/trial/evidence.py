@@ -1,7 +1,9 @@
 """What a finished trial can prove: exact objectives, spreads, first-order residuals, metrics and samples."""
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -59,7 +61,9 @@ def measure_completeness(config: SweepConfig, material: Material, split: str) ->
     f1 = material.objectives.forget_per_image(outputs, material.targets.noise).double()
     images = material.split.forget_train if split == "train" else material.split.forget_heldout
     scales = material.targets.scales
-    original = (material.targets.forget_f1_train if split == "train" else material.targets.forget_f1_heldout).double()
+    original = (
+        material.targets.forget_f1_train if split == "train" else material.targets.forget_f1_heldout
+    ).double()
     gap, original_gap = f1 - scales.f1_floor, original - scales.f1_floor
     own = gap / original_gap.clamp(min=1e-12)
     return Completeness(
@@ -127,7 +131,13 @@ def completeness_rows(completeness: Completeness, split: str, images: ImageSet) 
     counts = torch.bincount(images.class_ids, minlength=len(images.class_names)).tolist()
     return [
         MetricRow(
-            set="forget", split=split, metric="completeness", protocol="objective", value=value, n=count, class_name=name
+            set="forget",
+            split=split,
+            metric="completeness",
+            protocol="objective",
+            value=value,
+            n=count,
+            class_name=name,
         )
         for (name, value), count in zip(completeness.per_class.items(), counts, strict=True)
     ]
@@ -165,7 +175,9 @@ def draw_samples(config: SweepConfig, material: Material, *, with_truth: bool) -
 def reconstruct(material: Material, inputs: Tensor) -> Float[Tensor, "n c h w"]:
     """Return the model's full outputs as pixels, without gradients."""
     with torch.no_grad():
-        return torch.cat([material.model.to_images(material.model(part)) for part in inputs.split(EVALUATION_BATCH)])
+        return torch.cat(
+            [material.model.to_images(material.model(part)) for part in torch.split(inputs, EVALUATION_BATCH)]
+        )
 
 
 def encode_webp(image: Float[Tensor, "c h w"]) -> bytes:
@@ -185,10 +197,12 @@ def _first_of_each_class(images: ImageSet, count: int) -> list[int]:
     ]
 
 
-def _whole_gradient(flat: FlatParameters, loss_of_rows, count: int) -> Float[Tensor, " p"]:
+def _whole_gradient(
+    flat: FlatParameters, loss_of_rows: Callable[[Tensor], Tensor], count: int
+) -> Float[Tensor, " p"]:
     """Sum the gradient over all rows in batches of a fixed size, then divide by their number."""
     total, part = torch.zeros_like(flat.values), torch.empty_like(flat.values)
-    for rows in torch.arange(count, device=total.device).split(EVALUATION_BATCH):
-        flat.compute_gradient(lambda rows=rows: loss_of_rows(rows), part)
+    for rows in torch.split(torch.arange(count, device=total.device), EVALUATION_BATCH):
+        flat.compute_gradient(partial(loss_of_rows, rows), part)
         total += part
     return total / count

@@ -95,13 +95,17 @@ def build_problem(config: SweepConfig, spec: TrialSpec, material: Material) -> P
     scales = material.targets.scales
     ranges = (scales.f1_range, scales.variance_retain)
     ordered = ranges[::-1] if problem.swapped else ranges
-    return replace(problem, spreads=(ordered[0] / problem.units[0].scale, ordered[1] / problem.units[1].scale))
+    return replace(
+        problem, spreads=(ordered[0] / problem.units[0].scale, ordered[1] / problem.units[1].scale)
+    )
 
 
 def _highest(config: SweepConfig, spec: TrialSpec, material: Material) -> Problem:
     solver, units = config.solver, _units(config, material)
     forget, retain = _unlearning_losses(config, spec, material, units)
-    rule = BoundaryControl(alpha=solver.boundary.alpha, delta=solver.boundary.delta, stabiliser=solver.stabiliser)
+    rule = BoundaryControl(
+        alpha=solver.boundary.alpha, delta=solver.boundary.delta, stabiliser=solver.stabiliser
+    )
     return Problem(forget, retain, rule, _settings(config), units)
 
 
@@ -129,7 +133,9 @@ def _epsilon(config: SweepConfig, spec: TrialSpec, material: Material) -> Proble
     return Problem(
         forget,
         retain,
-        LevelControl(beta=control.beta, delta=control.delta, scaled=control.scaled, stabiliser=solver.stabiliser),
+        LevelControl(
+            beta=control.beta, delta=control.delta, scaled=control.scaled, stabiliser=solver.stabiliser
+        ),
         _settings(config),
         units,
         epsilon=units[0].of(spec.epsilon),
@@ -177,7 +183,9 @@ def _unlearning_losses(
 
     def retain(step: int) -> Float[Tensor, ""]:
         rows = retain_order(step)
-        return objectives.retain_loss(features(inputs_retain[rows]), targets.retain_train[rows]) / units[1].scale
+        return (
+            objectives.retain_loss(features(inputs_retain[rows]), targets.retain_train[rows]) / units[1].scale
+        )
 
     return forget, retain
 

@@ -1,0 +1,125 @@
+"""The command line without Ray: help, validation, exit codes, reading verbs."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from small_sweep import QUICKSTART, SMALL
+from typer.testing import CliRunner
+
+from pareto_unlearn.cli import app, main
+from pareto_unlearn.config import load_config
+
+
+def call(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pareto_unlearn", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=cwd)
+
+
+def local_sweep(storage: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    options = [part for item in (*SMALL, "run.executor=local", f"run.storage={storage}", *overrides) for part in ("-o", item)]
+    return call("sweep", QUICKSTART, *options)
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    done = local_sweep(folder, "baselines=[]", "epsilon.points=1")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_sweep_leaves_stdout_for_data(storage):
+    done = local_sweep(storage, "baselines=[]", "epsilon.points=1")
+    assert done.stdout == ""
+    assert "4 trials are committed already" in done.stderr
+
+
+def test_ls_json_is_one_row_per_trial(storage):
+    rows = json.loads(call("ls", storage / "quickstart", "--json").stdout)
+    assert {row["phase"] for row in rows} == {"original", "boundary", "epsilon"}
+    assert all(row["state"] == "DONE" for row in rows)
+
+
+def test_ls_prints_a_table_that_fits_80_columns(storage):
+    done = call("ls", storage / "quickstart")
+    assert "highest" in done.stdout
+    assert max(len(line) for line in done.stdout.splitlines()) <= 80
+
+
+def test_export_writes_the_verified_model(storage, tmp_path):
+    rows = json.loads(call("ls", storage / "quickstart", "--json").stdout)
+    highest = next(row for row in rows if row["role"] == "highest")
+    out = tmp_path / "unlearned.safetensors"
+    done = call("export", storage / "quickstart", highest["trial_id"][:8], out)
+    assert done.stdout == f"{out} sha256 {highest['checkpoint_sha256']}\n"
+    assert call("validate", QUICKSTART, "-o", f"model.checkpoint={out}").returncode == 0
+
+
+def test_export_of_an_unknown_trial_says_which_there_are(storage, tmp_path):
+    done = call("export", storage / "quickstart", "ffff", tmp_path / "x")
+    assert done.returncode == 3
+    assert "highest" in done.stderr
+
+
+def test_report_is_written_again_from_the_store(storage, tmp_path):
+    out = tmp_path / "again.html"
+    assert call("report", storage / "quickstart", "--out", out).stdout.strip() == str(out)
+    assert out.read_bytes() == (storage / "quickstart" / "report.html").read_bytes()
+
+
+def test_print_config_is_a_sweep_file(tmp_path):
+    done = call("sweep", QUICKSTART, "--print-config", "-o", "solver.steps=7")
+    (tmp_path / "resolved.yaml").write_text(done.stdout)
+    assert load_config(tmp_path / "resolved.yaml") == load_config(QUICKSTART, ["solver.steps=7"])
+
+
+BAD = [
+    pytest.param(["-o", "solver.stepz=3"], 3, ["solver.stepz", "did you mean `steps`"], id="wrong key"),
+    pytest.param(["-o", "model.checkpoint=gone.safetensors"], 8, ["gone.safetensors", "builtin"], id="missing weights"),
+    pytest.param(["-o", "epsilon={schedule: list, values: [1.5]}"], 3, ["1.5", "(0, 1)"], id="epsilon"),
+    pytest.param(["-o", "run.storage=/proc/runs"], 3, ["/proc/runs", "run.storage"], id="unwritable storage"),
+    pytest.param(["-o", "data.forget_classes=[11]"], 3, ["data.forget_classes", "11"], id="unknown class"),
+    pytest.param(["-o", "task.size=0.3"], 3, ["task.size", "0.5"], id="impossible hole"),
+]
+
+
+@pytest.mark.parametrize(("options", "code", "words"), BAD)
+def test_bad_input_ends_with_its_exit_code_and_says_what_to_do(options, code, words, tmp_path):
+    storage = [] if any("storage" in option for option in options) else ["-o", f"run.storage={tmp_path}"]
+    done = call("sweep", QUICKSTART, *storage, *options)
+    assert done.returncode == code, done.stderr
+    assert all(word in done.stderr for word in words), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_missing_sweep_file_is_exit_3(tmp_path):
+    done = call("sweep", tmp_path / "gone.yaml")
+    assert done.returncode == 3
+    assert "gone.yaml" in done.stderr
+
+
+def test_reading_a_folder_without_a_run_is_exit_3(tmp_path):
+    assert call("ls", tmp_path).returncode == 3
+
+
+def test_unknown_option_is_exit_2():
+    assert call("sweep", QUICKSTART, "--nonsense").returncode == 2
+
+
+def test_every_command_has_help():
+    for command in ("sweep", "validate", "report", "ls", "export", "train"):
+        result = CliRunner().invoke(app, [command, "--help"])
+        assert result.exit_code == 0
+        assert "Usage" in result.output
+
+
+def test_train_refuses_an_unknown_model(tmp_path):
+    assert call("train", "resnet", tmp_path / "x").returncode == 2
+
+
+def test_version_is_printed():
+    assert CliRunner().invoke(app, ["--version"]).output.strip() == "0.1.0"
+    assert callable(main)
