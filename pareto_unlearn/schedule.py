@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Protocol
 
 import numpy as np
+from jaxtyping import Float
 
 from pareto_unlearn.config import AdaptiveEpsilon, GridEpsilon, SweepConfig
 from pareto_unlearn.records import (
@@ -176,7 +177,7 @@ def adaptive_fractions(
     Args:
         schedule: how many points, and how many a round adds.
         solved: maps a fraction to its committed (f1, f2), or None while it is not committed; NaN where it has no model.
-        ends: (f1, f2) at the lower and the upper end of the range.
+        ends: (f1, f2) at the lower and the upper end of the range, finite.
     """
     chosen = [0.25, 0.5, 0.75][: schedule.points]
     while len(chosen) < schedule.points:
@@ -190,14 +191,18 @@ def adaptive_fractions(
 
 def _split_gaps(known: Mapping[float, Costs], count: int) -> list[float]:
     fractions = sorted(known)
-    costs = np.array([known[fraction] for fraction in fractions])
-    costs[~np.isfinite(costs)] = np.nan
-    span = np.nanmax(costs, axis=0) - np.nanmin(costs, axis=0)
+    costs = _bridged(np.array(fractions), np.array([known[fraction] for fraction in fractions]))
+    span = np.ptp(costs, axis=0)
     steps = np.abs(np.diff(costs, axis=0)) / np.where(span > 0, span, 1.0)
     scores = np.maximum(steps[:, 0] * steps[:, 1], np.hypot(steps[:, 0], steps[:, 1]) ** 2 / 2)
-    scores = np.where(np.isfinite(scores), scores, 0.0)
     worst = np.argsort(-scores, kind="stable")[:count]
     return [(fractions[index] + fractions[index + 1]) / 2 for index in sorted(worst.tolist())]
+
+
+def _bridged(fractions: Float[np.ndarray, " n"], costs: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n 2"]:
+    """Put points without finite costs on the line between their neighbours, so that their surroundings are searched on."""
+    finite = np.all(np.isfinite(costs), axis=1)
+    return np.stack([np.interp(fractions, fractions[finite], column[finite]) for column in costs.T], axis=1)
 
 
 def _wanted(config: SweepConfig, progress: Progress, identify: Identify) -> Iterator[TrialSpec]:

@@ -13,11 +13,14 @@ from pareto_unlearn.config import SweepConfig, load_config
 os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 
+
 @pytest.fixture
 def small_config(tmp_path: Path) -> Callable[..., SweepConfig]:
     """Build a small sweep that runs in this process and stores under the test's own folder."""
 
     def build(*overrides: str) -> SweepConfig:
-        return load_config(QUICKSTART, [*SMALL, "run.executor=local", f"run.storage={tmp_path / 'runs'}", *overrides])
+        return load_config(
+            QUICKSTART, [*SMALL, "run.executor=local", f"run.storage={tmp_path / 'runs'}", *overrides]
+        )
 
     return build

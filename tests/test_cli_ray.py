@@ -20,7 +20,16 @@ DEADLINE_SECONDS = 240
 
 def sweep_command(storage: Path, *overrides: str) -> list[str]:
     arguments = [argument for override in overrides for argument in ("-o", override)]
-    return [sys.executable, "-m", "pareto_unlearn", "sweep", str(QUICKSTART), "-o", f"run.storage={storage}", *arguments]
+    return [
+        sys.executable,
+        "-m",
+        "pareto_unlearn",
+        "sweep",
+        str(QUICKSTART),
+        "-o",
+        f"run.storage={storage}",
+        *arguments,
+    ]
 
 
 def rows_of(storage: Path) -> list[dict[str, object]]:
@@ -32,7 +41,10 @@ def rows_of(storage: Path) -> list[dict[str, object]]:
 
 def committed(storage: Path) -> dict[str, int]:
     """Committed trial parts and when each was written."""
-    return {part.name: part.stat().st_mtime_ns for part in (storage / "quickstart" / "trials").glob("part-*.parquet")}
+    return {
+        part.name: part.stat().st_mtime_ns
+        for part in (storage / "quickstart" / "trials").glob("part-*.parquet")
+    }
 
 
 def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
@@ -50,7 +62,9 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
     def begin(*command: str) -> subprocess.Popen[str]:
         started.append(
-            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+            subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+            )
         )
         return started[-1]
 
@@ -65,7 +79,9 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small sweep that nobody disturbed, on Ray."""
     storage = tmp_path_factory.mktemp("undisturbed")
-    done = subprocess.run(sweep_command(storage, *SMALL), capture_output=True, text=True, timeout=DEADLINE_SECONDS)
+    done = subprocess.run(
+        sweep_command(storage, *SMALL), capture_output=True, text=True, timeout=DEADLINE_SECONDS
+    )
     assert done.returncode == 0, done.stderr
     return storage
 
@@ -95,7 +111,9 @@ def test_killed_driver_is_continued_to_the_same_rows(moment, undisturbed, start,
     time.sleep(6)  # workers of a dead driver live on for some seconds and may still commit
     before = committed(tmp_path)
 
-    done = subprocess.run(sweep_command(tmp_path, *SMALL), capture_output=True, text=True, timeout=DEADLINE_SECONDS)
+    done = subprocess.run(
+        sweep_command(tmp_path, *SMALL), capture_output=True, text=True, timeout=DEADLINE_SECONDS
+    )
 
     assert done.returncode == 0, done.stderr
     assert rows_of(tmp_path) == rows_of(undisturbed)
@@ -155,7 +173,9 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subproce
 
 
 def test_quickstart_constraint_holds_within_two_percent_of_the_range(quickstart):
-    points = [record for record in load_run(str(quickstart[0] / "quickstart")).records if record.epsilon is not None]
+    points = [
+        record for record in load_run(str(quickstart[0] / "quickstart")).records if record.epsilon is not None
+    ]
     assert len(points) == 7
     for record in points:
         assert max(record.f1 - record.epsilon, 0.0) <= 0.02 * record.range_width
@@ -164,7 +184,9 @@ def test_quickstart_constraint_holds_within_two_percent_of_the_range(quickstart)
 def test_quickstart_front_is_clean(quickstart):
     """None of our points is dominated, and less is lost on the retain set as epsilon rises."""
     run = load_run(str(quickstart[0] / "quickstart"))
-    points = sorted((record for record in run.records if record.epsilon is not None), key=lambda record: record.epsilon)
+    points = sorted(
+        (record for record in run.records if record.epsilon is not None), key=lambda record: record.epsilon
+    )
     front = set(run.front().trial_id)
     assert {record.trial_id for record in points} <= front
     losses = [record.f2 for record in points]

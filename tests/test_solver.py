@@ -724,6 +724,8 @@ def test_boundary_control_stalls_where_the_stabiliser_outweighs_the_gradient():
 def broken(pair: QuadraticPair, x: Tensor, fault: str) -> Tensor:
     if fault == "gradient":
         return pair.f1(x) + (x - x.detach()).abs().sum().sqrt()  # the value is finite, the slope at 0 is not
+    if fault == "value":
+        return pair.f1(x) + math.nan  # the slope is finite, the value is not
     return pair.f1(x) * {"nan": math.nan, "inf": math.inf}[fault]
 
 
@@ -741,14 +743,14 @@ def solve_with_faults(
     return x.detach().double(), solver.flush()
 
 
-@pytest.mark.parametrize("fault", ["nan", "inf", "gradient"])
+@pytest.mark.parametrize("fault", ["nan", "inf", "gradient", "value"])
 @BOTH_UPDATES
 def test_a_step_that_is_not_finite_is_marked(kind: str, fault: str):
     _, rows = solve_with_faults(kind, fault, {0, 3}, steps=6)
     assert [row.finite for row in rows] == [False, True, True, False, True, True]
 
 
-@pytest.mark.parametrize("fault", ["nan", "inf", "gradient"])
+@pytest.mark.parametrize("fault", ["nan", "inf", "gradient", "value"])
 @BOTH_UPDATES
 def test_a_solve_gets_over_steps_that_are_not_finite(kind: str, fault: str):
     found, _ = solve_with_faults(kind, fault, {0, 1, 7, 50})
@@ -758,6 +760,17 @@ def test_a_solve_gets_over_steps_that_are_not_finite(kind: str, fault: str):
 def test_a_plain_step_that_is_not_finite_moves_nothing():
     found, _ = solve_with_faults("paper", "nan", set(range(10)), steps=10)
     assert torch.equal(found, (spheres().to(torch.float32).center2 + 1.0).double())
+
+
+@pytest.mark.parametrize(
+    "fault", [lambda f2: f2 * math.nan, lambda f2: f2 + math.inf], ids=["slope", "value"]
+)
+def test_an_objective_that_is_not_finite_is_marked_and_moves_nothing(fault: Callable[[Tensor], Tensor]):
+    x = torch.nn.Parameter(torch.ones(2))
+    solver = EpsilonSolver([x], LevelControl(), UpdateSettings(kind="paper"))
+    solver.step(lambda: x.sum(), lambda: fault(x.sum()))
+    assert x.tolist() == [1.0, 1.0]
+    assert not solver.flush()[0].finite
 
 
 def test_a_direction_that_overflows_is_marked_and_moves_nothing():

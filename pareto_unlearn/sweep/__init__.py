@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
 from pareto_unlearn import __version__
 from pareto_unlearn.config import (
@@ -33,7 +34,7 @@ from pareto_unlearn.schedule import count_trials
 from pareto_unlearn.store import RunStore, load_run
 from pareto_unlearn.sweep.executors import Executor, LocalExecutor
 from pareto_unlearn.sweep.planner import Planner
-from pareto_unlearn.sweep.progress import Progress, closing_table, describe_range
+from pareto_unlearn.sweep.progress import Progress, closing_table, describe_range, say
 from pareto_unlearn.sweep.worker import Assignment
 
 __all__ = ["SweepOptions", "check_sweep", "run_sweep"]
@@ -70,9 +71,7 @@ def run_sweep(config: SweepConfig, options: SweepOptions, console: Console) -> i
         planner, info = _prepare_run(config, store, prepared, options)
         committed = planner.committed()
         if committed:
-            console.print(
-                f"continuing {store.path}: {len(committed)} trials are committed already", highlight=False
-            )
+            say(console, f"continuing {store.path}: {len(committed)} trials are committed already")
         stopped_by = _execute(planner, info, options, console)
         info = planner.describe_run(info)
         store.write_info(info)
@@ -152,9 +151,7 @@ def _execute(planner: Planner, info: RunInfo, options: SweepOptions, console: Co
     executor = _make_executor(config, options, progress.say)
     if planner.is_finished():
         return None
-    console.print(
-        f"sweep {config.name}: {planner.total} trials of {config.solver.steps} steps", highlight=False
-    )
+    say(console, f"sweep {config.name}: {planner.total} trials of {config.solver.steps} steps")
     with progress:
         return executor.run(planner, _RangeAnnouncer(progress, planner, info))
 
@@ -193,11 +190,10 @@ class _RangeAnnouncer:
 
 def _say_interrupted(planner: Planner, stopped_by: int | None, console: Console) -> int:
     done = len(planner.committed())
-    console.print(
+    say(
+        console,
         f"[yellow]interrupted[/]: {done} of {planner.total} trials are committed; "
         "start the same command again to continue",
-        highlight=False,
-        soft_wrap=True,
     )
     return INTERRUPTED if stopped_by is None else 128 + stopped_by
 
@@ -213,26 +209,23 @@ def _conclude(planner: Planner, info: RunInfo, options: SweepOptions, console: C
         raise problem
     broken = [record for record in records if record.state in BROKEN]
     for record in broken:
-        console.print(f"[red]{record.state}[/] {record.label}: {record.reason}", highlight=False)
+        say(console, f"[red]{record.state}[/] {record.label}: {escape(record.reason)}")
     return PARTIAL if broken else COMPLETE
 
 
 def _print_summary(path: str, info: RunInfo, report: str | None, console: Console) -> None:
     run = load_run(path)
     for valid in info.ranges:
-        console.print(describe_range(valid, info), highlight=False)
+        say(console, describe_range(valid, info))
     if info.reference_point is not None and info.scales is not None:
         ours, composite = (run.hypervolume(method=method) for method in ("epsilon_constraint", "composite"))
         text = f"hypervolume {ours:.4f}" if ours is not None else "hypervolume unknown"
         text += f", composite loss {composite:.4f}" if composite else ""
         reference = f"f1 {info.reference_point[0]:.5g}, f2 {info.reference_point[1]:.5g}"
-        console.print(
-            f"{text} (share of the box from f1 {info.scales.f1_floor:.5g}, f2 0 to {reference})",
-            highlight=False,
-        )
-    console.print(f"store  {path}", highlight=False, soft_wrap=True)
+        say(console, f"{text} (share of the box from f1 {info.scales.f1_floor:.5g}, f2 0 to {reference})")
+    say(console, f"store  {path}")
     if report is not None:
-        console.print(f"report {report}", highlight=False, soft_wrap=True)
+        say(console, f"report {report}")
 
 
 def _changed_message(config: SweepConfig, store: RunStore) -> str:

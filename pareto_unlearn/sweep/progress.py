@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -50,7 +51,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Print one line above whatever is live."""
-        self._console.print(text, highlight=False, soft_wrap=True)
+        say(self._console, text)
 
     def on_start(self, spec: TrialSpec) -> None:
         """A trial starts, or starts again after its process died."""
@@ -111,6 +112,11 @@ class Progress:
         return f"[dim]{_duration(time.monotonic() - self._started):>6}[/]"
 
 
+def say(console: Console, text: str) -> None:
+    """Print one line as it is: paths and numbers must survive being copied or searched for."""
+    console.print(text, highlight=False, soft_wrap=True)
+
+
 def describe_range(valid: ValidRange, info: RunInfo) -> str:
     """Say the valid range of epsilon in raw f1 and in e."""
     text = f"valid epsilon range (seed {valid.seed}): {valid.lower:.5g} to {valid.upper:.5g}"
@@ -158,7 +164,7 @@ def _phase_name(spec: TrialSpec) -> str:
 
 def _outcome_of(record: TrialRecord) -> str:
     if record.completeness is None:
-        return record.reason
+        return escape(record.reason)
     return (
         f"completeness {_percent(record.completeness)}, retained quality {_percent(record.retained_quality)}"
     )
