@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float
@@ -41,12 +40,8 @@ class NoTrial(StrEnum):
     FINISHED = "finished"
 
 
-class Identify(Protocol):
-    """Gives a planned trial its id; ``config.trial_id`` with the sweep's constants filled in."""
-
-    def __call__(self, spec: TrialSpec) -> str:
-        """Return the id of a spec whose own ``trial_id`` is still empty."""
-        ...
+Identify = Callable[[TrialSpec], str]
+"""Gives a planned trial, whose ``trial_id`` is still empty, its id: ``config.trial_id`` with the sweep's constants."""
 
 
 @dataclass(frozen=True, slots=True)

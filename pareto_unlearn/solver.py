@@ -192,7 +192,7 @@ class FlatParameters:
             start = end
 
     def _is_tied(self) -> bool:
-        """Tell from the first parameter alone: what unties one unties all, and gradients would then read 0."""
+        """Tell from the first parameter alone: what unties one unties all, and gradients would read 0."""
         first = self._parameters[0]
         pairs = ((first, self.values), (first.grad, self.gradient))
         return all(
@@ -333,7 +333,7 @@ class EpsilonSolver:
         return [self._row(step, row) for step, row in enumerate(values, start=first)]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return all that is needed to continue, as flat tensors that later steps overwrite; first ``flush``."""
+        """Return all that continuing needs, as flat tensors that later steps overwrite; first ``flush``."""
         return {"values": self.flat.values, **self._state, "step": torch.tensor([self.step_count])}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -430,7 +430,7 @@ class StopRule:
         return Outcome.STILL_MOVING if moving else Outcome.STEP_LIMIT
 
     def _changes(self) -> tuple[float, float] | None:
-        """Return how far the means of f1 and f2 moved between the last two windows; None before both exist."""
+        """Return how far the means of f1 and f2 moved between the last two windows, or None without both."""
         halves = self._halves()
         if halves is None:
             return None

@@ -161,7 +161,7 @@ def test_training_loss_is_the_error_of_removed_plus_that_of_visible_patches(mode
     hole = torch.zeros(4, 4, dtype=torch.bool)
     hole[1:3, 1:3] = True
     expected = squared[:, hole.flatten()].mean() + squared[:, ~hole.flatten()].mean()
-    assert float(model.training_loss(inputs)) == pytest.approx(float(expected), rel=1e-6)
+    assert model.training_loss(inputs).item() == pytest.approx(expected.item(), rel=1e-6)
 
 
 # The shipped weights

@@ -5,7 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -335,6 +335,14 @@ def test_a_failing_computation_leaves_no_files_behind(tmp_path):
 
     with pytest.raises(ArithmeticError):
         open_targets(tmp_path / "targets", fail)
+    assert [path.name for path in tmp_path.iterdir()] == ["targets.lock"]
+
+
+def test_targets_that_cannot_be_written_leave_no_files_behind(tmp_path):
+    computed = flat_targets(MSE, gaussian(5, 30))
+    without_values = replace(computed, forget_f1_heldout=torch.empty(20, device="meta"))
+    with pytest.raises(NotImplementedError):
+        open_targets(tmp_path / "targets", lambda: without_values)
     assert [path.name for path in tmp_path.iterdir()] == ["targets.lock"]
 
 

@@ -39,7 +39,7 @@ class QuadraticPair:
         return torch.linalg.solve(left, right)
 
     def optimum(self, epsilon: float) -> tuple[Tensor, float]:
-        """Return argmin f2 s.t. f1 <= epsilon and its multiplier, by bisection on the multiplier's logarithm."""
+        """Return argmin f2 s.t. f1 <= epsilon and its multiplier, by bisection on the latter's logarithm."""
         if float(self.f1(self.center2)) <= epsilon:
             return self.center2, 0.0
         low, high = -40.0, 40.0
@@ -59,7 +59,7 @@ class QuadraticPair:
 
 
 def spheres(dimension: int = 8, distance: float = 2.0) -> QuadraticPair:
-    """Return f1 = |x - a|^2, f2 = |x - b|^2: the optimum is on the segment a..b, sqrt(epsilon) away from a."""
+    """Return f1 = |x - a|^2, f2 = |x - b|^2: the optimum is on the segment a..b, sqrt(epsilon) from a."""
     start = torch.linspace(-1.0, 1.0, dimension, dtype=torch.float64)
     way = torch.ones(dimension, dtype=torch.float64) / math.sqrt(dimension)
     eye = torch.eye(dimension, dtype=torch.float64)
