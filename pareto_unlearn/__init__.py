@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         LevelControl,
         UpdateSettings,
         direction,
+        solve,
     )
     from pareto_unlearn.store import load_run
 
@@ -30,6 +31,7 @@ _HOMES = {
     "direction": "solver",
     "load_config": "config",
     "load_run": "store",
+    "solve": "solver",
 }
 
 __all__ = [
@@ -42,6 +44,7 @@ __all__ = [
     "direction",
     "load_config",
     "load_run",
+    "solve",
 ]
 
 

@@ -46,12 +46,15 @@ Identify = Callable[[TrialSpec], str]
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """All that planning may look at: committed records by id, ids of live trials, and the run's scales once known."""
+    """All that planning may look at: committed records by id, ids of live trials, and the run's scales once known.
+
+    ``retry`` names the (trial_id, attempt) that may be tried once more: an attempt made since is not among them.
+    """
 
     committed: Mapping[str, TrialRecord]
     live: Collection[str] = ()
     scales: Scales | None = None
-    retry_failed: bool = False
+    retry: frozenset[tuple[str, int]] = frozenset()
 
 
 def plan(config: SweepConfig, progress: Progress, identify: Identify) -> TrialSpec | NoTrial:
@@ -71,7 +74,7 @@ def plan(config: SweepConfig, progress: Progress, identify: Identify) -> TrialSp
         record = progress.committed.get(spec.trial_id)
         if record is None:
             return spec
-        if progress.retry_failed and record.state is TrialState.FAILED:
+        if (record.trial_id, record.attempt) in progress.retry:
             return replace(spec, attempt=record.attempt + 1)
     return NoTrial.WAIT if progress.live else NoTrial.FINISHED
 
@@ -97,7 +100,7 @@ def derive_range(
     if highest is None or highest.f1 is None or highest.state not in HAS_MODEL:
         reason = "it was not solved" if highest is None else f"{highest.state}: {highest.reason}"
         raise RangeError(f"seed {seed}: no valid epsilon range: the highest boundary has no model ({reason})")
-    fallback = _why_not_upper_end(highest, lowest)
+    fallback = _why_not_upper_end(highest, lowest, scales)
     upper = scales.f1_original if fallback or lowest is None or lowest.f1 is None else lowest.f1
     if upper - highest.f1 < 0.01 * scales.f1_range:
         raise RangeError(
@@ -284,7 +287,7 @@ def _range_of(seed: int, progress: Progress, identify: Identify) -> ValidRange |
     return derive_range(seed, highest, lowest, progress.scales)
 
 
-def _why_not_upper_end(highest: TrialRecord, lowest: TrialRecord | None) -> str:
+def _why_not_upper_end(highest: TrialRecord, lowest: TrialRecord | None, scales: Scales) -> str:
     """Return why the lowest boundary cannot end the range; empty when it can."""
     if lowest is None:
         return "the lowest boundary was not solved"
@@ -292,6 +295,8 @@ def _why_not_upper_end(highest: TrialRecord, lowest: TrialRecord | None) -> str:
         return f"the lowest boundary has no model ({lowest.state}: {lowest.reason})"
     if lowest.state is TrialState.INFEASIBLE:
         return f"the lowest boundary missed its tolerance ({lowest.reason})"
+    if lowest.f1 > scales.f1_original:
+        return "the lowest boundary forgets less than the original model"
     first = _costs(highest)
     if first[0] <= lowest.f1 and first[1] <= lowest.f2:
         return "the lowest boundary is dominated by the highest"

@@ -206,17 +206,17 @@ class UpdateSettings:
     """How a direction becomes a step.
 
     ``kind`` is ``paper`` (theta <- theta - mu g, line 10 of Algorithm 1) or ``averaged`` (the multiplier from
-    averaged gradients, Adam on g). ``gradient_average`` is the decay of those averages, 0 for none. The
+    averaged gradients and violation, Adam on g). ``average`` is the decay of those averages and of the violation's, 0 for none. The
     learning rate follows half a cosine from ``learning_rate`` to ``learning_rate_end`` times it. ``clip``
     bounds |g|.
     """
 
     kind: str = "averaged"
     steps: int = 400
-    learning_rate: float = 0.006
+    learning_rate: float = 0.003
     learning_rate_end: float = 0.02
     betas: tuple[float, float] = (0.9, 0.99)
-    gradient_average: float = 0.9
+    average: float = 0.9
     clip: float | None = None
 
     def learning_rate_at(self, step: int) -> float:
@@ -278,13 +278,14 @@ class EpsilonSolver:
         self._rule, self._settings, self._epsilon, self._ramp = rule, settings, epsilon, ramp
         blank = torch.zeros_like(self.flat.values)
         self._g1, self._g2 = blank.clone(), blank.clone()
-        averaging = settings.kind == "averaged" and settings.gradient_average > 0.0
+        averaging = settings.kind == "averaged" and settings.average > 0.0
         self._one = torch.ones(1, dtype=_wide(blank.dtype), device=blank.device)
         self._state: dict[str, Tensor] = {}
         if averaging:
             self._state |= {
                 "mean1": blank.clone(),
                 "mean2": blank.clone(),
+                "mean_violation": torch.zeros_like(self._one),
                 "mean_one": torch.zeros_like(self._one),
             }
         if settings.kind == "averaged":
@@ -315,7 +316,7 @@ class EpsilonSolver:
         gram, g22 = Gram(_dot(self._g1, self._g1), _dot(self._g1, self._g2)), _dot(self._g2, self._g2)
         norm1, norm2 = gram.g11.sqrt(), g22.sqrt()
         finite = torch.isfinite(f1) & torch.isfinite(f2) & torch.isfinite(norm1) & torch.isfinite(norm2)
-        psi, eta = self._rule(f1 - self.epsilon_at(self.step_count), self._averaged_gram(gram, finite))
+        psi, eta = self._rule(*self._averaged(f1 - self.epsilon_at(self.step_count), gram, finite))
         # The square of the direction must fit too: one overflow in Adam's second moment would stay for ever.
         finite = finite & (norm2 + eta * norm1 < math.sqrt(torch.finfo(self._g1.dtype).max))
         self._descend(torch.where(finite, _combine(self._g1, self._g2, eta), 0.0))
@@ -356,19 +357,24 @@ class EpsilonSolver:
         rate, epsilon = self._settings.learning_rate_at(step), self.epsilon_at(step)
         return StepRow(step, f1, f2, eta, psi, norm1, norm2, cosine, rate, epsilon, bool(finite))
 
-    def _averaged_gram(self, gram: Gram, finite: Bool[Tensor, ""]) -> Gram:
-        """Return the inner products of the averaged gradients, corrected for their start at zero.
+    def _averaged(
+        self, violation: Float[Tensor, ""], gram: Gram, finite: Bool[Tensor, ""]
+    ) -> tuple[Float[Tensor, ""], Gram]:
+        """Return the averaged violation and the inner products of the averaged gradients.
 
-        Steps that are not finite leave the averages alone. The correction is the average of the number one,
-        taken likewise: one made of the step count would be wrong after them.
+        The multiplier is a maximum with zero, so noise in any of them pushes f1 below epsilon. Steps that are not
+        finite leave the averages alone. The correction for their start at zero is the average of the number one,
+        taken likewise: one made of the step count would be wrong after such steps.
         """
         if "mean1" not in self._state:
-            return gram
-        for name, new in (("mean1", self._g1), ("mean2", self._g2), ("mean_one", self._one)):
+            return violation, gram
+        new = {"mean1": self._g1, "mean2": self._g2, "mean_violation": violation[None], "mean_one": self._one}
+        for name, value in new.items():
             mean = self._state[name]
-            mean.lerp_(torch.where(finite, new, mean), 1.0 - self._settings.gradient_average)
-        mean1, mean2, correction = self._state["mean1"], self._state["mean2"], self._state["mean_one"][0] ** 2
-        return Gram(_dot(mean1, mean1) / correction, _dot(mean1, mean2) / correction)
+            mean.lerp_(torch.where(finite, value, mean), 1.0 - self._settings.average)
+        mean1, mean2, one = self._state["mean1"], self._state["mean2"], self._state["mean_one"][0]
+        averaged = Gram(_dot(mean1, mean1) / one**2, _dot(mean1, mean2) / one**2)
+        return self._state["mean_violation"][0] / one, averaged
 
     def _descend(self, g: Float[Tensor, " p"]) -> None:
         settings, rate = self._settings, self._settings.learning_rate_at(self.step_count)
@@ -462,7 +468,7 @@ def solve(
     objective: Callable[[int], Float[Tensor, ""]],
     *,
     steps: int,
-    stop: StopRule,
+    stop: StopRule | None = None,
     on_rows: Callable[[list[StepRow]], None] = lambda _rows: None,
     flush_every: int = 50,
 ) -> Outcome:
@@ -473,10 +479,11 @@ def solve(
         constraint: loss of the constraint at a step.
         objective: loss of the objective at a step.
         steps: in all, those before a resume included.
-        stop: the stopping rule.
+        stop: the stopping rule; None for the default one.
         on_rows: called with the logged rows every ``flush_every`` steps and at the end.
         flush_every: steps between two host synchronisations.
     """
+    stop = stop or StopRule()
     while solver.step_count < steps:
         for _ in range(min(flush_every, steps - solver.step_count)):
             step = solver.step_count

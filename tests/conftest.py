@@ -9,7 +9,8 @@ from small_sweep import QUICKSTART, SMALL
 
 from pareto_unlearn.config import SweepConfig, load_config
 
-# Workers and subprocesses of the tests inherit these.
+# Set before torch is imported; workers and subprocesses of the tests inherit them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 

@@ -107,8 +107,12 @@ class Sweep:
     live: dict[str, TrialSpec] = field(default_factory=dict)
     planned: list[TrialSpec] = field(default_factory=list)
 
-    def next(self, retry_failed: bool = False) -> TrialSpec | NoTrial:
-        progress = Progress(self.committed, tuple(self.live), self.scales, retry_failed)
+    def failed(self) -> frozenset[tuple[str, int]]:
+        records = self.committed.values()
+        return frozenset((one.trial_id, one.attempt) for one in records if one.state is TrialState.FAILED)
+
+    def next(self, retry: frozenset[tuple[str, int]] = frozenset()) -> TrialSpec | NoTrial:
+        progress = Progress(self.committed, tuple(self.live), self.scales, retry)
         return plan(self.config, progress, identify_in(self.config))
 
     def start(self) -> TrialSpec:
@@ -535,15 +539,25 @@ def test_failed_trials_are_left_alone_unless_asked_for():
 
 def test_on_request_a_failed_trial_and_no_other_starts_its_next_attempt():
     sweep = Sweep(make_config(BASELINES), outcome=failing_baselines).run()
-    again = sweep.next(retry_failed=True)
+    failed = sweep.failed()
+    again = sweep.next(failed)
     (first,) = (spec for spec in sweep.planned if spec.method == "max_loss")
     assert again == replace(first, attempt=2)
     sweep.committed[again.trial_id] = make_record(again, f1=1.0, f2=0.1)
-    assert sweep.next(retry_failed=True) is NoTrial.FINISHED
+    assert sweep.next(failed) is NoTrial.FINISHED
+
+
+def test_a_trial_that_fails_again_is_not_retried_for_ever():
+    sweep = Sweep(make_config(BASELINES), outcome=failing_baselines).run()
+    failed = sweep.failed()
+    again = sweep.next(failed)
+    sweep.committed[again.trial_id] = make_record(again, state=TrialState.FAILED)
+    assert sweep.next(failed) is NoTrial.FINISHED
 
 
 def test_a_failed_trial_that_runs_again_is_waited_for():
     sweep = Sweep(make_config(BASELINES), outcome=failing_baselines).run()
-    again = sweep.next(retry_failed=True)
+    failed = sweep.failed()
+    again = sweep.next(failed)
     sweep.live[again.trial_id] = again
-    assert sweep.next(retry_failed=True) is NoTrial.WAIT
+    assert sweep.next(failed) is NoTrial.WAIT

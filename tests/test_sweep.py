@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 from small_sweep import QUICKSTART, SMALL
 
-from pareto_unlearn.config import SweepConfig, load_config
+from pareto_unlearn.config import SweepConfig, dump_config, load_config
 from pareto_unlearn.records import (
     ConfigError,
     Phase,
@@ -15,6 +15,7 @@ from pareto_unlearn.records import (
     Role,
     RunLockedError,
     TrialRecord,
+    TrialSpec,
     TrialState,
     WeightsError,
 )
@@ -22,6 +23,7 @@ from pareto_unlearn.schedule import EpsilonError, NoTrial
 from pareto_unlearn.store import RunStore, load_run
 from pareto_unlearn.sweep import SweepOptions, run_sweep
 from pareto_unlearn.sweep.planner import Planner
+from pareto_unlearn.sweep.worker import Assignment, execute
 
 MEASURED_TIMES = {"seconds", "images_per_second", "peak_memory_bytes"}
 
@@ -270,9 +272,6 @@ def test_second_driver_is_refused_while_the_first_runs(small_config):
 
 def test_planner_waits_while_boundaries_are_live(finished, tmp_path):
     store = RunStore.create(str(tmp_path), "fresh")
-    from pareto_unlearn.records import TrialSpec
-    from pareto_unlearn.sweep.worker import Assignment
-
     config = finished.model_copy(update={"baselines": ()})
     spec = TrialSpec(trial_id="", phase=Phase.ORIGINAL, method="original", seed=0)
     template = Assignment(run_path="", config_text="", targets_key="", code_version="", spec=spec)
@@ -282,3 +281,21 @@ def test_planner_waits_while_boundaries_are_live(finished, tmp_path):
         live.append(assignment.spec.trial_id)
     assert assignment is NoTrial.WAIT
     assert len(live) == 3  # both boundaries and the original; no epsilon before the range is known
+
+
+def test_trial_that_raises_is_a_failed_row_with_its_reason(small_config, tmp_path):
+    """The weights vanish between the check and the trial, as they can on a cluster."""
+    config = small_config("baselines=[]")
+    assert run(config) == 0
+    store = RunStore.open(f"{config.run.storage}/quickstart")
+    spec = TrialSpec(trial_id="abcdef0123456789", phase=Phase.ORIGINAL, method="original", seed=7)
+    gone = config.model_copy(
+        update={"model": config.model.model_copy(update={"checkpoint": str(tmp_path / "gone")})}
+    )
+    assignment = Assignment(
+        run_path=store.path, config_text=dump_config(gone), targets_key="other", code_version="1", spec=spec
+    )
+    record = execute(assignment, lambda step, f1, f2: None)
+    assert record.state is TrialState.FAILED
+    assert record.reason.startswith("WeightsError: model.checkpoint")
+    assert store.records()[spec.trial_id] == record

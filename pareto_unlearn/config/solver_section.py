@@ -9,7 +9,7 @@ from pareto_unlearn.config.value_types import Count, Decay, Positive, Section, r
 from pareto_unlearn.config.wording import found
 
 _DEFAULTS_OF_UPDATE: dict[str, dict[str, Any]] = {
-    "averaged": {"learning_rate": 0.006, "learning_rate_end": 0.02, "clip": None, "ramp": 0.5},
+    "averaged": {"learning_rate": 0.003, "learning_rate_end": 0.02, "clip": None, "ramp": 0.5},
     "paper": {"learning_rate": 0.2, "learning_rate_end": 1.0, "clip": 1.0, "ramp": 0.0},
 }
 
@@ -34,9 +34,9 @@ class LowestSection(Section):
         default=0.005,
         description="f2 allowed, as a fraction of the variance of the original outputs on the retain set",
     )
-    beta: Positive = Field(default=65.0, description="control gain on f2 - tolerance")
+    beta: Positive = Field(default=200.0, description="control gain on f2 - tolerance")
     learning_rate: Positive = Field(
-        default=0.002, description="step size of this trial; null: a third of solver.learning_rate"
+        default=0.001, description="step size of this trial; null: a third of solver.learning_rate"
     )
 
 
@@ -85,7 +85,7 @@ class SolverSection(Section):
     learning_rate: Positive = Field(
         default=None,
         validate_default=True,
-        description="step size at the first step; null: 0.006, or 0.2 with update paper",
+        description="step size at the first step; null: 0.003, or 0.2 with update paper",
     )
     learning_rate_end: float = Field(
         default=None,
@@ -97,9 +97,9 @@ class SolverSection(Section):
     betas: Annotated[tuple[Decay, Decay], Field(strict=False)] = Field(
         default=(0.9, 0.99), description="Adam's decays of the first and second moment"
     )
-    gradient_average: Decay = Field(
+    average: Decay = Field(
         default=0.9,
-        description="decay of the average gradients the multiplier is computed from; 0: this batch only",
+        description="decay of the average gradients and violation the multiplier is computed from; 0: this batch only",
     )
     stabiliser: Positive = Field(
         default=1e-7, description="added to |g1|^2 where it divides (the paper's varpi)"

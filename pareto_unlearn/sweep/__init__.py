@@ -29,6 +29,7 @@ from pareto_unlearn.records import (
     StoreError,
     TrialRecord,
     TrialSpec,
+    TrialState,
 )
 from pareto_unlearn.schedule import count_trials
 from pareto_unlearn.store import RunStore, load_run
@@ -140,7 +141,12 @@ def _prepare_run(
         code_version=__version__,
         spec=TrialSpec(trial_id="", phase=Phase.ORIGINAL, method="original", seed=config.seed),
     )
-    return Planner(config, store, prepared.weights_sha256, template, options.retry_failed), info
+    retry = frozenset(
+        (record.trial_id, record.attempt)
+        for record in store.records().values()
+        if options.retry_failed and record.state is TrialState.FAILED
+    )
+    return Planner(config, store, prepared.weights_sha256, template, retry), info
 
 
 def _execute(planner: Planner, info: RunInfo, options: SweepOptions, console: Console) -> int | None:

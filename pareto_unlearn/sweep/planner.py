@@ -33,7 +33,7 @@ class Planner:
     store: RunStore
     weights_sha256: str
     template: Assignment
-    retry_failed: bool = False
+    retry: frozenset[tuple[str, int]] = frozenset()
     error: ParetoUnlearnError | None = None
 
     def next_trial(self, live: Collection[str]) -> Assignment | NoTrial:
@@ -52,7 +52,7 @@ class Planner:
 
     def progress(self, live: Collection[str] = ()) -> Progress:
         """Return what planning may look at, read from the store now."""
-        return Progress(self.store.records(), live, read_scales(self.store), self.retry_failed)
+        return Progress(self.store.records(), live, read_scales(self.store), self.retry)
 
     def identify(self, spec: TrialSpec) -> str:
         """Return the id of a planned trial."""

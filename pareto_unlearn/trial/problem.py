@@ -216,6 +216,6 @@ def _settings(config: SweepConfig) -> UpdateSettings:
         learning_rate=solver.learning_rate,
         learning_rate_end=solver.learning_rate_end,
         betas=solver.betas,
-        gradient_average=solver.gradient_average,
+        average=solver.average,
         clip=solver.clip,
     )
