@@ -9,7 +9,7 @@ from pareto_unlearn.config.value_types import Count, Decay, Positive, Section, r
 from pareto_unlearn.config.wording import found
 
 _DEFAULTS_OF_UPDATE: dict[str, dict[str, Any]] = {
-    "averaged": {"learning_rate": 0.003, "learning_rate_end": 0.02, "clip": None, "ramp": 0.5},
+    "averaged": {"learning_rate": 0.003, "learning_rate_end": 0.02, "clip": None, "ramp": 0.4},
     "paper": {"learning_rate": 0.2, "learning_rate_end": 1.0, "clip": 1.0, "ramp": 0.0},
 }
 
@@ -43,15 +43,15 @@ class LowestSection(Section):
 class ControlSection(Section):
     """Phase II: how f1 is driven to epsilon, psi = beta * (f1 - epsilon)^delta."""
 
-    beta: Positive = Field(default=5.0, description="control gain on f1 - epsilon")
+    beta: Positive = Field(default=2.0, description="control gain on f1 - epsilon")
     delta: Count = Field(default=1, description="power of f1 - epsilon; odd, so that the sign is kept")
     scaled: bool = Field(
         default=False, description="multiply psi by |g1|^2, which makes beta free of the gradients' scale"
     )
     ramp: Decay = Field(
-        default=0.5,
+        default=0.4,
         description="fraction of the steps over which epsilon descends from the original's f1; "
-        "null: 0.5, or 0 with update paper",
+        "null: 0.4, or 0 with update paper",
     )
 
     @field_validator("delta")

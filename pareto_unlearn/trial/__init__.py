@@ -259,7 +259,8 @@ def _planned_record(spec: TrialSpec, config: SweepConfig, code_version: str) -> 
 
 
 def _still_moving(spec: TrialSpec, outcome: Outcome) -> bool:
-    return outcome is Outcome.STILL_MOVING and spec.phase in (Phase.BOUNDARY, Phase.EPSILON)
+    """Tell whether a boundary was not reached; an epsilon trial is judged by the f1 it ends with."""
+    return outcome is Outcome.STILL_MOVING and spec.phase is Phase.BOUNDARY
 
 
 def _state_files(solver: EpsilonSolver, history: _History) -> dict[str, bytes]:
