@@ -1,5 +1,6 @@
 """The command line without Ray: help, validation, exit codes, reading verbs."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -129,3 +130,11 @@ def test_train_refuses_an_unknown_model(tmp_path):
 def test_version_is_printed():
     assert CliRunner().invoke(app, ["--version"]).output.strip() == "0.1.0"
     assert callable(main)
+
+
+def test_dashboard_without_its_extra_says_how_to_get_it(tmp_path):
+    if importlib.util.find_spec("aiohttp_cors") is not None:
+        pytest.skip("the dashboard extra is installed here")
+    done = call("sweep", QUICKSTART, "-o", f"run.storage={tmp_path}", "--dashboard")
+    assert done.returncode == 3
+    assert "--extra dashboard" in done.stderr

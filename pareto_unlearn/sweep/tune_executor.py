@@ -4,6 +4,7 @@ Tune's own experiment state is never restored and lies in a folder that is remov
 was interrupted is continued by a new Tuner over the same store.
 """
 
+import importlib.util
 import logging
 import os
 import shutil
@@ -54,6 +55,8 @@ class TuneExecutor:
         Raises:
             ConfigError: the cluster cannot be reached or can never hold one trial.
         """
+        if self.dashboard:
+            check_dashboard()
         set_environment(local=cluster_address(self.run_section) is None)
         import ray  # two seconds, and only after the environment is set
         from ray.tune import TuneError
@@ -77,6 +80,20 @@ class TuneExecutor:
             ray.shutdown()
             shutil.rmtree(folder, ignore_errors=True)
         return received[0] if received else None
+
+
+def check_dashboard() -> None:
+    """Refuse ``--dashboard`` where Ray could not start it.
+
+    Raises:
+        ConfigError: packages of the extra are missing.
+    """
+    missing = [name for name in ("aiohttp_cors", "opencensus") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"--dashboard: Ray's dashboard needs packages that are not installed ({', '.join(missing)}); install the extra: "
+            "`uv run --extra dashboard pareto-unlearn ...` or `pip install 'pareto-unlearn[dashboard]'`"
+        )
 
 
 def cluster_address(section: RunSection) -> str | None:
