@@ -103,19 +103,38 @@ def list_trials(run: RunPath, as_json: AsJson = False) -> None:
 @app.command()
 def export(
     run: RunPath,
-    trial: Annotated[
-        str,
-        typer.Argument(
-            help="The trial's id, as `ls --json` prints it, or its first digits.", show_default=False
-        ),
-    ],
     out: Annotated[Path, typer.Argument(help="The .safetensors file to write.", show_default=False)],
+    trial: Annotated[
+        str | None,
+        typer.Option("--trial", help="The id of a trial, as `ls --json` prints it, or its first digits."),
+    ] = None,
+    epsilon: Annotated[
+        float | None,
+        typer.Option(
+            "--epsilon", help="Any epsilon: a fraction of the valid range; interpolated and verified."
+        ),
+    ] = None,
+    absolute: Annotated[bool, typer.Option("--absolute", help="--epsilon is raw f1.")] = False,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="With --epsilon, whose solutions to use.")
+    ] = None,
 ) -> None:
-    """Copy one trial's unlearned model out of the store, after checking its hash."""
+    """Take one unlearned model out of a run, its hash checked: a trial's, or the one at any epsilon."""
     from pareto_unlearn.store import RunStore
 
+    if (trial is None) == (epsilon is None):
+        raise typer.BadParameter("give either --trial ID or --epsilon E")
+    if epsilon is not None:
+        from pareto_unlearn.dial import dial
+
+        record = dial(run, epsilon, absolute=absolute, seed=seed)
+        print(
+            f"{record.label}: f1 {record.f1:.6g} for epsilon {record.epsilon:.6g}, f2 {record.f2:.6g}, {record.reason}",
+            file=sys.stderr,
+        )
     store = RunStore.open(run)
-    record = _find_record(store.records(), trial)
+    if epsilon is None:
+        record = _find_record(store.records(), str(trial))
     out.write_bytes(store.read_checkpoint(record)["model.safetensors"])
     print(f"{out} sha256 {record.checkpoint_sha256}")
 

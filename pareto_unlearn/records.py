@@ -115,7 +115,8 @@ class TrialSpec:
         if self.role is not None:
             return str(self.role)
         if self.epsilon_fraction is not None:
-            return f"epsilon {self.epsilon_fraction:.1%}"
+            name = "epsilon" if self.method == "epsilon_constraint" else self.method
+            return f"{name} {self.epsilon_fraction:.1%}"
         if self.weight is not None:
             return f"{self.method} {self.weight:g}"
         return self.method
@@ -127,6 +128,7 @@ class TrialRecord:
 
     None means not measured (or not applicable), NaN means measured and not a number. ``f1``, ``f2`` and
     everything derived from them are of the training set unless the name says ``heldout``.
+    An interpolated row names its two ``parents`` (trial ids, lower f1 first) and the share of the second in its weights.
     ``multiplier`` is the solver's last one; ``residual_*`` come from gradients over the whole
     training sets at the end (a first-order residual, no proof of optimality).
     """
@@ -144,6 +146,8 @@ class TrialRecord:
     epsilon_fraction: float | None = None
     range_width: float | None = None
     weight: float | None = None
+    parents: str | None = None
+    interpolation: float | None = None
     f1: float | None = None
     f2: float | None = None
     f1_heldout: float | None = None

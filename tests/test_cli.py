@@ -58,15 +58,19 @@ def test_export_writes_the_verified_model(storage, tmp_path):
     rows = json.loads(call("ls", storage / "quickstart", "--json").stdout)
     highest = next(row for row in rows if row["role"] == "highest")
     out = tmp_path / "unlearned.safetensors"
-    done = call("export", storage / "quickstart", highest["trial_id"][:8], out)
+    done = call("export", storage / "quickstart", out, "--trial", highest["trial_id"][:8])
     assert done.stdout == f"{out} sha256 {highest['checkpoint_sha256']}\n"
     assert call("validate", QUICKSTART, "-o", f"model.checkpoint={out}").returncode == 0
 
 
 def test_export_of_an_unknown_trial_says_which_there_are(storage, tmp_path):
-    done = call("export", storage / "quickstart", "ffff", tmp_path / "x")
+    done = call("export", storage / "quickstart", tmp_path / "x", "--trial", "ffff")
     assert done.returncode == 3
     assert "highest" in done.stderr
+
+
+def test_export_wants_a_trial_or_an_epsilon(storage, tmp_path):
+    assert call("export", storage / "quickstart", tmp_path / "x").returncode == 2
 
 
 def test_report_is_written_again_from_the_store(storage, tmp_path):

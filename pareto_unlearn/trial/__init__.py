@@ -40,7 +40,7 @@ from pareto_unlearn.trial.evidence import (
 from pareto_unlearn.trial.material import Material, load_material
 from pareto_unlearn.trial.problem import Problem, build_problem
 
-__all__ = ["Hooks", "Material", "failed_result", "load_material", "run_trial"]
+__all__ = ["Hooks", "Material", "failed_result", "load_material", "measure_trial", "plan_record", "run_trial"]
 
 logger = logging.getLogger(__name__)
 
@@ -88,10 +88,10 @@ def run_trial(
         The record and all tables; a diverged trial has no model, metrics or samples.
 
     """
-    base = _planned_record(spec, config, code_version)
+    base = plan_record(spec, config, code_version)
     if spec.phase is Phase.ORIGINAL:
         flat = FlatParameters(material.trainable(config.objective.space))
-        return _measured(
+        return measure_trial(
             config, spec, material, flat, replace(base, state=TrialState.DONE, reason="not trained"), ()
         )
     problem = build_problem(config, spec, material)
@@ -122,12 +122,12 @@ def run_trial(
     record = replace(
         record, state=TrialState.UNCONVERGED if _still_moving(spec, outcome) else TrialState.DONE
     )
-    return _measured(config, spec, material, solver.flat, record, curves)
+    return measure_trial(config, spec, material, solver.flat, record, curves)
 
 
 def failed_result(config: SweepConfig, spec: TrialSpec, reason: str, code_version: str) -> TrialResult:
     """Return the row of a trial that raised or whose process died."""
-    record = replace(_planned_record(spec, config, code_version), state=TrialState.FAILED, reason=reason)
+    record = replace(plan_record(spec, config, code_version), state=TrialState.FAILED, reason=reason)
     return TrialResult(record=record, files={})
 
 
@@ -167,7 +167,7 @@ def _solve(
     return history, outcome
 
 
-def _measured(
+def measure_trial(
     config: SweepConfig,
     spec: TrialSpec,
     material: Material,
@@ -248,7 +248,8 @@ def _diverged(record: TrialRecord, curves: tuple[CurveRow, ...], reason: str) ->
     )
 
 
-def _planned_record(spec: TrialSpec, config: SweepConfig, code_version: str) -> TrialRecord:
+def plan_record(spec: TrialSpec, config: SweepConfig, code_version: str) -> TrialRecord:
+    """Return the record of a trial that has measured nothing yet."""
     return TrialRecord(
         **asdict(spec),
         start=config.solver.start,
