@@ -30,7 +30,7 @@ from pareto_unlearn.store import Run, RunStore, load_run
 from pareto_unlearn.trial import Material, load_material, measure_trial, plan_record
 from pareto_unlearn.trial.evidence import measure_completeness
 
-__all__ = ["INTERPOLATED", "dial", "find_crossing"]
+__all__ = ["INTERPOLATED", "TOLERANCE", "Crossing", "dial", "find_crossing", "mix_weights"]
 
 INTERPOLATED = "interpolated"
 TOLERANCE = 0.002
@@ -110,6 +110,30 @@ def find_crossing(
     return best
 
 
+def mix_weights(
+    config: SweepConfig,
+    material: Material,
+    weights: tuple[Weights, Weights],
+    ends: tuple[float, float],
+    epsilon: float,
+) -> Crossing:
+    """Load the mixture of two models whose f1 over the training split meets epsilon; see ``find_crossing``."""
+    first, second = weights
+
+    def load(share: float) -> None:
+        material.model.load_state_dict(
+            {name: tensor.lerp(second[name], share) for name, tensor in first.items()}
+        )
+
+    def measure(share: float) -> float:
+        load(share)
+        return measure_completeness(config, material, "train").f1
+
+    crossing = find_crossing(measure, epsilon, TOLERANCE * material.targets.scales.f1_range, ends)
+    load(crossing.share)
+    return crossing
+
+
 def _interpolate(
     config: SweepConfig,
     spec: TrialSpec,
@@ -120,15 +144,8 @@ def _interpolate(
     material = load_material(config, store.cache_dir(), targets_key)
     original = {name: tensor.clone() for name, tensor in material.model.state_dict().items()}
     first, second = (_weights_of(parent, store, original) for parent in parents)
-
-    def measure(share: float) -> float:
-        _load_mixture(material, first, second, share)
-        return measure_completeness(config, material, "train").f1
-
-    tolerance = TOLERANCE * material.targets.scales.f1_range
     ends = (_f1_of(parents[0]), _f1_of(parents[1]))
-    crossing = find_crossing(measure, spec.epsilon or 0.0, tolerance, ends)
-    _load_mixture(material, first, second, crossing.share)
+    crossing = mix_weights(config, material, (first, second), ends, spec.epsilon or 0.0)
     record = replace(
         plan_record(spec, config, parents[0].code_version),
         start=INTERPOLATED,
@@ -139,11 +156,6 @@ def _interpolate(
     )
     flat = FlatParameters(material.trainable(config.objective.space))
     return store.commit(measure_trial(config, spec, material, flat, record, ()))
-
-
-def _load_mixture(material: Material, first: Weights, second: Weights, share: float) -> None:
-    mixed = {name: tensor.lerp(second[name], share) for name, tensor in first.items()}
-    material.model.load_state_dict(mixed)
 
 
 def _weights_of(record: TrialRecord, store: RunStore, original: Weights) -> Weights:

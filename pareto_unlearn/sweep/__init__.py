@@ -224,11 +224,18 @@ def _print_summary(path: str, info: RunInfo, report: str | None, console: Consol
     for valid in info.ranges:
         say(console, describe_range(valid, info))
     if info.reference_point is not None and info.scales is not None:
-        ours, composite = (run.hypervolume(method=method) for method in ("epsilon_constraint", "composite"))
-        text = f"hypervolume {ours:.4f}" if ours is not None else "hypervolume unknown"
-        text += f", composite loss {composite:.4f}" if composite else ""
         reference = f"f1 {info.reference_point[0]:.5g}, f2 {info.reference_point[1]:.5g}"
-        say(console, f"{text} (share of the box from f1 {info.scales.f1_floor:.5g}, f2 0 to {reference})")
+        for valid in info.ranges:
+            ours, composite = (
+                run.hypervolume(method=method, seed=valid.seed)
+                for method in ("epsilon_constraint", "composite")
+            )
+            others = f", composite loss {composite:.4f}" if composite else ""
+            say(
+                console,
+                f"hypervolume (seed {valid.seed}): {ours:.4f}{others}, as a share of the box from "
+                f"f1 {info.scales.f1_floor:.5g}, f2 0 to {reference}",
+            )
     say(console, f"store  {path}")
     if report is not None:
         say(console, f"report {report}")
