@@ -155,18 +155,57 @@ class BatchOrder:
 
     def __call__(self, step: int) -> Int[Tensor, " b"]:
         """Return the indices of the batch at ``step`` (counting from 0)."""
-        first, end = step * self._batch, (step + 1) * self._batch
+        return self.take(step * self._batch, (step + 1) * self._batch)
+
+    def take(self, first: int, end: int) -> Int[Tensor, " b"]:
+        """Return the indices from position ``first`` up to ``end`` of the endless order; none where they are equal."""
+        if end <= first:
+            return torch.empty(0, dtype=torch.int64)
         epochs = range(first // self._count, (end - 1) // self._count + 1)
         # Only the epochs of this batch are kept: a neighbouring step needs no others.
         self._epochs = {epoch: self._permutation(epoch) for epoch in epochs}
         joined = torch.cat(list(self._epochs.values()))
         offset = first - epochs.start * self._count
-        return joined[offset : offset + self._batch]
+        return joined[offset : offset + end - first]
 
     def _permutation(self, epoch: int) -> Int[Tensor, " n"]:
         if epoch in self._epochs:
             return self._epochs[epoch]
         return torch.randperm(self._count, generator=seeded_generator(*self._key, epoch))
+
+
+class StratifiedOrder:
+    """Mini-batches with equal numbers of every class, as a pure function of the step.
+
+    Where the batch is no multiple of the number of classes, the places left over go round the classes; with more
+    classes than places, the classes themselves do. Within a class the order is that of ``BatchOrder``.
+    """
+
+    def __init__(self, class_ids: Int[Tensor, " n"], batch: int, seed: int, stream: int) -> None:
+        classes = torch.unique(class_ids).tolist()
+        self._members = [(class_ids == class_id).nonzero().flatten() for class_id in classes]
+        self._orders = [
+            BatchOrder(len(members), 1, seed, stream * 100_003 + class_id)
+            for class_id, members in zip(classes, self._members, strict=True)
+        ]
+        self._base, self._rest = divmod(batch, len(classes))
+
+    def __call__(self, step: int) -> Int[Tensor, " b"]:
+        """Return the indices of the batch at ``step`` (counting from 0), class by class."""
+        return torch.cat(
+            [
+                members[order.take(self._drawn_before(step, rank), self._drawn_before(step + 1, rank))]
+                for rank, (members, order) in enumerate(zip(self._members, self._orders, strict=True))
+            ]
+        )
+
+    def _drawn_before(self, step: int, rank: int) -> int:
+        """Count the images of a class in all batches before ``step``.
+
+        The left-over places of all steps form one endless sequence that walks round the classes.
+        """
+        places, classes = step * self._rest, len(self._members)
+        return step * self._base + places // classes + (rank < places % classes)
 
 
 def seeded_generator(*key: int) -> torch.Generator:

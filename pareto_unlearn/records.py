@@ -90,12 +90,17 @@ BROKEN = frozenset({TrialState.DIVERGED, TrialState.FAILED})
 """States that make a sweep partial (exit code 4)."""
 
 
+WITHOUT_WEIGHT = frozenset({"mgda", "munba", "pcgrad"})
+"""Methods that have no coefficient to choose."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialSpec:
     """One planned trial: with the sweep file, everything that decides its result.
 
     ``epsilon`` is raw f1; ``epsilon_fraction`` its place in the valid range (0 to 1), whose width is ``range_width``.
-    ``weight`` is the coefficient of the forget loss for baselines that have one. ``attempt`` counts from 1.
+    ``weight`` is the knob of a baseline: the coefficient of its forget loss, gamma of cup, eta of erasediff, 1 for methods
+    that have none. ``attempt`` counts from 1.
     """
 
     trial_id: str
@@ -117,7 +122,7 @@ class TrialSpec:
         if self.epsilon_fraction is not None:
             name = "epsilon" if self.method == "epsilon_constraint" else self.method
             return f"{name} {self.epsilon_fraction:.1%}"
-        if self.weight is not None:
+        if self.weight is not None and self.method not in WITHOUT_WEIGHT:
             return f"{self.method} {self.weight:g}"
         return self.method
 

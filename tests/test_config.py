@@ -135,6 +135,27 @@ def test_baseline_name_means_its_usual_weights() -> None:
     assert named.baselines[0].weights == (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 
 
+@pytest.mark.parametrize(
+    ("method", "weights"),
+    [
+        ("cup", (0.1, 0.3, 0.5, 0.7, 0.9)), ("munba", (1.0,)), ("mgda", (1.0,)), ("pcgrad", (1.0,)),
+        ("erasediff", (0.1,)), ("orthogonal", (1.0,)),
+    ],
+)  # fmt: skip
+def test_a_rule_named_alone_has_its_usual_weights(method: str, weights: tuple[float, ...]) -> None:
+    config = parse(f"baselines: [{method}]")
+    assert config.baselines[0].weights == weights
+    assert parse_config(dump_config(config), "dump") == config
+
+
+@pytest.mark.parametrize("method", ["munba", "mgda", "pcgrad"])
+def test_a_method_without_a_weight_refuses_one(method: str) -> None:
+    assert only_error(f"baselines: [{{method: {method}, weights: [0.5]}}]") == (
+        f"x.yaml:4: baselines[0].weights: {method} has no weight: expected [1.0], which stands for its only trial, "
+        "found [0.5]; leave `weights` out"
+    )
+
+
 def test_config_is_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         parse().solver.steps = 3  # type: ignore[misc]
@@ -518,6 +539,7 @@ def test_line_is_that_of_the_item_in_a_list() -> None:
         ("seeds", ["[]", "[1, 1]", "[-1]", "3", "[1.0]"]),
         ("baselines", ["max_loss", "[max_loss, {method: max_loss}]", "[{weights: [1]}]", "[3]", "null"]),
         ("baselines", ["[{method: composite, weights: []}]", "[{method: composite, weights: [1, 1.0]}]"]),
+        ("baselines", ["[{method: cup, weights: [0]}]", "[{method: cup, weights: [1]}]"]),
         ("evaluate.metrics", ["[mse, mse]", "mse"]),
         ("evaluate.samples_per_class", ["-1"]),
         ("run.cpus_per_trial", ["0", "0.5"]),
@@ -742,7 +764,7 @@ def test_every_key_is_tried_for_identity() -> None:
 
 def test_trial_id_is_pinned() -> None:
     # A change here makes every stored trial count as new: raise the identity version on purpose only.
-    assert trial_id(parse(), **TRIAL) == "a97bee6ca7cb62b9"
+    assert trial_id(parse(), **TRIAL) == "4f1e00b12077ee38"
 
 
 @pytest.mark.parametrize("override", COUNTING)

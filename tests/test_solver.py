@@ -15,12 +15,18 @@ from toy import QuadraticPair, ellipsoids, spheres
 from pareto_unlearn import solver as module
 from pareto_unlearn.solver import (
     BoundaryControl,
+    ConflictProjection,
+    DynamicBarrier,
     EpsilonSolver,
     FixedMultiplier,
     FlatParameters,
     Gram,
     LevelControl,
+    MinimumNorm,
+    NashBargaining,
+    Orthogonal,
     Outcome,
+    Pivot,
     Rule,
     StepRow,
     StopRule,
@@ -247,13 +253,15 @@ def test_direction_keeps_the_dtype_of_the_objective(dtype: torch.dtype):
 # control functions
 
 
-def gram(g11: float, g12: float) -> Gram:
-    return Gram(torch.tensor(g11, dtype=torch.float64), torch.tensor(g12, dtype=torch.float64))
+def gram(g11: float, g12: float, g22: float = 9.0) -> Gram:
+    return Gram(*torch.tensor([g11, g12, g22], dtype=torch.float64))
 
 
 def controlled(rule: Rule, violation: float, g11: float = 4.0, g12: float = -1.0) -> tuple[float, float]:
-    psi, eta = rule(torch.tensor(violation, dtype=torch.float64), gram(g11, g12))
-    return float(psi), float(eta)
+    """Return (psi, eta) of a rule that leaves the objective's gradient as it is."""
+    found = rule(torch.tensor(violation, dtype=torch.float64), gram(g11, g12))
+    assert found.c2 == 1
+    return float(found.psi), float(found.c1)
 
 
 @pytest.mark.parametrize(("delta", "expected"), [(1.0, 1.0), (1.5, 2**0.5), (2.0, 2.0), (3.0, 4.0)])
@@ -1154,7 +1162,19 @@ class Recorder(TorchDispatchMode):
 HOST_READS = {"aten::_local_scalar_dense", "aten::item", "aten::is_nonzero", "aten::equal", "aten::nonzero"}
 RULES = pytest.mark.parametrize(
     "rule",
-    [BoundaryControl(), LevelControl(), LevelControl(delta=3, scaled=True), FixedMultiplier(weight=0.5)],
+    [
+        BoundaryControl(),
+        LevelControl(),
+        LevelControl(delta=3, scaled=True),
+        FixedMultiplier(weight=0.5),
+        Pivot(gamma=0.3),
+        NashBargaining(),
+        MinimumNorm(),
+        ConflictProjection(),
+        DynamicBarrier(eta=0.1),
+        DynamicBarrier(eta=0.1, cosine=True),
+        Orthogonal(),
+    ],
 )
 
 

@@ -25,7 +25,17 @@ from pareto_unlearn.config.value_types import (
 )
 from pareto_unlearn.config.wording import found, quoted
 
-_DEFAULT_WEIGHTS = {"max_loss": (1.0,), "composite": (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)}
+_DEFAULT_WEIGHTS = {
+    "max_loss": (1.0,),
+    "composite": (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0),
+    "cup": (0.1, 0.3, 0.5, 0.7, 0.9),
+    "munba": (1.0,),
+    "mgda": (1.0,),
+    "pcgrad": (1.0,),
+    "erasediff": (0.1,),
+    "orthogonal": (1.0,),
+}
+_WITHOUT_WEIGHTS = ("munba", "mgda", "pcgrad")
 
 Weights = Annotated[tuple[Positive, ...], Field(strict=False), AfterValidator(some_each_once)]
 ViolationTolerance = Annotated[
@@ -195,19 +205,40 @@ SCHEDULES: dict[str, type[Section]] = {"grid": GridEpsilon, "list": ListEpsilon,
 class Baseline(Section):
     """A method to compare with; one trial per weight and seed."""
 
-    method: Literal["max_loss", "composite"] = Field(
-        description="max_loss: ascend the original loss on the forget set; composite: one weighted sum of f1 and f2"
+    method: Literal["max_loss", "composite", "cup", "munba", "mgda", "pcgrad", "erasediff", "orthogonal"] = (
+        Field(
+            description="max_loss: ascend the original loss on the forget set; composite: one weighted sum of f1 and f2; "
+            "the others combine the gradients of f1 and f2 by the published rule of that name (orthogonal: Bloop)"
+        )
     )
     weights: Weights = Field(
         default=None,
         validate_default=True,
-        description="coefficients of the forget loss; null: the method's usual ones",
+        description="coefficients of the forget loss; for cup gammas in (0, 1), for erasediff etas; munba, mgda and "
+        "pcgrad have none; null: the method's usual ones",
     )
 
     @field_validator("weights", mode="before")
     @classmethod
     def _by_method(cls, value: object, info: ValidationInfo) -> object:
         return _DEFAULT_WEIGHTS[info.data.get("method", "max_loss")] if value is None else value
+
+    @field_validator("weights")
+    @classmethod
+    def _knob_of_method(cls, values: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
+        method = info.data.get("method")
+        if method in _WITHOUT_WEIGHTS and values != (1.0,):
+            raise refusal(
+                f"{method} has no weight: expected [1.0], which stands for its only trial, found {list(values)}; "
+                "leave `weights` out"
+            )
+        outside = [value for value in values if value >= 1]
+        if method == "cup" and outside:
+            raise refusal(
+                "expected gammas in (0, 1), from leaving f1 alone to leaving f2 alone, found "
+                f"{', '.join(map(repr, outside))}"
+            )
+        return values
 
 
 def _named_baseline(value: object) -> object:

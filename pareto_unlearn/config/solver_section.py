@@ -9,8 +9,20 @@ from pareto_unlearn.config.value_types import Count, Decay, Positive, Section, r
 from pareto_unlearn.config.wording import found
 
 _DEFAULTS_OF_UPDATE: dict[str, dict[str, Any]] = {
-    "averaged": {"learning_rate": 0.003, "learning_rate_end": 0.02, "clip": None, "ramp": 0.4},
-    "paper": {"learning_rate": 0.2, "learning_rate_end": 1.0, "clip": 1.0, "ramp": 0.0},
+    "averaged": {
+        "learning_rate": 0.003,
+        "learning_rate_end": 0.02,
+        "clip": None,
+        "ramp": 0.4,
+        "completeness": "per_class",
+    },
+    "paper": {
+        "learning_rate": 0.2,
+        "learning_rate_end": 1.0,
+        "clip": 1.0,
+        "ramp": 0.0,
+        "completeness": "mean",
+    },
 }
 
 
@@ -105,8 +117,11 @@ class SolverSection(Section):
         default=1e-7, description="added to |g1|^2 where it divides (the paper's varpi)"
     )
     start: Literal["original"] = Field(default="original", description="the weights a trial starts from")
-    completeness: Literal["mean"] = Field(
-        default="mean", description="what f1 is taken over: the mean of all forget images"
+    completeness: Literal["mean", "per_class"] = Field(
+        default=None,
+        validate_default=True,
+        description="what epsilon bounds in Phase II: the mean f1, or every forget class in units of its own range; "
+        "null: per_class, or mean with update paper",
     )
     clip: Positive | None = Field(
         default=None,
@@ -121,10 +136,20 @@ class SolverSection(Section):
         default=200, description="steps between saved resume states; cannot change a result"
     )
 
-    @field_validator("learning_rate", "learning_rate_end", "clip", mode="before")
+    @field_validator("learning_rate", "learning_rate_end", "completeness", "clip", mode="before")
     @classmethod
     def _by_update(cls, value: object, info: ValidationInfo) -> object:
         return _default_of_update(info)[str(info.field_name)] if value is None else value
+
+    @field_validator("completeness")
+    @classmethod
+    def _per_class_needs_units(cls, value: str, info: ValidationInfo) -> str:
+        if value == "per_class" and info.data.get("update") == "paper":
+            raise refusal(
+                "expected `mean` with update paper, found `per_class`: classes are compared in units of their own "
+                "range, and the paper's update works on raw f1"
+            )
+        return value
 
     @field_validator("lowest", mode="before")
     @classmethod

@@ -30,7 +30,18 @@ from pareto_unlearn.store import Run
 if TYPE_CHECKING:
     import pandas as pd
 
-METHOD_ORDER = ("original", "epsilon_constraint", "composite", "max_loss")
+METHOD_ORDER = (
+    "original",
+    "epsilon_constraint",
+    "composite",
+    "max_loss",
+    "cup",
+    "munba",
+    "mgda",
+    "pcgrad",
+    "erasediff",
+    "orthogonal",
+)
 STATE_ORDER = (
     TrialState.DONE,
     TrialState.INFEASIBLE,

@@ -1,6 +1,7 @@
 """The marker of every method: one shape and one colour, the same in Plotly figures and in the page's own legends.
 
-Shape and colour (Okabe-Ito, adjusted to 3:1 contrast on both themes) say the same twice, so that neither is needed alone.
+The shape alone tells the methods apart, so colour (Okabe-Ito, adjusted to 3:1 contrast on both themes) is never needed. There
+are fewer colours than methods: those that share one have shapes unlike each other. All methods unknown here share one marker.
 """
 
 import math
@@ -25,6 +26,12 @@ _LOOKS = {
     "retain_label": Look(symbol="pentagon", colour="var(--green)"),
     "noisy_label": Look(symbol="hexagon", colour="var(--orange)"),
     "random_encoder": Look(symbol="cross", colour="var(--sky)"),
+    "cup": Look(symbol="triangle-down", colour="var(--green)"),
+    "munba": Look(symbol="triangle-left", colour="var(--orange)"),
+    "mgda": Look(symbol="triangle-right", colour="var(--sky)"),
+    "pcgrad": Look(symbol="triangle-ne", colour="var(--vermillion)"),
+    "erasediff": Look(symbol="star-diamond", colour="var(--purple)"),
+    "orthogonal": Look(symbol="star-square", colour="var(--gray)"),
 }
 _OTHER = Look(symbol="octagon", colour="var(--gray)")
 _BOUNDARY = Look(symbol="star", colour="var(--blue)")
@@ -62,6 +69,12 @@ _SHAPES = {
     "square": '<rect x="3.5" y="3.5" width="9" height="9"/>',
     "diamond": _polygon(4, 6.2),
     "triangle-up": '<path d="M8 2.5L14 13H2Z"/>',
+    "triangle-down": '<path d="M8 13.5L2 3H14Z"/>',
+    "triangle-left": '<path d="M2.5 8L13 2V14Z"/>',
+    "triangle-right": '<path d="M13.5 8L3 2V14Z"/>',
+    "triangle-ne": '<path d="M3 3H13V13Z"/>',
+    "star-diamond": _polygon(4, 7.5, 3.4),
+    "star-square": '<path d="M2.7 2.7L8 5L13.3 2.7L11 8L13.3 13.3L8 11L2.7 13.3L5 8Z"/>',
     "star": _polygon(5, 7.5, 3.2),
     "pentagon": _polygon(5, 6.2),
     "hexagon": _polygon(6, 6.0),

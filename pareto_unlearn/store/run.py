@@ -81,7 +81,7 @@ class Run:
         The box reaches from (f1 floor, 0) to the reference point, which is fixed once after Phase I.
 
         Args:
-            method: original, epsilon_constraint, composite or max_loss; None for what ``front`` is made of.
+            method: a method name such as epsilon_constraint or composite; None for what ``front`` is made of.
             seed: only trials of this seed (and the original model); None pools all seeds.
             phases: only trials of these phases; None for all.
 

@@ -45,6 +45,8 @@ __all__ = ["Hooks", "Material", "failed_result", "load_material", "measure_trial
 logger = logging.getLogger(__name__)
 
 FLUSH_EVERY = 50
+CONSTRAINT = "constraint."
+"""Prefix of the constraint's own tensors in a resume state."""
 LOWEST_SLACK = 0.1
 """Share by which f2 may exceed the lowest boundary's tolerance before the trial is called infeasible."""
 
@@ -140,7 +142,7 @@ def _solve(
         tolerance=convergence.tolerance,
         units=problem.spreads,
     )
-    history = _resume(solver, stop, hooks)
+    history = _resume(solver, problem, stop, hooks)
     started, before = time.monotonic(), history.seconds
 
     def on_rows(rows: list[StepRow]) -> None:
@@ -152,7 +154,7 @@ def _solve(
             solver.step_count % config.solver.checkpoint_every < len(rows)
             and solver.step_count < config.solver.steps
         ):
-            hooks.save_resume(solver.step_count, _state_files(solver, history))
+            hooks.save_resume(solver.step_count, _state_files(solver, problem, history))
 
     outcome = solve(
         solver,
@@ -264,19 +266,23 @@ def _still_moving(spec: TrialSpec, outcome: Outcome) -> bool:
     return outcome is Outcome.STILL_MOVING and spec.phase is Phase.BOUNDARY
 
 
-def _state_files(solver: EpsilonSolver, history: _History) -> dict[str, bytes]:
+def _state_files(solver: EpsilonSolver, problem: Problem, history: _History) -> dict[str, bytes]:
     rows = {"rows": [list(row) for row in history.rows], "seconds": history.seconds}
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in solver.state_dict().items()}
+    state = solver.state_dict() | {CONSTRAINT + name: tensor for name, tensor in problem.state.items()}
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     return {"solver.safetensors": save_safetensors(state), "history.json": json.dumps(rows).encode()}
 
 
-def _resume(solver: EpsilonSolver, stop: StopRule, hooks: Hooks) -> _History:
+def _resume(solver: EpsilonSolver, problem: Problem, stop: StopRule, hooks: Hooks) -> _History:
     """Continue from a kept state: weights, optimiser, and the steps the stopping rule has already seen."""
     kept = hooks.load_resume()
     if kept is None:
         return _History()
     _, files = kept
-    solver.load_state_dict(load_safetensors(files["solver.safetensors"]))
+    state = load_safetensors(files["solver.safetensors"])
+    for name, tensor in problem.state.items():
+        tensor.copy_(state.pop(CONSTRAINT + name))
+    solver.load_state_dict(state)
     history = json.loads(files["history.json"])
     rows = [StepRow(*row) for row in history["rows"]]
     stop.update(rows)

@@ -1,23 +1,31 @@
 """Turns a planned trial into losses, a rule and settings for the solver."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from pareto_unlearn.config import SweepConfig
-from pareto_unlearn.data import BatchOrder
+from pareto_unlearn.data import BatchOrder, StratifiedOrder
 from pareto_unlearn.objectives import feature_function
 from pareto_unlearn.records import CurveRow, Phase, Role, TrialSpec
 from pareto_unlearn.solver import (
     BoundaryControl,
+    ConflictProjection,
+    DynamicBarrier,
     FixedMultiplier,
     LevelControl,
+    MinimumNorm,
+    NashBargaining,
+    Orthogonal,
+    Pivot,
     Rule,
     StepRow,
     UpdateSettings,
 )
+from pareto_unlearn.trial.class_weights import ClassWeights, class_constraint
 from pareto_unlearn.trial.material import Material
 
 FORGET_STREAM, RETAIN_STREAM, DRAW_STREAM = 1, 2, 3
@@ -46,7 +54,8 @@ class Problem:
     """What the solver is given.
 
     ``swapped`` says that f2 is the constraint and f1 the objective. ``spreads`` are the full ranges of constraint and
-    objective in their units: what a change of either is measured against.
+    objective in their units: what a change of either is measured against. ``state`` holds tensors that the constraint
+    updates at every step and that a resume must bring back.
     """
 
     constraint: StepLoss
@@ -59,6 +68,7 @@ class Problem:
     ramp: tuple[float, int] = (0.0, 0)
     has_epsilon: bool = False
     spreads: tuple[float, float] = (1.0, 1.0)
+    state: dict[str, Tensor] = field(default_factory=dict)
 
     def curve_row(self, row: StepRow, images_per_second: float | None) -> CurveRow:
         """Return a logged step with raw f1, f2 and epsilon; gradients and multiplier stay in the solver's units."""
@@ -83,7 +93,8 @@ def build_problem(config: SweepConfig, spec: TrialSpec, material: Material) -> P
     """Return the problem of a trial.
 
     The averaged update works in e and in fractions of the original outputs' variance, so one set of defaults serves
-    every model; the paper's update and the baselines work on the raw objectives, as published.
+    every model, and the rules that other methods make of the two gradients work in the same units. The paper's update
+    and the weighted sums work on the raw objectives, as published.
     """
     builders = {
         (Phase.BOUNDARY, Role.HIGHEST): _highest,
@@ -129,7 +140,11 @@ def _epsilon(config: SweepConfig, spec: TrialSpec, material: Material) -> Proble
         raise ValueError(f"trial {spec.trial_id}: an epsilon trial needs an epsilon, found none")
     solver, units = config.solver, _units(config, material)
     forget, retain = _unlearning_losses(config, spec, material, units)
-    control = solver.control
+    control, epsilon = solver.control, units[0].of(spec.epsilon)
+    ramp = (units[0].of(material.targets.scales.f1_original), round(control.ramp * solver.steps))
+    state: dict[str, Tensor] = {}
+    if solver.completeness == "per_class":
+        forget, state = _per_class_constraint(config, spec, material, _ramped(epsilon, ramp))
     return Problem(
         forget,
         retain,
@@ -138,8 +153,9 @@ def _epsilon(config: SweepConfig, spec: TrialSpec, material: Material) -> Proble
         ),
         _settings(config),
         units,
-        epsilon=units[0].of(spec.epsilon),
-        ramp=(units[0].of(material.targets.scales.f1_original), round(control.ramp * solver.steps)),
+        epsilon=epsilon,
+        ramp=ramp,
+        state=state,
         has_epsilon=True,
     )
 
@@ -147,9 +163,24 @@ def _epsilon(config: SweepConfig, spec: TrialSpec, material: Material) -> Proble
 def _baseline(config: SweepConfig, spec: TrialSpec, material: Material) -> Problem:
     if spec.weight is None:
         raise ValueError(f"trial {spec.trial_id}: baseline {spec.method} needs a weight, found none")
+    if spec.method in RIVALS:
+        units = _units(config, material)
+        forget, retain = _unlearning_losses(config, spec, material, units)
+        return Problem(forget, retain, RIVALS[spec.method](spec.weight), _settings(config), units)
     losses = {"composite": _composite_losses, "max_loss": _max_losses}[spec.method]
     forget, retain = losses(config, spec, material)
     return Problem(forget, retain, FixedMultiplier(weight=spec.weight), _settings(config), (Unit(), Unit()))
+
+
+RIVALS: dict[str, Callable[[float], Rule]] = {
+    "cup": lambda weight: Pivot(gamma=weight),
+    "munba": lambda _: NashBargaining(),
+    "mgda": lambda _: MinimumNorm(),
+    "pcgrad": lambda _: ConflictProjection(),
+    "erasediff": lambda weight: DynamicBarrier(eta=weight),
+    "orthogonal": lambda weight: Orthogonal(weight=weight),
+}
+"""Methods that differ in nothing but the rule, from the weight of a trial to that rule."""
 
 
 def _composite_losses(config: SweepConfig, spec: TrialSpec, material: Material) -> tuple[StepLoss, StepLoss]:
@@ -188,6 +219,30 @@ def _unlearning_losses(
         )
 
     return forget, retain
+
+
+def _per_class_constraint(
+    config: SweepConfig, spec: TrialSpec, material: Material, level: Callable[[int], float]
+) -> tuple[StepLoss, dict[str, Tensor]]:
+    """Return the constraint that holds every class to the level, in e, and its running state."""
+    features = feature_function(material.model, config.objective.space)
+    objectives, targets = material.objectives, material.targets
+    inputs, images = material.inputs["forget", "train"], material.split.forget_train
+    membership = torch.nn.functional.one_hot(images.class_ids, len(images.class_names)).to(inputs)
+    original = (targets.forget_f1_train - targets.scales.f1_floor) @ membership / membership.sum(dim=0)
+    weights = ClassWeights(len(images.class_names), material.device)
+
+    def gap_of_rows(rows: Tensor) -> Tensor:
+        return objectives.forget_per_image(features(inputs[rows]), targets.noise) - targets.scales.f1_floor
+
+    order = StratifiedOrder(images.class_ids, config.solver.batch, spec.seed, FORGET_STREAM)
+    return class_constraint(gap_of_rows, membership, original, order, weights, level), weights.state
+
+
+def _ramped(epsilon: float, ramp: tuple[float, int]) -> Callable[[int], float]:
+    """Return the level at a step, as the solver's own ramp has it."""
+    start, steps = ramp
+    return lambda step: epsilon if step + 1 >= steps else start + (step + 1) / steps * (epsilon - start)
 
 
 def _orders(

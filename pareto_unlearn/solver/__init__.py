@@ -1,0 +1,65 @@
+r"""The epsilon-constrained solver (Algorithm 1, arXiv:2408.01689) for any torch parameters and two losses.
+
+It takes losses and gradients and never sees a model, so it says constraint and objective; its caller decides
+which of forget and retain plays which part. Legend, used in this package only:
+
+    f1, f2   constraint and objective; the problem is  min f2  s.t.  f1 <= epsilon
+    g1, g2   their gradients, each one flat vector
+    psi      control function: asks for  g1 . g >= psi
+    eta      multiplier:  eta = max((psi - g1.g2) / (|g1|^2 + w), 0)
+    g        direction:   g = g2 + eta g1,  the projection of g2 on {g : g1.g >= psi} when w = 0  (Eq. 7)
+    w        numerical stability, the paper's varpi
+    c1, c2   coefficients of the direction of any rule, g = c1 g1 + c2 g2;  eta = c1 / c2
+
+How the direction is chosen is a ``Rule``: those of Algorithm 1 in ``rules``, published rivals in ``arc``.
+
+A step stays on the device from end to end; ``EpsilonSolver.flush`` is the only host synchronisation.
+"""
+
+from pareto_unlearn.solver.arc import (
+    ConflictProjection,
+    DynamicBarrier,
+    MinimumNorm,
+    NashBargaining,
+    Orthogonal,
+    Pivot,
+)
+from pareto_unlearn.solver.flat import FlatParameters
+from pareto_unlearn.solver.rules import (
+    BoundaryControl,
+    Coefficients,
+    FixedMultiplier,
+    Gram,
+    LevelControl,
+    Rule,
+    direction,
+    direction_of,
+    multiplier,
+)
+from pareto_unlearn.solver.stepping import EpsilonSolver, StepRow, UpdateSettings
+from pareto_unlearn.solver.stopping import Outcome, StopRule, solve
+
+__all__ = [
+    "BoundaryControl",
+    "Coefficients",
+    "ConflictProjection",
+    "DynamicBarrier",
+    "EpsilonSolver",
+    "FixedMultiplier",
+    "FlatParameters",
+    "Gram",
+    "LevelControl",
+    "MinimumNorm",
+    "NashBargaining",
+    "Orthogonal",
+    "Outcome",
+    "Pivot",
+    "Rule",
+    "StepRow",
+    "StopRule",
+    "UpdateSettings",
+    "direction",
+    "direction_of",
+    "multiplier",
+    "solve",
+]

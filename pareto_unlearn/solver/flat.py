@@ -1,0 +1,89 @@
+"""Flat vectors: a model's parameters and their gradients as one vector each, and the arithmetic of steps on them."""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+Loss = Callable[[], Float[Tensor, ""]]
+
+
+class FlatParameters:
+    """Parameters and their gradients as two flat vectors that share memory with the parameters.
+
+    ``backward`` accumulates straight into ``gradient``; no per-parameter loop runs in a step. The parameters
+    must keep their storage afterwards: no ``zero_grad``, no move to another device or dtype.
+
+    Args:
+        parameters: those to train, all of one dtype and device.
+
+    Raises:
+        ValueError: no parameters, or several dtypes or devices.
+    """
+
+    def __init__(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+        self._parameters = list(parameters)
+        kinds = {(p.dtype, p.device) for p in self._parameters}
+        if len(kinds) != 1:
+            found = ", ".join(sorted(f"{dtype} on {device}" for dtype, device in kinds)) or "none"
+            raise ValueError(f"expected parameters of one dtype on one device, found {found}")
+        self.values = torch.cat([p.detach().flatten() for p in self._parameters])
+        self.gradient = torch.zeros_like(self.values)
+        self._tie()
+
+    def load(self, values: Float[Tensor, " p"]) -> None:
+        """Overwrite all parameters with a flat vector of the same length."""
+        self.values.copy_(values)
+
+    def compute_gradient(self, loss: Loss, out: Float[Tensor, " p"]) -> Float[Tensor, ""]:
+        """Write the gradient of ``loss()`` into ``out`` and return the loss, detached.
+
+        Raises:
+            RuntimeError: the parameters no longer share memory with the flat vectors.
+        """
+        self.gradient.zero_()
+        value = loss()
+        if not self._is_tied():
+            raise RuntimeError(
+                "expected parameters that share memory with the flat vectors, found that they do not: "
+                "remove zero_grad(), moves to another device or dtype, and a second owner of the parameters"
+            )
+        value.backward()  # type: ignore[no-untyped-call]
+        out.copy_(self.gradient)
+        return value.detach()
+
+    def _tie(self) -> None:
+        start = 0
+        for parameter in self._parameters:
+            end = start + parameter.numel()
+            parameter.data = self.values[start:end].view_as(parameter)
+            parameter.grad = self.gradient[start:end].view_as(parameter)
+            start = end
+
+    def _is_tied(self) -> bool:
+        """Tell from the first parameter alone: what unties one unties all, and gradients would read 0."""
+        first = self._parameters[0]
+        pairs = ((first, self.values), (first.grad, self.gradient))
+        return all(
+            tensor is not None and tensor.untyped_storage().data_ptr() == flat.untyped_storage().data_ptr()
+            for tensor, flat in pairs
+        )
+
+
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype of sums over a dtype: float64 for float64, else float32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def dot(a: Float[Tensor, " p"], b: Float[Tensor, " p"]) -> Float[Tensor, ""]:
+    """Return the inner product in float32, or float64 for float64 input."""
+    return torch.dot(a.to(wide(a.dtype)), b.to(wide(b.dtype)))
+
+
+def combine(
+    g1: Float[Tensor, " p"], g2: Float[Tensor, " p"], c1: Float[Tensor, ""], c2: Float[Tensor, ""]
+) -> Float[Tensor, " p"]:
+    """Return c1 g1 + c2 g2, rounded to the dtype of ``g2`` once: c1 and c2 may not fit in a narrow dtype."""
+    sum_dtype = wide(g2.dtype)
+    return (g2.to(sum_dtype) * c2).addcmul_(g1.to(sum_dtype), c1).to(g2.dtype)

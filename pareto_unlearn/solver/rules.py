@@ -1,0 +1,149 @@
+"""How a step's direction follows from the two gradients: what a rule is, and the rules of Algorithm 1.
+
+It takes gradients and never sees a model or a loss. The legend is that of the package.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pareto_unlearn.solver.flat import combine, dot
+
+
+class Gram(NamedTuple):
+    """The inner products of the two gradients, in float32 or float64: all a rule may look at."""
+
+    g11: Float[Tensor, ""]
+    g12: Float[Tensor, ""]
+    g22: Float[Tensor, ""]
+
+
+class Coefficients(NamedTuple):
+    """What a rule chooses: the direction c1 g1 + c2 g2, and the psi it asked for (0 for rules that ask for none)."""
+
+    c1: Float[Tensor, ""]
+    c2: Float[Tensor, ""]
+    psi: Float[Tensor, ""]
+
+    @property
+    def multiplier(self) -> Float[Tensor, ""]:
+        """Eta = c1 / c2: the weight of the constraint once the objective's is 1; 0 where c2 = 0."""
+        return torch.where(self.c2 != 0, self.c1 / self.c2, torch.zeros_like(self.c1))
+
+
+def compute_gram(g1: Float[Tensor, " p"], g2: Float[Tensor, " p"]) -> Gram:
+    """Return the inner products of two gradients, in float32 or better."""
+    return Gram(dot(g1, g1), dot(g1, g2), dot(g2, g2))
+
+
+def multiplier(gram: Gram, psi: Float[Tensor, ""], stabiliser: float = 1e-7) -> Float[Tensor, ""]:
+    """Return eta = max((psi - g1.g2) / (|g1|^2 + w), 0), the dual solution of Eq. 7; 0 where not finite."""
+    eta = ((psi - gram.g12) / (gram.g11 + stabiliser)).clamp(min=0.0)
+    return torch.where(torch.isfinite(eta), eta, torch.zeros_like(eta))
+
+
+def direction(
+    g1: Float[Tensor, " p"], g2: Float[Tensor, " p"], psi: float | Float[Tensor, ""], stabiliser: float = 1e-7
+) -> tuple[Float[Tensor, " p"], Float[Tensor, ""]]:
+    """Return the update direction g = g2 + eta g1 and eta (lines 8 and 9 of Algorithm 1).
+
+    Args:
+        g1: gradient of the constraint, any floating dtype; inner products are taken in float32 or better.
+        g2: gradient of the objective.
+        psi: value of the control function; g1 . g >= psi then holds, exactly for w = 0 and g1 != 0.
+        stabiliser: w. With g1 = 0, or where psi or an inner product is not finite, the direction is g2.
+
+    Returns:
+        The direction to *descend* along (theta <- theta - mu g), in the dtype of ``g2``, and the multiplier.
+    """
+    gram = compute_gram(g1, g2)
+    eta = multiplier(gram, torch.as_tensor(psi, dtype=gram.g11.dtype, device=g1.device), stabiliser)
+    return torch.where(eta > 0, combine(g1, g2, eta, torch.ones_like(eta)), g2), eta
+
+
+def direction_of(
+    rule: "Rule", g1: Float[Tensor, " p"], g2: Float[Tensor, " p"], violation: float = 0.0
+) -> tuple[Float[Tensor, " p"], Coefficients]:
+    """Return the direction that a rule makes of two gradients, and its coefficients.
+
+    Args:
+        rule: any rule; without averages it sees the inner products of these very gradients.
+        g1: gradient of the constraint, any floating dtype.
+        g2: gradient of the objective.
+        violation: f1 - epsilon, for rules that look at it.
+
+    Returns:
+        The direction to *descend* along, in the dtype of ``g2``.
+    """
+    gram = compute_gram(g1, g2)
+    found = rule(torch.full_like(gram.g11, violation), gram)
+    return combine(g1, g2, found.c1, found.c2), found
+
+
+@runtime_checkable
+class Rule(Protocol):
+    """Chooses the direction in the plane of the gradients from the violation f1 - epsilon and their inner products.
+
+    With two losses the norms and the angle of the gradients are all there is to know, so every rule that mixes
+    the two gradients fits here. A rule never reads a value back to the host.
+    """
+
+    def __call__(self, violation: Float[Tensor, ""], gram: Gram, /) -> Coefficients:
+        """Return the coefficients; not finite where an inner product is not, unless the rule says otherwise."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoundaryControl:
+    """Phase I: psi = alpha |g1|^delta drives the constraint to its infimum (section 4.3)."""
+
+    alpha: float = 1.0
+    delta: float = 2.0
+    stabiliser: float = 1e-7
+
+    def __call__(self, _violation: Float[Tensor, ""], gram: Gram, /) -> Coefficients:
+        """Return (eta, 1, psi); the violation plays no part."""
+        psi = self.alpha * gram.g11 ** (self.delta / 2)
+        return _constrained(gram, psi, self.stabiliser)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LevelControl:
+    """Phase II: psi = beta (f1 - epsilon)^delta, times |g1|^2 where ``scaled`` (section 5.4)."""
+
+    beta: float = 5.0
+    delta: int = 1
+    scaled: bool = False
+    stabiliser: float = 1e-7
+
+    def __post_init__(self) -> None:
+        if self.delta < 1 or self.delta % 2 != 1:
+            reason = "so that psi has the sign of f1 - epsilon"
+            raise ValueError(f"delta must be an odd positive integer {reason}, found {self.delta}")
+
+    def __call__(self, violation: Float[Tensor, ""], gram: Gram, /) -> Coefficients:
+        """Return (eta, 1, psi)."""
+        psi = self.beta * violation**self.delta
+        if self.scaled:
+            psi = psi * gram.g11
+        return _constrained(gram, psi, self.stabiliser)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FixedMultiplier:
+    """The weighted sum f2 + weight * f1: no constraint, as in a composite loss."""
+
+    weight: float
+
+    def __call__(self, _violation: Float[Tensor, ""], gram: Gram, /) -> Coefficients:
+        """Return (weight, 1, 0)."""
+        eta = torch.full_like(gram.g11, self.weight)
+        return Coefficients(eta, torch.ones_like(eta), torch.zeros_like(eta))
+
+
+def _constrained(gram: Gram, psi: Float[Tensor, ""], stabiliser: float) -> Coefficients:
+    eta = multiplier(gram, psi, stabiliser)
+    return Coefficients(eta, torch.ones_like(eta), psi)

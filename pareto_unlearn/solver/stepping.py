@@ -1,0 +1,209 @@
+"""Steps of Algorithm 1: gradients in, parameters updated, a log that stays on the device."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from pareto_unlearn.solver.flat import FlatParameters, Loss, combine, dot, wide
+from pareto_unlearn.solver.rules import Gram, Rule, compute_gram
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateSettings:
+    """How a direction becomes a step.
+
+    ``kind`` is ``paper`` (theta <- theta - mu g, line 10 of Algorithm 1) or ``averaged`` (the multiplier from
+    averaged gradients and violation, Adam on g). ``average`` is the decay of those averages and of the violation's, 0 for none. The
+    learning rate follows half a cosine from ``learning_rate`` to ``learning_rate_end`` times it. ``clip``
+    bounds |g|.
+    """
+
+    kind: str = "averaged"
+    steps: int = 400
+    learning_rate: float = 0.003
+    learning_rate_end: float = 0.02
+    betas: tuple[float, float] = (0.9, 0.99)
+    average: float = 0.9
+    clip: float | None = None
+
+    def learning_rate_at(self, step: int) -> float:
+        """Return the learning rate of a step, counted from 0."""
+        progress = min(step / max(self.steps - 1, 1), 1.0)
+        cosine = 0.5 * (1.0 + math.cos(math.pi * progress))
+        return self.learning_rate * (self.learning_rate_end + (1.0 - self.learning_rate_end) * cosine)
+
+
+class StepRow(NamedTuple):
+    """What one step saw, in the units of the losses it was given."""
+
+    step: int
+    f1: float
+    f2: float
+    eta: float
+    psi: float
+    norm1: float
+    norm2: float
+    cosine: float
+    learning_rate: float
+    epsilon: float
+    finite: bool
+
+
+class EpsilonSolver:
+    """Takes steps of Algorithm 1; holds the optimiser's state and a log on the device.
+
+    Args:
+        parameters: to train; afterwards they share one flat buffer (see ``FlatParameters``).
+        rule: how the direction is chosen.
+        settings: how the direction becomes a step.
+        epsilon: bound on the constraint; ignored by rules that have none.
+        ramp: (start, steps): epsilon descends linearly from ``start`` to ``epsilon`` over that many steps.
+        log_size: steps between two calls of ``flush`` at most.
+
+    Raises:
+        ValueError: an unknown update, or float16 parameters, which cannot hold Adam's moments.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[torch.nn.Parameter],
+        rule: Rule,
+        settings: UpdateSettings,
+        *,
+        epsilon: float = 0.0,
+        ramp: tuple[float, int] = (0.0, 0),
+        log_size: int = 50,
+    ) -> None:
+        if settings.kind not in ("averaged", "paper"):
+            raise ValueError(f"update must be 'averaged' or 'paper', found {settings.kind!r}")
+        self.flat = FlatParameters(parameters)
+        if self.flat.values.dtype == torch.float16:
+            raise ValueError(
+                "expected float32 parameters, found float16: keep them in float32 and use autocast"
+            )
+        self.step_count = 0
+        self._rule, self._settings, self._epsilon, self._ramp = rule, settings, epsilon, ramp
+        blank = torch.zeros_like(self.flat.values)
+        self._g1, self._g2 = blank.clone(), blank.clone()
+        averaging = settings.kind == "averaged" and settings.average > 0.0
+        self._one = torch.ones(1, dtype=wide(blank.dtype), device=blank.device)
+        self._state: dict[str, Tensor] = {}
+        if averaging:
+            self._state |= {
+                "mean1": blank.clone(),
+                "mean2": blank.clone(),
+                "mean_violation": torch.zeros_like(self._one),
+                "mean_one": torch.zeros_like(self._one),
+            }
+        if settings.kind == "averaged":
+            self._state |= {"first_moment": blank.clone(), "second_moment": blank.clone()}
+        self._log = torch.zeros(log_size, 8, dtype=wide(blank.dtype), device=blank.device)
+        self._logged = 0
+
+    def epsilon_at(self, step: int) -> float:
+        """Return the bound at a step: the ramp, then ``epsilon``."""
+        start, steps = self._ramp
+        if step + 1 >= steps:
+            return self._epsilon
+        return start + (step + 1) / steps * (self._epsilon - start)
+
+    def step(self, constraint: Loss, objective: Loss) -> None:
+        """Run one forward and backward pass of each loss and update the parameters.
+
+        A step whose losses, gradients or direction are not finite counts as a zero gradient and is marked in
+        the log.
+
+        Raises:
+            RuntimeError: the log is full; call ``flush`` first. Or see ``FlatParameters.compute_gradient``.
+        """
+        if self._logged == len(self._log):
+            raise RuntimeError("the log is full: call flush() at least every log_size steps")
+        f1 = self.flat.compute_gradient(constraint, self._g1).to(self._log.dtype)
+        f2 = self.flat.compute_gradient(objective, self._g2).to(self._log.dtype)
+        gram = compute_gram(self._g1, self._g2)
+        norm1, norm2 = gram.g11.sqrt(), gram.g22.sqrt()
+        finite = torch.isfinite(f1) & torch.isfinite(f2) & torch.isfinite(norm1) & torch.isfinite(norm2)
+        chosen = self._rule(*self._averaged(f1 - self.epsilon_at(self.step_count), gram, finite))
+        # The square of the direction must fit too: one overflow in Adam's second moment would stay for ever.
+        length = chosen.c2.abs() * norm2 + chosen.c1.abs() * norm1
+        finite = finite & (length < math.sqrt(torch.finfo(self._g1.dtype).max))
+        self._descend(torch.where(finite, combine(self._g1, self._g2, chosen.c1, chosen.c2), 0.0))
+        # The product of the roots: that of the squares underflows at norms of 1e-10 in float32.
+        cosine = gram.g12 / (norm1 * norm2).clamp(min=torch.finfo(norm1.dtype).tiny)
+        row = [f1, f2, chosen.multiplier, chosen.psi, norm1, norm2, cosine, finite.to(f1.dtype)]
+        self._log[self._logged] = torch.stack(row)
+        self._logged += 1
+        self.step_count += 1
+
+    def flush(self) -> list[StepRow]:
+        """Return the steps since the last call; the one place that waits for the device."""
+        values = self._log[: self._logged].tolist()
+        first = self.step_count - self._logged
+        self._logged = 0
+        return [self._row(step, row) for step, row in enumerate(values, start=first)]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return all that continuing needs, as flat tensors that later steps overwrite; first ``flush``."""
+        return {"values": self.flat.values, **self._state, "step": torch.tensor([self.step_count])}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from ``state_dict()`` of a solver built the same way; steps not yet flushed are dropped.
+
+        Raises:
+            ValueError: the names, lengths or dtypes differ; nothing has been loaded.
+        """
+        expected, found = _describe(self.state_dict()), _describe(state)
+        if expected != found:
+            raise ValueError(f"the solver state does not fit: expected {expected}, found {found}")
+        self.flat.load(state["values"])
+        for name, tensor in self._state.items():
+            tensor.copy_(state[name])
+        self.step_count = int(state["step"].item())
+        self._logged = 0
+
+    def _row(self, step: int, logged: list[float]) -> StepRow:
+        f1, f2, eta, psi, norm1, norm2, cosine, finite = logged
+        rate, epsilon = self._settings.learning_rate_at(step), self.epsilon_at(step)
+        return StepRow(step, f1, f2, eta, psi, norm1, norm2, cosine, rate, epsilon, bool(finite))
+
+    def _averaged(
+        self, violation: Float[Tensor, ""], gram: Gram, finite: Bool[Tensor, ""]
+    ) -> tuple[Float[Tensor, ""], Gram]:
+        """Return the averaged violation and the inner products of the averaged gradients.
+
+        The multiplier is a maximum with zero, so noise in any of them pushes f1 below epsilon. Steps that are not
+        finite leave the averages alone. The correction for their start at zero is the average of the number one,
+        taken likewise: one made of the step count would be wrong after such steps.
+        """
+        if "mean1" not in self._state:
+            return violation, gram
+        new = {"mean1": self._g1, "mean2": self._g2, "mean_violation": violation[None], "mean_one": self._one}
+        for name, value in new.items():
+            mean = self._state[name]
+            mean.lerp_(torch.where(finite, value, mean), 1.0 - self._settings.average)
+        mean1, mean2, one = self._state["mean1"], self._state["mean2"], self._state["mean_one"][0]
+        averaged = Gram(*(product / one**2 for product in compute_gram(mean1, mean2)))
+        return self._state["mean_violation"][0] / one, averaged
+
+    def _descend(self, g: Float[Tensor, " p"]) -> None:
+        settings, rate = self._settings, self._settings.learning_rate_at(self.step_count)
+        if settings.clip is not None:
+            g = g * (settings.clip / dot(g, g).sqrt().clamp(min=settings.clip)).to(g.dtype)
+        if settings.kind == "paper":
+            self.flat.values.sub_(g, alpha=rate)
+            return
+        first, second = self._state["first_moment"], self._state["second_moment"]
+        decay1, decay2 = settings.betas
+        first.lerp_(g, 1.0 - decay1)
+        second.mul_(decay2).addcmul_(g, g, value=1.0 - decay2)
+        scale = (second / (1.0 - decay2 ** (self.step_count + 1))).sqrt_().add_(1e-8)
+        self.flat.values.addcdiv_(first, scale, value=-rate / (1.0 - decay1 ** (self.step_count + 1)))
+
+
+def _describe(state: Mapping[str, Tensor]) -> dict[str, str]:
+    return {name: f"{tensor.numel()} of {tensor.dtype}" for name, tensor in sorted(state.items())}

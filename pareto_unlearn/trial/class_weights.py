@@ -1,0 +1,88 @@
+"""Holding epsilon for every forget class instead of for their mean, at the cost of one backward pass.
+
+The constraint becomes a weighted mean of the classes' own e, each in units of its own range (1 = untouched). The weights follow
+a proportional-integral rule on how far each class lies above the level, so they gather on the classes that
+lag behind until all of them meet it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+PROPORTIONAL, INTEGRAL, INTEGRAL_LIMIT, AVERAGE = 10.0, 0.05, 4.0, 0.97
+"""Gains in units of e, the bound of the integral part, and the decay of each class's running mean."""
+
+
+@dataclass(slots=True, eq=False)
+class ClassWeights:
+    """Running state of the weights; ``state`` holds everything that resuming needs.
+
+    Args:
+        num_classes: forget classes.
+        device: of the losses.
+    """
+
+    num_classes: int
+    device: torch.device
+    state: dict[str, Tensor] = field(init=False)
+
+    def __post_init__(self) -> None:
+        zeros = torch.zeros(self.num_classes, device=self.device)
+        self.state = {
+            "class_mean": zeros.clone(),
+            "class_one": zeros.clone(),
+            "class_integral": zeros.clone(),
+        }
+
+    def update(
+        self, e: Float[Tensor, " k"], present: Float[Tensor, " k"], level: float
+    ) -> Float[Tensor, " k"]:
+        """Take the classes' e of one mini-batch and return weights that sum to one over the present classes.
+
+        Args:
+            e: own e of every class; any finite number where the class is not in the batch.
+            present: 1 where the class is in the batch, else 0.
+            level: the epsilon of this step, in e.
+        """
+        mean, one, integral = (self.state[name] for name in ("class_mean", "class_one", "class_integral"))
+        seen = (1.0 - AVERAGE) * present
+        mean.add_(seen * (e - mean))
+        one.add_(seen * (1.0 - one))
+        known = one > 0
+        lag = torch.where(known, mean / one.clamp(min=1e-12) - level, torch.zeros_like(mean))
+        integral.add_(INTEGRAL * (lag - lag.mean())).clamp_(-INTEGRAL_LIMIT, INTEGRAL_LIMIT)
+        scores = (integral + PROPORTIONAL * lag).masked_fill(present == 0, -torch.inf)
+        return torch.softmax(scores, dim=0)
+
+
+def class_constraint(
+    gap_of_rows: Callable[[Int[Tensor, " b"]], Float[Tensor, " b"]],
+    membership: Float[Tensor, "n k"],
+    original_gap: Float[Tensor, " k"],
+    order: Callable[[int], Int[Tensor, " b"]],
+    weights: ClassWeights,
+    level: Callable[[int], float],
+) -> Callable[[int], Float[Tensor, ""]]:
+    """Return the constraint at a step: the weighted mean over classes of their own e.
+
+    Args:
+        gap_of_rows: f1 - floor of the images at some rows, with gradients.
+        membership: 1 where image n is of class k.
+        original_gap: mean of f1 - floor of each class under the original model.
+        order: rows of the mini-batch at a step.
+        weights: updated once a step.
+        level: epsilon at a step, in e.
+    """
+
+    def constraint(step: int) -> Float[Tensor, ""]:
+        rows = order(step)
+        chosen = membership[rows]
+        counts = chosen.sum(dim=0)
+        e = (chosen.T @ gap_of_rows(rows)) / counts.clamp(min=1.0) / original_gap
+        shares = weights.update(e.detach(), (counts > 0).to(e.dtype), level(step))
+        return (shares * e).sum()
+
+    return constraint
