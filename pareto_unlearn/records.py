@@ -209,7 +209,11 @@ class TrialRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurveRow:
-    """One row of ``curves``: the solver at one step, on its mini-batch (not on the whole set)."""
+    """One row of ``curves``: the solver at one step, on its mini-batch (not on the whole set).
+
+    ``f1``, ``f2`` and ``epsilon`` are raw; for ``max_loss``, which has losses of its own, f1 and f2 are its training losses on
+    forget and retain images. Multiplier, control and gradient norms are in the units the solver worked in.
+    """
 
     step: int
     f1: float

@@ -299,3 +299,13 @@ def test_trial_that_raises_is_a_failed_row_with_its_reason(small_config, tmp_pat
     assert record.state is TrialState.FAILED
     assert record.reason.startswith("WeightsError: model.checkpoint")
     assert store.records()[spec.trial_id] == record
+
+
+def test_max_loss_raises_the_training_loss_on_forget_images(small_config):
+    config = small_config("baselines=[max_loss]", "epsilon.points=1")
+    assert run(config) == 0
+    record = record_of(config, "max_loss 1")
+    curves = load_run(f"{config.run.storage}/quickstart").curves
+    losses = curves[curves.trial_id == record.trial_id].f1.to_numpy()
+    assert losses[0] > 0
+    assert losses[-10:].mean() > 10 * losses[:5].mean()

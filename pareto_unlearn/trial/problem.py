@@ -106,9 +106,8 @@ def build_problem(config: SweepConfig, spec: TrialSpec, material: Material) -> P
     scales = material.targets.scales
     ranges = (scales.f1_range, scales.variance_retain)
     ordered = ranges[::-1] if problem.swapped else ranges
-    return replace(
-        problem, spreads=(ordered[0] / problem.units[0].scale, ordered[1] / problem.units[1].scale)
-    )
+    scaled = [abs(spread / unit.scale) for spread, unit in zip(ordered, problem.units, strict=True)]
+    return replace(problem, spreads=(scaled[0], scaled[1]))
 
 
 def _highest(config: SweepConfig, spec: TrialSpec, material: Material) -> Problem:
@@ -168,8 +167,9 @@ def _baseline(config: SweepConfig, spec: TrialSpec, material: Material) -> Probl
         forget, retain = _unlearning_losses(config, spec, material, units)
         return Problem(forget, retain, RIVALS[spec.method](spec.weight), _settings(config), units)
     losses = {"composite": _composite_losses, "max_loss": _max_losses}[spec.method]
-    forget, retain = losses(config, spec, material)
-    return Problem(forget, retain, FixedMultiplier(weight=spec.weight), _settings(config), (Unit(), Unit()))
+    forget, retain, forget_unit = losses(config, spec, material)
+    rule = FixedMultiplier(weight=spec.weight)
+    return Problem(forget, retain, rule, _settings(config), (forget_unit, Unit()))
 
 
 RIVALS: dict[str, Callable[[float], Rule]] = {
@@ -183,18 +183,24 @@ RIVALS: dict[str, Callable[[float], Rule]] = {
 """Methods that differ in nothing but the rule, from the weight of a trial to that rule."""
 
 
-def _composite_losses(config: SweepConfig, spec: TrialSpec, material: Material) -> tuple[StepLoss, StepLoss]:
+def _composite_losses(
+    config: SweepConfig, spec: TrialSpec, material: Material
+) -> tuple[StepLoss, StepLoss, Unit]:
     """Eq. 10, arXiv:2402.00351: the weighted sum of both objectives, raw."""
-    return _unlearning_losses(config, spec, material, (Unit(), Unit()))
+    return *_unlearning_losses(config, spec, material, (Unit(), Unit())), Unit()
 
 
-def _max_losses(config: SweepConfig, spec: TrialSpec, material: Material) -> tuple[StepLoss, StepLoss]:
-    """Appendix C.6.1, arXiv:2402.00351: ascend the training loss on forget images, descend it on retain images."""
+def _max_losses(config: SweepConfig, spec: TrialSpec, material: Material) -> tuple[StepLoss, StepLoss, Unit]:
+    """Appendix C.6.1, arXiv:2402.00351: ascend the training loss on forget images, descend it on retain images.
+
+    The unit turns the negated forget loss back into a loss for the curves.
+    """
     orders = _orders(config, spec, material)
     forget, retain = (material.inputs[name, "train"] for name in ("forget", "retain"))
     return (
         lambda step: -material.model.training_loss(forget[orders[0](step)]),
         lambda step: material.model.training_loss(retain[orders[1](step)]),
+        Unit(scale=-1.0),
     )
 
 
