@@ -309,3 +309,22 @@ def test_max_loss_raises_the_training_loss_on_forget_images(small_config):
     losses = curves[curves.trial_id == record.trial_id].f1.to_numpy()
     assert losses[0] > 0
     assert losses[-10:].mean() > 10 * losses[:5].mean()
+
+
+def test_range_is_readable_as_soon_as_phase_one_ends_and_while_a_run_goes_on(small_config, monkeypatch):
+    """What readers of a live or killed run see: the first epsilon trial already finds the range in run.json."""
+    from pareto_unlearn.sweep import executors
+
+    seen = []
+
+    def look(assignment, on_progress):
+        if assignment.spec.phase is Phase.EPSILON:
+            seen.append(load_run(assignment.run_path).info.ranges)
+        return execute(assignment, on_progress)
+
+    monkeypatch.setattr(executors, "execute", look)
+    config = small_config("baselines=[]", "epsilon.points=1")
+    assert run(config) == 0
+    assert run(small_config("baselines=[]", "epsilon.points=2")) == 0  # continued: known from its start
+    assert len(seen) >= 2
+    assert all(len(ranges) == 1 for ranges in seen)

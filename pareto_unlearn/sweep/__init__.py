@@ -133,7 +133,6 @@ def _prepare_run(
     )
     store.write_text("sweep.yaml", dump_config(config))
     store.write_text("manifest.csv", prepared.manifest)
-    store.write_info(info)
     template = Assignment(
         run_path=os.path.abspath(store.path) if store.is_local else store.path,  # noqa: PTH100 - keeps links
         config_text=dump_config(_with_absolute_checkpoint(config)),
@@ -146,7 +145,10 @@ def _prepare_run(
         for record in store.records().values()
         if options.retry_failed and record.state is TrialState.FAILED
     )
-    return Planner(config, store, prepared.weights_sha256, template, retry), info
+    planner = Planner(config, store, prepared.weights_sha256, template, retry)
+    info = planner.describe_run(info)
+    store.write_info(info)
+    return planner, info
 
 
 def _execute(planner: Planner, info: RunInfo, options: SweepOptions, console: Console) -> int | None:
@@ -171,7 +173,7 @@ def _make_executor(config: SweepConfig, options: SweepOptions, say: Callable[[st
 
 
 class _RangeAnnouncer:
-    """Passes everything on to the progress display and announces each seed's range once it is known."""
+    """Passes everything on to the progress display; announces and stores each seed's range once it is known."""
 
     def __init__(self, progress: Progress, planner: Planner, info: RunInfo) -> None:
         self._progress, self._planner, self._info = progress, planner, info
@@ -192,6 +194,7 @@ class _RangeAnnouncer:
             if valid.seed not in self._announced:
                 self._announced.add(valid.seed)
                 self._progress.say(describe_range(valid, info))
+                self._planner.store.write_info(info)
 
 
 def _say_interrupted(planner: Planner, stopped_by: int | None, console: Console) -> int:
