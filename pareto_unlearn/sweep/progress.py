@@ -80,10 +80,6 @@ class Progress:
             f"({self._done} of {self._total} trials, {self._time_left()})"
         )
 
-    def on_range(self, valid: ValidRange, info: RunInfo) -> None:
-        """Phase I gave a range."""
-        self.say(describe_range(valid, info))
-
     def _render(self) -> RenderableType:
         table = Table(box=None, padding=(0, 2), show_header=True, header_style="dim")
         for name in ("phase", "trial", "step", "", "f1", "f2"):
