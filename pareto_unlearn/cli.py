@@ -69,7 +69,8 @@ def validate(file: SweepFile, override: Overrides = None) -> None:
     from pareto_unlearn.sweep import check_sweep
 
     config = load_config(file, override or [])
-    print(f"{file}: valid, {check_sweep(config)} trials of {config.solver.steps} steps", file=sys.stderr)
+    count, budget = check_sweep(config)
+    print(f"{file}: valid, {count} trials; {budget}", file=sys.stderr)
 
 
 @app.command()

@@ -147,7 +147,7 @@ def _interpolate(
     ends = (_f1_of(parents[0]), _f1_of(parents[1]))
     crossing = mix_weights(config, material, (first, second), ends, spec.epsilon or 0.0)
     record = replace(
-        plan_record(spec, config, parents[0].code_version),
+        plan_record(spec, parents[0].code_version),
         start=INTERPOLATED,
         state=TrialState.DONE,
         reason=f"interpolated with {crossing.evaluations} evaluations of f1",

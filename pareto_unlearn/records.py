@@ -100,7 +100,8 @@ class TrialSpec:
 
     ``epsilon`` is raw f1; ``epsilon_fraction`` its place in the valid range (0 to 1), whose width is ``range_width``.
     ``weight`` is the knob of a baseline: the coefficient of its forget loss, gamma of cup, eta of erasediff, 1 for methods
-    that have none. ``attempt`` counts from 1.
+    that have none. ``parents`` is the trial whose bank the solve branches off from, None for a start from the original.
+    ``attempt`` counts from 1.
     """
 
     trial_id: str
@@ -112,6 +113,7 @@ class TrialSpec:
     epsilon_fraction: float | None = None
     range_width: float | None = None
     weight: float | None = None
+    parents: str | None = None
     attempt: int = 1
 
     @property
@@ -133,7 +135,11 @@ class TrialRecord:
 
     None means not measured (or not applicable), NaN means measured and not a number. ``f1``, ``f2`` and
     everything derived from them are of the training set unless the name says ``heldout``.
-    An interpolated row names its two ``parents`` (trial ids, lower f1 first) and the share of the second in its weights.
+    ``start`` is what the solve began with: the ``original``, or a step of the path. A branch names the path's trial as its
+    ``parents``; an interpolated row names two (trial ids, lower f1 first) and the share of the second in its weights.
+    ``share_above_epsilon`` is the share of the forget images whose own e exceeds that of epsilon, and ``..._high`` the upper end
+    of its one-sided 95 % Clopper-Pearson interval: what it says of images like these that were not measured.
+    ``learning_rate`` is the largest one of the solve, ``gradient_pairs`` counts its steps and those of its scan.
     ``multiplier`` is the solver's last one; ``residual_*`` come from gradients over the whole
     training sets at the end (a first-order residual, no proof of optimality).
     """
@@ -165,9 +171,14 @@ class TrialRecord:
     completeness_heldout: float | None = None
     completeness_worst_class_heldout: float | None = None
     completeness_worst_5pct_heldout: float | None = None
+    share_above_epsilon: float | None = None
+    share_above_epsilon_high: float | None = None
+    share_above_epsilon_heldout: float | None = None
+    share_above_epsilon_heldout_high: float | None = None
     retained_quality: float | None = None
     retained_quality_heldout: float | None = None
     violation: float | None = None
+    learning_rate: float | None = None
     multiplier: float | None = None
     residual_multiplier: float | None = None
     residual_norm_f1: float | None = None
@@ -203,8 +214,34 @@ class TrialRecord:
             epsilon_fraction=self.epsilon_fraction,
             range_width=self.range_width,
             weight=self.weight,
+            parents=self.parents,
             attempt=self.attempt,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BankEntry:
+    """One checkpoint of a path: after which step, under which raw epsilon, its raw f1 and f2, and its file.
+
+    f1 and f2 are those of the averaged weights over images of the training sets, ``solver.bank.images`` of each at most.
+    ``learning_rate`` is the path's. ``sha256`` is of the file that holds these weights and the optimiser's moments.
+    """
+
+    step: int
+    epsilon: float
+    f1: float
+    f2: float
+    learning_rate: float
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScanRow:
+    """What a short descent at one step size was worth: the dominated share of the box all of them span."""
+
+    learning_rate: float
+    steps: int
+    hypervolume: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -305,7 +342,7 @@ class Scales:
 class ValidRange:
     """The open interval of raw epsilons that Phase I leaves, for one seed.
 
-    ``upper_source`` is ``lowest`` or ``original``; ``reason`` says why where it is the original model.
+    ``upper_source`` is ``lowest``, ``path`` or ``original``; ``reason`` says why where it is not the lowest boundary.
     """
 
     seed: int

@@ -6,7 +6,7 @@ a sweep can be replayed from its stored records, and resuming is the same call o
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 import numpy as np
@@ -15,6 +15,7 @@ from jaxtyping import Float
 from pareto_unlearn.config import AdaptiveEpsilon, GridEpsilon, SweepConfig
 from pareto_unlearn.records import (
     HAS_MODEL,
+    BankEntry,
     Phase,
     RangeError,
     Role,
@@ -28,6 +29,8 @@ from pareto_unlearn.records import (
 GEOMETRIC_RATIO = 24.0
 """Largest over smallest distance of neighbours in a geometric grid: dense near the floor, where f2 rises steeply."""
 
+LEAST_WIDTH = 0.01
+"""Narrowest valid range, as a share of f1's own range."""
 
 Costs = tuple[float, float]
 """(f1, f2) of a solution."""
@@ -49,12 +52,14 @@ class Progress:
     """All that planning may look at: committed records by id, ids of live trials, and the run's scales once known.
 
     ``retry`` names the (trial_id, attempt) that may be tried once more: an attempt made since is not among them.
+    ``banks`` holds the checkpoints of every committed path by its trial id.
     """
 
     committed: Mapping[str, TrialRecord]
     live: Collection[str] = ()
     scales: Scales | None = None
     retry: frozenset[tuple[str, int]] = frozenset()
+    banks: Mapping[str, tuple[BankEntry, ...]] = field(default_factory=dict)
 
 
 def plan(config: SweepConfig, progress: Progress, identify: Identify) -> TrialSpec | NoTrial:
@@ -87,12 +92,24 @@ def count_trials(config: SweepConfig) -> int:
 
 
 def derive_range(
-    seed: int, highest: TrialRecord | None, lowest: TrialRecord | None, scales: Scales
+    seed: int,
+    highest: TrialRecord | None,
+    lowest: TrialRecord | None,
+    scales: Scales,
+    within_tolerance: float = math.inf,
 ) -> ValidRange:
     """Return the valid range of epsilon: f1 at the highest boundary to f1 at the lowest (section 4.3).
 
-    Where the lowest boundary has no model, missed its tolerance, or is dominated by the highest, the upper end is
-    the original model, whose f2 is zero, and the reason is recorded.
+    Where the path reaches a smaller f1 within the same tolerance on f2 than the lowest boundary, it ends the range.
+    Where the lowest boundary has no model, missed its tolerance, or is dominated by the highest, and the path has
+    nothing to offer, the upper end is the original model, whose f2 is zero. The reason is recorded.
+
+    Args:
+        seed: of both boundaries.
+        highest: the lower end.
+        lowest: the upper end.
+        scales: of the run.
+        within_tolerance: smallest f1 of the path's checkpoints whose f2 is within the tolerance.
 
     Raises:
         RangeError: the highest boundary has no model, or the range is empty or narrower than 1 % of f1's own range.
@@ -100,9 +117,8 @@ def derive_range(
     if highest is None or highest.f1 is None or highest.state not in HAS_MODEL:
         reason = "it was not solved" if highest is None else f"{highest.state}: {highest.reason}"
         raise RangeError(f"seed {seed}: no valid epsilon range: the highest boundary has no model ({reason})")
-    fallback = _why_not_upper_end(highest, lowest, scales)
-    upper = scales.f1_original if fallback or lowest is None or lowest.f1 is None else lowest.f1
-    if upper - highest.f1 < 0.01 * scales.f1_range:
+    upper, source, reason = _upper_end(highest, lowest, scales, within_tolerance)
+    if upper - highest.f1 < LEAST_WIDTH * scales.f1_range:
         raise RangeError(
             f"seed {seed}: no valid epsilon range: the lower end f1 = {highest.f1:.6g} (highest boundary) is not clearly below "
             f"the upper end f1 = {upper:.6g}; give Phase I more solver.steps, or a larger solver.boundary.alpha"
@@ -111,8 +127,8 @@ def derive_range(
         seed=seed,
         lower=highest.f1,
         upper=upper,
-        upper_source="original" if fallback else "lowest",
-        reason=fallback,
+        upper_source=source,
+        reason=reason,
     )
 
 
@@ -121,7 +137,7 @@ def derive_ranges(config: SweepConfig, progress: Progress, identify: Identify) -
     ranges = []
     for seed in config.trial_seeds:
         try:
-            found = _range_of(seed, progress, identify)
+            found = range_of_seed(config, seed, progress, identify)
         except RangeError:
             continue
         if found is not None:
@@ -231,14 +247,14 @@ def _epsilon_specs(
     config: SweepConfig, seed: int, progress: Progress, identify: Identify
 ) -> Iterator[TrialSpec]:
     try:
-        valid = _range_of(seed, progress, identify)
+        valid = range_of_seed(config, seed, progress, identify)
     except RangeError:
         return  # the driver reports it; the other seeds and the baselines go on
     if valid is None or progress.scales is None:
         return
     check_absolute_epsilons(config, valid)
     for epsilon, fraction in _epsilons(config, seed, valid, progress, identify):
-        yield _epsilon_spec(seed, epsilon, fraction, valid, identify)
+        yield _epsilon_spec(config, seed, epsilon, fraction, valid, identify)
 
 
 def _epsilons(
@@ -255,19 +271,20 @@ def _epsilons(
     else:
 
         def solved(fraction: float) -> Costs | None:
-            spec = _epsilon_spec(seed, valid.epsilon_at(fraction), fraction, valid, identify)
+            spec = _epsilon_spec(config, seed, valid.epsilon_at(fraction), fraction, valid, identify)
             record = progress.committed.get(spec.trial_id)
             return None if record is None else _costs(record)
 
         highest, lowest = (progress.committed[spec.trial_id] for spec in boundary_specs(seed, identify))
-        upper = (valid.upper, 0.0) if valid.upper_source == "original" else _costs(lowest)
+        upper = _costs(lowest) if valid.upper_source == "lowest" else (valid.upper, 0.0)
         fractions = adaptive_fractions(schedule, solved, (_costs(highest), upper))
     return [(valid.epsilon_at(fraction), fraction) for fraction in fractions]
 
 
 def _epsilon_spec(
-    seed: int, epsilon: float, fraction: float, valid: ValidRange, identify: Identify
+    config: SweepConfig, seed: int, epsilon: float, fraction: float, valid: ValidRange, identify: Identify
 ) -> TrialSpec:
+    path, _ = boundary_specs(seed, identify)
     return _identified(
         identify,
         phase=Phase.EPSILON,
@@ -276,15 +293,41 @@ def _epsilon_spec(
         epsilon=epsilon,
         epsilon_fraction=fraction,
         range_width=valid.upper - valid.lower,
+        parents=path.trial_id if config.solver.start == "path" else None,
     )
 
 
-def _range_of(seed: int, progress: Progress, identify: Identify) -> ValidRange | None:
-    """Return a seed's range, or None while a boundary is not committed."""
+def range_of_seed(
+    config: SweepConfig, seed: int, progress: Progress, identify: Identify
+) -> ValidRange | None:
+    """Return a seed's range, or None while a boundary is not committed.
+
+    Raises:
+        RangeError: see ``derive_range``.
+    """
     highest, lowest = (progress.committed.get(spec.trial_id) for spec in boundary_specs(seed, identify))
     if highest is None or lowest is None or progress.scales is None:
         return None
-    return derive_range(seed, highest, lowest, progress.scales)
+    section, within = config.solver.lowest, math.inf
+    if section.kind == "tolerance":
+        bound = section.tolerance * progress.scales.variance_retain
+        bank = progress.banks.get(highest.trial_id, ())
+        within = min((entry.f1 for entry in bank if entry.f2 <= bound), default=math.inf)
+    return derive_range(seed, highest, lowest, progress.scales, within)
+
+
+def _upper_end(
+    highest: TrialRecord, lowest: TrialRecord | None, scales: Scales, within_tolerance: float
+) -> tuple[float, str, str]:
+    """Return f1 at the upper end of the range, where it comes from, and why it is not the lowest boundary."""
+    trouble = _why_not_upper_end(highest, lowest, scales)
+    f1_lowest = math.inf if trouble or lowest is None or lowest.f1 is None else lowest.f1
+    lower = math.inf if highest.f1 is None else highest.f1 + LEAST_WIDTH * scales.f1_range
+    if lower <= within_tolerance < min(f1_lowest, scales.f1_original):
+        return within_tolerance, "path", trouble or "the path reaches a smaller f1 within the same tolerance"
+    if trouble:
+        return scales.f1_original, "original", trouble
+    return f1_lowest, "lowest", ""
 
 
 def _why_not_upper_end(highest: TrialRecord, lowest: TrialRecord | None, scales: Scales) -> str:
@@ -321,6 +364,7 @@ def _identified(
     epsilon_fraction: float | None = None,
     range_width: float | None = None,
     weight: float | None = None,
+    parents: str | None = None,
 ) -> TrialSpec:
     spec = TrialSpec(
         trial_id="",
@@ -332,5 +376,6 @@ def _identified(
         epsilon_fraction=epsilon_fraction,
         range_width=range_width,
         weight=weight,
+        parents=parents,
     )
     return replace(spec, trial_id=identify(spec))

@@ -57,7 +57,7 @@ def read(value: str, key: str = "data.forget_classes") -> Any:
 
 def test_quickstart_file_loads() -> None:
     config = load_config(QUICKSTART)
-    assert (config.name, config.solver.steps, config.epsilon.points) == ("quickstart", 400, 7)
+    assert (config.name, config.solver.steps, config.epsilon.points) == ("quickstart", 400, 9)
     assert [(one.method, len(one.weights)) for one in config.baselines] == [("max_loss", 1), ("composite", 7)]
 
 
@@ -228,8 +228,8 @@ def test_booleans(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["yes", "on", "1", "'true'", "null"])
 def test_other_kinds_are_no_booleans(text: str) -> None:
-    assert "solver.control.scaled: expected true or false, found" in only_error(
-        f"solver: {{control: {{scaled: {text}}}}}"
+    assert "epsilon.absolute: expected true or false, found" in only_error(
+        f"epsilon: {{schedule: list, values: [.1], absolute: {text}}}"
     )
 
 
@@ -426,7 +426,8 @@ def test_unknown_key_shows_place_suggestion_and_known_keys() -> None:
 @pytest.mark.parametrize(
     ("extra", "suggestion"),
     [
-        ("steps: 3", "did you mean `solver.steps`?"),
+        ("batch: 3", "did you mean `solver.batch`?"),
+        ("steps: 3", "`solver.steps` or `solver.path.steps` or `solver.branch.steps`?"),
         ("solver: {metrics: [mse]}", "did you mean `evaluate.metrics`?"),
         ("learning_rate: 3", "`solver.learning_rate` or `solver.lowest.learning_rate`"),
         ("solver: {Steps: 3}", "did you mean `steps`?"),
@@ -738,8 +739,11 @@ COUNTING = [
     "solver.learning_rate=0.005", "solver.learning_rate_end=0.5", "solver.betas=[0.8, 0.99]", "solver.average=0",
     "solver.stabiliser=1e-6", "solver.clip=1", "solver.boundary.alpha=2", "solver.boundary.delta=3", "solver.lowest.kind=paper",
     "solver.lowest.tolerance=0.01", "solver.lowest.beta=66", "solver.lowest.learning_rate=1", "solver.control.beta=6",
-    "solver.control.delta=3", "solver.control.scaled=true", "solver.control.ramp=0", "solver.convergence.window=51",
-    "solver.convergence.tolerance=0", "run.cpus_per_trial=2",
+    "solver.control.delta=3", "solver.control.scaled=false", "solver.control.ramp=0", "solver.convergence.window=51",
+    "solver.convergence.tolerance=0", "run.cpus_per_trial=2", "solver.start=original", "solver.completeness=per_image",
+    "solver.path.steps=9", "solver.path.learning_rate=1", "solver.path.warm_up=0", "solver.path.scan=[]", "solver.path.scan_length=0.2", "solver.path.end=0.1", "solver.path.hold=0",
+    "solver.path.average=0.1", "solver.branch.steps=9", "solver.branch.learning_rate=1", "solver.bank.checkpoints=9",
+    "solver.bank.images=99", "solver.bank.max_bytes=1000",
 ]  # fmt: skip
 NOT_COUNTING = [
     "name=other", "model.checkpoint=weights/other.pth", "solver.checkpoint_every=7", "epsilon.points=9",
@@ -750,7 +754,7 @@ NOT_COUNTING = [
     "solver.learning_rate=0.003", "objective.noise_target=mean", "seeds=[0]", "task.size=5e-1",
 ]  # fmt: skip
 ONE_VALUE_ONLY = {
-    "model.family", "data.dataset", "task.kind", "solver.start", "solver.completeness", "evaluate.protocol",
+    "model.family", "data.dataset", "task.kind", "evaluate.protocol",
 }  # fmt: skip
 
 
@@ -764,7 +768,7 @@ def test_every_key_is_tried_for_identity() -> None:
 
 def test_trial_id_is_pinned() -> None:
     # A change here makes every stored trial count as new: raise the identity version on purpose only.
-    assert trial_id(parse(), **TRIAL) == "4f1e00b12077ee38"
+    assert trial_id(parse(), **TRIAL) == "503c4499846bd060"
 
 
 @pytest.mark.parametrize("override", COUNTING)

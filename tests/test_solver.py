@@ -1107,7 +1107,7 @@ def test_a_resumed_solve_is_the_uninterrupted_one_to_the_last_bit(
         (
             ("paper", torch.float32, 8),
             "'mean1': '8 of torch.float32'",
-            "{'step': '1 of torch.int64', 'values'",
+            "{'step': '1 of torch.int64', 'updates': '1 of torch.int64', 'values'",
         ),
         (("averaged", torch.float32, 5), "'values': '8 of torch.float32'", "'values': '5 of torch.float32'"),
         (("averaged", torch.float64, 8), "'values': '8 of torch.float32'", "'values': '8 of torch.float64'"),

@@ -26,10 +26,13 @@ from pareto_unlearn.config.schema import (
     TaskSection,
 )
 from pareto_unlearn.config.solver_section import (
+    BankSection,
     BoundarySection,
+    BranchSection,
     ControlSection,
     ConvergenceSection,
     LowestSection,
+    PathSection,
     SolverSection,
 )
 from pareto_unlearn.config.yaml_source import Document, apply_override, read_document, read_text, to_yaml
@@ -37,8 +40,10 @@ from pareto_unlearn.records import ConfigError
 
 __all__ = [
     "AdaptiveEpsilon",
+    "BankSection",
     "Baseline",
     "BoundarySection",
+    "BranchSection",
     "ControlSection",
     "ConvergenceSection",
     "DataSection",
@@ -48,6 +53,7 @@ __all__ = [
     "LowestSection",
     "ModelSection",
     "ObjectiveSection",
+    "PathSection",
     "RunSection",
     "SolverSection",
     "SweepConfig",

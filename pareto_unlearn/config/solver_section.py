@@ -7,21 +7,28 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from pareto_unlearn.config.value_types import Count, Decay, Positive, Section, refusal
 from pareto_unlearn.config.wording import found
+from pareto_unlearn.records import Phase, Role
 
 _DEFAULTS_OF_UPDATE: dict[str, dict[str, Any]] = {
     "averaged": {
         "learning_rate": 0.003,
         "learning_rate_end": 0.02,
         "clip": None,
-        "ramp": 0.4,
+        "start": "path",
         "completeness": "per_class",
+        "beta": 0.4,
+        "scaled": True,
+        "ramp": 0.4,
     },
     "paper": {
         "learning_rate": 0.2,
         "learning_rate_end": 1.0,
         "clip": 1.0,
-        "ramp": 0.0,
+        "start": "original",
         "completeness": "mean",
+        "beta": 2.0,
+        "scaled": False,
+        "ramp": 0.0,
     },
 }
 
@@ -55,10 +62,14 @@ class LowestSection(Section):
 class ControlSection(Section):
     """Phase II: how f1 is driven to epsilon, psi = beta * (f1 - epsilon)^delta."""
 
-    beta: Positive = Field(default=2.0, description="control gain on f1 - epsilon")
+    beta: Positive = Field(
+        default=0.4, description="control gain on f1 - epsilon; null: 0.4, or 2 with update paper"
+    )
     delta: Count = Field(default=1, description="power of f1 - epsilon; odd, so that the sign is kept")
     scaled: bool = Field(
-        default=False, description="multiply psi by |g1|^2, which makes beta free of the gradients' scale"
+        default=True,
+        description="multiply psi by |g1|^2, which makes beta free of the gradients' scale; "
+        "null: yes, or no with update paper",
     )
     ramp: Decay = Field(
         default=0.4,
@@ -76,6 +87,62 @@ class ControlSection(Section):
         return value
 
 
+class PathSection(Section):
+    """The descent from the original to the floor that solves the highest boundary where trials start from the path."""
+
+    steps: Count = Field(default=800, description="steps of the descent; null: twice solver.steps")
+    learning_rate: Positive = Field(
+        default=0.0015,
+        description="step size between warm-up and hold; null: half of solver.learning_rate. The scan multiplies it",
+    )
+    scan: Annotated[tuple[Positive, ...], Field(strict=False)] = Field(
+        default=(0.5, 1.0, 2.0),
+        description="factors of learning_rate to try on a short descent each; the best one is used, for the branches too; "
+        "[]: learning_rate as it is",
+    )
+    scan_length: Decay = Field(default=0.15, description="steps of a short descent, as a share of path.steps")
+    warm_up: Decay = Field(
+        default=0.1, description="share of the steps over which the step size rises from zero"
+    )
+    end: float = Field(
+        default=0.015,
+        gt=0,
+        lt=1,
+        description="epsilon at the end of the descent, in e (1 = original, 0 = floor)",
+    )
+    hold: Decay = Field(
+        default=0.2, description="share of the steps that stay at the end, while the step size falls to zero"
+    )
+    average: float = Field(
+        default=0.03, gt=0, lt=1, description="share of the steps over which weights are averaged"
+    )
+
+
+class BranchSection(Section):
+    """Phase II where trials start from the path: each continues the nearest checkpoint of its bank."""
+
+    steps: Count = Field(default=200, description="steps of a trial; null: half of solver.steps")
+    learning_rate: Positive = Field(
+        default=0.0015,
+        description="first step size, falling to zero along a line, times the factor the path's scan chose; "
+        "null: half of solver.learning_rate",
+    )
+
+
+class BankSection(Section):
+    """The checkpoints the path leaves behind."""
+
+    checkpoints: int = Field(default=40, ge=3, description="checkpoints taken on the path at most")
+    images: Count = Field(
+        default=2048,
+        description="images of each training set on which a checkpoint's f1 and f2 are measured at most",
+    )
+    max_bytes: Count = Field(
+        default=16 * 2**30,
+        description="disk space of one path's checkpoints; fewer are taken where they would need more",
+    )
+
+
 class ConvergenceSection(Section):
     """When a trial counts as converged at its last step."""
 
@@ -86,9 +153,11 @@ class ConvergenceSection(Section):
 
 
 class SolverSection(Section):
-    """How a trial is solved. A front belongs to its budget: every trial gets the same steps."""
+    """How a trial is solved. A front belongs to its budget: trials of one kind get the same steps."""
 
-    steps: Count = Field(default=400, description="update steps of every trial")
+    steps: Count = Field(
+        default=400, description="update steps of every trial that starts from the original model"
+    )
     batch: Count = Field(default=32, description="images of each of the two sets in a step")
     update: Literal["averaged", "paper"] = Field(
         default="averaged",
@@ -116,12 +185,17 @@ class SolverSection(Section):
     stabiliser: Positive = Field(
         default=1e-7, description="added to |g1|^2 where it divides (the paper's varpi)"
     )
-    start: Literal["original"] = Field(default="original", description="the weights a trial starts from")
-    completeness: Literal["mean", "per_class"] = Field(
+    start: Literal["path", "original"] = Field(
         default=None,
         validate_default=True,
-        description="what epsilon bounds in Phase II: the mean f1, or every forget class in units of its own range; "
-        "null: per_class, or mean with update paper",
+        description="what Phase II starts from: a checkpoint of the path, or the original model as in the papers; "
+        "null: path, or original with update paper",
+    )
+    completeness: Literal["mean", "per_class", "per_image"] = Field(
+        default=None,
+        validate_default=True,
+        description="what epsilon bounds in Phase II: the mean f1, every forget class, or the images' power mean, each in units "
+        "of its own range; null: per_class, or mean with update paper",
     )
     clip: Positive | None = Field(
         default=None,
@@ -131,44 +205,79 @@ class SolverSection(Section):
     boundary: BoundarySection = BoundarySection()
     lowest: LowestSection = Field(default={}, validate_default=True)
     control: ControlSection = Field(default={}, validate_default=True)
+    path: PathSection = Field(default={}, validate_default=True)
+    branch: BranchSection = Field(default={}, validate_default=True)
+    bank: BankSection = BankSection()
     convergence: ConvergenceSection = ConvergenceSection()
     checkpoint_every: Count = Field(
         default=200, description="steps between saved resume states; cannot change a result"
     )
 
-    @field_validator("learning_rate", "learning_rate_end", "completeness", "clip", mode="before")
+    def steps_of(self, phase: Phase, role: Role | None) -> int:
+        """Return the steps a trial takes, by what it is for; none for the original model."""
+        if phase is Phase.ORIGINAL:
+            return 0
+        if self.start == "path" and role is Role.HIGHEST:
+            return self.path.steps
+        if self.start == "path" and phase is Phase.EPSILON:
+            return self.branch.steps
+        return self.steps
+
+    @field_validator("learning_rate", "learning_rate_end", "start", "completeness", "clip", mode="before")
     @classmethod
     def _by_update(cls, value: object, info: ValidationInfo) -> object:
         return _default_of_update(info)[str(info.field_name)] if value is None else value
 
+    @field_validator("start")
+    @classmethod
+    def _path_needs_units(cls, value: str, info: ValidationInfo) -> str:
+        if value == "path" and info.data.get("update") == "paper":
+            raise refusal(
+                "expected `original` with update paper, found `path`: the path and its branches carry Adam's moments "
+                "on, and the paper's update has none"
+            )
+        return value
+
     @field_validator("completeness")
     @classmethod
-    def _per_class_needs_units(cls, value: str, info: ValidationInfo) -> str:
-        if value == "per_class" and info.data.get("update") == "paper":
+    def _own_range_needs_units(cls, value: str, info: ValidationInfo) -> str:
+        if value != "mean" and info.data.get("update") == "paper":
             raise refusal(
-                "expected `mean` with update paper, found `per_class`: classes are compared in units of their own "
-                "range, and the paper's update works on raw f1"
+                f"expected `mean` with update paper, found `{value}`: classes and images are compared in units of their "
+                "own range, and the paper's update works on raw f1"
             )
         return value
 
     @field_validator("lowest", mode="before")
     @classmethod
     def _third_of_learning_rate(cls, value: object, info: ValidationInfo) -> object:
-        whole = info.data.get("learning_rate", _default_of_update(info)["learning_rate"])
-        return _filled(value, "learning_rate", whole / 3)
+        return _filled(value, {"learning_rate": _learning_rate(info) / 3})
 
     @field_validator("control", mode="before")
     @classmethod
-    def _ramp_of_update(cls, value: object, info: ValidationInfo) -> object:
-        return _filled(value, "ramp", _default_of_update(info)["ramp"])
+    def _control_of_update(cls, value: object, info: ValidationInfo) -> object:
+        defaults = _default_of_update(info)
+        return _filled(value, {key: defaults[key] for key in ("beta", "scaled", "ramp")})
+
+    @field_validator("path", "branch", mode="before")
+    @classmethod
+    def _share_of_steps(cls, value: object, info: ValidationInfo) -> object:
+        share = {"path": 2.0, "branch": 0.5}[str(info.field_name)]
+        steps = max(round(share * info.data.get("steps", 400)), 1)
+        return _filled(value, {"steps": steps, "learning_rate": _learning_rate(info) / 2})
 
 
 def _default_of_update(info: ValidationInfo) -> dict[str, Any]:
     return _DEFAULTS_OF_UPDATE[info.data.get("update", "averaged")]
 
 
-def _filled(section: object, key: str, default: object) -> object:
-    """Return the raw section with ``key`` set where it is missing or null; anything else as it is."""
-    if isinstance(section, Mapping) and section.get(key) is None:
-        return {**section, key: default}
-    return section
+def _learning_rate(info: ValidationInfo) -> float:
+    rate: float = info.data.get("learning_rate", _default_of_update(info)["learning_rate"])
+    return rate
+
+
+def _filled(section: object, defaults: Mapping[str, object]) -> object:
+    """Return the raw section with the defaults where a key is missing or null; what is no section as it is."""
+    if not isinstance(section, Mapping):
+        return section
+    return {**section, **{key: value for key, value in defaults.items() if section.get(key) is None}}

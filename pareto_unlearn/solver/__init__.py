@@ -25,6 +25,7 @@ from pareto_unlearn.solver.arc import (
     Pivot,
 )
 from pareto_unlearn.solver.flat import FlatParameters
+from pareto_unlearn.solver.path import PathPlan, nearest, prune
 from pareto_unlearn.solver.rules import (
     BoundaryControl,
     Coefficients,
@@ -53,6 +54,7 @@ __all__ = [
     "NashBargaining",
     "Orthogonal",
     "Outcome",
+    "PathPlan",
     "Pivot",
     "Rule",
     "StepRow",
@@ -61,5 +63,7 @@ __all__ = [
     "direction",
     "direction_of",
     "multiplier",
+    "nearest",
+    "prune",
     "solve",
 ]

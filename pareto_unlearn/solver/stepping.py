@@ -12,30 +12,41 @@ from torch import Tensor
 from pareto_unlearn.solver.flat import FlatParameters, Loss, combine, dot, wide
 from pareto_unlearn.solver.rules import Gram, Rule, compute_gram
 
+WARM = ("values", "first_moment", "second_moment", "updates")
+"""Tensors of a state that another solve can start from."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateSettings:
     """How a direction becomes a step.
 
     ``kind`` is ``paper`` (theta <- theta - mu g, line 10 of Algorithm 1) or ``averaged`` (the multiplier from
-    averaged gradients and violation, Adam on g). ``average`` is the decay of those averages and of the violation's, 0 for none. The
-    learning rate follows half a cosine from ``learning_rate`` to ``learning_rate_end`` times it. ``clip``
-    bounds |g|.
+    averaged gradients and violation, Adam on g). ``average`` is the decay of those averages, 0 for none. The learning
+    rate falls from ``learning_rate`` to ``learning_rate_end`` times it over the last share ``cool_down`` of the steps, along
+    half a cosine or a line (``decay``), and over the first share ``warm_up`` it rises from zero: Adam's first steps are of
+    full size in every coordinate.
+    ``clip`` bounds |g|. ``weight_average`` is the decay of a running average of the parameters, 0 for none.
     """
 
     kind: str = "averaged"
     steps: int = 400
     learning_rate: float = 0.003
     learning_rate_end: float = 0.02
+    decay: str = "cosine"
+    warm_up: float = 0.0
+    cool_down: float = 1.0
     betas: tuple[float, float] = (0.9, 0.99)
     average: float = 0.9
     clip: float | None = None
+    weight_average: float = 0.0
 
     def learning_rate_at(self, step: int) -> float:
         """Return the learning rate of a step, counted from 0."""
-        progress = min(step / max(self.steps - 1, 1), 1.0)
-        cosine = 0.5 * (1.0 + math.cos(math.pi * progress))
-        return self.learning_rate * (self.learning_rate_end + (1.0 - self.learning_rate_end) * cosine)
+        whole = max(self.steps - 1, 1)
+        progress = min(max(1.0 - (1.0 - step / whole) / self.cool_down, 0.0), 1.0)
+        left = 1.0 - progress if self.decay == "linear" else 0.5 * (1.0 + math.cos(math.pi * progress))
+        falling = self.learning_rate_end + (1.0 - self.learning_rate_end) * left
+        return self.learning_rate * falling * min((step + 1) / max(self.warm_up * self.steps, 1.0), 1.0)
 
 
 class StepRow(NamedTuple):
@@ -87,6 +98,7 @@ class EpsilonSolver:
                 "expected float32 parameters, found float16: keep them in float32 and use autocast"
             )
         self.step_count = 0
+        self._updates = 0
         self._rule, self._settings, self._epsilon, self._ramp = rule, settings, epsilon, ramp
         blank = torch.zeros_like(self.flat.values)
         self._g1, self._g2 = blank.clone(), blank.clone()
@@ -102,6 +114,8 @@ class EpsilonSolver:
             }
         if settings.kind == "averaged":
             self._state |= {"first_moment": blank.clone(), "second_moment": blank.clone()}
+        if settings.weight_average > 0.0:
+            self._state["averaged_values"] = self.flat.values.clone()
         self._log = torch.zeros(log_size, 8, dtype=wide(blank.dtype), device=blank.device)
         self._logged = 0
 
@@ -136,6 +150,8 @@ class EpsilonSolver:
         # The product of the roots: that of the squares underflows at norms of 1e-10 in float32.
         cosine = gram.g12 / (norm1 * norm2).clamp(min=torch.finfo(norm1.dtype).tiny)
         row = [f1, f2, chosen.multiplier, chosen.psi, norm1, norm2, cosine, finite.to(f1.dtype)]
+        if "averaged_values" in self._state:
+            self._state["averaged_values"].lerp_(self.flat.values, 1.0 - self._settings.weight_average)
         self._log[self._logged] = torch.stack(row)
         self._logged += 1
         self.step_count += 1
@@ -149,7 +165,8 @@ class EpsilonSolver:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return all that continuing needs, as flat tensors that later steps overwrite; first ``flush``."""
-        return {"values": self.flat.values, **self._state, "step": torch.tensor([self.step_count])}
+        counts = {"step": torch.tensor([self.step_count]), "updates": torch.tensor([self._updates])}
+        return {"values": self.flat.values, **self._state, **counts}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Continue from ``state_dict()`` of a solver built the same way; steps not yet flushed are dropped.
@@ -163,8 +180,32 @@ class EpsilonSolver:
         self.flat.load(state["values"])
         for name, tensor in self._state.items():
             tensor.copy_(state[name])
-        self.step_count = int(state["step"].item())
+        self.step_count, self._updates = int(state["step"].item()), int(state["updates"].item())
         self._logged = 0
+
+    def warm_start(self, state: Mapping[str, Tensor]) -> None:
+        """Start at step 0 with the weights and Adam's moments of another solver's ``state_dict()``.
+
+        Its averages of gradients and violation are not taken over: they describe another epsilon, and refill in a few steps.
+
+        Raises:
+            ValueError: a tensor is missing or of another length or dtype; nothing has been loaded.
+        """
+        own = self.state_dict()
+        wanted = {name: own[name] for name in WARM if name in own}
+        expected, found = (
+            _describe(wanted),
+            _describe({name: state[name] for name in wanted if name in state}),
+        )
+        if expected != found:
+            raise ValueError(f"the state does not fit: expected {expected}, found {found}")
+        self.flat.load(state["values"])
+        for name in ("first_moment", "second_moment"):
+            if name in self._state:
+                self._state[name].copy_(state[name])
+        self._updates = int(state["updates"].item())
+        if "averaged_values" in self._state:
+            self._state["averaged_values"].copy_(self.flat.values)
 
     def _row(self, step: int, logged: list[float]) -> StepRow:
         f1, f2, eta, psi, norm1, norm2, cosine, finite = logged
@@ -201,8 +242,9 @@ class EpsilonSolver:
         decay1, decay2 = settings.betas
         first.lerp_(g, 1.0 - decay1)
         second.mul_(decay2).addcmul_(g, g, value=1.0 - decay2)
-        scale = (second / (1.0 - decay2 ** (self.step_count + 1))).sqrt_().add_(1e-8)
-        self.flat.values.addcdiv_(first, scale, value=-rate / (1.0 - decay1 ** (self.step_count + 1)))
+        self._updates += 1
+        scale = (second / (1.0 - decay2**self._updates)).sqrt_().add_(1e-8)
+        self.flat.values.addcdiv_(first, scale, value=-rate / (1.0 - decay1**self._updates))
 
 
 def _describe(state: Mapping[str, Tensor]) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -92,6 +92,7 @@ def solve(
     stop: StopRule | None = None,
     on_rows: Callable[[list[StepRow]], None] = lambda _rows: None,
     flush_every: int = 50,
+    pauses: Sequence[int] = (),
 ) -> Outcome:
     """Step until the rule says stop or ``steps`` are done; continues from the solver's own step count.
 
@@ -103,10 +104,12 @@ def solve(
         stop: the stopping rule; None for the default one.
         on_rows: called with the logged rows every ``flush_every`` steps and at the end.
         flush_every: steps between two host synchronisations.
+        pauses: numbers of steps after which there is one besides, in rising order.
     """
     stop = stop or StopRule()
     while solver.step_count < steps:
-        for _ in range(min(flush_every, steps - solver.step_count)):
+        pause = next((step for step in pauses if step > solver.step_count), steps)
+        for _ in range(min(flush_every, steps - solver.step_count, pause - solver.step_count)):
             step = solver.step_count
             solver.step(lambda step=step: constraint(step), lambda step=step: objective(step))  # type: ignore[misc]
         rows = solver.flush()

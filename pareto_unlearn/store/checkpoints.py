@@ -1,4 +1,4 @@
-"""Directories of files with a manifest: checkpoints of committed trials and resume generations.
+"""Directories of files with a manifest: checkpoints of committed trials, of paths, and resume generations.
 
 A manifest lists every file with its size and SHA-256 and is written last; a directory counts only if
 everything in it verifies, because weight files carry no checksum of their own and load with flipped bits.
@@ -17,8 +17,11 @@ from pareto_unlearn.store.schemas import check_schema_version
 
 MANIFEST = "MANIFEST.json"
 MODEL_FILE = "model.safetensors"
+BANK_FILE = "bank.json"
+STATE_FILE = "state.safetensors"
 GENERATIONS_KEPT = 2
 
+_BANK = re.compile(r"bank-([1-9]\d{0,8})-(\d{1,12})")
 _GENERATION = re.compile(r"\.resume-(\d{1,12})")
 _logger = logging.getLogger(__name__)
 
@@ -79,19 +82,30 @@ def read_directory(storage: Storage, directory: str, label: str) -> tuple[Manife
     """
     origin = f"{label}: {directory}"
     manifest = _read_manifest(storage, directory, origin)
-    files = {}
-    for name, entry in manifest.files.items():
-        try:
-            files[name] = storage.read(f"{directory}/{name}")
-        except FileNotFoundError as error:
-            raise StoreError(f"{origin}/{name} is missing although the manifest lists it") from error
-        found = sha256_of(files[name])
-        if found != entry.sha256 or len(files[name]) != entry.bytes:
-            raise StoreError(
-                f"{origin}/{name} is damaged: expected {entry.bytes} bytes with SHA-256 {entry.sha256}, "
-                f"found {len(files[name])} bytes with {found}; restore it from a copy"
-            )
-    return manifest, files
+    return manifest, {
+        name: _read_verified(storage, directory, name, manifest, origin) for name in manifest.files
+    }
+
+
+def read_file(storage: Storage, directory: str, name: str, label: str) -> bytes | None:
+    """Return one verified file of a directory, None where its manifest does not list it; see ``read_directory``."""
+    origin = f"{label}: {directory}"
+    manifest = _read_manifest(storage, directory, origin)
+    return _read_verified(storage, directory, name, manifest, origin) if name in manifest.files else None
+
+
+def _read_verified(storage: Storage, directory: str, name: str, manifest: Manifest, origin: str) -> bytes:
+    try:
+        data = storage.read(f"{directory}/{name}")
+    except FileNotFoundError as error:
+        raise StoreError(f"{origin}/{name} is missing although the manifest lists it") from error
+    expected, found = manifest.files[name], sha256_of(data)
+    if found != expected.sha256 or len(data) != expected.bytes:
+        raise StoreError(
+            f"{origin}/{name} is damaged: expected {expected.bytes} bytes with SHA-256 {expected.sha256}, "
+            f"found {len(data)} bytes with {found}; restore it from a copy"
+        )
+    return data
 
 
 def save_generation(storage: Storage, trial_id: str, step: int, files: Mapping[str, bytes]) -> None:
@@ -123,6 +137,18 @@ def remove_generations(storage: Storage, trial_id: str) -> None:
     """Remove every resume generation of a trial."""
     for step in _generation_steps(storage, trial_id):
         storage.remove_directory(_generation(trial_id, step))
+
+
+def bank_directory(trial_id: str, attempt: int, step: int) -> str:
+    """Return the directory of one checkpoint of a path."""
+    return f"checkpoints/{trial_id}/bank-{attempt}-{step}"
+
+
+def bank_steps(storage: Storage, trial_id: str, attempt: int) -> list[int]:
+    """Return the steps of all checkpoints of a path that are there."""
+    names = storage.directory_names(f"checkpoints/{trial_id}")
+    found = (match for name in names if (match := _BANK.fullmatch(name)))
+    return sorted(int(match[2]) for match in found if int(match[1]) == attempt)
 
 
 def sha256_of(data: bytes) -> str:

@@ -18,6 +18,7 @@ from typing import Any, Self
 import pyarrow as pa
 
 from pareto_unlearn.records import (
+    BankEntry,
     ConfigError,
     RunInfo,
     Scales,
@@ -69,6 +70,7 @@ class RunStore:
         self._storage = storage
         self._label = without_secrets(path)
         self._records: dict[str, TrialRecord] = {}
+        self._banks: dict[tuple[str, int], tuple[BankEntry, ...]] = {}
 
     def __repr__(self) -> str:
         return f"RunStore({self._label!r})"
@@ -188,7 +190,7 @@ class RunStore:
         part = _part_name(trial_id, attempt)
         with self._storage.exclusive(_writer_lock(trial_id)):
             if self._storage.exists(f"trials/{part}"):
-                return self._read_record(part)
+                return self._tidied(self._read_record(part))
             encoded = {
                 "curves": encode_rows("curves", trial_id, attempt, result.curves),
                 "metrics": encode_rows("metrics", trial_id, attempt, result.metrics),
@@ -200,9 +202,7 @@ class RunStore:
                 self._storage.put(f"{table}/{part}", data)
             if not self._storage.put_new(f"trials/{part}", row):
                 return self._read_record(part)
-            if record.state not in RESUMABLE:
-                self._remove_resume(trial_id)
-        return record
+            return self._tidied(record)
 
     def records(self) -> dict[str, TrialRecord]:
         """Return the committed row of every trial by trial id, the highest attempt of each.
@@ -264,6 +264,48 @@ class RunStore:
                 f"SHA-256 {record.checkpoint_sha256}, found {found}; restore it from a copy"
             )
         return files
+
+    def save_bank_state(self, trial_id: str, attempt: int, step: int, state: bytes) -> None:
+        """Store one checkpoint of a path while the path goes on."""
+        checkpoints.write_directory(
+            self._storage,
+            checkpoints.bank_directory(_checked_trial_id(trial_id), attempt, step),
+            {checkpoints.STATE_FILE: state},
+            trial_id=trial_id,
+            attempt=attempt,
+            steps=step,
+        )
+
+    def read_bank(self, trial_id: str) -> tuple[BankEntry, ...]:
+        """Return the checkpoints a committed path left behind, by rising f1; none where the trial was no path.
+
+        Raises:
+            StoreError: the trial is not committed, or its list is damaged.
+        """
+        record = self.records().get(trial_id)
+        if record is None:
+            raise StoreError(f"{self._label}: trial {trial_id} is not committed")
+        key = (trial_id, record.attempt)
+        if key not in self._banks:
+            self._banks[key] = self._read_listing(record)
+        return self._banks[key]
+
+    def read_bank_state(self, trial_id: str, entry: BankEntry) -> bytes:
+        """Return one checkpoint of a committed path, verified against the list the path was committed with.
+
+        Raises:
+            StoreError: it is missing or damaged.
+        """
+        attempt = self.records()[trial_id].attempt
+        directory = checkpoints.bank_directory(_checked_trial_id(trial_id), attempt, entry.step)
+        _, files = checkpoints.read_directory(self._storage, directory, self._label)
+        state = files.get(checkpoints.STATE_FILE, b"")
+        if checkpoints.sha256_of(state) != entry.sha256:
+            raise StoreError(
+                f"{self._label}: {directory}/{checkpoints.STATE_FILE} is not the file the path was committed with: expected "
+                f"SHA-256 {entry.sha256}, found {checkpoints.sha256_of(state)}; restore it from a copy"
+            )
+        return state
 
     def save_resume(self, trial_id: str, step: int, files: Mapping[str, bytes]) -> None:
         """Store the state a trial can go on from at a step; the newest two states are kept."""
@@ -330,12 +372,28 @@ class RunStore:
             checkpoint_sha256=None if model is None else model.sha256,
         )
 
-    def _remove_resume(self, trial_id: str) -> None:
+    def _read_listing(self, record: TrialRecord) -> tuple[BankEntry, ...]:
+        if record.checkpoint is None:
+            return ()
+        directory = _checkpoint_name(record.trial_id, record.attempt)
+        listed = checkpoints.read_file(self._storage, directory, checkpoints.BANK_FILE, self._label)
+        return tuple(BankEntry(**entry) for entry in json.loads(listed or b"[]"))
+
+    def _tidied(self, record: TrialRecord) -> TrialRecord:
+        """Remove resume states, and the checkpoints of a path that its list left out; return the record."""
+        trial_id, attempt = record.trial_id, record.attempt
+        if record.state in RESUMABLE:
+            return record
         try:
             checkpoints.remove_generations(self._storage, trial_id)
-        except OSError as error:
+            kept = {entry.step for entry in self._read_listing(record)}
+            for step in checkpoints.bank_steps(self._storage, trial_id, attempt):
+                if step not in kept:
+                    self._storage.remove_directory(checkpoints.bank_directory(trial_id, attempt, step))
+        except (OSError, StoreError) as error:
             # The result is committed; a leftover costs space only.
-            _logger.warning("trial %s: its resume state could not be removed: %s", trial_id, error)
+            _logger.warning("trial %s: what it no longer needs could not be removed: %s", trial_id, error)
+        return record
 
     def _read_record(self, part: str) -> TrialRecord:
         origin = f"{self._label}: trials/{part}"

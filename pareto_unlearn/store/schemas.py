@@ -63,7 +63,11 @@ SCHEMAS: Mapping[str, pa.Schema] = {
         _optional(pa.float64(), "completeness completeness_worst_class completeness_worst_5pct"),
         _optional(pa.float64(), "completeness_heldout completeness_worst_class_heldout"),
         _optional(pa.float64(), "completeness_worst_5pct_heldout"),
-        _optional(pa.float64(), "retained_quality retained_quality_heldout violation multiplier"),
+        _optional(pa.float64(), "share_above_epsilon share_above_epsilon_high"),
+        _optional(pa.float64(), "share_above_epsilon_heldout share_above_epsilon_heldout_high"),
+        _optional(
+            pa.float64(), "retained_quality retained_quality_heldout violation learning_rate multiplier"
+        ),
         _optional(pa.float64(), "residual_multiplier residual_norm_f1 residual_norm_f2 residual_cosine"),
         _optional(pa.float64(), "f1_image_std"),
         _required(pa.int64(), "steps gradient_pairs skipped_steps"),

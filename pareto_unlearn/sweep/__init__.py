@@ -35,7 +35,7 @@ from pareto_unlearn.schedule import count_trials
 from pareto_unlearn.store import RunStore, load_run
 from pareto_unlearn.sweep.executors import Executor, LocalExecutor
 from pareto_unlearn.sweep.planner import Planner
-from pareto_unlearn.sweep.progress import Progress, closing_table, describe_range, say
+from pareto_unlearn.sweep.progress import Progress, closing_table, describe_budget, describe_range, say
 from pareto_unlearn.sweep.worker import Assignment
 
 __all__ = ["SweepOptions", "check_sweep", "run_sweep"]
@@ -91,23 +91,25 @@ class _Prepared:
     classes_retain: tuple[str, ...]
 
 
-def check_sweep(config: SweepConfig) -> int:
-    """Check data and weights of a sweep without writing anything; return how many trials it has.
+def check_sweep(config: SweepConfig) -> tuple[int, str]:
+    """Check data and weights of a sweep without writing anything; return how many trials it has, and their steps in words.
 
     Raises:
         ParetoUnlearnError: something is missing or does not fit.
     """
     _check(config)
-    return count_trials(config)
+    return count_trials(config), describe_budget(config.solver)
 
 
 def _check(config: SweepConfig) -> _Prepared:
     """Find everything that is wrong with weights and data before anything is written or started."""
     from pareto_unlearn.data import load_split, write_manifest  # imports torch
     from pareto_unlearn.models import load_model, weights_sha256
+    from pareto_unlearn.trial import check_bank
 
     digest = weights_sha256(config.model)
-    load_model(config.model, config.task)
+    model = load_model(config.model, config.task)
+    check_bank(config, model)
     split = load_split(config.data, config.seed)
     return _Prepared(
         digest, write_manifest(split), split.forget_train.class_names, split.retain_train.class_names
@@ -154,12 +156,12 @@ def _prepare_run(
 def _execute(planner: Planner, info: RunInfo, options: SweepOptions, console: Console) -> int | None:
     config = planner.config
     progress = Progress(
-        console, total=planner.total, committed=len(planner.committed()), steps=config.solver.steps
+        console, total=planner.total, committed=len(planner.committed()), solver=config.solver
     )
     executor = _make_executor(config, options, progress.say)
     if planner.is_finished():
         return None
-    say(console, f"sweep {config.name}: {planner.total} trials of {config.solver.steps} steps")
+    say(console, f"sweep {config.name}: {planner.total} trials; {describe_budget(config.solver)}")
     with progress:
         return executor.run(planner, _RangeAnnouncer(progress, planner, info))
 

@@ -8,6 +8,7 @@ from pareto_unlearn.records import (
     HAS_MODEL,
     ParetoUnlearnError,
     RangeError,
+    Role,
     RunInfo,
     TrialRecord,
     TrialSpec,
@@ -17,9 +18,9 @@ from pareto_unlearn.schedule import (
     Progress,
     boundary_specs,
     count_trials,
-    derive_range,
     derive_ranges,
     plan,
+    range_of_seed,
 )
 from pareto_unlearn.store import RunStore
 from pareto_unlearn.sweep.worker import Assignment, commit_lost, read_scales
@@ -52,7 +53,11 @@ class Planner:
 
     def progress(self, live: Collection[str] = ()) -> Progress:
         """Return what planning may look at, read from the store now."""
-        return Progress(self.store.records(), live, read_scales(self.store), self.retry)
+        records = self.store.records()
+        branching = self.config.solver.start == "path"
+        paths = [record.trial_id for record in records.values() if branching and record.role is Role.HIGHEST]
+        banks = {trial_id: self.store.read_bank(trial_id) for trial_id in paths}
+        return Progress(records, live, read_scales(self.store), self.retry, banks)
 
     def identify(self, spec: TrialSpec) -> str:
         """Return the id of a planned trial."""
@@ -75,7 +80,7 @@ class Planner:
     def commit_lost(self, spec: TrialSpec, reason: str) -> TrialRecord:
         """Return the row of a trial that ended, writing a FAILED one where its process left none."""
         record = self.record_of(spec)
-        return record or commit_lost(self.store, self.config, spec, reason, self.template.code_version)
+        return record or commit_lost(self.store, spec, reason, self.template.code_version)
 
     def describe_run(self, info: RunInfo) -> RunInfo:
         """Return ``info`` with the scales, ranges and reference point known by now.
@@ -102,13 +107,8 @@ class Planner:
         """Return why some seed has no valid range although both of its boundaries ended; None when all have one."""
         progress = self.progress()
         for seed in self.config.trial_seeds:
-            highest, lowest = (
-                progress.committed.get(spec.trial_id) for spec in boundary_specs(seed, self.identify)
-            )
-            if highest is None or lowest is None or progress.scales is None:
-                continue
             try:
-                derive_range(seed, highest, lowest, progress.scales)
+                range_of_seed(self.config, seed, progress, self.identify)
             except RangeError as error:
                 return error
         return None

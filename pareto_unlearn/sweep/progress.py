@@ -10,6 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from pareto_unlearn.config import SolverSection
 from pareto_unlearn.records import BROKEN, Phase, RunInfo, TrialRecord, TrialSpec, ValidRange
 
 STATE_STYLES = {
@@ -28,13 +29,14 @@ class _Running:
     step: int = 0
     f1: float | None = None
     f2: float | None = None
+    halfway: bool = False
 
 
 class Progress:
     """Follows a sweep as an ``Observer``; use it as a context manager around the executor."""
 
-    def __init__(self, console: Console, *, total: int, committed: int, steps: int) -> None:
-        self._console, self._total, self._steps = console, total, steps
+    def __init__(self, console: Console, *, total: int, committed: int, solver: SolverSection) -> None:
+        self._console, self._total, self._solver = console, total, solver
         self._already, self._done, self._broken = committed, committed, 0
         self._running: dict[str, _Running] = {}
         self._started = time.monotonic()
@@ -63,10 +65,12 @@ class Progress:
         """A trial took steps."""
         running = self._running.setdefault(spec.trial_id, _Running(spec, time.monotonic()))
         running.step, running.f1, running.f2 = step, f1, f2
-        halfway = step >= self._steps // 2 > step - 50
+        steps = self._solver.steps_of(spec.phase, spec.role)
+        halfway = step >= steps // 2 and not running.halfway
+        running.halfway |= halfway
         if not self._console.is_terminal and halfway:
             self.say(
-                f"{self._clock()} {_phase_name(spec):9} {spec.label}: step {step} of {self._steps}, f1 {f1:.4g}, f2 {f2:.3g}"
+                f"{self._clock()} {_phase_name(spec):9} {spec.label}: step {step} of {steps}, f1 {f1:.4g}, f2 {f2:.3g}"
             )
 
     def on_end(self, spec: TrialSpec, record: TrialRecord) -> None:
@@ -85,11 +89,12 @@ class Progress:
         for name in ("phase", "trial", "step", "", "f1", "f2"):
             table.add_column(name)
         for running in self._running.values():
+            steps = self._solver.steps_of(running.spec.phase, running.spec.role)
             table.add_row(
                 _phase_name(running.spec),
                 running.spec.label,
-                f"{running.step}/{self._steps}",
-                ProgressBar(total=self._steps, completed=running.step, width=20),
+                f"{running.step}/{steps}",
+                ProgressBar(total=steps, completed=running.step, width=20),
                 "" if running.f1 is None else f"{running.f1:.4g}",
                 "" if running.f2 is None else f"{running.f2:.3g}",
             )
@@ -113,16 +118,28 @@ def say(console: Console, text: str) -> None:
     console.print(text, highlight=False, soft_wrap=True)
 
 
+def describe_budget(solver: SolverSection) -> str:
+    """Say how many steps the trials of a sweep get."""
+    if solver.start == "original":
+        return f"every trial takes {solver.steps} steps from the original model"
+    return (
+        f"a path of {solver.path.steps} steps, {solver.branch.steps} for each epsilon that branches off, "
+        f"{solver.steps} for every other trial"
+    )
+
+
 def describe_range(valid: ValidRange, info: RunInfo) -> str:
     """Say the valid range of epsilon in raw f1 and in e."""
     text = f"valid epsilon range (seed {valid.seed}): {valid.lower:.5g} to {valid.upper:.5g}"
     if info.scales is not None:
         ends = (info.scales.normalised_f1(valid.lower), info.scales.normalised_f1(valid.upper))
         text += f", completeness {1 - ends[0]:.1%} to {1 - ends[1]:.1%}"
-    source = (
-        "the lowest boundary" if valid.upper_source == "lowest" else f"the original model ({valid.reason})"
-    )
-    return f"[bold]{text}[/]; the upper end is {source}"
+    named = {
+        "lowest": "the lowest boundary",
+        "path": f"a checkpoint of the path ({valid.reason})",
+        "original": f"the original model ({valid.reason})",
+    }
+    return f"[bold]{text}[/]; the upper end is {named[valid.upper_source]}"
 
 
 def closing_table(records: list[TrialRecord]) -> Table:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from pareto_unlearn.config import SweepConfig, parse_config
+from pareto_unlearn.config import parse_config
 from pareto_unlearn.records import Phase, Role, Scales, StoreError, TrialRecord, TrialSpec
 from pareto_unlearn.store import RunStore
 
@@ -62,6 +62,9 @@ def execute(assignment: Assignment, on_progress: OnProgress) -> TrialRecord:
         on_progress=on_progress,
         save_resume=lambda step, files: store.save_resume(spec.trial_id, step, files),
         load_resume=lambda: store.load_resume(spec.trial_id),
+        save_bank_state=lambda step, state: store.save_bank_state(spec.trial_id, spec.attempt, step, state),
+        read_bank=store.read_bank,
+        read_bank_state=store.read_bank_state,
     )
     try:
         material = load_material(config, store.cache_dir(), assignment.targets_key)
@@ -69,7 +72,7 @@ def execute(assignment: Assignment, on_progress: OnProgress) -> TrialRecord:
         result = run_trial(config, spec, material, hooks, assignment.code_version)
     except Exception as error:  # whatever a trial raises is its result, the sweep goes on
         logger.exception("trial %s (%s) failed", spec.trial_id, spec.label)
-        result = failed_result(config, spec, f"{type(error).__name__}: {error}", assignment.code_version)
+        result = failed_result(spec, f"{type(error).__name__}: {error}", assignment.code_version)
     return store.commit(result)
 
 
@@ -88,10 +91,8 @@ def read_scales(store: RunStore) -> Scales | None:
     return Scales(**{field.name: values[field.name] for field in fields(Scales)})
 
 
-def commit_lost(
-    store: RunStore, config: SweepConfig, spec: TrialSpec, reason: str, code_version: str
-) -> TrialRecord:
+def commit_lost(store: RunStore, spec: TrialSpec, reason: str, code_version: str) -> TrialRecord:
     """Commit a FAILED row for a trial whose process died without one."""
     from pareto_unlearn.trial import failed_result  # imports torch
 
-    return store.commit(failed_result(config, spec, reason, code_version))
+    return store.commit(failed_result(spec, reason, code_version))

@@ -10,7 +10,7 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 import torch
@@ -18,35 +18,56 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 
 from pareto_unlearn.config import SweepConfig
-from pareto_unlearn.models import save_model
+from pareto_unlearn.models import DigitsMae, save_model
 from pareto_unlearn.records import (
+    BankEntry,
     CurveRow,
     Phase,
     Role,
+    ScanRow,
     TrialRecord,
     TrialResult,
     TrialSpec,
     TrialState,
 )
-from pareto_unlearn.solver import EpsilonSolver, FlatParameters, Outcome, StepRow, StopRule, solve
+from pareto_unlearn.solver import EpsilonSolver, FlatParameters, Outcome, StepRow, StopRule, nearest, solve
+from pareto_unlearn.trial.bank import (
+    BANK_FILE,
+    CONSTRAINT,
+    SCAN_FILE,
+    BankKeeper,
+    averaged_values,
+    count_checkpoints,
+    start_from,
+)
 from pareto_unlearn.trial.evidence import (
+    Completeness,
     completeness_rows,
     draw_samples,
     measure_completeness,
+    measure_costs,
     measure_metrics,
     measure_residual,
     measure_retain_loss,
 )
-from pareto_unlearn.trial.material import Material, load_material
+from pareto_unlearn.trial.material import Material, load_material, trainable_parameters
 from pareto_unlearn.trial.problem import Problem, build_problem
+from pareto_unlearn.trial.scan import best_learning_rate, scan_learning_rate
 
-__all__ = ["Hooks", "Material", "failed_result", "load_material", "measure_trial", "plan_record", "run_trial"]
+__all__ = [
+    "Hooks",
+    "Material",
+    "check_bank",
+    "failed_result",
+    "load_material",
+    "measure_trial",
+    "plan_record",
+    "run_trial",
+]
 
 logger = logging.getLogger(__name__)
 
 FLUSH_EVERY = 50
-CONSTRAINT = "constraint."
-"""Prefix of the constraint's own tensors in a resume state."""
 LOWEST_SLACK = 0.1
 """Share by which f2 may exceed the lowest boundary's tolerance before the trial is called infeasible."""
 
@@ -56,20 +77,35 @@ class Hooks:
     """How a running trial speaks to the world; every call returns quickly and may do nothing.
 
     ``on_progress(step, f1, f2)`` takes mini-batch values. ``save_resume(step, files)`` keeps a state and ``load_resume()``
-    returns the newest intact one.
+    returns the newest intact one. ``save_bank_state(step, content)`` keeps a checkpoint of the path; ``read_bank(trial_id)`` and
+    ``read_bank_state(trial_id, entry)`` return those of a committed path.
     """
 
     on_progress: Callable[[int, float, float], None] = lambda *_: None
     save_resume: Callable[[int, Mapping[str, bytes]], None] = lambda *_: None
     load_resume: Callable[[], tuple[int, dict[str, bytes]] | None] = lambda: None
+    save_bank_state: Callable[[int, bytes], None] = lambda *_: None
+    read_bank: Callable[[str], Sequence[BankEntry]] = lambda _: ()
+    read_bank_state: Callable[[str, BankEntry], bytes] = lambda *_: b""
 
 
 @dataclass(slots=True)
 class _History:
-    """Steps taken so far, over all resumes."""
+    """Steps taken and, of a path, its scan and checkpoints so far, over all resumes."""
 
     rows: list[StepRow] = field(default_factory=list)
     seconds: float = 0.0
+    bank: list[BankEntry] = field(default_factory=list)
+    scan: list[ScanRow] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """What a solve begins with: its name for people, its step size, and a checkpoint of the path or None."""
+
+    name: str
+    learning_rate: float
+    state: bytes | None = None
 
 
 def run_trial(
@@ -90,13 +126,19 @@ def run_trial(
         The record and all tables; a diverged trial has no model, metrics or samples.
 
     """
-    base = plan_record(spec, config, code_version)
+    base = plan_record(spec, code_version)
     if spec.phase is Phase.ORIGINAL:
         flat = FlatParameters(material.trainable(config.objective.space))
         return measure_trial(
             config, spec, material, flat, replace(base, state=TrialState.DONE, reason="not trained"), ()
         )
+    kept = hooks.load_resume()
+    history = _History() if kept is None else _unpack_history(kept[1])
     problem = build_problem(config, spec, material)
+    if problem.path is not None and kept is None:
+        history.scan = scan_learning_rate(config, spec, material)
+    start = _choose_start(config, spec, problem, history, hooks)
+    problem = replace(problem, settings=replace(problem.settings, learning_rate=start.learning_rate))
     solver = EpsilonSolver(
         material.trainable(config.objective.space),
         problem.rule,
@@ -105,14 +147,21 @@ def run_trial(
         ramp=problem.ramp,
         log_size=FLUSH_EVERY,
     )
-    history, outcome = _solve(config, spec, problem, solver, hooks)
+    if kept is not None:
+        _restore(kept[1], problem, solver)
+    elif start.state is not None:
+        start_from(start.state, solver, problem.state)
+    keeper = _make_keeper(config, material, problem, solver, history, hooks)
+    outcome = _solve(config, spec, problem, solver, history, hooks, keeper)
     rate = _images_per_second(config, solver, history)
     curves = tuple(problem.curve_row(row, rate) for row in history.rows)
     record = replace(
         base,
+        start=start.name,
         reason=str(outcome),
         steps=solver.step_count,
-        gradient_pairs=solver.step_count,
+        gradient_pairs=solver.step_count + sum(row.steps for row in history.scan),
+        learning_rate=start.learning_rate,
         skipped_steps=sum(not row.finite for row in history.rows),
         multiplier=history.rows[-1].eta if history.rows else None,
         seconds=history.seconds,
@@ -124,25 +173,82 @@ def run_trial(
     record = replace(
         record, state=TrialState.UNCONVERGED if _still_moving(spec, outcome) else TrialState.DONE
     )
-    return measure_trial(config, spec, material, solver.flat, record, curves)
+    if keeper is None:
+        return measure_trial(config, spec, material, solver.flat, record, curves)
+    solver.flat.load(averaged_values(solver))
+    result = measure_trial(config, spec, material, solver.flat, record, curves)
+    if not result.files:
+        return result
+    scan = json.dumps([asdict(row) for row in history.scan], indent=1).encode()
+    return replace(result, files={**result.files, BANK_FILE: keeper.listing(), SCAN_FILE: scan})
 
 
-def failed_result(config: SweepConfig, spec: TrialSpec, reason: str, code_version: str) -> TrialResult:
+def check_bank(config: SweepConfig, model: DigitsMae) -> None:
+    """Refuse a path whose checkpoints would not fit into ``solver.bank.max_bytes``.
+
+    Raises:
+        ConfigError: names what one takes and what is allowed.
+    """
+    if config.solver.start == "path":
+        count_checkpoints(config.solver.bank, trainable_parameters(model, config.objective.space))
+
+
+def failed_result(spec: TrialSpec, reason: str, code_version: str) -> TrialResult:
     """Return the row of a trial that raised or whose process died."""
-    record = replace(plan_record(spec, config, code_version), state=TrialState.FAILED, reason=reason)
+    record = replace(plan_record(spec, code_version), state=TrialState.FAILED, reason=reason)
     return TrialResult(record=record, files={})
 
 
+def _choose_start(
+    config: SweepConfig, spec: TrialSpec, problem: Problem, history: _History, hooks: Hooks
+) -> _Start:
+    """Return the checkpoint of the path whose f1 is nearest to a branch's epsilon; for others the original model."""
+    rate = problem.settings.learning_rate
+    if spec.parents is None:
+        return _Start("original", best_learning_rate(history.scan, rate))
+    entry = nearest(hooks.read_bank(spec.parents), spec.epsilon or 0.0)
+    factor = entry.learning_rate / config.solver.path.learning_rate
+    return _Start(f"path:{entry.step}", factor * rate, hooks.read_bank_state(spec.parents, entry))
+
+
+def _make_keeper(
+    config: SweepConfig,
+    material: Material,
+    problem: Problem,
+    solver: EpsilonSolver,
+    history: _History,
+    hooks: Hooks,
+) -> BankKeeper | None:
+    """Return who takes the checkpoints of a path; None for any other trial."""
+    if problem.path is None:
+        return None
+    return BankKeeper(
+        problem.path.capture_steps(),
+        lambda: measure_costs(config, material, config.solver.bank.images),
+        hooks.save_bank_state,
+        lambda step: problem.units[0].raw(solver.epsilon_at(step - 1)),
+        problem.settings.learning_rate,
+        history.bank,
+    )
+
+
 def _solve(
-    config: SweepConfig, spec: TrialSpec, problem: Problem, solver: EpsilonSolver, hooks: Hooks
-) -> tuple[_History, Outcome]:
+    config: SweepConfig,
+    spec: TrialSpec,
+    problem: Problem,
+    solver: EpsilonSolver,
+    history: _History,
+    hooks: Hooks,
+    keeper: BankKeeper | None,
+) -> Outcome:
     convergence = config.solver.convergence
     stop = StopRule(
         window=convergence.window,
         tolerance=convergence.tolerance,
         units=problem.spreads,
     )
-    history = _resume(solver, problem, stop, hooks)
+    stop.update(history.rows)
+    steps = problem.settings.steps
     started, before = time.monotonic(), history.seconds
 
     def on_rows(rows: list[StepRow]) -> None:
@@ -150,23 +256,23 @@ def _solve(
         history.seconds = before + time.monotonic() - started
         last = problem.curve_row(rows[-1], None)
         hooks.on_progress(solver.step_count, last.f1, last.f2)
-        if (
-            solver.step_count % config.solver.checkpoint_every < len(rows)
-            and solver.step_count < config.solver.steps
-        ):
+        if keeper is not None:
+            keeper.take(solver, problem.state)
+        if solver.step_count % config.solver.checkpoint_every < len(rows) and solver.step_count < steps:
             hooks.save_resume(solver.step_count, _state_files(solver, problem, history))
 
     outcome = solve(
         solver,
         problem.constraint,
         problem.objective,
-        steps=config.solver.steps,
+        steps=steps,
         stop=stop,
         on_rows=on_rows,
         flush_every=FLUSH_EVERY,
+        pauses=() if problem.path is None else problem.path.capture_steps(),
     )
     logger.info("trial %s (%s): %s", spec.trial_id, spec.label, outcome)
-    return history, outcome
+    return outcome
 
 
 def measure_trial(
@@ -207,6 +313,8 @@ def measure_trial(
         f1_image_std=train.f1_image_std,
         peak_memory_bytes=_peak_memory(material.device),
     )
+    if spec.epsilon is not None:
+        record = _with_shares(record, (train, heldout), scales.normalised_f1(spec.epsilon))
     record = _judge(config, spec, record, scales.variance_retain)
     metrics = [
         *completeness_rows(train, "train", material.split.forget_train),
@@ -217,6 +325,18 @@ def measure_trial(
     files = {"model.safetensors": save_model(material.model)} if spec.phase is not Phase.ORIGINAL else {}
     return TrialResult(
         record=record, curves=curves, metrics=tuple(metrics), samples=tuple(samples), files=files
+    )
+
+
+def _with_shares(record: TrialRecord, parts: tuple[Completeness, Completeness], e: float) -> TrialRecord:
+    """Fill in which share of the images lies above epsilon, on both splits."""
+    train, heldout = (part.share_above(e) for part in parts)
+    return replace(
+        record,
+        share_above_epsilon=train[0],
+        share_above_epsilon_high=train[1],
+        share_above_epsilon_heldout=heldout[0],
+        share_above_epsilon_heldout_high=heldout[1],
     )
 
 
@@ -250,11 +370,11 @@ def _diverged(record: TrialRecord, curves: tuple[CurveRow, ...], reason: str) ->
     )
 
 
-def plan_record(spec: TrialSpec, config: SweepConfig, code_version: str) -> TrialRecord:
+def plan_record(spec: TrialSpec, code_version: str) -> TrialRecord:
     """Return the record of a trial that has measured nothing yet."""
     return TrialRecord(
         **asdict(spec),
-        start=config.solver.start,
+        start="original",
         state=TrialState.RUNNING,
         reason="",
         code_version=code_version,
@@ -267,26 +387,34 @@ def _still_moving(spec: TrialSpec, outcome: Outcome) -> bool:
 
 
 def _state_files(solver: EpsilonSolver, problem: Problem, history: _History) -> dict[str, bytes]:
-    rows = {"rows": [list(row) for row in history.rows], "seconds": history.seconds}
+    rows = {
+        "rows": [list(row) for row in history.rows],
+        "seconds": history.seconds,
+        "bank": [asdict(entry) for entry in history.bank],
+        "scan": [asdict(row) for row in history.scan],
+    }
     state = solver.state_dict() | {CONSTRAINT + name: tensor for name, tensor in problem.state.items()}
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     return {"solver.safetensors": save_safetensors(state), "history.json": json.dumps(rows).encode()}
 
 
-def _resume(solver: EpsilonSolver, problem: Problem, stop: StopRule, hooks: Hooks) -> _History:
-    """Continue from a kept state: weights, optimiser, and the steps the stopping rule has already seen."""
-    kept = hooks.load_resume()
-    if kept is None:
-        return _History()
-    _, files = kept
+def _unpack_history(files: Mapping[str, bytes]) -> _History:
+    """Return the steps the stopping rule has already seen, and what a path had found by then."""
+    history = json.loads(files["history.json"])
+    return _History(
+        [StepRow(*row) for row in history["rows"]],
+        history["seconds"],
+        [BankEntry(**entry) for entry in history["bank"]],
+        [ScanRow(**row) for row in history["scan"]],
+    )
+
+
+def _restore(files: Mapping[str, bytes], problem: Problem, solver: EpsilonSolver) -> None:
+    """Put weights, optimiser and the constraint's running state of a kept state in place."""
     state = load_safetensors(files["solver.safetensors"])
     for name, tensor in problem.state.items():
         tensor.copy_(state.pop(CONSTRAINT + name))
     solver.load_state_dict(state)
-    history = json.loads(files["history.json"])
-    rows = [StepRow(*row) for row in history["rows"]]
-    stop.update(rows)
-    return _History(rows, history["seconds"])
 
 
 def _images_per_second(config: SweepConfig, solver: EpsilonSolver, history: _History) -> float | None:

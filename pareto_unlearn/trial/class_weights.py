@@ -1,6 +1,6 @@
-"""Holding epsilon for every forget class instead of for their mean, at the cost of one backward pass.
+"""Holding epsilon for every forget class or image instead of for their mean, at the cost of one backward pass.
 
-The constraint becomes a weighted mean of the classes' own e, each in units of its own range (1 = untouched). The weights follow
+For classes the constraint becomes a weighted mean of the classes' own e, each in units of its own range (1 = untouched). The weights follow
 a proportional-integral rule on how far each class lies above the level, so they gather on the classes that
 lag behind until all of them meet it.
 """
@@ -56,6 +56,13 @@ class ClassWeights:
         integral.add_(INTEGRAL * (lag - lag.mean())).clamp_(-INTEGRAL_LIMIT, INTEGRAL_LIMIT)
         scores = (integral + PROPORTIONAL * lag).masked_fill(present == 0, -torch.inf)
         return torch.softmax(scores, dim=0)
+
+
+def power_mean(values: Float[Tensor, " b"], power: float) -> Float[Tensor, ""]:
+    """Return (mean of values^power)^(1/power); values below zero count as zero, and so does their gradient."""
+    powers = values.clamp(min=0.0).pow(power).mean()
+    # A root's slope is infinite at zero, where every value is zero and nothing is left to do.
+    return powers.clamp(min=torch.finfo(values.dtype).tiny).pow(1.0 / power)
 
 
 def class_constraint(

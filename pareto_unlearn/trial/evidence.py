@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from jaxtyping import Float
 from PIL import Image
+from scipy.special import betaincinv
 from torch import Tensor
 
 from pareto_unlearn.config import SweepConfig
@@ -16,6 +17,7 @@ from pareto_unlearn.metrics import compute_metrics
 from pareto_unlearn.objectives import EVALUATION_BATCH, compute_features, feature_function
 from pareto_unlearn.records import MetricRow, SampleRow
 from pareto_unlearn.solver import FlatParameters, direction
+from pareto_unlearn.trial.bank import spread_rows
 from pareto_unlearn.trial.material import Material
 
 HOLE_GREY = 0.5
@@ -26,7 +28,8 @@ WORST_SHARE = 0.05
 class Completeness:
     """How completely one split of the forget set is forgotten: 1 - e, for its mean, worst class and worst images.
 
-    ``worst_5pct`` is the 5 % quantile over images, each in units of its own range (an untouched image has 0).
+    ``worst_5pct`` is the 5 % quantile over images, each in units of its own range (an untouched image has 0), and
+    ``own_e`` is e of every image in that unit.
     """
 
     f1: float
@@ -34,11 +37,17 @@ class Completeness:
     e: float
     per_class: dict[str, float]
     worst_5pct: float
+    own_e: Float[Tensor, " n"]
 
     @property
     def worst_class(self) -> float:
         """The smallest completeness of any class."""
         return min(self.per_class.values())
+
+    def share_above(self, e: float) -> tuple[float, float]:
+        """Return the share of images whose own e is above a level, and its upper 95 % Clopper-Pearson bound."""
+        above, count = int((self.own_e > e).sum()), len(self.own_e)
+        return above / count, upper_share(above, count)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +85,15 @@ def measure_completeness(config: SweepConfig, material: Material, split: str) ->
             for chosen in [(images.class_ids == index).to(gap.device)]
         },
         worst_5pct=1.0 - float(torch.quantile(own, 1.0 - WORST_SHARE)),
+        own_e=own,
     )
+
+
+def upper_share(hits: int, count: int, confidence: float = 0.95) -> float:
+    """Return the upper end of the one-sided Clopper-Pearson interval of a share: 3 / count at no hits, roughly."""
+    if hits >= count:
+        return 1.0
+    return float(betaincinv(hits + 1, count - hits, confidence))
 
 
 def measure_retain_loss(config: SweepConfig, material: Material, split: str) -> float:
@@ -85,6 +102,20 @@ def measure_retain_loss(config: SweepConfig, material: Material, split: str) -> 
     outputs = compute_features(features, material.inputs["retain", split])
     original = material.targets.retain_train if split == "train" else material.targets.retain_heldout
     return float(material.objectives.retain_per_image(outputs, original).double().mean())
+
+
+def measure_costs(config: SweepConfig, material: Material, limit: int) -> tuple[float, float]:
+    """Return raw f1 and f2 over at most ``limit`` images of each training set, spread evenly over it."""
+    features, targets = feature_function(material.model, config.objective.space), material.targets
+    forget, retain = (
+        spread_rows(len(material.inputs[name, "train"]), limit).to(material.device)
+        for name in ("forget", "retain")
+    )
+    outputs = compute_features(features, material.inputs["forget", "train"][forget])
+    f1 = material.objectives.forget_per_image(outputs, targets.noise)
+    outputs = compute_features(features, material.inputs["retain", "train"][retain])
+    f2 = material.objectives.retain_per_image(outputs, targets.retain_train[retain])
+    return float(f1.double().mean()), float(f2.double().mean())
 
 
 def measure_residual(config: SweepConfig, material: Material, flat: FlatParameters) -> Residual:

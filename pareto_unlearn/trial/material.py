@@ -36,7 +36,12 @@ class Material:
 
     def trainable(self, space: str) -> list[nn.Parameter]:
         """Return the parameters a trial may change: all, or the encoder's where f1 and f2 compare its outputs."""
-        return self.model.encoder_parameters() if space == "encoder" else list(self.model.parameters())
+        return trainable_parameters(self.model, space)
+
+
+def trainable_parameters(model: DigitsMae, space: str) -> list[nn.Parameter]:
+    """Return the parameters of a model that a trial may change."""
+    return model.encoder_parameters() if space == "encoder" else list(model.parameters())
 
 
 def load_material(config: SweepConfig, cache: Path, targets_key: str) -> Material:

@@ -20,15 +20,21 @@ from pareto_unlearn.solver import (
     MinimumNorm,
     NashBargaining,
     Orthogonal,
+    PathPlan,
     Pivot,
     Rule,
     StepRow,
     UpdateSettings,
 )
-from pareto_unlearn.trial.class_weights import ClassWeights, class_constraint
+from pareto_unlearn.trial.bank import count_checkpoints
+from pareto_unlearn.trial.class_weights import ClassWeights, class_constraint, power_mean
 from pareto_unlearn.trial.material import Material
 
 FORGET_STREAM, RETAIN_STREAM, DRAW_STREAM = 1, 2, 3
+IMAGE_POWER = 3.0
+"""Power of the mean over images where epsilon holds for each of them: larger ones look at the worst image alone."""
+LEAST_RANGE = 0.1
+"""Smallest range of an image, as a share of the mean, in which its own e is counted."""
 
 StepLoss = Callable[[int], Float[Tensor, ""]]
 
@@ -54,7 +60,8 @@ class Problem:
     """What the solver is given.
 
     ``swapped`` says that f2 is the constraint and f1 the objective. ``spreads`` are the full ranges of constraint and
-    objective in their units: what a change of either is measured against. ``state`` holds tensors that the constraint
+    objective in their units: what a change of either is measured against. ``path`` is set where the solve leaves a bank.
+    ``state`` holds tensors that the constraint
     updates at every step and that a resume must bring back.
     """
 
@@ -63,6 +70,7 @@ class Problem:
     rule: Rule
     settings: UpdateSettings
     units: tuple[Unit, Unit]
+    path: PathPlan | None = None
     swapped: bool = False
     epsilon: float = 0.0
     ramp: tuple[float, int] = (0.0, 0)
@@ -111,12 +119,43 @@ def build_problem(config: SweepConfig, spec: TrialSpec, material: Material) -> P
 
 
 def _highest(config: SweepConfig, spec: TrialSpec, material: Material) -> Problem:
+    if config.solver.start == "path":
+        return _path(config, spec, material)
     solver, units = config.solver, _units(config, material)
     forget, retain = _unlearning_losses(config, spec, material, units)
     rule = BoundaryControl(
         alpha=solver.boundary.alpha, delta=solver.boundary.delta, stabiliser=solver.stabiliser
     )
     return Problem(forget, retain, rule, _settings(config), units)
+
+
+def _path(config: SweepConfig, spec: TrialSpec, material: Material) -> Problem:
+    """The descent of epsilon from the original to the floor, with averaged weights."""
+    section, plan = config.solver.path, plan_path(config, material)
+    settings = replace(
+        _settings(config),
+        steps=section.steps,
+        learning_rate=section.learning_rate,
+        learning_rate_end=0.0,
+        decay="linear",
+        warm_up=section.warm_up,
+        cool_down=max(section.hold, 1.0 / section.steps),
+        weight_average=plan.weight_average,
+    )
+    problem = _level(config, spec, material, settings, plan.end, plan.ramp(1.0))
+    return replace(problem, path=plan)
+
+
+def plan_path(config: SweepConfig, material: Material) -> PathPlan:
+    """Return when the path takes its checkpoints."""
+    section = config.solver.path
+    return PathPlan(
+        steps=section.steps,
+        end=section.end,
+        hold=section.hold,
+        horizon=section.average,
+        checkpoints=count_checkpoints(config.solver.bank, material.trainable(config.objective.space)),
+    )
 
 
 def _lowest(config: SweepConfig, spec: TrialSpec, material: Material) -> Problem:
@@ -138,24 +177,41 @@ def _epsilon(config: SweepConfig, spec: TrialSpec, material: Material) -> Proble
     if spec.epsilon is None:
         raise ValueError(f"trial {spec.trial_id}: an epsilon trial needs an epsilon, found none")
     solver, units = config.solver, _units(config, material)
+    epsilon = units[0].of(spec.epsilon)
+    if spec.parents is not None:
+        settings = replace(
+            _settings(config),
+            steps=solver.branch.steps,
+            learning_rate=solver.branch.learning_rate,
+            learning_rate_end=0.0,
+            decay="linear",
+        )
+        return _level(config, spec, material, settings, epsilon, (0.0, 0))
+    ramp = (units[0].of(material.targets.scales.f1_original), round(solver.control.ramp * solver.steps))
+    return _level(config, spec, material, _settings(config), epsilon, ramp)
+
+
+def _level(
+    config: SweepConfig,
+    spec: TrialSpec,
+    material: Material,
+    settings: UpdateSettings,
+    epsilon: float,
+    ramp: tuple[float, int],
+) -> Problem:
+    """Return the problem min f2 s.t. f1 <= epsilon; epsilon and ramp in the solver's unit of f1."""
+    control, units = config.solver.control, _units(config, material)
     forget, retain = _unlearning_losses(config, spec, material, units)
-    control, epsilon = solver.control, units[0].of(spec.epsilon)
-    ramp = (units[0].of(material.targets.scales.f1_original), round(control.ramp * solver.steps))
     state: dict[str, Tensor] = {}
-    if solver.completeness == "per_class":
+    if config.solver.completeness == "per_class":
         forget, state = _per_class_constraint(config, spec, material, _ramped(epsilon, ramp))
+    elif config.solver.completeness == "per_image":
+        forget = _per_image_constraint(config, spec, material)
+    rule = LevelControl(
+        beta=control.beta, delta=control.delta, scaled=control.scaled, stabiliser=config.solver.stabiliser
+    )
     return Problem(
-        forget,
-        retain,
-        LevelControl(
-            beta=control.beta, delta=control.delta, scaled=control.scaled, stabiliser=solver.stabiliser
-        ),
-        _settings(config),
-        units,
-        epsilon=epsilon,
-        ramp=ramp,
-        state=state,
-        has_epsilon=True,
+        forget, retain, rule, settings, units, epsilon=epsilon, ramp=ramp, state=state, has_epsilon=True
     )
 
 
@@ -231,18 +287,43 @@ def _per_class_constraint(
     config: SweepConfig, spec: TrialSpec, material: Material, level: Callable[[int], float]
 ) -> tuple[StepLoss, dict[str, Tensor]]:
     """Return the constraint that holds every class to the level, in e, and its running state."""
-    features = feature_function(material.model, config.objective.space)
-    objectives, targets = material.objectives, material.targets
     inputs, images = material.inputs["forget", "train"], material.split.forget_train
     membership = torch.nn.functional.one_hot(images.class_ids, len(images.class_names)).to(inputs)
-    original = (targets.forget_f1_train - targets.scales.f1_floor) @ membership / membership.sum(dim=0)
+    original = _original_gap(material) @ membership / membership.sum(dim=0)
     weights = ClassWeights(len(images.class_names), material.device)
+    gap, order = _gap_of_rows(config, material), _stratified(config, spec, material)
+    return class_constraint(gap, membership, original, order, weights, level), weights.state
 
-    def gap_of_rows(rows: Tensor) -> Tensor:
-        return objectives.forget_per_image(features(inputs[rows]), targets.noise) - targets.scales.f1_floor
 
-    order = StratifiedOrder(images.class_ids, config.solver.batch, spec.seed, FORGET_STREAM)
-    return class_constraint(gap_of_rows, membership, original, order, weights, level), weights.state
+def _per_image_constraint(config: SweepConfig, spec: TrialSpec, material: Material) -> StepLoss:
+    """Return the constraint on the power mean of the images' own e, which the images that lag behind dominate."""
+    gap, order = _gap_of_rows(config, material), _stratified(config, spec, material)
+    original = _original_gap(material)
+    original = original.clamp(min=LEAST_RANGE * float(original.mean()))
+
+    def constraint(step: int) -> Float[Tensor, ""]:
+        rows = order(step)
+        return power_mean(gap(rows) / original[rows], IMAGE_POWER)
+
+    return constraint
+
+
+def _gap_of_rows(config: SweepConfig, material: Material) -> Callable[[Tensor], Float[Tensor, " b"]]:
+    """Return the function from rows of the forget set to their f1 above the floor, with gradients."""
+    features = feature_function(material.model, config.objective.space)
+    inputs, objectives, targets = material.inputs["forget", "train"], material.objectives, material.targets
+    return lambda rows: (
+        objectives.forget_per_image(features(inputs[rows]), targets.noise) - targets.scales.f1_floor
+    )
+
+
+def _original_gap(material: Material) -> Float[Tensor, " n"]:
+    return material.targets.forget_f1_train - material.targets.scales.f1_floor
+
+
+def _stratified(config: SweepConfig, spec: TrialSpec, material: Material) -> StratifiedOrder:
+    class_ids = material.split.forget_train.class_ids
+    return StratifiedOrder(class_ids, config.solver.batch, spec.seed, FORGET_STREAM)
 
 
 def _ramped(epsilon: float, ramp: tuple[float, int]) -> Callable[[int], float]:

@@ -1,0 +1,98 @@
+"""What a front is worth: hypervolume in a frozen box, IGD+, how well an epsilon is hit, order along the knob.
+
+Works on the table of models that ``fronts.py`` writes; knows no torch, no problem and no method but the original model,
+(e, FVU) = (1, 0), which belongs to every front.
+"""
+
+import math
+
+import moocore
+import numpy as np
+import pandas as pd
+from scipy.stats import kendalltau
+
+from pareto_unlearn.front import hypervolume, is_non_dominated
+
+TARGETS = tuple(round(0.05 + 0.1 * index, 2) for index in range(10))
+"""The ten levels of e that are asked for."""
+MODELS = 11
+SCAN_SEED = 1000
+RUN_KEYS = ["problem", "method", "budget", "seed", "split"]
+
+
+def front_hypervolume(costs: np.ndarray, fvu_max: float) -> float:
+    """Return the share of the box e in [0, 1], FVU in [0, fvu_max] that models (rows of (e, FVU)) dominate."""
+    return hypervolume(costs, (0.0, 0.0), (1.0, fvu_max))
+
+
+def choose_greedily(costs: np.ndarray, fvu_max: float, count: int = MODELS) -> list[int]:
+    """Return the rows that a greedy search for hypervolume takes, at most ``count``, in their order."""
+    chosen: list[int] = []
+    while len(chosen) < min(count, len(costs)):
+        rest = [row for row in range(len(costs)) if row not in chosen]
+        chosen.append(max(rest, key=lambda row: front_hypervolume(costs[[*chosen, row]], fvu_max)))
+    return sorted(chosen)
+
+
+def score_runs(models: pd.DataFrame, exact: dict[str, np.ndarray], budget: int) -> pd.DataFrame:
+    """Return one row a run and split with all scores.
+
+    Args:
+        models: rows of ``fronts.py``, those of the learning-rate scan left out.
+        exact: known fronts in (e, FVU), by problem, where there are any.
+        budget: the runs whose models make the union front that IGD+ is measured against.
+    """
+    references = {
+        (problem, split): exact.get(str(problem), _union_front(rows[rows.budget == budget]))
+        for (problem, split), rows in models.groupby(["problem", "split"])
+    }
+    scores = []
+    for key, run in models.groupby(RUN_KEYS, sort=False):
+        names = dict(zip(RUN_KEYS, key, strict=True))
+        scores.append(names | _score(run, references[names["problem"], names["split"]]))
+    return pd.DataFrame(scores)
+
+
+def _score(run: pd.DataFrame, reference: np.ndarray) -> dict[str, float]:
+    kept, first = run[run.kept], run.iloc[0]
+    costs = kept[["e", "fvu"]].to_numpy(float)
+    with_original = np.vstack([costs[np.all(np.isfinite(costs), axis=1)], [[1.0, 0.0]]])
+    unit = np.array([1.0, first.fvu_max])
+    return {
+        "hypervolume": front_hypervolume(costs, first.fvu_max),
+        "igd_plus": float(
+            moocore.igd_plus(with_original / unit, ref=_inside(reference, first.fvu_max) / unit)
+        ),
+        "hit_error": _hit_error(run),
+        "tau": _tau(run),
+        "non_dominated": len(np.unique(costs[is_non_dominated(costs)], axis=0)),
+        "models": len(costs),
+        "pairs": int(first.pairs),
+        "rate": float(first.rate),
+        "seconds": float(first.seconds),
+    }
+
+
+def _hit_error(run: pd.DataFrame) -> float:
+    """Return the mean |e - target|: of the models that were asked for, else of the closest model to each target."""
+    asked = run.dropna(subset="target")
+    if len(asked):
+        return float((asked.e - asked.target).abs().mean())
+    reached = run.e[np.isfinite(run.e)].to_numpy()
+    return float(np.mean([np.abs(reached - target).min() for target in TARGETS]))
+
+
+def _tau(run: pd.DataFrame) -> float:
+    """Return Kendall's tau between the knob, turned so that e should rise with it, and e; NaN without a knob."""
+    turned = run.dropna(subset=["knob", "e"])
+    return float(kendalltau(turned.knob, turned.e).statistic) if len(turned) > 1 else math.nan
+
+
+def _union_front(rows: pd.DataFrame) -> np.ndarray:
+    """Return the models of all runs, and the original, that no other dominates."""
+    costs = np.vstack([rows[rows.kept][["e", "fvu"]].to_numpy(float), [[1.0, 0.0]]])
+    return costs[is_non_dominated(costs)]
+
+
+def _inside(costs: np.ndarray, fvu_max: float) -> np.ndarray:
+    return costs[(costs[:, 0] <= 1.0) & (costs[:, 1] <= fvu_max)]
