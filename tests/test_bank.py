@@ -219,11 +219,11 @@ def test_a_listed_learning_rate_is_that_of_the_path(finished):
 # Branches
 
 
-def test_every_branch_starts_from_the_listed_checkpoint_nearest_to_its_epsilon(finished):
+def test_every_branch_starts_from_the_listed_checkpoint_next_below_its_epsilon(finished):
     assert len(finished.branches) == 2
     for branch in finished.branches:
-        distances = {f"path:{entry.step}": abs(entry.f1 - branch.epsilon) for entry in finished.bank}
-        assert distances[branch.start] == min(distances.values())
+        below = [entry for entry in finished.bank if entry.f1 <= branch.epsilon]
+        assert branch.start == f"path:{max(below, key=lambda entry: entry.f1).step}"
         assert branch.parents == finished.path.trial_id
 
 

@@ -119,7 +119,7 @@ class PathSection(Section):
 
 
 class BranchSection(Section):
-    """Phase II where trials start from the path: each continues the nearest checkpoint of its bank."""
+    """Phase II where trials start from the path: each continues the next checkpoint below its epsilon."""
 
     steps: Count = Field(default=200, description="steps of a trial; null: half of solver.steps")
     learning_rate: Positive = Field(

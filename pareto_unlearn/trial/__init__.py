@@ -202,11 +202,16 @@ def failed_result(spec: TrialSpec, reason: str, code_version: str) -> TrialResul
 def _choose_start(
     config: SweepConfig, spec: TrialSpec, problem: Problem, history: _History, hooks: Hooks
 ) -> _Start:
-    """Return the checkpoint of the path whose f1 is nearest to a branch's epsilon; for others the original model."""
+    """Return the checkpoint of the path whose f1 is next below a branch's epsilon; for others the original model.
+
+    Below, because from there f1 only rises to epsilon: pushing it down would cost f2 what the path has won.
+    """
     rate = problem.settings.learning_rate
     if spec.parents is None:
         return _Start("original", best_learning_rate(history.scan, rate))
-    entry = nearest(hooks.read_bank(spec.parents), spec.epsilon or 0.0)
+    bank = hooks.read_bank(spec.parents)
+    below = [entry for entry in bank if entry.f1 <= (spec.epsilon or 0.0)]
+    entry = nearest(below or bank, spec.epsilon or 0.0)
     factor = entry.learning_rate / config.solver.path.learning_rate
     return _Start(f"path:{entry.step}", factor * rate, hooks.read_bank_state(spec.parents, entry))
 
