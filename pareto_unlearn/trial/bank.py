@@ -72,12 +72,8 @@ class BankKeeper:
         step = solver.step_count
         if step not in self.steps or any(entry.step >= step for entry in self.entries):
             return
-        state, own = solver.state_dict(), solver.flat.values.clone()
-        averaged = averaged_values(solver)
-        solver.flat.load(averaged)
-        f1, f2 = self.measure()
-        solver.flat.load(own)
-        content = pack_state({**state, "values": averaged}, constraint_state)
+        f1, f2 = measure_averaged(solver, self.measure)
+        content = pack_state({**solver.state_dict(), "values": averaged_values(solver)}, constraint_state)
         self.save(step, content)
         digest = hashlib.sha256(content).hexdigest()
         self.entries.append(
@@ -100,6 +96,15 @@ def averaged_values(solver: EpsilonSolver) -> Tensor:
     """Return the averaged weights, or the last ones of a solve too short to average over."""
     state = solver.state_dict()
     return state.get("averaged_values", state["values"]).clone()
+
+
+def measure_averaged(solver: EpsilonSolver, measure: Callable[[], Costs]) -> Costs:
+    """Return what ``measure`` says of the averaged weights; the model's own are in place again afterwards."""
+    own = solver.flat.values.clone()
+    solver.flat.load(averaged_values(solver))
+    costs = measure()
+    solver.flat.load(own)
+    return costs
 
 
 def pack_state(state: Mapping[str, Tensor], constraint_state: Mapping[str, Tensor]) -> bytes:

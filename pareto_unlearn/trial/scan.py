@@ -11,7 +11,7 @@ from pareto_unlearn.config import SweepConfig
 from pareto_unlearn.front import hypervolume
 from pareto_unlearn.records import ScanRow, TrialSpec
 from pareto_unlearn.solver import EpsilonSolver, FlatParameters, solve
-from pareto_unlearn.trial.bank import Costs, averaged_values
+from pareto_unlearn.trial.bank import Costs, measure_averaged
 from pareto_unlearn.trial.evidence import measure_costs
 from pareto_unlearn.trial.material import Material
 from pareto_unlearn.trial.problem import build_problem, plan_path
@@ -74,10 +74,9 @@ def _follow(config: SweepConfig, spec: TrialSpec, material: Material, rate: floa
 
     def measure(_: object) -> None:
         if solver.step_count in plan.capture_steps():
-            own = solver.flat.values.clone()
-            solver.flat.load(averaged_values(solver))
-            front.append(measure_costs(config, material, solver_section.bank.images))
-            solver.flat.load(own)
+            front.append(
+                measure_averaged(solver, lambda: measure_costs(config, material, solver_section.bank.images))
+            )
 
     solve(
         solver,
