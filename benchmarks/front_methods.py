@@ -35,7 +35,7 @@ from pareto_unlearn.solver import (
 )
 
 PATH_END, SMOOTHING = 0.015, 0.1
-LEVEL = LevelControl(beta=0.4, scaled=True)
+LEVEL = LevelControl(beta=5.0, scaled=True)
 INDEPENDENT_RAMP = 0.4
 BOUNDARY = BoundaryControl(alpha=1.0, delta=2)
 SUM_WEIGHTS = tuple(np.geomspace(0.003, 10.0, MODELS).tolist())

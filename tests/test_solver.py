@@ -274,7 +274,7 @@ def test_boundary_control_ignores_the_violation():
 
 
 @pytest.mark.parametrize(
-    ("delta", "scaled", "expected"), [(1, False, -1.0), (3, False, -0.25), (1, True, -4.0), (3, True, -1.0)]
+    ("delta", "scaled", "expected"), [(1, False, -1.0), (3, False, -0.25), (1, True, -6.0), (3, True, -1.5)]
 )
 def test_level_control_asks_for_beta_times_a_power_of_the_violation(
     delta: int, scaled: bool, expected: float

@@ -16,7 +16,7 @@ _DEFAULTS_OF_UPDATE: dict[str, dict[str, Any]] = {
         "clip": None,
         "start": "path",
         "completeness": "per_class",
-        "beta": 0.4,
+        "beta": 5.0,
         "scaled": True,
         "ramp": 0.4,
     },
@@ -63,12 +63,12 @@ class ControlSection(Section):
     """Phase II: how f1 is driven to epsilon, psi = beta * (f1 - epsilon)^delta."""
 
     beta: Positive = Field(
-        default=0.4, description="control gain on f1 - epsilon; null: 0.4, or 2 with update paper"
+        default=5.0, description="control gain on f1 - epsilon; null: 5, or 2 with update paper"
     )
     delta: Count = Field(default=1, description="power of f1 - epsilon; odd, so that the sign is kept")
     scaled: bool = Field(
         default=True,
-        description="multiply psi by |g1|^2, which makes beta free of the gradients' scale; "
+        description="multiply psi by |g1| |g2|, which makes beta free of the scale of both losses; "
         "null: yes, or no with update paper",
     )
     ramp: Decay = Field(

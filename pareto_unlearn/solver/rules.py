@@ -13,6 +13,10 @@ from torch import Tensor
 from pareto_unlearn.solver.flat import combine, dot
 
 
+NORM_FLOOR = 1e-3
+"""The least |g2| / |g1| that a scaled control counts with."""
+
+
 class Gram(NamedTuple):
     """The inner products of the two gradients, in float32 or float64: all a rule may look at."""
 
@@ -112,7 +116,12 @@ class BoundaryControl:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LevelControl:
-    """Phase II: psi = beta (f1 - epsilon)^delta, times |g1|^2 where ``scaled`` (section 5.4)."""
+    """Phase II: psi = beta (f1 - epsilon)^delta, times |g1| |g2| where ``scaled`` (section 5.4).
+
+    Scaled, the descent of f1 that is asked for is in proportion to both gradients, so that the direction stays the same when
+    an objective changes its unit (f1, and beta with it, by delta), and beta is a number of f1 alone. Where g2 vanishes, as it does
+    at an original model whose own outputs are the target, |g2| counts as a thousandth of |g1|: psi must not vanish with it.
+    """
 
     beta: float = 5.0
     delta: int = 1
@@ -128,7 +137,7 @@ class LevelControl:
         """Return (eta, 1, psi)."""
         psi = self.beta * violation**self.delta
         if self.scaled:
-            psi = psi * gram.g11
+            psi = psi * torch.maximum((gram.g11 * gram.g22).sqrt(), NORM_FLOOR * gram.g11)
         return _constrained(gram, psi, self.stabiliser)
 
 
