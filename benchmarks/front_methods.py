@@ -9,13 +9,15 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import torch
 from front_problems import FrontProblem
-from front_scores import MODELS, TARGETS, choose_greedily
+from front_scores import MODELS, TARGETS, choose_best
 from torch import Tensor
 
+from pareto_unlearn.dial import find_crossing
 from pareto_unlearn.solver import (
     BoundaryControl,
     DynamicBarrier,
@@ -30,6 +32,7 @@ from pareto_unlearn.solver import (
     Pivot,
     Rule,
     UpdateSettings,
+    convex_hull,
     nearest,
     prune,
 )
@@ -37,6 +40,7 @@ from pareto_unlearn.solver import (
 PATH_END, SMOOTHING = 0.015, 0.1
 LEVEL = LevelControl(beta=5.0, scaled=True)
 INDEPENDENT_RAMP = 0.4
+DIAL_TOLERANCE = 0.002
 BOUNDARY = BoundaryControl(alpha=1.0, delta=2)
 SUM_WEIGHTS = tuple(np.geomspace(0.003, 10.0, MODELS).tolist())
 LABEL_WEIGHTS = tuple(np.geomspace(0.003, 3.0, MODELS).tolist())
@@ -159,14 +163,50 @@ def descend_path(task: Task, steps: int) -> list[Member]:
 def run_path(task: Task) -> Run:
     """The whole budget in one path; each asked-for level gets the nearest member of the bank."""
     bank = descend_path(task, task.budget)
-    costs = np.array([(member.f1, member.f2) for member in bank])
-    kept = [Model(bank[row].state["values"]) for row in choose_greedily(costs, task.fvu_max)]
+    kept = [Model(member.state["values"]) for member in _choose(bank, task.fvu_max)]
     members = prune(bank)
     asked = [
         Model(nearest(members, target).state["values"], knob=target, target=target, kept=False)
         for target in TARGETS
     ]
     return Run(kept + asked, task.budget)
+
+
+def run_dialled_path(task: Task) -> Run:
+    """The whole budget in one path; the dial fills the gaps between those of its checkpoints that lie on their convex hull."""
+    bank = descend_path(task, task.budget)
+    knots = convex_hull(bank)
+    between = [
+        _mix(task, pair, share) for pair in pairwise(knots) for share in (0.25, 0.5, 0.75)
+    ]
+    kept = [Model(member.state["values"]) for member in _choose(bank + between, task.fvu_max)]
+    asked = [
+        Model(_dial(task, knots, target).state["values"], knob=target, target=target, kept=False)
+        for target in TARGETS
+    ]
+    return Run(kept + asked, task.budget)
+
+
+def _choose(members: Sequence[Member], fvu_max: float) -> list[Member]:
+    costs = np.array([(member.f1, member.f2) for member in members])
+    return [members[row] for row in choose_best(costs, fvu_max)]
+
+
+def _mix(task: Task, pair: tuple[Member, Member], share: float) -> Member:
+    """Return the model at a share of the way from one checkpoint to another, measured on the training sets."""
+    values = torch.lerp(pair[0].state["values"], pair[1].state["values"], share)
+    return Member(*task.problem.measure(values, "train"), {"values": values})
+
+
+def _dial(task: Task, knots: Sequence[Member], target: float) -> Member:
+    """Return the model whose e meets a target, between its two neighbours; beyond the last one, that one."""
+    above = next((row for row, knot in enumerate(knots) if knot.f1 > target), len(knots) - 1)
+    if above == 0:
+        return knots[0]
+    pair = knots[above - 1], knots[above]
+    ends = pair[0].f1, pair[1].f1
+    found = find_crossing(lambda share: _mix(task, pair, share).f1, target, DIAL_TOLERANCE, ends)
+    return _mix(task, pair, found.share)
 
 
 def run_branches(task: Task) -> Run:
@@ -328,15 +368,19 @@ def _checkpointed(rule: Rule, note: str, kind: str = "scaled") -> Method:
     return Method(partial(run_checkpoints, rule=rule, kind=kind), note, kind)
 
 
-OURS = ("path+branches", "path", "independent")
+OURS = ("path+dial", "path+branches", "path", "independent")
 METHODS: dict[str, Method] = {
+    "path+dial": Method(
+        run_dialled_path,
+        "ours: one path; 11 models of its 40 averaged checkpoints and of mixtures of neighbours on their hull; the dial meets a level",
+    ),
     "path+branches": Method(
         run_branches,
         "ours: a third of the budget for the path, then ten branches off its nearest averaged checkpoints; epsilon = the ten levels",
     ),
     "path": Method(
         run_path,
-        "ours: one path, greedy choice of 11 of its 40 averaged checkpoints; a level gets the nearest of the 40",
+        "ours: one path, the best 11 of its 40 averaged checkpoints; a level gets the nearest of the 40",
     ),
     "independent": Method(
         run_independent, "ours without a path: highest boundary and ten levels, each from the original"

@@ -25,13 +25,36 @@ def front_hypervolume(costs: np.ndarray, fvu_max: float) -> float:
     return hypervolume(costs, (0.0, 0.0), (1.0, fvu_max))
 
 
-def choose_greedily(costs: np.ndarray, fvu_max: float, count: int = MODELS) -> list[int]:
-    """Return the rows that a greedy search for hypervolume takes, at most ``count``, in their order."""
-    chosen: list[int] = []
-    while len(chosen) < min(count, len(costs)):
-        rest = [row for row in range(len(costs)) if row not in chosen]
-        chosen.append(max(rest, key=lambda row: front_hypervolume(costs[[*chosen, row]], fvu_max)))
-    return sorted(chosen)
+def choose_best(costs: np.ndarray, fvu_max: float, count: int = MODELS) -> list[int]:
+    """Return the rows, at most ``count``, that have the largest hypervolume together, by rising e.
+
+    With two objectives this is exact: a model adds the rectangle up to the e of the next one chosen, so the best choice that
+    begins with a model follows from those that begin further right (a shortest path over the non-dominated models).
+    """
+    inside = np.all(np.isfinite(costs), axis=1) & (costs[:, 0] < 1.0) & (costs[:, 1] < fvu_max)
+    rows = np.flatnonzero(inside)
+    rows = rows[is_non_dominated(costs[rows])] if len(rows) else rows
+    rows = rows[np.argsort(costs[rows, 0], kind="stable")]
+    e, height = costs[rows, 0], fvu_max - costs[rows, 1]
+    ahead = np.maximum(np.append(e, 1.0)[None, :] - e[:, None], 0.0) * height[:, None]
+    later = np.append(e, 1.0)[None, :] > e[:, None]
+    best, choices = np.append(np.full(len(rows), -np.inf), 0.0), []
+    for _ in range(min(count, len(rows))):
+        values = np.where(later, ahead + best[None, :], -np.inf)
+        choices.append(np.argmax(values, axis=1))
+        best = np.append(values.max(axis=1), 0.0)
+    return [int(rows[index]) for index in _follow(choices, best[:-1])]
+
+
+def _follow(choices: list[np.ndarray], values: np.ndarray) -> list[int]:
+    """Return the chain of models that starts at the best first one; the end of the front stands behind the last model."""
+    end, row, chain = len(values), int(np.argmax(values)) if len(values) else 0, []
+    for successors in reversed(choices):
+        if row == end:
+            break
+        chain.append(row)
+        row = int(successors[row])
+    return chain
 
 
 def score_runs(models: pd.DataFrame, exact: dict[str, np.ndarray], budget: int) -> pd.DataFrame:

@@ -32,6 +32,7 @@ from pareto_unlearn.solver import (
     StopRule,
     UpdateSettings,
     direction,
+    direction_of,
     multiplier,
     solve,
 )
@@ -627,6 +628,30 @@ def test_the_constraint_scaled_by_its_gradient_is_solved_to_its_optimum():
     rule = LevelControl(beta=1.0, scaled=True, stabiliser=1e-12)
     found, _ = run(pair, rule, settings, pair.center2, epsilon=1.0)
     assert float((found - pair.optimum(1.0)[0]).norm()) < 1e-10
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1e-2, 1.0, 1e3])
+@pytest.mark.parametrize("condition", [1.0, 30.0])
+def test_one_scaled_control_serves_objectives_whose_scales_differ_by_a_thousand(
+    unit: float, condition: float
+):
+    pair = ellipsoids(8, condition, seeded())
+    settings = UpdateSettings(steps=800, learning_rate=0.02, learning_rate_end=0.0)
+    x, start = torch.nn.Parameter(pair.center2.clone()), float(pair.f1(pair.center2))
+    rule = LevelControl(beta=5.0, scaled=True)
+    solver = EpsilonSolver([x], rule, settings, epsilon=0.3, ramp=(1.0, 320))
+    solve(solver, lambda _: pair.f1(x) / start, lambda _: unit * pair.f2(x), steps=800)
+    best, _ = pair.optimum(0.3 * start)
+    assert float(pair.f1(x.detach())) == pytest.approx(0.3 * start, rel=5e-3)
+    assert float(pair.f2(x.detach())) == pytest.approx(float(pair.f2(best)), rel=1e-2)
+
+
+@BOTH_DTYPES
+def test_a_scaled_control_leaves_a_start_where_the_objective_is_flat(dtype: torch.dtype):
+    g1, g2 = torch.tensor([3.0, 4.0], dtype=dtype), torch.zeros(2, dtype=dtype)
+    direction, found = direction_of(LevelControl(beta=2.0, scaled=True), g1, g2, 0.5)
+    assert float(found.psi) == pytest.approx(2.0 * 0.5 * 1e-3 * 25.0)
+    assert float(direction @ g1) > 0
 
 
 # Condition 1e3 in both Hessians, in frames of their own. The plain step needs condition * log(1 / error) steps;

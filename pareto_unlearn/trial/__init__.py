@@ -70,6 +70,8 @@ logger = logging.getLogger(__name__)
 FLUSH_EVERY = 50
 LOWEST_SLACK = 0.1
 """Share by which f2 may exceed the lowest boundary's tolerance before the trial is called infeasible."""
+PATH_SLACK = 0.01
+"""How far above its end, in e, a path may stop and yet have arrived."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +178,7 @@ def run_trial(
     if keeper is None:
         return measure_trial(config, spec, material, solver.flat, record, curves)
     solver.flat.load(averaged_values(solver))
-    result = measure_trial(config, spec, material, solver.flat, record, curves)
+    result = _judge_path(config, measure_trial(config, spec, material, solver.flat, record, curves))
     if not result.files:
         return result
     scan = json.dumps([asdict(row) for row in history.scan], indent=1).encode()
@@ -364,6 +366,15 @@ def _with_violation(
         return replace(record, violation=violation)
     reason = f"{name} = {value:.6g} exceeds its bound {bound:.6g} by more than the {allowed:.2g} allowed; {record.reason}"
     return replace(record, violation=violation, state=TrialState.INFEASIBLE, reason=reason)
+
+
+def _judge_path(config: SweepConfig, result: TrialResult) -> TrialResult:
+    """A path that arrived at its end has converged even while the last mini-batches' f1 was still settling."""
+    record, end = result.record, config.solver.path.end
+    if record.state is not TrialState.UNCONVERGED or record.e is None or record.e > end + PATH_SLACK:
+        return result
+    reason = f"step limit reached at e = {record.e:.4f}, within {PATH_SLACK:g} of the end of the path"
+    return replace(result, record=replace(record, state=TrialState.DONE, reason=reason))
 
 
 def _diverged(record: TrialRecord, curves: tuple[CurveRow, ...], reason: str) -> TrialResult:
