@@ -176,9 +176,7 @@ def run_dialled_path(task: Task) -> Run:
     """The whole budget in one path; the dial fills the gaps between those of its checkpoints that lie on their convex hull."""
     bank = descend_path(task, task.budget)
     knots = convex_hull(bank)
-    between = [
-        _mix(task, pair, share) for pair in pairwise(knots) for share in (0.25, 0.5, 0.75)
-    ]
+    between = [_mix(task, pair, share) for pair in pairwise(knots) for share in (0.25, 0.5, 0.75)]
     kept = [Model(member.state["values"]) for member in _choose(bank + between, task.fvu_max)]
     asked = [
         Model(_dial(task, knots, target).state["values"], knob=target, target=target, kept=False)
@@ -204,9 +202,13 @@ def _dial(task: Task, knots: Sequence[Member], target: float) -> Member:
     if above == 0:
         return knots[0]
     pair = knots[above - 1], knots[above]
-    ends = pair[0].f1, pair[1].f1
-    found = find_crossing(lambda share: _mix(task, pair, share).f1, target, DIAL_TOLERANCE, ends)
-    return _mix(task, pair, found.share)
+    tried = {0.0: pair[0], 1.0: pair[1]}
+
+    def measure(share: float) -> float:
+        tried[share] = _mix(task, pair, share)
+        return tried[share].f1
+
+    return tried[find_crossing(measure, target, DIAL_TOLERANCE, (pair[0].f1, pair[1].f1)).share]
 
 
 def run_branches(task: Task) -> Run:
