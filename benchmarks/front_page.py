@@ -108,9 +108,10 @@ the best of {candidates} by training hypervolume on seed {SCAN_SEED}, which is n
 - HV: share of the box that a method's models dominate, mean +- standard deviation over seeds. IGD+: mean distance from the union front of all methods and
   seeds at this budget, in units of the box; smaller is better. Not dominated: different models that no other of the same run dominates.
 - Epsilon-hit error: mean of |e - level| over the levels {TARGETS[0]:g}, {TARGETS[1]:g}, ..., {TARGETS[-1]:g}. Methods that take an epsilon are judged by the model that was asked for
-  the level (`path` by the nearest of its 40 checkpoints, chosen on training images); all others, generously, by the closest of their models.
+  the level (`path` by the nearest of its 40 checkpoints, `path+dial` by the mixture that the dial finds, both on training images); all others, generously, by the closest of their models.
 - tau: Kendall's correlation between the knob and e; 1 = the knob is in order, a dash = there is no knob.
-- `path` and `path+branches` measure their checkpoints over the whole training set; these passes are without gradients and are not counted."""
+- The methods of ours that have a path measure its checkpoints, and the dial its mixtures, over the whole training set; these passes are without gradients and
+  are not counted. A mixture is of the weights of two checkpoints; of the rivals only `soup` and `pamal` are given mixtures, which is what they are."""
 
 
 def _problem(models: pd.DataFrame, scores: pd.DataFrame, name: str, budget: int) -> str:
@@ -286,7 +287,7 @@ def _methods() -> str:
     intro = (
         "Unless it says otherwise: Adam (.9, .99) on the direction of the rule, coefficients from averages (.9), half a cosine to 2 % of the learning rate, "
         "an eleventh of the budget for each model, losses in e and FVU with the mean of 2,048 noise outputs as target. One run with 11 checkpoints takes them evenly spaced. "
-        "`path` and the branches use half of the learning rate in the table, constant on the path and falling linearly to 0 on a branch."
+        "Paths and branches use half of the learning rate in the table, rising, constant, then falling to 0 on a path and falling along a line to 0 on a branch."
     )
     return "\n".join([intro, "", *lines])
 

@@ -30,8 +30,8 @@ from front_problems import PROBLEMS, EllipsoidProblem, FrontProblem
 from front_scores import SCAN_SEED, front_hypervolume, score_runs
 
 BUDGET, SEEDS, BOX_STEPS = 1320, (0, 1, 2, 3, 4), 240
-FACTORS = (0.5, 1.0, 2.0)
-EXTRA = (("path+branches", 0.25, 5), ("path+branches", 4.0, 3), ("independent", 4.0, 3))
+FACTORS = (0.125, 0.25, 0.5, 1.0, 2.0)
+EXTRA = (("path+dial", 0.25, 5), ("path+dial", 4.0, 3), ("independent", 4.0, 3))
 """Further rows: method, budget as a multiple of the full one, number of seeds."""
 
 Box = dict[str, float]
