@@ -144,7 +144,10 @@ def decode_table(data: bytes, table: str, origin: str) -> pa.Table:
         StoreError: the file is damaged, of another table or of a newer schema.
     """
     try:
-        content = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read()
+        content = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read(
+            # A thread of Arrow's that lets go of the bytes while Python shuts down aborts the process.
+            use_threads=False
+        )
         content.validate(full=True)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _damaged(origin, f"not a readable Parquet file: {error}") from error
