@@ -237,7 +237,7 @@ class BankEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScanRow:
-    """What a short descent at one step size was worth: the dominated share of the box all of them span."""
+    """What a short descent at one step size was worth: the dominated share of the box all of them span; ``steps`` it took."""
 
     learning_rate: float
     steps: int
