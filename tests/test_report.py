@@ -156,6 +156,14 @@ def test_hypervolumes_are_those_of_the_store(report: Report, run_path: str) -> N
     assert volumes["composite"] == ((0, run.hypervolume("composite", 0)),)
 
 
+def test_every_hypervolume_says_what_it_cost(report: Report, run_path: str, page_path: str) -> None:
+    run, page = load_run(run_path), Path(page_path).read_text()
+    assert {one.method for one in report.hypervolumes} >= {"epsilon_constraint", "composite"}
+    for one in report.hypervolumes:
+        assert one.gradient_pairs == (run.gradient_pairs(one.method, 0),)
+        assert f"for {one.gradient_pairs[0]:,} gradient pairs" in page
+
+
 def test_every_seed_has_its_own_hypervolume(tmp_path: Path) -> None:
     plans = [
         plan
@@ -165,6 +173,8 @@ def test_every_seed_has_its_own_hypervolume(tmp_path: Path) -> None:
     ]
     found = small_run(tmp_path, plans)
     assert [seed for seed, _ in found.hypervolumes[0].values] == [0, 1]
+    assert len(found.hypervolumes[0].gradient_pairs) == 2
+    assert "gradient pairs a seed; median, " in render(found)
     assert "highest · seed 1" in {solution.label for solution in found.solutions}
 
 

@@ -229,10 +229,11 @@ class EpsilonRange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hypervolume:
-    """The share of the reference box that one method dominates, one value a seed."""
+    """The share of the reference box that one method dominates, and the gradient pairs that it cost, one value each a seed."""
 
     method: str
     values: tuple[tuple[int, float], ...]
+    gradient_pairs: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

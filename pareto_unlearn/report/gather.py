@@ -253,8 +253,9 @@ def _hypervolumes(solutions: Sequence[Solution], run: Run) -> tuple[Hypervolume,
         seeds = sorted({model.seed for model in models})
         values = [(seed, run.hypervolume(method, seed)) for seed in seeds]
         known = tuple((seed, value) for seed, value in values if value is not None)
+        pairs = tuple(run.gradient_pairs(method, seed) for seed, _ in known)
         if known:
-            found.append(Hypervolume(method=method, values=known))
+            found.append(Hypervolume(method=method, values=known, gradient_pairs=pairs))
     return tuple(found)
 
 

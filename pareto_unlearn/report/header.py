@@ -75,11 +75,18 @@ def _hypervolume(one: Hypervolume) -> str:
         else f"{(values[len(values) // 2 - 1] + values[len(values) // 2]) / 2:.3f}"
     )
     spread = (
-        f' <span class="minor">median; {values[0]:.3f} to {values[-1]:.3f} over {len(values)} seeds</span>'
-        if len(values) > 1
-        else ""
+        f"; median, {values[0]:.3f} to {values[-1]:.3f} over {len(values)} seeds" if len(values) > 1 else ""
     )
-    return f'<p class="pair"><span>{text(one.method.replace("_", " "))}</span> <b>{middle}</b>{spread}</p>'
+    return (
+        f'<p class="pair"><span>{text(one.method.replace("_", " "))}</span> <b>{middle}</b> '
+        f'<span class="minor">for {_pairs(one.gradient_pairs)}{spread}</span></p>'
+    )
+
+
+def _pairs(counts: Sequence[int]) -> str:
+    """Say what a hypervolume cost; where the seeds differ, from the least to the most."""
+    span = f"{min(counts):,}" if min(counts) == max(counts) else f"{min(counts):,} to {max(counts):,}"
+    return f"{span} gradient pairs{' a seed' if len(counts) > 1 else ''}"
 
 
 def _uncertainty(seeds: Sequence[int]) -> str:

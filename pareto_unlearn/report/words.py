@@ -79,7 +79,12 @@ GLOSSARY = (
     ("dominated", "another model of the same seed is at least as good in both objectives and better in one"),
     (
         "hypervolume",
-        "the share of the box between the ideal point and the reference point that a method's models dominate; larger is better",
+        "the share of the box between the ideal point and the reference point that a method's models dominate; larger is better, and "
+        "more gradient pairs make it larger: compare at equal cost only",
+    ),
+    (
+        "gradient pair",
+        "one gradient of the forget loss and one of the retain loss: what a step costs; the scan of a path's step size counts",
     ),
     (
         "reference point",

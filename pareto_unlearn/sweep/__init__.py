@@ -35,7 +35,14 @@ from pareto_unlearn.schedule import count_trials
 from pareto_unlearn.store import RunStore, load_run
 from pareto_unlearn.sweep.executors import Executor, LocalExecutor
 from pareto_unlearn.sweep.planner import Planner
-from pareto_unlearn.sweep.progress import Progress, closing_table, describe_budget, describe_range, say
+from pareto_unlearn.sweep.progress import (
+    Progress,
+    closing_table,
+    describe_budget,
+    describe_hypervolume,
+    describe_range,
+    say,
+)
 from pareto_unlearn.sweep.worker import Assignment
 
 __all__ = ["SweepOptions", "check_sweep", "run_sweep"]
@@ -230,17 +237,9 @@ def _print_summary(path: str, info: RunInfo, report: str | None, console: Consol
         say(console, describe_range(valid, info))
     if info.reference_point is not None and info.scales is not None:
         reference = f"f1 {info.reference_point[0]:.5g}, f2 {info.reference_point[1]:.5g}"
+        box = f"as a share of the box from f1 {info.scales.f1_floor:.5g}, f2 0 to {reference}"
         for valid in info.ranges:
-            ours, composite = (
-                run.hypervolume(method=method, seed=valid.seed)
-                for method in ("epsilon_constraint", "composite")
-            )
-            others = f", composite loss {composite:.4f}" if composite else ""
-            say(
-                console,
-                f"hypervolume (seed {valid.seed}): {ours:.4f}{others}, as a share of the box from "
-                f"f1 {info.scales.f1_floor:.5g}, f2 0 to {reference}",
-            )
+            say(console, f"{describe_hypervolume(run, valid.seed)}; {box}")
     say(console, f"store  {path}")
     if report is not None:
         say(console, f"report {report}")

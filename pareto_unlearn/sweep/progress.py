@@ -12,6 +12,7 @@ from rich.text import Text
 
 from pareto_unlearn.config import SolverSection
 from pareto_unlearn.records import BROKEN, Phase, RunInfo, TrialRecord, TrialSpec, ValidRange
+from pareto_unlearn.store import Run
 
 STATE_STYLES = {
     "DONE": "green",
@@ -140,6 +141,16 @@ def describe_range(valid: ValidRange, info: RunInfo) -> str:
         "original": f"the original model ({valid.reason})",
     }
     return f"[bold]{text}[/]; the upper end is {named[valid.upper_source]}"
+
+
+def describe_hypervolume(run: Run, seed: int) -> str:
+    """Say what a seed's solutions dominate beside what they cost, and the composite loss where it was solved too."""
+    ours, composite = (
+        (run.hypervolume(method=method, seed=seed), run.gradient_pairs(method=method, seed=seed))
+        for method in ("epsilon_constraint", "composite")
+    )
+    text = f"hypervolume (seed {seed}): {ours[0]:.4f} for {ours[1]:,} gradient pairs"
+    return f"{text}; composite loss {composite[0]:.4f} for {composite[1]:,}" if composite[0] else text
 
 
 def closing_table(records: list[TrialRecord]) -> Table:
