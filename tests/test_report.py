@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from synthetic_run import (
     FORGET,
+    SCALES,
     Planned,
     class_completeness,
     epsilon_range,
@@ -147,6 +148,19 @@ def test_range_is_raw_and_normalised_and_keeps_its_reason(report: Report) -> Non
     assert found.normalised == pytest.approx((0.026, 1.0))
     assert found.upper_source == "original"
     assert "dominated" in found.reason
+
+
+def test_ranges_of_several_seeds_say_how_far_their_ends_are_apart(tmp_path: Path, page_path: str) -> None:
+    one = epsilon_range()
+    other = dataclasses.replace(one, seed=1, lower=one.lower + 0.01 * SCALES.f1_range)
+    info = dataclasses.replace(synthetic_info(), ranges=(one, other))
+    page = render(gather(load_run(write_run(str(tmp_path), info=info))))
+    assert (
+        "over 2 seeds<br>lower end: mean e 3.1\u00a0%, 2.6\u00a0% to 3.6\u00a0%, 1.0\u00a0% of the range of f1 apart"
+        in page
+    )
+    assert "upper end: mean e 100.0\u00a0%" in page
+    assert "of f1 apart" not in Path(page_path).read_text()
 
 
 def test_hypervolumes_are_those_of_the_store(report: Report, run_path: str) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from pareto_unlearn.records import HAS_MODEL, TrialState
+from pareto_unlearn.robustness import EndSpread
 
 
 class Split(StrEnum):
@@ -238,7 +239,10 @@ class Hypervolume:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """All that the page shows. ``slider`` are the indices that the slider runs over, ``start`` the first selection."""
+    """All that the page shows. ``slider`` are the indices that the slider runs over, ``start`` the first selection.
+
+    ``spread_of_ends`` is of the lower and the upper end of the valid range; None where only one seed has a range.
+    """
 
     name: str
     verdict: str
@@ -254,6 +258,7 @@ class Report:
     classes_forget: tuple[str, ...]
     classes_retain: tuple[str, ...]
     ranges: tuple[EpsilonRange, ...]
+    spread_of_ends: tuple[EndSpread, EndSpread] | None
     hypervolumes: tuple[Hypervolume, ...]
     solutions: tuple[Solution, ...]
     slider: tuple[int, ...]

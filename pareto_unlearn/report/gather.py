@@ -25,6 +25,7 @@ from pareto_unlearn.report.views import (
     metric_panels,
     percent,
 )
+from pareto_unlearn.robustness import spread_of_ends
 from pareto_unlearn.store import Run
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ def gather(run: Run, sweep_file: str = "") -> Report:
         classes_forget=info.classes_forget,
         classes_retain=info.classes_retain,
         ranges=_ranges(info),
+        spread_of_ends=spread_of_ends(info.ranges, info.scales),
         hypervolumes=_hypervolumes(solutions, run),
         solutions=solutions,
         slider=tuple(slider),

@@ -20,7 +20,7 @@ def header(report: Report) -> str:
     badges = "".join(
         f"<li>{state_badge(state, f'{number} {state.lower()}')}</li>" for state, number in report.states
     )
-    ranges = "".join(_range(one, len(report.seeds)) for one in report.ranges)
+    ranges = "".join(_range(one, len(report.seeds)) for one in report.ranges) + _spread(report)
     volumes = "".join(_hypervolume(one) for one in report.hypervolumes)
     facts = [
         ("Valid range of epsilon", ranges or "not determined"),
@@ -56,6 +56,16 @@ def _range(one: EpsilonRange, num_seeds: int) -> str:
         else f"<br><span class='note'>Upper end: the {text(one.upper_source)} model. {text(one.reason)}</span>"
     )
     return f"<p>{seed}{raw}{normalised}{source}</p>"
+
+
+def _spread(report: Report) -> str:
+    if report.spread_of_ends is None:
+        return ""
+    ends = "<br>".join(
+        f"{name} end: mean e {share(one.mean)}, {share(one.low)} to {share(one.high)}, {share(one.deviation)} of the range of f1 apart"
+        for name, one in zip(("lower", "upper"), report.spread_of_ends, strict=True)
+    )
+    return f'<p class="minor">over {len(report.ranges)} seeds<br>{ends}</p>'
 
 
 def _reference_point(report: Report) -> str:

@@ -41,6 +41,7 @@ from pareto_unlearn.sweep.progress import (
     describe_budget,
     describe_hypervolume,
     describe_range,
+    describe_spread,
     say,
 )
 from pareto_unlearn.sweep.worker import Assignment
@@ -235,6 +236,8 @@ def _print_summary(path: str, info: RunInfo, report: str | None, console: Consol
     run = load_run(path)
     for valid in info.ranges:
         say(console, describe_range(valid, info))
+    if spread := describe_spread(info):
+        say(console, spread)
     if info.reference_point is not None and info.scales is not None:
         reference = f"f1 {info.reference_point[0]:.5g}, f2 {info.reference_point[1]:.5g}"
         box = f"as a share of the box from f1 {info.scales.f1_floor:.5g}, f2 0 to {reference}"

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from pareto_unlearn.config import SolverSection
 from pareto_unlearn.records import BROKEN, Phase, RunInfo, TrialRecord, TrialSpec, ValidRange
+from pareto_unlearn.robustness import spread_of_ends
 from pareto_unlearn.store import Run
 
 STATE_STYLES = {
@@ -141,6 +142,18 @@ def describe_range(valid: ValidRange, info: RunInfo) -> str:
         "original": f"the original model ({valid.reason})",
     }
     return f"[bold]{text}[/]; the upper end is {named[valid.upper_source]}"
+
+
+def describe_spread(info: RunInfo) -> str:
+    """Say how far the ends of the valid range differ between seeds, in e; empty for a run with one range."""
+    spread = spread_of_ends(info.ranges, info.scales)
+    if spread is None:
+        return ""
+    ends = (
+        f"{name} end e {one.mean:.3f} ({one.low:.3f} to {one.high:.3f}, {one.deviation:.3f} apart)"
+        for name, one in zip(("lower", "upper"), spread, strict=True)
+    )
+    return f"ends over {len(info.ranges)} seeds: {', '.join(ends)}"
 
 
 def describe_hypervolume(run: Run, seed: int) -> str:
