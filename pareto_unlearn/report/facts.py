@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from pareto_unlearn.records import HAS_MODEL, TrialState
-from pareto_unlearn.robustness import EndSpread
+from pareto_unlearn.robustness import EndSpread, StepGain
 
 
 class Split(StrEnum):
@@ -24,12 +24,13 @@ class Split(StrEnum):
 
 
 class Kind(StrEnum):
-    """The part a trial plays in the picture; it decides marker and place."""
+    """The part a trial plays in the picture; it decides marker and place. Checks are in no figure but the curves."""
 
     ORIGINAL = "original"
     BOUNDARY = "boundary"
     EPSILON = "epsilon"
     BASELINE = "baseline"
+    CHECK = "check"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,6 +261,7 @@ class Report:
     ranges: tuple[EpsilonRange, ...]
     spread_of_ends: tuple[EndSpread, EndSpread] | None
     hypervolumes: tuple[Hypervolume, ...]
+    gains: tuple[StepGain, ...]
     solutions: tuple[Solution, ...]
     slider: tuple[int, ...]
     start: int | None

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 FRONT_METHODS = ("original", "epsilon_constraint")
 _FRONT_PHASES = (Phase.ORIGINAL, Phase.BOUNDARY, Phase.EPSILON)
+_ALL_PHASES = tuple(
+    phase for phase in Phase if phase is not Phase.CHECK
+)  # whose solutions had twice the steps
 
 
 class Run:
@@ -84,7 +87,7 @@ class Run:
         Args:
             method: a method name such as epsilon_constraint or composite; None for what ``front`` is made of.
             seed: only trials of this seed (and the original model); None pools all seeds.
-            phases: only trials of these phases; None for all.
+            phases: only trials of these phases; None for all but the checks, which had twice the steps.
 
         Returns:
             None while the reference point is not fixed; 0.0 if no trial ended with a model.
@@ -118,12 +121,13 @@ class Run:
     ) -> list[TrialRecord]:
         """Return the rows of a method and seed, with or without a model; without a method those ``front`` is made of."""
         methods = FRONT_METHODS if method is None else (method,)
-        wanted = _FRONT_PHASES if phases is None and method is None else phases
+        if phases is None:
+            phases = _FRONT_PHASES if method is None else _ALL_PHASES
         return [
             record
             for record in self.records
             if record.method in methods
-            and (wanted is None or record.phase in wanted)
+            and record.phase in phases
             and (seed is None or record.seed == seed or record.phase is Phase.ORIGINAL)
         ]
 

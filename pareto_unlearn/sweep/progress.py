@@ -1,6 +1,7 @@
 """What a person sees while a sweep runs: a live table on a terminal, plain lines elsewhere; all on stderr."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.console import Console, Group, RenderableType
@@ -11,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from pareto_unlearn.config import SolverSection
-from pareto_unlearn.records import BROKEN, Phase, RunInfo, TrialRecord, TrialSpec, ValidRange
-from pareto_unlearn.robustness import spread_of_ends
+from pareto_unlearn.records import BROKEN, Phase, RunInfo, TrialRecord, TrialSpec, TrialState, ValidRange
+from pareto_unlearn.robustness import HOW_TO_READ_GAINS, StepGain, spread_of_ends
 from pareto_unlearn.store import Run
 
 STATE_STYLES = {
@@ -120,13 +121,14 @@ def say(console: Console, text: str) -> None:
     console.print(text, highlight=False, soft_wrap=True)
 
 
-def describe_budget(solver: SolverSection) -> str:
+def describe_budget(solver: SolverSection, *, check_convergence: bool = False) -> str:
     """Say how many steps the trials of a sweep get."""
+    checks = "; a check takes twice the steps of the trial it checks" if check_convergence else ""
     if solver.start == "original":
-        return f"every trial takes {solver.steps} steps from the original model"
+        return f"every trial takes {solver.steps} steps from the original model{checks}"
     return (
         f"a path of {solver.path.steps} steps, {solver.branch.steps} for each epsilon that branches off, "
-        f"{solver.steps} for every other trial"
+        f"{solver.steps} for every other trial{checks}"
     )
 
 
@@ -164,6 +166,25 @@ def describe_hypervolume(run: Run, seed: int) -> str:
     )
     text = f"hypervolume (seed {seed}): {ours[0]:.4f} for {ours[1]:,} gradient pairs"
     return f"{text}; composite loss {composite[0]:.4f} for {composite[1]:,}" if composite[0] else text
+
+
+def describe_gains(gains: Sequence[StepGain]) -> list[str]:
+    """Say what twice the steps gained, a line a seed and one on how to read them; none without checks."""
+    seeds = sorted({one.checked.seed for one in gains})
+    lines = [
+        f"gain in f2 when the steps are doubled (seed {seed}): "
+        + ", ".join(_gain_of(one) for one in gains if one.checked.seed == seed)
+        for seed in seeds
+    ]
+    return [*lines, HOW_TO_READ_GAINS] if lines else []
+
+
+def _gain_of(one: StepGain) -> str:
+    state = one.doubled.state
+    ending = "" if state is TrialState.DONE else f", [{STATE_STYLES.get(state, 'white')}]{state}[/]"
+    gain = "unknown" if one.gain is None else f"{one.gain:z.1%}"
+    change = "" if one.f1_change is None else f" (f1 {one.f1_change:+z.2%} of its range)"
+    return f"{gain} at {one.checked.label}{change}{ending}"
 
 
 def closing_table(records: list[TrialRecord]) -> Table:
