@@ -45,6 +45,13 @@ def sweep(
         bool, typer.Option("--dashboard", help="Start Ray's dashboard and print its address.")
     ] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run FAILED trials again.")] = False,
+    check_convergence: Annotated[
+        bool,
+        typer.Option(
+            "--check-convergence",
+            help="Solve highest and three epsilons again with twice the steps: what would more steps gain?",
+        ),
+    ] = False,
 ) -> None:
     """Run a sweep, or continue it: Phase I, the epsilon range, Phase II, baselines, report."""
     from pareto_unlearn.config import dump_config, load_config
@@ -58,7 +65,12 @@ def sweep(
     from pareto_unlearn.report import write_report
     from pareto_unlearn.sweep import SweepOptions, run_sweep
 
-    options = SweepOptions(dashboard=dashboard, retry_failed=retry_failed, report=write_report)
+    options = SweepOptions(
+        dashboard=dashboard,
+        retry_failed=retry_failed,
+        check_convergence=check_convergence,
+        report=write_report,
+    )
     raise typer.Exit(run_sweep(config, options, Console(stderr=True)))
 
 

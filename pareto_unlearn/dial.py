@@ -171,6 +171,7 @@ def _neighbours(run: Run, valid: ValidRange, target: float) -> tuple[TrialRecord
         for record in run.records
         if record.state in HAS_MODEL
         and record.method in ("epsilon_constraint", "original")
+        and record.phase is not Phase.CHECK
         and record.seed == valid.seed
     ]
     costs = np.array([(record.f1, record.f2) for record in solved], dtype=float).reshape(-1, 2)

@@ -60,6 +60,7 @@ class Phase(StrEnum):
     EPSILON = "epsilon"
     BASELINE = "baseline"
     CONTROL = "control"
+    CHECK = "check"
 
 
 class Role(StrEnum):
@@ -67,6 +68,13 @@ class Role(StrEnum):
 
     HIGHEST = "highest"
     LOWEST = "lowest"
+
+
+def phase_solved(phase: Phase, role: Role | None) -> Phase:
+    """Return the phase whose problem a trial solves: a check solves that of a boundary or an epsilon trial again."""
+    if phase is not Phase.CHECK:
+        return phase
+    return Phase.EPSILON if role is None else Phase.BOUNDARY
 
 
 class TrialState(StrEnum):
@@ -101,7 +109,7 @@ class TrialSpec:
     ``epsilon`` is raw f1; ``epsilon_fraction`` its place in the valid range (0 to 1), whose width is ``range_width``.
     ``weight`` is the knob of a baseline: the coefficient of its forget loss, gamma of cup, eta of erasediff, 1 for methods
     that have none. ``parents`` is the trial whose bank the solve branches off from, None for a start from the original.
-    ``attempt`` counts from 1.
+    ``checks`` is the trial that a check solves again with twice the steps. ``attempt`` counts from 1.
     """
 
     trial_id: str
@@ -114,11 +122,21 @@ class TrialSpec:
     range_width: float | None = None
     weight: float | None = None
     parents: str | None = None
+    checks: str | None = None
     attempt: int = 1
+
+    @property
+    def phase_solved(self) -> Phase:
+        """The phase whose problem the trial solves; see ``phase_solved``."""
+        return phase_solved(self.phase, self.role)
 
     @property
     def label(self) -> str:
         """A short name that tells a person which trial this is."""
+        return f"check {self._name.removeprefix('epsilon ')}" if self.phase is Phase.CHECK else self._name
+
+    @property
+    def _name(self) -> str:
         if self.role is not None:
             return str(self.role)
         if self.epsilon_fraction is not None:
@@ -137,6 +155,7 @@ class TrialRecord:
     everything derived from them are of the training set unless the name says ``heldout``.
     ``start`` is what the solve began with: the ``original``, or a step of the path. A branch names the path's trial as its
     ``parents``; an interpolated row names two (trial ids, lower f1 first) and the share of the second in its weights.
+    A check names in ``checks`` the trial that it solved again with twice the steps.
     ``share_above_epsilon`` is the share of the forget images whose own e exceeds that of epsilon, and ``..._high`` the upper end
     of its one-sided 95 % Clopper-Pearson interval: what it says of images like these that were not measured.
     ``learning_rate`` is the largest one of the solve, ``gradient_pairs`` counts its steps and those of its scan.
@@ -158,6 +177,7 @@ class TrialRecord:
     range_width: float | None = None
     weight: float | None = None
     parents: str | None = None
+    checks: str | None = None
     interpolation: float | None = None
     f1: float | None = None
     f2: float | None = None
@@ -215,6 +235,7 @@ class TrialRecord:
             range_width=self.range_width,
             weight=self.weight,
             parents=self.parents,
+            checks=self.checks,
             attempt=self.attempt,
         )
 
@@ -237,7 +258,7 @@ class BankEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScanRow:
-    """What a short descent at one step size was worth: the dominated share of the box all of them span."""
+    """What a short descent at one step size was worth: the dominated share of the box all of them span; ``steps`` it took."""
 
     learning_rate: float
     steps: int

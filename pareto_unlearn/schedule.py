@@ -1,6 +1,6 @@
 """What to solve next: a pure function of the sweep file and the trials that ended or are running.
 
-``plan`` covers Phase I, the grid, list and adaptive schedules, seeds and baselines. It knows no torch and does no I/O, so
+``plan`` covers Phase I, the grid, list and adaptive schedules, seeds, baselines and checks. It knows no torch and does no I/O, so
 a sweep can be replayed from its stored records, and resuming is the same call over the same store.
 """
 
@@ -25,6 +25,7 @@ from pareto_unlearn.records import (
     TrialState,
     ValidRange,
 )
+from pareto_unlearn.robustness import QUARTILES, choose_checked
 
 GEOMETRIC_RATIO = 24.0
 """Largest over smallest distance of neighbours in a geometric grid: dense near the floor, where f2 rises steeply."""
@@ -52,7 +53,8 @@ class Progress:
     """All that planning may look at: committed records by id, ids of live trials, and the run's scales once known.
 
     ``retry`` names the (trial_id, attempt) that may be tried once more: an attempt made since is not among them.
-    ``banks`` holds the checkpoints of every committed path by its trial id.
+    ``banks`` holds the checkpoints of every committed path by its trial id. ``check_convergence`` asks for the checks: trials that
+    are solved again with twice the steps.
     """
 
     committed: Mapping[str, TrialRecord]
@@ -60,13 +62,14 @@ class Progress:
     scales: Scales | None = None
     retry: frozenset[tuple[str, int]] = frozenset()
     banks: Mapping[str, tuple[BankEntry, ...]] = field(default_factory=dict)
+    check_convergence: bool = False
 
 
 def plan(config: SweepConfig, progress: Progress, identify: Identify) -> TrialSpec | NoTrial:
     """Return the next trial to start, or whether to wait for live trials or finish.
 
     Boundaries come first; then epsilons as soon as a seed's range is known; the original model and the baselines fill
-    slots in between, so that no worker idles between the phases.
+    slots in between, so that no worker idles between the phases. Checks of a seed come last, once its epsilons ended.
 
     A seed whose boundaries leave no valid range gets no epsilons; ``derive_range`` tells why.
 
@@ -84,11 +87,16 @@ def plan(config: SweepConfig, progress: Progress, identify: Identify) -> TrialSp
     return NoTrial.WAIT if progress.live else NoTrial.FINISHED
 
 
-def count_trials(config: SweepConfig) -> int:
+def count_trials(config: SweepConfig, *, check_convergence: bool = False) -> int:
     """Return how many trials a sweep will run in all."""
-    points = len(config.epsilon.values) if config.epsilon.schedule == "list" else config.epsilon.points
+    points = _count_epsilons(config)
     baselines = sum(len(baseline.weights) for baseline in config.baselines)
-    return len(config.trial_seeds) * (3 + points + baselines)
+    checks = 1 + min(points, len(QUARTILES)) if check_convergence else 0
+    return len(config.trial_seeds) * (3 + points + baselines + checks)
+
+
+def _count_epsilons(config: SweepConfig) -> int:
+    return len(config.epsilon.values) if config.epsilon.schedule == "list" else config.epsilon.points
 
 
 def derive_range(
@@ -232,6 +240,8 @@ def _wanted(config: SweepConfig, progress: Progress, identify: Identify) -> Iter
                 yield _identified(
                     identify, phase=Phase.BASELINE, method=baseline.method, seed=seed, weight=weight
                 )
+    for seed in config.trial_seeds if progress.check_convergence else ():
+        yield from _check_specs(config, seed, progress, identify)
 
 
 def boundary_specs(seed: int, identify: Identify) -> tuple[TrialSpec, TrialSpec]:
@@ -295,6 +305,39 @@ def _epsilon_spec(
         range_width=valid.upper - valid.lower,
         parents=path.trial_id if config.solver.start == "path" else None,
     )
+
+
+def _check_specs(
+    config: SweepConfig, seed: int, progress: Progress, identify: Identify
+) -> Iterator[TrialSpec]:
+    """Yield the checks of a seed: the highest boundary, and three of its epsilons, which branch off the path of that check.
+
+    None before all epsilons ended: which of them are checked must not depend on the order in which they end.
+    """
+    specs = list(_epsilon_specs(config, seed, progress, identify))
+    epsilons = [record for spec in specs if (record := _ended(spec, progress)) is not None]
+    if len(epsilons) < _count_epsilons(config):
+        return
+    highest, _ = boundary_specs(seed, identify)
+    path = _check_spec(highest, None, identify)
+    yield path
+    branching, ended = config.solver.start == "path", _ended(path, progress)
+    if branching and (ended is None or ended.state not in HAS_MODEL):
+        return
+    for record in choose_checked(epsilons):
+        yield _check_spec(record.spec, path.trial_id if branching else None, identify)
+
+
+def _ended(spec: TrialSpec, progress: Progress) -> TrialRecord | None:
+    """Return the row of a trial that ended and is not tried once more at the moment."""
+    return None if spec.trial_id in progress.live else progress.committed.get(spec.trial_id)
+
+
+def _check_spec(checked: TrialSpec, parents: str | None, identify: Identify) -> TrialSpec:
+    spec = replace(
+        checked, trial_id="", phase=Phase.CHECK, parents=parents, checks=checked.trial_id, attempt=1
+    )
+    return replace(spec, trial_id=identify(spec))
 
 
 def range_of_seed(

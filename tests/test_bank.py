@@ -46,6 +46,7 @@ from pareto_unlearn.trial.bank import BankKeeper, count_checkpoints, spread_rows
 from pareto_unlearn.trial.class_weights import power_mean
 from pareto_unlearn.trial.evidence import measure_completeness, measure_retain_loss
 from pareto_unlearn.trial.problem import FORGET_STREAM, build_problem
+from pareto_unlearn.trial.scan import scan_learning_rate
 
 STEPS, CHECKPOINTS = 80, 24
 SHORT = (
@@ -214,6 +215,20 @@ def test_a_listed_epsilon_is_the_raw_level_of_that_step(finished):
 
 def test_a_listed_learning_rate_is_that_of_the_path(finished):
     assert {entry.learning_rate for entry in finished.bank} == {finished.path.learning_rate}
+
+
+def test_the_gradient_pairs_of_a_path_count_its_scan(finished):
+    listed = json.loads((finished.path_folder / "1" / "scan.json").read_text())
+    assert [row["steps"] for row in listed] == [12, 12]
+    assert finished.path.gradient_pairs == STEPS + 24
+
+
+def test_a_short_descent_counts_the_steps_it_took_before_it_diverged(cache):
+    overrides = ("solver.path.steps=200", "solver.path.scan=[1, 1.0e+30]", "solver.path.scan_length=0.6")
+    config = short_config(Path("unused"), *overrides)
+    sane, wild = scan_learning_rate(config, PATH_SPEC, load_material(config, cache, "targets"))
+    assert 50 <= wild.steps < sane.steps == 120  # a window of 50 without a finite step ends a solve
+    assert math.isnan(wild.hypervolume)
 
 
 # Branches

@@ -127,6 +127,12 @@ def test_every_command_has_help():
         assert "Usage" in result.output
 
 
+def test_a_sweep_can_be_asked_for_checks_and_print_config_ignores_it():
+    assert "--check-convergence" in CliRunner().invoke(app, ["sweep", "--help"]).output
+    done = call("sweep", QUICKSTART, "--check-convergence", "--print-config")
+    assert done.stdout == call("sweep", QUICKSTART, "--print-config").stdout
+
+
 def test_train_refuses_an_unknown_model(tmp_path):
     assert call("train", "resnet", tmp_path / "x").returncode == 2
 

@@ -798,6 +798,30 @@ def test_trial_id_changes_with_each_argument(change: dict[str, Any]) -> None:
     assert trial_id(parse(), **(TRIAL | change)) != trial_id(parse(), **TRIAL)
 
 
+@pytest.mark.parametrize(
+    "problem",
+    [{"phase": Phase.EPSILON}, {"phase": Phase.BOUNDARY, "role": Role.HIGHEST, "epsilon": None}],
+    ids=["epsilon", "highest"],
+)
+@pytest.mark.parametrize("update", ["averaged", "paper"])
+def test_a_check_is_the_trial_of_a_sweep_with_twice_the_steps(problem: dict[str, Any], update: str) -> None:
+    once, twice = (parse("", f"solver.steps={steps}", f"solver.update={update}") for steps in (50, 100))
+    checked = TRIAL | problem
+    check = trial_id(once, **(checked | {"phase": Phase.CHECK}))
+    assert check == trial_id(twice, **checked)
+    assert check != trial_id(once, **checked)
+    assert once.for_phase(Phase.CHECK) == twice
+    assert once.for_phase(Phase.EPSILON) is once
+
+
+def test_a_check_takes_twice_the_steps_of_what_it_checks() -> None:
+    solver = parse("", "solver.steps=50", "solver.path.steps=70", "solver.branch.steps=30").solver
+    assert solver.steps_of(Phase.CHECK, Role.HIGHEST) == 140
+    assert solver.steps_of(Phase.CHECK, None) == 60
+    from_original = parse("", "solver.steps=50", "solver.start=original").solver
+    assert {from_original.steps_of(Phase.CHECK, role) for role in (Role.HIGHEST, None)} == {100}
+
+
 def test_trial_id_does_not_mix_up_epsilon_and_weight() -> None:
     swapped = TRIAL | {"epsilon": None, "weight": 0.7}
     assert trial_id(parse(), **swapped) != trial_id(parse(), **TRIAL)

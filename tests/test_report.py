@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from synthetic_run import (
     FORGET,
+    SCALES,
     Planned,
     class_completeness,
     epsilon_range,
@@ -149,11 +150,32 @@ def test_range_is_raw_and_normalised_and_keeps_its_reason(report: Report) -> Non
     assert "dominated" in found.reason
 
 
+def test_ranges_of_several_seeds_say_how_far_their_ends_are_apart(tmp_path: Path, page_path: str) -> None:
+    one = epsilon_range()
+    other = dataclasses.replace(one, seed=1, lower=one.lower + 0.01 * SCALES.f1_range)
+    info = dataclasses.replace(synthetic_info(), ranges=(one, other))
+    page = render(gather(load_run(write_run(str(tmp_path), info=info))))
+    assert (
+        "over 2 seeds<br>lower end: mean e 3.1\u00a0%, 2.6\u00a0% to 3.6\u00a0%, 1.0\u00a0% of the range of f1 apart"
+        in page
+    )
+    assert "upper end: mean e 100.0\u00a0%" in page
+    assert "of f1 apart" not in Path(page_path).read_text()
+
+
 def test_hypervolumes_are_those_of_the_store(report: Report, run_path: str) -> None:
     run = load_run(run_path)
     volumes = {one.method: one.values for one in report.hypervolumes}
     assert volumes["epsilon_constraint"] == ((0, run.hypervolume("epsilon_constraint", 0)),)
     assert volumes["composite"] == ((0, run.hypervolume("composite", 0)),)
+
+
+def test_every_hypervolume_says_what_it_cost(report: Report, run_path: str, page_path: str) -> None:
+    run, page = load_run(run_path), Path(page_path).read_text()
+    assert {one.method for one in report.hypervolumes} >= {"epsilon_constraint", "composite"}
+    for one in report.hypervolumes:
+        assert one.gradient_pairs == (run.gradient_pairs(one.method, 0),)
+        assert f"for {one.gradient_pairs[0]:,} gradient pairs" in page
 
 
 def test_every_seed_has_its_own_hypervolume(tmp_path: Path) -> None:
@@ -165,6 +187,8 @@ def test_every_seed_has_its_own_hypervolume(tmp_path: Path) -> None:
     ]
     found = small_run(tmp_path, plans)
     assert [seed for seed, _ in found.hypervolumes[0].values] == [0, 1]
+    assert len(found.hypervolumes[0].gradient_pairs) == 2
+    assert "gradient pairs a seed; median, " in render(found)
     assert "highest · seed 1" in {solution.label for solution in found.solutions}
 
 

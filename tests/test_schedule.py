@@ -90,8 +90,9 @@ def solve(spec: TrialSpec) -> TrialRecord:
         (Phase.ORIGINAL, None): SCALES.f1_original,
         (Phase.BASELINE, None): 1.0,
     }
-    f1 = spec.epsilon if spec.phase is Phase.EPSILON else known[spec.phase, spec.role]
-    return make_record(spec, f1=f1, f2=front_f2(f1))
+    phase = spec.phase_solved
+    f1 = spec.epsilon if phase is Phase.EPSILON else known[phase, spec.role]
+    return make_record(spec, f1=f1, f2=front_f2(f1) * (0.9 if spec.phase is Phase.CHECK else 1.0))
 
 
 @dataclass
@@ -103,6 +104,7 @@ class Sweep:
     order: random.Random = field(default_factory=lambda: random.Random(0))
     outcome: Outcome = solve
     scales: Scales | None = SCALES
+    check_convergence: bool = False
     committed: dict[str, TrialRecord] = field(default_factory=dict)
     live: dict[str, TrialSpec] = field(default_factory=dict)
     planned: list[TrialSpec] = field(default_factory=list)
@@ -112,7 +114,13 @@ class Sweep:
         return frozenset((one.trial_id, one.attempt) for one in records if one.state is TrialState.FAILED)
 
     def next(self, retry: frozenset[tuple[str, int]] = frozenset()) -> TrialSpec | NoTrial:
-        progress = Progress(self.committed, tuple(self.live), self.scales, retry)
+        progress = Progress(
+            self.committed,
+            tuple(self.live),
+            self.scales,
+            retry,
+            check_convergence=self.check_convergence,
+        )
         return plan(self.config, progress, identify_in(self.config))
 
     def start(self) -> TrialSpec:
@@ -561,3 +569,117 @@ def test_a_failed_trial_that_runs_again_is_waited_for():
     again = sweep.next(failed)
     sweep.live[again.trial_id] = again
     assert sweep.next(failed) is NoTrial.WAIT
+
+
+# Checks
+
+
+def checks_of(sweep: Sweep) -> list[TrialSpec]:
+    return [spec for spec in sweep.planned if spec.phase is Phase.CHECK]
+
+
+@pytest.mark.parametrize("overrides", SCHEDULES)
+@pytest.mark.parametrize("start", ["path", "original"])
+def test_checks_add_trials_and_change_no_other(overrides, start):
+    config = make_config(*overrides, f"solver.start={start}")
+    plain, checked = Sweep(config).run(), Sweep(config, check_convergence=True).run()
+    assert not checks_of(plain)
+    assert {spec for spec in checked.planned if spec.phase is not Phase.CHECK} == set(plain.planned)
+    assert len(checked.planned) == count_trials(config, check_convergence=True)
+    points = sum(spec.phase is Phase.EPSILON for spec in plain.planned) // len(config.trial_seeds)
+    assert len(checks_of(checked)) == len(config.trial_seeds) * (1 + min(points, 3))
+
+
+@pytest.mark.parametrize("overrides", SCHEDULES)
+@pytest.mark.parametrize("cut", [4, 9, 11, 13])
+def test_an_interrupted_sweep_checks_the_same_trials(overrides, cut):
+    config = make_config(*overrides)
+    whole = Sweep(config, check_convergence=True).run()
+    order = random.Random(cut)
+    broken = Sweep(config, workers=3, order=order, check_convergence=True).run(ends=cut)
+    committed = dict(broken.committed)
+    resumed = Sweep(config, order=random.Random(9), check_convergence=True, committed=committed).run()
+    assert set(resumed.committed) == set(whole.committed)
+
+
+def test_checks_of_a_finished_sweep_are_all_that_is_left():
+    sweep = Sweep(make_config(BASELINES)).run()
+    again = Sweep(sweep.config, check_convergence=True, committed=dict(sweep.committed)).run()
+    assert checks_of(again) == again.planned
+    assert len(again.planned) == 4
+
+
+def test_a_check_names_what_it_checks_and_asks_for_the_same():
+    sweep = Sweep(make_config("epsilon={schedule: grid, points: 9}"), check_convergence=True).run()
+    path, *branches = checks_of(sweep)
+    checked = [sweep.committed[spec.checks].spec for spec in (path, *branches)]
+    assert [one.label for one in checked] == ["highest", "epsilon 30.0%", "epsilon 50.0%", "epsilon 70.0%"]
+    assert [spec.label for spec in (path, *branches)] == [
+        "check highest",
+        "check 30.0%",
+        "check 50.0%",
+        "check 70.0%",
+    ]
+    assert {spec.parents for spec in branches} == {path.trial_id}
+    for spec, one in zip((path, *branches), checked, strict=True):
+        assert spec == replace(
+            one, trial_id=spec.trial_id, phase=Phase.CHECK, checks=one.trial_id, parents=spec.parents
+        )
+
+
+def test_checks_that_start_from_the_original_have_no_parents():
+    sweep = Sweep(make_config("solver.start=original"), check_convergence=True).run()
+    assert {spec.parents for spec in checks_of(sweep)} == {None}
+
+
+def test_checks_wait_for_every_epsilon_and_branches_for_their_path():
+    sweep = Sweep(make_config(), workers=9, check_convergence=True)
+    highest, lowest, original = start_all(sweep, 3)
+    for spec in (highest, lowest, original):
+        sweep.end(spec)
+    epsilons = start_all(sweep, 3)
+    sweep.end(epsilons[0])
+    sweep.end(epsilons[1])
+    assert sweep.next() is NoTrial.WAIT
+    sweep.end(epsilons[2])
+    path = sweep.start()
+    assert (path.phase, path.role) == (Phase.CHECK, Role.HIGHEST)
+    assert sweep.next() is NoTrial.WAIT
+    sweep.end(path)
+    assert {spec.parents for spec in start_all(sweep, 3)} == {path.trial_id}
+
+
+def test_checks_from_the_original_do_not_wait_for_one_another():
+    sweep = Sweep(make_config("solver.start=original")).run()
+    again = Sweep(sweep.config, check_convergence=True, committed=sweep.committed)
+    assert len(start_all(again, 4)) == 4
+
+
+def test_no_epsilon_is_checked_where_the_doubled_path_has_no_model():
+    def outcome(spec: TrialSpec) -> TrialRecord:
+        failed = spec.phase is Phase.CHECK and spec.role is Role.HIGHEST
+        return make_record(spec, state=TrialState.FAILED) if failed else solve(spec)
+
+    sweep = Sweep(make_config(), outcome=outcome, check_convergence=True).run()
+    assert [spec.role for spec in checks_of(sweep)] == [Role.HIGHEST]
+    assert sweep.next() is NoTrial.FINISHED
+
+
+def test_epsilons_without_a_model_are_not_checked():
+    def outcome(spec: TrialSpec) -> TrialRecord:
+        failed = spec.phase is Phase.EPSILON and spec.epsilon_fraction > 0.3
+        return (
+            make_record(spec, state=TrialState.DIVERGED, f1=math.nan, f2=math.nan) if failed else solve(spec)
+        )
+
+    sweep = Sweep(make_config(), outcome=outcome, check_convergence=True).run()
+    assert [spec.epsilon_fraction for spec in checks_of(sweep)] == [None, 0.25]
+
+
+def test_a_seed_without_a_range_is_not_checked():
+    def outcome(spec: TrialSpec) -> TrialRecord:
+        return make_record(spec, f1=1.5, f2=0.1) if spec.seed == 7 else solve(spec)
+
+    sweep = Sweep(make_config("seeds=[0, 7]"), outcome=outcome, check_convergence=True).run()
+    assert {spec.seed for spec in checks_of(sweep)} == {0}
+    assert sweep.next() is NoTrial.FINISHED

@@ -961,8 +961,8 @@ def run(store) -> Run:
     ]
     states = {"04": TrialState.INFEASIBLE, "05": TrialState.DIVERGED}
     for key, phase, method, values in rows:
-        state = states.get(key, TrialState.DONE)
-        store.commit(make_result(make_record(key * 4, phase=phase, method=method, state=state, **values)))
+        values |= {"state": states.get(key, TrialState.DONE), "gradient_pairs": 410 * (method != "original")}
+        store.commit(make_result(make_record(key * 4, phase=phase, method=method, **values)))
     store.write_info(make_info(scales=SCALES, reference_point=(3.0, 2.0)))
     return load_run(store.path)
 
@@ -992,6 +992,17 @@ def test_hypervolume_is_the_area_of_the_box_that_is_dominated(run):
         0.25 * 0.5 + 0.5 * 0.75
     )
     assert run.hypervolume("max_loss") == 0.0
+
+
+def test_gradient_pairs_are_those_of_the_rows_a_hypervolume_takes_and_of_the_broken_ones(run):
+    ours = [record.gradient_pairs for record in run.records if record.method == "epsilon_constraint"]
+    assert run.gradient_pairs("epsilon_constraint") == sum(ours) == 7 * 410
+    assert run.gradient_pairs("epsilon_constraint", seed=0) == 6 * 410
+    assert run.gradient_pairs("epsilon_constraint", seed=1) == 410
+    assert run.gradient_pairs("epsilon_constraint", seed=0, phases=[Phase.BOUNDARY]) == 2 * 410
+    assert run.gradient_pairs("composite") == 410
+    assert run.gradient_pairs("max_loss") == 0
+    assert run.gradient_pairs() == 7 * 410  # what the front is made of; the original costs nothing
 
 
 def test_hypervolume_waits_for_the_reference_point(store):

@@ -1,6 +1,7 @@
 """The driver in this process: what a sweep leaves behind, what it repeats, how it ends."""
 
 import dataclasses
+import io
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,13 @@ MEASURED_TIMES = {"seconds", "images_per_second", "peak_memory_bytes"}
 
 def run(config: SweepConfig, **options) -> int:
     return run_sweep(config, SweepOptions(**options), Console(quiet=True))
+
+
+def summary_of(config: SweepConfig, **options) -> str:
+    """What a person reads; of a finished sweep only the closing summary."""
+    heard = io.StringIO()
+    assert run_sweep(config, SweepOptions(**options), Console(file=heard, width=200)) == 0
+    return heard.getvalue()
 
 
 def rows_of(config: SweepConfig) -> list[dict[str, object]]:
@@ -138,6 +146,14 @@ def test_manifest_lists_every_image_once(finished):
     lines = Path(f"{finished.run.storage}/quickstart/manifest.csv").read_text().splitlines()
     assert len(lines) == 1 + 1797
     assert len({line.split(",")[0] for line in lines}) == 1 + 1797
+
+
+def test_summary_names_the_gradient_pairs_beside_each_hypervolume(finished):
+    run_read, said = load_run(f"{finished.run.storage}/quickstart"), summary_of(finished)
+    ours = 200 + 3 * 30 + 100 + 2 * 50  # the path, its scan, the lowest boundary, two branches
+    volumes = [run_read.hypervolume(method=method) for method in ("epsilon_constraint", "composite")]
+    text = f"hypervolume (seed 0): {volumes[0]:.4f} for {ours} gradient pairs; composite loss {volumes[1]:.4f} for 100;"
+    assert text in said
 
 
 def test_same_command_again_runs_nothing(finished):

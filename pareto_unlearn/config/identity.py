@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pareto_unlearn.config.schema import SweepConfig
-from pareto_unlearn.records import Phase, Role
+from pareto_unlearn.records import Phase, Role, phase_solved
 
 _IDENTITY_VERSION = 1
 _SHARED_SECTIONS = {"data", "task", "objective", "solver", "seed", "evaluate"}
@@ -32,14 +32,14 @@ def trial_id(
     Args:
         config: the sweep.
         weights_sha256: hex digest of the original model's weights.
-        phase: what the trial is for.
+        phase: what the trial is for. A check has the id of the trial it checks in a sweep that takes twice the steps.
         method: how it is solved.
         role: end of the front of a boundary trial, else None.
         epsilon: raw f1; every bit counts.
         weight: coefficient of the forget loss of a baseline, else None.
         seed: seed of the trial; ``config.seed``, which decides the split, counts as well.
     """
-    dumped = config.model_dump(mode="json")
+    dumped = config.for_phase(phase).model_dump(mode="json")
     del dumped["solver"]["checkpoint_every"]
     return _digest(
         {
@@ -52,7 +52,7 @@ def trial_id(
             "objective": dumped["objective"],
             "solver": dumped["solver"],
             "cpus_per_trial": config.run.cpus_per_trial,
-            "phase": str(phase),
+            "phase": str(phase_solved(phase, role)),
             "method": str(method),
             "role": None if role is None else str(role),
             "epsilon": None if epsilon is None else float(epsilon).hex(),

@@ -24,6 +24,7 @@ from pareto_unlearn.config.value_types import (
     some_each_once,
 )
 from pareto_unlearn.config.wording import found, quoted
+from pareto_unlearn.records import Phase
 
 _DEFAULT_WEIGHTS = {
     "max_loss": (1.0,),
@@ -345,3 +346,9 @@ class SweepConfig(Section):
     def trial_seeds(self) -> tuple[int, ...]:
         """The seeds every trial is solved with."""
         return self.seeds
+
+    def for_phase(self, phase: Phase) -> "SweepConfig":
+        """Return the sweep that a trial of this phase is solved in: that of a check takes twice the steps."""
+        if phase is not Phase.CHECK:
+            return self
+        return self.model_copy(update={"solver": self.solver.with_steps_doubled()})

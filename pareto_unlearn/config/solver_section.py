@@ -7,7 +7,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from pareto_unlearn.config.value_types import Count, Decay, Positive, Section, refusal
 from pareto_unlearn.config.wording import found
-from pareto_unlearn.records import Phase, Role
+from pareto_unlearn.records import Phase, Role, phase_solved
 
 _DEFAULTS_OF_UPDATE: dict[str, dict[str, Any]] = {
     "averaged": {
@@ -217,11 +217,18 @@ class SolverSection(Section):
         """Return the steps a trial takes, by what it is for; none for the original model."""
         if phase is Phase.ORIGINAL:
             return 0
+        if phase is Phase.CHECK:
+            return self.with_steps_doubled().steps_of(phase_solved(phase, role), role)
         if self.start == "path" and role is Role.HIGHEST:
             return self.path.steps
         if self.start == "path" and phase is Phase.EPSILON:
             return self.branch.steps
         return self.steps
+
+    def with_steps_doubled(self) -> "SolverSection":
+        """Return this section with twice the steps for every trial and nothing else changed."""
+        path, branch = (one.model_copy(update={"steps": 2 * one.steps}) for one in (self.path, self.branch))
+        return self.model_copy(update={"steps": 2 * self.steps, "path": path, "branch": branch})
 
     @field_validator("learning_rate", "learning_rate_end", "start", "completeness", "clip", mode="before")
     @classmethod

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from pareto_unlearn.records import HAS_MODEL, TrialState
+from pareto_unlearn.robustness import EndSpread, StepGain
 
 
 class Split(StrEnum):
@@ -23,12 +24,13 @@ class Split(StrEnum):
 
 
 class Kind(StrEnum):
-    """The part a trial plays in the picture; it decides marker and place."""
+    """The part a trial plays in the picture; it decides marker and place. Checks are in no figure but the curves."""
 
     ORIGINAL = "original"
     BOUNDARY = "boundary"
     EPSILON = "epsilon"
     BASELINE = "baseline"
+    CHECK = "check"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,15 +231,19 @@ class EpsilonRange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hypervolume:
-    """The share of the reference box that one method dominates, one value a seed."""
+    """The share of the reference box that one method dominates, and the gradient pairs that it cost, one value each a seed."""
 
     method: str
     values: tuple[tuple[int, float], ...]
+    gradient_pairs: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """All that the page shows. ``slider`` are the indices that the slider runs over, ``start`` the first selection."""
+    """All that the page shows. ``slider`` are the indices that the slider runs over, ``start`` the first selection.
+
+    ``spread_of_ends`` is of the lower and the upper end of the valid range; None where only one seed has a range.
+    """
 
     name: str
     verdict: str
@@ -253,7 +259,9 @@ class Report:
     classes_forget: tuple[str, ...]
     classes_retain: tuple[str, ...]
     ranges: tuple[EpsilonRange, ...]
+    spread_of_ends: tuple[EndSpread, EndSpread] | None
     hypervolumes: tuple[Hypervolume, ...]
+    gains: tuple[StepGain, ...]
     solutions: tuple[Solution, ...]
     slider: tuple[int, ...]
     start: int | None

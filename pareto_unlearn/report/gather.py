@@ -25,6 +25,7 @@ from pareto_unlearn.report.views import (
     metric_panels,
     percent,
 )
+from pareto_unlearn.robustness import find_gains, spread_of_ends
 from pareto_unlearn.store import Run
 
 if TYPE_CHECKING:
@@ -51,7 +52,12 @@ STATE_ORDER = (
     TrialState.INTERRUPTED,
     TrialState.STALE,
 )
-_KINDS = {Phase.ORIGINAL: Kind.ORIGINAL, Phase.BOUNDARY: Kind.BOUNDARY, Phase.EPSILON: Kind.EPSILON}
+_KINDS = {
+    Phase.ORIGINAL: Kind.ORIGINAL,
+    Phase.BOUNDARY: Kind.BOUNDARY,
+    Phase.EPSILON: Kind.EPSILON,
+    Phase.CHECK: Kind.CHECK,
+}
 
 
 def gather(run: Run, sweep_file: str = "") -> Report:
@@ -65,7 +71,11 @@ def gather(run: Run, sweep_file: str = "") -> Report:
     seeds = tuple(sorted({record.seed for record in records}))
     solutions = ordered(tuple(_solution(record, run.info.scales, seeds) for record in records))
     fronts = tuple(front_view(solutions, split, log) for split in Split for log in (False, True))
-    columns = [key for key, solution in enumerate(solutions) if solution.has_model]
+    columns = [
+        key
+        for key, solution in enumerate(solutions)
+        if solution.has_model and solution.kind is not Kind.CHECK
+    ]
     slider = [key for key in columns if solutions[key].kind is not Kind.BASELINE]
     originals = [key for key in columns if solutions[key].kind is Kind.ORIGINAL]
     metrics = _rows(run.metrics, solutions)
@@ -80,12 +90,14 @@ def gather(run: Run, sweep_file: str = "") -> Report:
         reference_point=info.reference_point,
         seeds=seeds,
         states=_states(solutions),
-        steps=tuple(sorted({s.steps for s in solutions if s.has_model and s.steps > 0})),
+        steps=tuple(sorted({solutions[key].steps for key in columns} - {0})),
         protocols=tuple(sorted({str(row["protocol"]) for row in metrics})),
         classes_forget=info.classes_forget,
         classes_retain=info.classes_retain,
         ranges=_ranges(info),
+        spread_of_ends=spread_of_ends(info.ranges, info.scales),
         hypervolumes=_hypervolumes(solutions, run),
+        gains=find_gains(records, info.scales),
         solutions=solutions,
         slider=tuple(slider),
         start=slider[len(slider) // 2] if slider else (columns[0] if columns else None),
@@ -106,7 +118,7 @@ def gather(run: Run, sweep_file: str = "") -> Report:
 
 
 def ordered(solutions: Sequence[Solution]) -> tuple[Solution, ...]:
-    """Sort: original, then the epsilon method from lowest to highest completeness, then the baselines the same way.
+    """Sort: original, then the epsilon method from lowest to highest completeness, then the baselines and the checks the same way.
 
     Trials without a model come after the models of their method, by epsilon.
     """
@@ -116,6 +128,7 @@ def ordered(solutions: Sequence[Solution]) -> tuple[Solution, ...]:
         place = METHOD_ORDER.index(method) if method in METHOD_ORDER else len(METHOD_ORDER)
         completeness = finite(solution.train.completeness)
         return (
+            solution.kind is Kind.CHECK,
             place,
             method,
             not solution.has_model,
@@ -247,14 +260,16 @@ def _ranges(info: RunInfo) -> tuple[EpsilonRange, ...]:
 
 def _hypervolumes(solutions: Sequence[Solution], run: Run) -> tuple[Hypervolume, ...]:
     """Return one value a seed for every method that has models; nothing before the reference point is fixed."""
-    members = group((s for s in solutions if s.has_model and s.kind is not Kind.ORIGINAL), lambda s: s.method)
+    compared = (s for s in solutions if s.has_model and s.kind not in (Kind.ORIGINAL, Kind.CHECK))
+    members = group(compared, lambda s: s.method)
     found = []
     for method, models in members.items():
         seeds = sorted({model.seed for model in models})
         values = [(seed, run.hypervolume(method, seed)) for seed in seeds]
         known = tuple((seed, value) for seed, value in values if value is not None)
+        pairs = tuple(run.gradient_pairs(method, seed) for seed, _ in known)
         if known:
-            found.append(Hypervolume(method=method, values=known))
+            found.append(Hypervolume(method=method, values=known, gradient_pairs=pairs))
     return tuple(found)
 
 

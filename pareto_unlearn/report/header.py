@@ -20,7 +20,7 @@ def header(report: Report) -> str:
     badges = "".join(
         f"<li>{state_badge(state, f'{number} {state.lower()}')}</li>" for state, number in report.states
     )
-    ranges = "".join(_range(one, len(report.seeds)) for one in report.ranges)
+    ranges = "".join(_range(one, len(report.seeds)) for one in report.ranges) + _spread(report)
     volumes = "".join(_hypervolume(one) for one in report.hypervolumes)
     facts = [
         ("Valid range of epsilon", ranges or "not determined"),
@@ -58,6 +58,16 @@ def _range(one: EpsilonRange, num_seeds: int) -> str:
     return f"<p>{seed}{raw}{normalised}{source}</p>"
 
 
+def _spread(report: Report) -> str:
+    if report.spread_of_ends is None:
+        return ""
+    ends = "<br>".join(
+        f"{name} end: mean e {share(one.mean)}, {share(one.low)} to {share(one.high)}, {share(one.deviation)} of the range of f1 apart"
+        for name, one in zip(("lower", "upper"), report.spread_of_ends, strict=True)
+    )
+    return f'<p class="minor">over {len(report.ranges)} seeds<br>{ends}</p>'
+
+
 def _reference_point(report: Report) -> str:
     if report.reference_point is None:
         return ""
@@ -75,11 +85,18 @@ def _hypervolume(one: Hypervolume) -> str:
         else f"{(values[len(values) // 2 - 1] + values[len(values) // 2]) / 2:.3f}"
     )
     spread = (
-        f' <span class="minor">median; {values[0]:.3f} to {values[-1]:.3f} over {len(values)} seeds</span>'
-        if len(values) > 1
-        else ""
+        f"; median, {values[0]:.3f} to {values[-1]:.3f} over {len(values)} seeds" if len(values) > 1 else ""
     )
-    return f'<p class="pair"><span>{text(one.method.replace("_", " "))}</span> <b>{middle}</b>{spread}</p>'
+    return (
+        f'<p class="pair"><span>{text(one.method.replace("_", " "))}</span> <b>{middle}</b> '
+        f'<span class="minor">for {_pairs(one.gradient_pairs)}{spread}</span></p>'
+    )
+
+
+def _pairs(counts: Sequence[int]) -> str:
+    """Say what a hypervolume cost; where the seeds differ, from the least to the most."""
+    span = f"{min(counts):,}" if min(counts) == max(counts) else f"{min(counts):,} to {max(counts):,}"
+    return f"{span} gradient pairs{' a seed' if len(counts) > 1 else ''}"
 
 
 def _uncertainty(seeds: Sequence[int]) -> str:

@@ -14,15 +14,19 @@ from pareto_unlearn.report.fragments import legend, section, state_badge, text
 from pareto_unlearn.report.front_figure import front_legend
 from pareto_unlearn.report.marks import look, method_title
 from pareto_unlearn.report.words import (
+    GAINS_NOTE,
     GLOSSARY,
     METRIC_HINTS,
+    NO_GAINS_NOTE,
     NONE,
     PROTOCOL_NOTES,
     RESIDUAL_NOTE,
     STATE_MEANINGS,
     metric_title,
+    number,
     share,
 )
+from pareto_unlearn.robustness import StepGain
 
 
 def _off_scale_note(view: FrontView, solutions: Sequence[Solution]) -> str:
@@ -132,6 +136,35 @@ def convergence(report: Report) -> str:
     return section("convergence", "Convergence", lead, body)
 
 
+def _gain_row(one: StepGain, num_seeds: int) -> str:
+    seed = f" · seed {one.checked.seed}" if num_seeds > 1 else ""
+    cells = (
+        f"{one.checked.steps:,}",
+        number(one.checked.f2),
+        f"{one.doubled.steps:,}",
+        number(one.doubled.f2),
+        f"<b>{share(one.gain)}</b>",
+        share(one.f1_change, 2),
+    )
+    return (
+        f'<tr><th scope="row">{text(one.checked.label)}{seed}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}'
+        f"<td>{state_badge(one.doubled.state, one.doubled.state.lower())}</td></tr>"
+    )
+
+
+def _gains(report: Report) -> str:
+    """Return what twice the steps gained, with how to read it; where nothing was checked, how to."""
+    if not report.gains:
+        return f'<p class="prose">{text(NO_GAINS_NOTE)}</p>'
+    heads = ("trial", "steps", "f2", "doubled", "f2", "gain in f2", "change of f1", "ended")
+    head = "".join(f'<th scope="col">{name}</th>' for name in heads)
+    rows = "".join(_gain_row(one, len(report.seeds)) for one in report.gains)
+    return (
+        f'<p class="prose">{text(GAINS_NOTE)}</p><div class="scroll" tabindex="0" role="region" aria-label="Gain when the steps are doubled">'
+        f'<table class="gains"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+    )
+
+
 def provenance(report: Report) -> str:
     """Return what is needed to trust and repeat the run."""
     facts = [
@@ -156,7 +189,7 @@ def provenance(report: Report) -> str:
         for state, _ in report.states
     )
     body = (
-        f'<dl class="provenance">{listed}</dl><h3>First-order residuals</h3><p class="prose">{text(RESIDUAL_NOTE)}</p>{sweep}'
+        f'<dl class="provenance">{listed}</dl><h3>Gain in f2 when the steps are doubled</h3>{_gains(report)}<h3>First-order residuals</h3><p class="prose">{text(RESIDUAL_NOTE)}</p>{sweep}'
         f'<details open><summary>Words</summary><dl class="glossary">{terms}{states}</dl></details>'
     )
     return section(

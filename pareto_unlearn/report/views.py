@@ -88,12 +88,13 @@ def _is_core(solution: Solution) -> bool:
 
 
 def _placed(solutions: Sequence[Solution], split: Split) -> list[tuple[int, float, float]]:
-    """Return (key, completeness, quality loss) in percent of every model that has both."""
+    """Return (key, completeness, quality loss) in percent of every model that has both; checks belong to no front."""
     found = []
     for key, solution in enumerate(solutions):
         measured = solution.on(split)
         x, y = percent(measured.completeness), percent(measured.quality_loss)
-        if solution.has_model and x is not None and y is not None:
+        shown = solution.has_model and solution.kind is not Kind.CHECK
+        if shown and x is not None and y is not None:
             found.append((key, x, y))
     return found
 

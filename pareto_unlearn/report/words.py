@@ -2,6 +2,7 @@
 
 from pareto_unlearn.records import TrialState
 from pareto_unlearn.report.views import finite
+from pareto_unlearn.robustness import HOW_TO_READ_GAINS
 
 NONE = "\u2013"
 _MINUS = "\u2212"
@@ -79,7 +80,12 @@ GLOSSARY = (
     ("dominated", "another model of the same seed is at least as good in both objectives and better in one"),
     (
         "hypervolume",
-        "the share of the box between the ideal point and the reference point that a method's models dominate; larger is better",
+        "the share of the box between the ideal point and the reference point that a method's models dominate; larger is better, and "
+        "more gradient pairs make it larger: compare at equal cost only",
+    ),
+    (
+        "gradient pair",
+        "one gradient of the forget loss and one of the retain loss: what a step costs; the scan of a path's step size counts",
     ),
     (
         "reference point",
@@ -95,6 +101,12 @@ RESIDUAL_NOTE = (
     "improved, their gradients point in opposite directions (cosine -1) and balance each other under the multiplier. "
     "It is a first-order residual, not a proof of Pareto optimality: the front belongs to this solver and this number of steps."
 ).replace("-1)", f"{_MINUS}1)")
+
+GAINS_NOTE = (
+    "Trials solved again at the same epsilon with twice the steps; the gain is 1 minus f2 then over f2 now, the change of f1 is a share of f1's own "
+    f"range. To read a gain: {HOW_TO_READ_GAINS}."
+)
+NO_GAINS_NOTE = "Whether more steps would improve the front was not checked in this run; the same sweep command with --check-convergence does it."
 
 
 def number(value: float | None, digits: int = 4) -> str:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 FRONT_METHODS = ("original", "epsilon_constraint")
 _FRONT_PHASES = (Phase.ORIGINAL, Phase.BOUNDARY, Phase.EPSILON)
+_ALL_PHASES = tuple(
+    phase for phase in Phase if phase is not Phase.CHECK
+)  # whose solutions had twice the steps
 
 
 class Run:
@@ -67,7 +70,7 @@ class Run:
         Args:
             seed: only the trials of this seed, and the original model, which has none of its own.
         """
-        rows = [row for row in self._with_model(None, seed) if row.phase in _FRONT_PHASES]
+        rows = [row for row in self._chosen(None, seed, None) if row.state in HAS_MODEL]
         members = np.array(rows, dtype=object)[is_non_dominated(_costs(rows))] if rows else []
         ids = {record.trial_id for record in members}
         frame = self.trials
@@ -78,12 +81,13 @@ class Run:
     ) -> float | None:
         """Return the share (0 to 1) of the run's box that solutions dominate.
 
-        The box reaches from (f1 floor, 0) to the reference point, which is fixed once after Phase I.
+        The box reaches from (f1 floor, 0) to the reference point, which is fixed once after Phase I. A hypervolume belongs
+        to its budget: ``gradient_pairs`` with the same arguments says what it cost, and two may be compared at equal cost only.
 
         Args:
             method: a method name such as epsilon_constraint or composite; None for what ``front`` is made of.
             seed: only trials of this seed (and the original model); None pools all seeds.
-            phases: only trials of these phases; None for all.
+            phases: only trials of these phases; None for all but the checks, which had twice the steps.
 
         Returns:
             None while the reference point is not fixed; 0.0 if no trial ended with a model.
@@ -91,9 +95,18 @@ class Run:
         reference, scales = self.info.reference_point, self.info.scales
         if reference is None or scales is None:
             return None
-        chosen = phases if phases is not None or method is not None else _FRONT_PHASES
-        rows = [row for row in self._with_model(method, seed) if chosen is None or row.phase in chosen]
+        rows = [row for row in self._chosen(method, seed, phases) if row.state in HAS_MODEL]
         return hypervolume(_costs(rows), (scales.f1_floor, 0.0), reference) if rows else 0.0
+
+    def gradient_pairs(
+        self, method: str | None = None, seed: int | None = None, phases: Collection[Phase] | None = None
+    ) -> int:
+        """Return what the solutions that ``hypervolume`` takes have cost; same arguments.
+
+        A pair is one gradient of the forget loss and one of the retain loss, so a step of any trial. Steps are those that were taken,
+        the short descents of a path's scan and trials that ended without a model included.
+        """
+        return sum(record.gradient_pairs for record in self._chosen(method, seed, phases))
 
     def __repr__(self) -> str:
         ended = sum(record.state in HAS_MODEL for record in self.records)
@@ -103,13 +116,18 @@ class Run:
         columns = ["trial_id", "phase", "method", "seed", "epsilon", "state", "f1", "f2", "completeness"]
         return f"<p>{html.escape(repr(self))}</p>{self.trials[columns].to_html(index=False)}"
 
-    def _with_model(self, method: str | None, seed: int | None) -> list[TrialRecord]:
+    def _chosen(
+        self, method: str | None, seed: int | None, phases: Collection[Phase] | None
+    ) -> list[TrialRecord]:
+        """Return the rows of a method and seed, with or without a model; without a method those ``front`` is made of."""
         methods = FRONT_METHODS if method is None else (method,)
+        if phases is None:
+            phases = _FRONT_PHASES if method is None else _ALL_PHASES
         return [
             record
             for record in self.records
-            if record.state in HAS_MODEL
-            and record.method in methods
+            if record.method in methods
+            and record.phase in phases
             and (seed is None or record.seed == seed or record.phase is Phase.ORIGINAL)
         ]
 

@@ -57,7 +57,7 @@ SCHEMAS: Mapping[str, pa.Schema] = {
         _required(pa.int64(), "seed"),
         _required(pa.string(), "start state reason"),
         _optional(pa.float64(), "epsilon epsilon_fraction range_width weight"),
-        _optional(pa.string(), "parents"),
+        _optional(pa.string(), "parents checks"),
         _optional(pa.float64(), "interpolation"),
         _optional(pa.float64(), "f1 f2 f1_heldout f2_heldout e e_heldout"),
         _optional(pa.float64(), "completeness completeness_worst_class completeness_worst_5pct"),

@@ -31,11 +31,21 @@ from pareto_unlearn.records import (
     TrialSpec,
     TrialState,
 )
+from pareto_unlearn.robustness import find_gains
 from pareto_unlearn.schedule import count_trials
 from pareto_unlearn.store import RunStore, load_run
 from pareto_unlearn.sweep.executors import Executor, LocalExecutor
 from pareto_unlearn.sweep.planner import Planner
-from pareto_unlearn.sweep.progress import Progress, closing_table, describe_budget, describe_range, say
+from pareto_unlearn.sweep.progress import (
+    Progress,
+    closing_table,
+    describe_budget,
+    describe_gains,
+    describe_hypervolume,
+    describe_range,
+    describe_spread,
+    say,
+)
 from pareto_unlearn.sweep.worker import Assignment
 
 __all__ = ["SweepOptions", "check_sweep", "run_sweep"]
@@ -49,6 +59,7 @@ class SweepOptions:
 
     dashboard: bool = False
     retry_failed: bool = False
+    check_convergence: bool = False
     report: Callable[[str], str] | None = None
 
 
@@ -57,7 +68,7 @@ def run_sweep(config: SweepConfig, options: SweepOptions, console: Console) -> i
 
     Args:
         config: the sweep.
-        options: dashboard, retries, and the function that writes the report of a run path.
+        options: dashboard, retries, checks, and the function that writes the report of a run path.
         console: where a person reads progress.
 
     Returns:
@@ -147,7 +158,7 @@ def _prepare_run(
         for record in store.records().values()
         if options.retry_failed and record.state is TrialState.FAILED
     )
-    planner = Planner(config, store, prepared.weights_sha256, template, retry)
+    planner = Planner(config, store, prepared.weights_sha256, template, retry, options.check_convergence)
     info = planner.describe_run(info)
     store.write_info(info)
     return planner, info
@@ -155,13 +166,12 @@ def _prepare_run(
 
 def _execute(planner: Planner, info: RunInfo, options: SweepOptions, console: Console) -> int | None:
     config = planner.config
-    progress = Progress(
-        console, total=planner.total, committed=len(planner.committed()), solver=config.solver
-    )
+    progress = Progress(console, total=planner.total, committed=planner.num_committed, solver=config.solver)
     executor = _make_executor(config, options, progress.say)
     if planner.is_finished():
         return None
-    say(console, f"sweep {config.name}: {planner.total} trials; {describe_budget(config.solver)}")
+    budget = describe_budget(config.solver, check_convergence=options.check_convergence)
+    say(console, f"sweep {config.name}: {planner.total} trials; {budget}")
     with progress:
         return executor.run(planner, _RangeAnnouncer(progress, planner, info))
 
@@ -200,10 +210,9 @@ class _RangeAnnouncer:
 
 
 def _say_interrupted(planner: Planner, stopped_by: int | None, console: Console) -> int:
-    done = len(planner.committed())
     say(
         console,
-        f"[yellow]interrupted[/]: {done} of {planner.total} trials are committed; "
+        f"[yellow]interrupted[/]: {planner.num_committed} of {planner.total} trials are committed; "
         "start the same command again to continue",
     )
     return INTERRUPTED if stopped_by is None else 128 + stopped_by
@@ -228,19 +237,15 @@ def _print_summary(path: str, info: RunInfo, report: str | None, console: Consol
     run = load_run(path)
     for valid in info.ranges:
         say(console, describe_range(valid, info))
+    if spread := describe_spread(info):
+        say(console, spread)
     if info.reference_point is not None and info.scales is not None:
         reference = f"f1 {info.reference_point[0]:.5g}, f2 {info.reference_point[1]:.5g}"
+        box = f"as a share of the box from f1 {info.scales.f1_floor:.5g}, f2 0 to {reference}"
         for valid in info.ranges:
-            ours, composite = (
-                run.hypervolume(method=method, seed=valid.seed)
-                for method in ("epsilon_constraint", "composite")
-            )
-            others = f", composite loss {composite:.4f}" if composite else ""
-            say(
-                console,
-                f"hypervolume (seed {valid.seed}): {ours:.4f}{others}, as a share of the box from "
-                f"f1 {info.scales.f1_floor:.5g}, f2 0 to {reference}",
-            )
+            say(console, f"{describe_hypervolume(run, valid.seed)}; {box}")
+    for line in describe_gains(find_gains(run.records, info.scales)):
+        say(console, line)
     say(console, f"store  {path}")
     if report is not None:
         say(console, f"report {report}")

@@ -7,6 +7,7 @@ from pareto_unlearn.config import SweepConfig, trial_id
 from pareto_unlearn.records import (
     HAS_MODEL,
     ParetoUnlearnError,
+    Phase,
     RangeError,
     Role,
     RunInfo,
@@ -35,6 +36,7 @@ class Planner:
     weights_sha256: str
     template: Assignment
     retry: frozenset[tuple[str, int]] = frozenset()
+    check_convergence: bool = False
     error: ParetoUnlearnError | None = None
 
     def next_trial(self, live: Collection[str]) -> Assignment | NoTrial:
@@ -57,7 +59,8 @@ class Planner:
         branching = self.config.solver.start == "path"
         paths = [record.trial_id for record in records.values() if branching and record.role is Role.HIGHEST]
         banks = {trial_id: self.store.read_bank(trial_id) for trial_id in paths}
-        return Progress(records, live, read_scales(self.store), self.retry, banks)
+        scales = read_scales(self.store)
+        return Progress(records, live, scales, self.retry, banks, self.check_convergence)
 
     def identify(self, spec: TrialSpec) -> str:
         """Return the id of a planned trial."""
@@ -120,7 +123,13 @@ class Planner:
     @property
     def total(self) -> int:
         """How many trials the sweep has in all."""
-        return count_trials(self.config)
+        return count_trials(self.config, check_convergence=self.check_convergence)
+
+    @property
+    def num_committed(self) -> int:
+        """How many of ``total`` are committed: checks count only where they are asked for."""
+        checks = (record.phase is Phase.CHECK for record in self.committed())
+        return sum(self.check_convergence or not check for check in checks)
 
     def committed(self) -> list[TrialRecord]:
         """Return the committed rows."""

@@ -1,6 +1,7 @@
 """What a person sees while a sweep runs: a live table on a terminal, plain lines elsewhere; all on stderr."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.console import Console, Group, RenderableType
@@ -11,7 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from pareto_unlearn.config import SolverSection
-from pareto_unlearn.records import BROKEN, Phase, RunInfo, TrialRecord, TrialSpec, ValidRange
+from pareto_unlearn.records import BROKEN, Phase, RunInfo, TrialRecord, TrialSpec, TrialState, ValidRange
+from pareto_unlearn.robustness import HOW_TO_READ_GAINS, StepGain, spread_of_ends
+from pareto_unlearn.store import Run
 
 STATE_STYLES = {
     "DONE": "green",
@@ -118,13 +121,14 @@ def say(console: Console, text: str) -> None:
     console.print(text, highlight=False, soft_wrap=True)
 
 
-def describe_budget(solver: SolverSection) -> str:
+def describe_budget(solver: SolverSection, *, check_convergence: bool = False) -> str:
     """Say how many steps the trials of a sweep get."""
+    checks = "; a check takes twice the steps of the trial it checks" if check_convergence else ""
     if solver.start == "original":
-        return f"every trial takes {solver.steps} steps from the original model"
+        return f"every trial takes {solver.steps} steps from the original model{checks}"
     return (
         f"a path of {solver.path.steps} steps, {solver.branch.steps} for each epsilon that branches off, "
-        f"{solver.steps} for every other trial"
+        f"{solver.steps} for every other trial{checks}"
     )
 
 
@@ -140,6 +144,47 @@ def describe_range(valid: ValidRange, info: RunInfo) -> str:
         "original": f"the original model ({valid.reason})",
     }
     return f"[bold]{text}[/]; the upper end is {named[valid.upper_source]}"
+
+
+def describe_spread(info: RunInfo) -> str:
+    """Say how far the ends of the valid range differ between seeds, in e; empty for a run with one range."""
+    spread = spread_of_ends(info.ranges, info.scales)
+    if spread is None:
+        return ""
+    ends = (
+        f"{name} end e {one.mean:.3f} ({one.low:.3f} to {one.high:.3f}, {one.deviation:.3f} apart)"
+        for name, one in zip(("lower", "upper"), spread, strict=True)
+    )
+    return f"ends over {len(info.ranges)} seeds: {', '.join(ends)}"
+
+
+def describe_hypervolume(run: Run, seed: int) -> str:
+    """Say what a seed's solutions dominate beside what they cost, and the composite loss where it was solved too."""
+    ours, composite = (
+        (run.hypervolume(method=method, seed=seed), run.gradient_pairs(method=method, seed=seed))
+        for method in ("epsilon_constraint", "composite")
+    )
+    text = f"hypervolume (seed {seed}): {ours[0]:.4f} for {ours[1]:,} gradient pairs"
+    return f"{text}; composite loss {composite[0]:.4f} for {composite[1]:,}" if composite[0] else text
+
+
+def describe_gains(gains: Sequence[StepGain]) -> list[str]:
+    """Say what twice the steps gained, a line a seed and one on how to read them; none without checks."""
+    seeds = sorted({one.checked.seed for one in gains})
+    lines = [
+        f"gain in f2 when the steps are doubled (seed {seed}): "
+        + ", ".join(_gain_of(one) for one in gains if one.checked.seed == seed)
+        for seed in seeds
+    ]
+    return [*lines, HOW_TO_READ_GAINS] if lines else []
+
+
+def _gain_of(one: StepGain) -> str:
+    state = one.doubled.state
+    ending = "" if state is TrialState.DONE else f", [{STATE_STYLES.get(state, 'white')}]{state}[/]"
+    gain = "unknown" if one.gain is None else f"{one.gain:z.1%}"
+    change = "" if one.f1_change is None else f" (f1 {one.f1_change:+z.2%} of its range)"
+    return f"{gain} at {one.checked.label}{change}{ending}"
 
 
 def closing_table(records: list[TrialRecord]) -> Table:

@@ -118,7 +118,7 @@ def run_trial(
     The same config and spec give the same result to the bit on one kind of CPU, resumed or not.
 
     Args:
-        config: the sweep.
+        config: the sweep; a check takes twice its steps.
         spec: which trial.
         material: freshly loaded; its model is trained in place.
         hooks: progress and resume states.
@@ -128,7 +128,7 @@ def run_trial(
         The record and all tables; a diverged trial has no model, metrics or samples.
 
     """
-    base = plan_record(spec, code_version)
+    base, config = plan_record(spec, code_version), config.for_phase(spec.phase)
     if spec.phase is Phase.ORIGINAL:
         flat = FlatParameters(material.trainable(config.objective.space))
         return measure_trial(
@@ -349,7 +349,7 @@ def _with_shares(record: TrialRecord, parts: tuple[Completeness, Completeness], 
 
 def _judge(config: SweepConfig, spec: TrialSpec, record: TrialRecord, variance_retain: float) -> TrialRecord:
     """Fill in the violation and, where it exceeds its tolerance, the state INFEASIBLE with the numbers."""
-    if spec.phase is Phase.EPSILON and spec.epsilon is not None and record.f1 is not None:
+    if spec.phase_solved is Phase.EPSILON and spec.epsilon is not None and record.f1 is not None:
         allowed = config.epsilon.violation_tolerance * (spec.range_width or 0.0)
         return _with_violation(record, "f1", record.f1, spec.epsilon, allowed)
     if spec.role is Role.LOWEST and config.solver.lowest.kind == "tolerance" and record.f2 is not None:
@@ -399,7 +399,7 @@ def plan_record(spec: TrialSpec, code_version: str) -> TrialRecord:
 
 def _still_moving(spec: TrialSpec, outcome: Outcome) -> bool:
     """Tell whether a boundary was not reached; an epsilon trial is judged by the f1 it ends with."""
-    return outcome is Outcome.STILL_MOVING and spec.phase is Phase.BOUNDARY
+    return outcome is Outcome.STILL_MOVING and spec.phase_solved is Phase.BOUNDARY
 
 
 def _state_files(solver: EpsilonSolver, problem: Problem, history: _History) -> dict[str, bytes]:

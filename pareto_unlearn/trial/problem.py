@@ -110,7 +110,7 @@ def build_problem(config: SweepConfig, spec: TrialSpec, material: Material) -> P
         (Phase.EPSILON, None): _epsilon,
         (Phase.BASELINE, None): _baseline,
     }
-    problem = builders[spec.phase, spec.role](config, spec, material)
+    problem = builders[spec.phase_solved, spec.role](config, spec, material)
     scales = material.targets.scales
     ranges = (scales.f1_range, scales.variance_retain)
     ordered = ranges[::-1] if problem.swapped else ranges

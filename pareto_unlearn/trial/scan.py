@@ -35,17 +35,17 @@ def scan_learning_rate(config: SweepConfig, spec: TrialSpec, material: Material)
     section = config.solver.path
     rates = [factor * section.learning_rate for factor in section.scan]
     steps = max(round(section.scan_length * section.steps), 1)
-    fronts = [_follow(config, spec, material, rate, steps) for rate in rates]
-    worst = max((f2 for front in fronts for _, f2 in front), default=0.0)
+    descents = [_follow(config, spec, material, rate, steps) for rate in rates]
+    worst = max((f2 for front, _ in descents for _, f2 in front), default=0.0)
     scales = material.targets.scales
     box = (scales.f1_floor, 0.0), (scales.f1_original, max(worst, 1e-12) * (1.0 + 1e-9))
     return [
         ScanRow(
             learning_rate=rate,
-            steps=steps,
+            steps=taken,
             hypervolume=hypervolume(np.array(front, dtype=float), *box) if front else float("nan"),
         )
-        for rate, front in zip(rates, fronts, strict=True)
+        for rate, (front, taken) in zip(rates, descents, strict=True)
     ]
 
 
@@ -55,8 +55,10 @@ def best_learning_rate(rows: list[ScanRow], default: float) -> float:
     return max(finite, key=lambda row: row.hypervolume).learning_rate if finite else default
 
 
-def _follow(config: SweepConfig, spec: TrialSpec, material: Material, rate: float, steps: int) -> list[Costs]:
-    """Return (f1, f2) along a short descent; none where it was not finite. The model is as before afterwards."""
+def _follow(
+    config: SweepConfig, spec: TrialSpec, material: Material, rate: float, steps: int
+) -> tuple[list[Costs], int]:
+    """Return (f1, f2) along a short descent, none where it was not finite, and the steps it took; the model is as before afterwards."""
     solver_section = config.solver
     path = solver_section.path.model_copy(update={"steps": steps, "learning_rate": rate})
     bank = solver_section.bank.model_copy(update={"checkpoints": CHECKPOINTS})
@@ -87,4 +89,4 @@ def _follow(config: SweepConfig, spec: TrialSpec, material: Material, rate: floa
         pauses=plan.capture_steps(),
     )
     solver.flat.load(original)
-    return front if all(np.isfinite(front).ravel()) else []
+    return front if all(np.isfinite(front).ravel()) else [], solver.step_count

@@ -1,0 +1,254 @@
+"""``sweep --check-convergence``: trials solved again with twice the steps, which tell what more steps gain and change nothing else."""
+
+import dataclasses
+import io
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from small_sweep import QUICKSTART, SMALL
+
+from pareto_unlearn.config import SweepConfig, load_config
+from pareto_unlearn.dial import dial
+from pareto_unlearn.records import Phase, RangeError, Role, TrialRecord, TrialState
+from pareto_unlearn.report import write_report
+from pareto_unlearn.report.facts import Kind
+from pareto_unlearn.report.gather import gather
+from pareto_unlearn.report.words import share
+from pareto_unlearn.robustness import find_gains
+from pareto_unlearn.store import Run, load_run
+from pareto_unlearn.sweep import SweepOptions, executors, run_sweep
+from pareto_unlearn.sweep.progress import closing_table
+from pareto_unlearn.sweep.worker import execute
+from pareto_unlearn.trial import Hooks, load_material, run_trial
+
+MEASURED_TIMES = {"seconds", "images_per_second", "peak_memory_bytes"}
+
+
+def small_sweep(storage: Path, *overrides: str) -> SweepConfig:
+    local = ("run.executor=local", f"run.storage={storage}", "evaluate.metrics=[mse]")
+    return load_config(QUICKSTART, [*SMALL, *local, "solver.steps=40", "solver.path.scan=[1, 2]", *overrides])
+
+
+def check(config: SweepConfig, check_convergence: bool = True) -> str:
+    """Run the sweep with the flag and return what a person reads."""
+    heard = io.StringIO()
+    options = SweepOptions(check_convergence=check_convergence, report=write_report)
+    assert run_sweep(config, options, Console(file=heard, width=200)) == 0
+    return heard.getvalue()
+
+
+def run_of(config: SweepConfig) -> Run:
+    return load_run(f"{config.run.storage}/{config.name}")
+
+
+def checks_of(config: SweepConfig) -> list[TrialRecord]:
+    return [record for record in run_of(config).records if record.phase is Phase.CHECK]
+
+
+def without_times(record: TrialRecord) -> dict[str, str]:
+    """What no clock has measured; repr keeps every bit."""
+    values = dataclasses.asdict(record).items()
+    return {name: repr(value) for name, value in values if name not in MEASURED_TIMES}
+
+
+def committed_files(config: SweepConfig) -> dict[str, bytes]:
+    """All files of the run that hold a result, but for its report."""
+    folder = Path(config.run.storage) / config.name
+    kept = [
+        file for file in sorted(folder.rglob("*")) if file.suffix in {".parquet", ".safetensors", ".json"}
+    ]
+    return {str(file.relative_to(folder)): file.read_bytes() for file in kept}
+
+
+def copied(config: SweepConfig, storage: Path) -> SweepConfig:
+    shutil.copytree(config.run.storage, storage)
+    return config.model_copy(update={"run": config.run.model_copy(update={"storage": str(storage)})})
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> SweepConfig:
+    """A finished sweep without checks; tests only read and copy it."""
+    config = small_sweep(tmp_path_factory.mktemp("plain") / "runs")
+    assert run_sweep(config, SweepOptions(), Console(quiet=True)) == 0
+    return config
+
+
+@pytest.fixture(scope="module")
+def checked(plain: SweepConfig, tmp_path_factory: pytest.TempPathFactory) -> SweepConfig:
+    """The same sweep, its checks added afterwards; tests only read it."""
+    config = copied(plain, tmp_path_factory.mktemp("checked") / "runs")
+    said = check(config)
+    assert "(9 of 9 trials, nearly done)" in said
+    assert "a check takes twice the steps" in said
+    return config
+
+
+# What is added
+
+
+def test_the_flag_on_a_finished_sweep_adds_checks_and_leaves_every_file_as_it_was(plain, checked):
+    before, after = committed_files(plain), committed_files(checked)
+    assert {name: after[name] for name in before} == before
+    added = {Path(name).name.split("-")[1] for name in after.keys() - before.keys() if "trials/" in name}
+    assert added == {record.trial_id for record in checks_of(checked)}
+
+
+def test_checks_are_the_highest_boundary_and_epsilons_with_twice_the_steps(checked):
+    *branches, path = checks_of(checked)
+    rows = {record.trial_id: record for record in run_of(checked).records}
+    assert (path.role, path.label, path.start, path.parents) == (
+        Role.HIGHEST,
+        "check highest",
+        "original",
+        None,
+    )
+    assert sorted(one.label for one in branches) == ["check 19.7%", "check 3.3%"]
+    for one in (path, *branches):
+        twin = rows[one.checks]
+        assert (twin.phase, one.phase) == (one.spec.phase_solved, Phase.CHECK)
+        assert (one.steps, one.epsilon, one.range_width) == (2 * twin.steps, twin.epsilon, twin.range_width)
+        assert one.gradient_pairs == 2 * twin.gradient_pairs  # the scan of a doubled path is longer too
+        assert one.trial_id != twin.trial_id
+    assert {one.parents for one in branches} == {path.trial_id}
+    assert all(one.start.startswith("path:") for one in branches)
+
+
+def test_the_doubled_path_is_the_path_of_a_sweep_with_twice_the_steps(checked, tmp_path):
+    (path,) = (record for record in checks_of(checked) if record.role is Role.HIGHEST)
+    twice = small_sweep(tmp_path, "solver.steps=80")
+    spec = dataclasses.replace(path.spec, phase=Phase.BOUNDARY, checks=None)
+    again = run_trial(
+        twice, spec, load_material(twice, tmp_path, "targets"), Hooks(), path.code_version
+    ).record
+    assert (again.f1, again.f2, again.steps, again.state) == (path.f1, path.f2, path.steps, path.state)
+
+
+def test_the_same_command_again_adds_nothing(checked):
+    before = committed_files(checked)
+    said = check(checked)
+    assert committed_files(checked) == before
+    assert "9 trials are committed already" in said
+
+
+def test_without_the_flag_checks_stay_and_are_told(checked):
+    before = committed_files(checked)
+    said = check(checked, check_convergence=False)
+    assert committed_files(checked) == before
+    assert "gain in f2 when the steps are doubled (seed 0): " in said
+
+
+# What does not count them
+
+
+def test_front_range_and_hypervolume_ignore_checks(plain, checked):
+    before, after = run_of(plain), run_of(checked)
+    assert after.info == before.info
+    assert list(after.front()["trial_id"]) == list(before.front()["trial_id"])
+    for method in (None, "epsilon_constraint", "composite"):
+        assert after.hypervolume(method) == before.hypervolume(method)
+        assert after.gradient_pairs(method) == before.gradient_pairs(method)
+    assert after.gradient_pairs("epsilon_constraint", phases=[Phase.CHECK]) == sum(
+        record.gradient_pairs for record in checks_of(checked)
+    )
+
+
+def test_the_dial_goes_between_solutions_of_the_front(plain, checked, tmp_path):
+    both = [copied(config, tmp_path / name) for name, config in (("plain", plain), ("checked", checked))]
+    rows = [dial(f"{config.run.storage}/quickstart", 0.1) for config in both]
+    assert without_times(rows[0]) == without_times(rows[1])
+
+
+# What they tell
+
+
+def test_summary_and_report_tell_every_gain(checked):
+    run, said = run_of(checked), check(checked)
+    gains = find_gains(run.records, run.info.scales)
+    page = (Path(run.path) / "report.html").read_text()
+    assert [one.checked.label for one in gains] == ["highest", "epsilon 3.3%", "epsilon 19.7%"]
+    for one in gains:
+        assert one.gain == 1.0 - one.doubled.f2 / one.checked.f2
+        assert f"{one.gain:z.1%} at {one.checked.label} (f1 " in said
+        assert f"<b>{share(one.gain)}</b>" in page
+    assert "near 0: more steps would not improve the front" in said
+    assert "near 0: more steps would not improve the front" in page
+
+
+def test_the_report_shows_checks_in_the_table_and_in_no_figure(plain, checked):
+    before, after = gather(run_of(plain)), gather(run_of(checked))
+    kinds = [solution.kind for solution in after.solutions]
+    assert kinds[-3:] == [Kind.CHECK] * 3
+    assert repr(after.solutions[:-3]) == repr(before.solutions)  # repr makes NaN equal
+    for name in (
+        "verdict",
+        "steps",
+        "ranges",
+        "hypervolumes",
+        "slider",
+        "start",
+        "fronts",
+        "grid",
+        "class_tables",
+    ):
+        assert getattr(after, name) == getattr(before, name)
+    assert repr(after.panels) == repr(before.panels)
+    assert (len(before.gains), len(after.gains)) == (0, 3)
+
+
+def test_a_report_without_checks_says_how_to_get_them(plain, tmp_path):
+    page = Path(write_report(run_of(plain).path, str(tmp_path / "report.html"))).read_text()
+    assert "was not checked in this run; the same sweep command with --check-convergence does it" in page
+
+
+def test_the_table_of_trials_with_checks_fits_80_columns(checked):
+    heard = io.StringIO()
+    Console(file=heard, width=80).print(closing_table(run_of(checked).records))
+    assert "check highest" in heard.getvalue()
+    assert "\u2026" not in heard.getvalue()
+
+
+# Interruption and other sweeps
+
+
+def interrupt_at(label: str) -> Callable:
+    def execute_until(assignment, on_progress):
+        if assignment.spec.label == label:
+            raise KeyboardInterrupt
+        return execute(assignment, on_progress)
+
+    return execute_until
+
+
+def test_an_interrupted_check_is_continued_to_the_same_rows(plain, checked, tmp_path, monkeypatch):
+    again = copied(plain, tmp_path / "runs")
+    monkeypatch.setattr(executors, "execute", interrupt_at("check 19.7%"))
+    with pytest.raises(KeyboardInterrupt):
+        check(again)
+    kept = checks_of(again)
+    assert len(kept) == 2
+    monkeypatch.setattr(executors, "execute", execute)
+    check(again)
+    expected = [without_times(record) for record in run_of(checked).records]
+    assert [without_times(record) for record in run_of(again).records] == expected
+    assert all(record in checks_of(again) for record in kept)
+
+
+def test_checks_that_start_from_the_original_run_with_the_sweep_itself(tmp_path):
+    config = small_sweep(tmp_path, "solver.start=original", "epsilon.points=1", "baselines=[]")
+    said = check(config)
+    checks = checks_of(config)
+    assert [one.label for one in checks] == ["check 4.0%", "check highest"]
+    assert {(one.start, one.parents, one.steps) for one in checks} == {("original", None, 80)}
+    assert {one.state for one in checks} <= {TrialState.DONE, TrialState.INFEASIBLE, TrialState.UNCONVERGED}
+    assert "sweep quickstart: 6 trials; " in said
+    assert " at epsilon 4.0% (f1 " in said
+
+
+def test_the_flag_does_no_harm_where_there_is_no_range(tmp_path):
+    config = small_sweep(tmp_path, "solver.steps=1", "solver.learning_rate=1e-9", "baselines=[]")
+    with pytest.raises(RangeError, match="no valid epsilon range"):
+        check(config)
+    assert checks_of(config) == []
