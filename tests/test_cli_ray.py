@@ -202,10 +202,10 @@ def test_no_baseline_of_the_quickstart_dominates_a_point_of_ours(quickstart):
 
 
 def test_less_is_lost_on_the_retain_set_as_epsilon_rises(quickstart):
-    """In the trend: branches of 200 steps with neighbours a hundredth of the range apart differ by noise."""
+    """Up to a swap of neighbours: branches of 200 steps a hundredth of the range apart differ by noise."""
     run = load_run(str(quickstart[0] / "quickstart"))
     points = [(record.epsilon, record.f2) for record in run.records if record.epsilon is not None]
-    assert spearmanr(points).statistic < -0.5
+    assert spearmanr(points).statistic < -0.9
 
 
 def test_quickstart_beats_the_composite_loss(quickstart):
