@@ -86,7 +86,7 @@ def plan(config: SweepConfig, progress: Progress, identify: Identify) -> TrialSp
 
 def count_trials(config: SweepConfig) -> int:
     """Return how many trials a sweep will run in all."""
-    points = len(config.epsilon.values) if config.epsilon.schedule == "list" else config.epsilon.points
+    points = sum(config.epsilon.rounds)
     baselines = sum(len(baseline.weights) for baseline in config.baselines)
     return len(config.trial_seeds) * (3 + points + baselines)
 
