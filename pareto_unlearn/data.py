@@ -102,6 +102,12 @@ def load_split(config: DataSection, seed: int) -> SplitData:
             ("heldout", heldout, config.heldout_per_class),
         )
     }
+    for name, images in parts.items():
+        if len(images) == 0:
+            raise ConfigError(
+                f"data: expected images in every set and split, found none in {name}: a fifth of a class is held out, "
+                "so some class of each set needs at least three images"
+            )
     return SplitData(**parts)
 
 
@@ -195,9 +201,17 @@ class StratifiedOrder:
         return torch.cat(
             [
                 members[order.take(self._drawn_before(step, rank), self._drawn_before(step + 1, rank))]
-                for rank, (members, order) in enumerate(zip(self._members, self._orders, strict=True))
+                for rank in self._ranks_at(step)
+                for members, order in [(self._members[rank], self._orders[rank])]
             ]
         )
+
+    def _ranks_at(self, step: int) -> Sequence[int]:
+        """Return the classes of a batch, so that its cost does not grow with the classes that are not in it."""
+        classes = len(self._members)
+        if self._base > 0:
+            return range(classes)
+        return sorted((step * self._rest + place) % classes for place in range(self._rest))
 
     def _drawn_before(self, step: int, rank: int) -> int:
         """Count the images of a class in all batches before ``step``.
@@ -250,11 +264,13 @@ def _take(
                 f"{limit_key}: found {limit}, but class {name} has only {len(members)} such images"
             )
         chosen += members[:limit]
-    index = torch.tensor(sorted(chosen))
+    index = torch.tensor(sorted(chosen), dtype=torch.int64)
     new_ids = {whole.class_names.index(name): position for position, name in enumerate(classes)}
     return ImageSet(
         images=whole.images[index],
-        class_ids=torch.tensor([new_ids[class_id] for class_id in whole.class_ids[index].tolist()]),
+        class_ids=torch.tensor(
+            [new_ids[class_id] for class_id in whole.class_ids[index].tolist()], dtype=torch.int64
+        ),
         class_names=tuple(classes),
         image_ids=tuple(whole.image_ids[i] for i in index.tolist()),
         sha256=tuple(whole.sha256[i] for i in index.tolist()),

@@ -89,14 +89,10 @@ def plan(config: SweepConfig, progress: Progress, identify: Identify) -> TrialSp
 
 def count_trials(config: SweepConfig, *, check_convergence: bool = False) -> int:
     """Return how many trials a sweep will run in all."""
-    points = _count_epsilons(config)
+    points = sum(config.epsilon.rounds)
     baselines = sum(len(baseline.weights) for baseline in config.baselines)
     checks = 1 + min(points, len(QUARTILES)) if check_convergence else 0
     return len(config.trial_seeds) * (3 + points + baselines + checks)
-
-
-def _count_epsilons(config: SweepConfig) -> int:
-    return len(config.epsilon.values) if config.epsilon.schedule == "list" else config.epsilon.points
 
 
 def derive_range(
@@ -316,7 +312,7 @@ def _check_specs(
     """
     specs = list(_epsilon_specs(config, seed, progress, identify))
     epsilons = [record for spec in specs if (record := _ended(spec, progress)) is not None]
-    if len(epsilons) < _count_epsilons(config):
+    if len(epsilons) < sum(config.epsilon.rounds):
         return
     highest, _ = boundary_specs(seed, identify)
     path = _check_spec(highest, None, identify)

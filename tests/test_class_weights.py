@@ -15,36 +15,36 @@ CPU = torch.device("cpu")
 
 
 def test_weights_sum_to_one_over_the_present_classes():
-    weights = ClassWeights(4, CPU)
-    shares = weights.update(torch.tensor([1.0, 0.5, 0.2, 0.9]), torch.tensor([1.0, 1.0, 0.0, 1.0]), 0.3)
+    weights = ClassWeights(4, CPU, 4)
+    shares, _ = weights.update(torch.tensor([1.0, 0.5, 0.2, 0.9]), torch.tensor([1.0, 1.0, 0.0, 1.0]), 0.3)
     assert shares[2] == 0.0
     assert float(shares.sum()) == pytest.approx(1.0)
 
 
 def test_the_class_that_lags_most_weighs_most():
-    weights = ClassWeights(3, CPU)
+    weights = ClassWeights(3, CPU, 3)
     for _ in range(20):
-        shares = weights.update(torch.tensor([0.2, 0.6, 0.3]), torch.ones(3), 0.25)
+        shares, _ = weights.update(torch.tensor([0.2, 0.6, 0.3]), torch.ones(3), 0.25)
     assert shares.argmax() == 1
 
 
 def test_equal_classes_weigh_the_same():
-    weights = ClassWeights(5, CPU)
+    weights = ClassWeights(5, CPU, 5)
     for _ in range(50):
-        shares = weights.update(torch.full((5,), 0.4), torch.ones(5), 0.25)
+        shares, _ = weights.update(torch.full((5,), 0.4), torch.ones(5), 0.25)
     assert shares.tolist() == pytest.approx([0.2] * 5)
 
 
 def test_the_integral_part_stays_bounded():
-    weights = ClassWeights(2, CPU)
+    weights = ClassWeights(2, CPU, 2)
     for _ in range(10_000):
         weights.update(torch.tensor([1.0, 0.0]), torch.ones(2), 0.5)
     assert float(weights.state["class_integral"].abs().max()) <= 4.0
 
 
 def test_a_class_never_seen_has_no_weight_and_no_lag():
-    weights = ClassWeights(2, CPU)
-    shares = weights.update(torch.tensor([0.7, 123.0]), torch.tensor([1.0, 0.0]), 0.5)
+    weights = ClassWeights(2, CPU, 2)
+    shares, _ = weights.update(torch.tensor([0.7, 123.0]), torch.tensor([1.0, 0.0]), 0.5)
     assert shares.tolist() == [1.0, 0.0]
     assert float(weights.state["class_mean"][1]) == 0.0
 
@@ -55,7 +55,7 @@ def test_all_classes_of_a_toy_meet_the_level():
     goals = torch.tensor([[1.0, 0.0], [0.0, 3.0]], dtype=torch.float64)
     original = goals.square().sum(dim=1)
     steps, level = 1500, 0.7
-    weights = ClassWeights(2, CPU)
+    weights = ClassWeights(2, CPU, 2)
     constraint = class_constraint(
         lambda rows: (x - goals[rows]).square().sum(dim=1),
         torch.eye(2, dtype=torch.float64),

@@ -750,7 +750,7 @@ NOT_COUNTING = [
     "epsilon.spacing=geometric", "epsilon.violation_tolerance=0.5", "epsilon={schedule: list, values: [0.5]}", "seeds=[1, 2]",
     "baselines=[max_loss]", "evaluate.metrics=[mse]", "evaluate.samples_per_class=3", "run.executor=local",
     "run.gpus_per_trial=1", "run.max_concurrent=3", "run.storage=elsewhere", "run.address=auto", "run.reuse_workers=false",
-    "run.max_failures=0", "run.memory_bytes=1000",
+    "run.max_failures=0", "run.memory_bytes=1000", "solver.budget.total_steps=null", "solver.budget.wall_steps=null",
     "solver.learning_rate=0.003", "objective.noise_target=mean", "seeds=[0]", "task.size=5e-1",
 ]  # fmt: skip
 ONE_VALUE_ONLY = {

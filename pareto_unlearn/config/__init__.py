@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from pareto_unlearn.config.budget import count_front_steps, known_slots, spend_budget
 from pareto_unlearn.config.fields import field_descriptions
 from pareto_unlearn.config.identity import config_hash, describe_difference, result_fields, trial_id
 from pareto_unlearn.config.problems import problems_of
@@ -29,14 +30,21 @@ from pareto_unlearn.config.solver_section import (
     BankSection,
     BoundarySection,
     BranchSection,
+    BudgetSection,
     ControlSection,
     ConvergenceSection,
     LowestSection,
     PathSection,
     SolverSection,
 )
-from pareto_unlearn.config.yaml_source import Document, apply_override, read_document, read_text, to_yaml
-from pareto_unlearn.records import ConfigError
+from pareto_unlearn.config.yaml_source import (
+    Document,
+    apply_override,
+    join_problems,
+    read_document,
+    read_text,
+    to_yaml,
+)
 
 __all__ = [
     "AdaptiveEpsilon",
@@ -44,6 +52,7 @@ __all__ = [
     "Baseline",
     "BoundarySection",
     "BranchSection",
+    "BudgetSection",
     "ControlSection",
     "ConvergenceSection",
     "DataSection",
@@ -59,9 +68,11 @@ __all__ = [
     "SweepConfig",
     "TaskSection",
     "config_hash",
+    "count_front_steps",
     "describe_difference",
     "dump_config",
     "field_descriptions",
+    "known_slots",
     "load_config",
     "parse_config",
     "result_fields",
@@ -95,8 +106,8 @@ def parse_config(text: str, name: str, overrides: Sequence[str] = ()) -> SweepCo
     except ValidationError as error:
         problems += problems_of(error, document)
     if problems or config is None:
-        raise ConfigError("\n".join(str(problem) for problem in sorted(problems, key=lambda one: one.place)))
-    return config
+        raise join_problems(problems)
+    return spend_budget(config, document)
 
 
 def dump_config(config: SweepConfig) -> str:

@@ -151,6 +151,11 @@ class GridEpsilon(Section):
     )
     violation_tolerance: ViolationTolerance = 0.02
 
+    @property
+    def rounds(self) -> tuple[int, ...]:
+        """How many epsilons are solved side by side, round by round."""
+        return (self.points,)
+
 
 class ListEpsilon(Section):
     """Epsilons given one by one."""
@@ -179,6 +184,11 @@ class ListEpsilon(Section):
             raise refusal(f"{trouble}; found {', '.join(map(repr, outside))}")
         return values
 
+    @property
+    def rounds(self) -> tuple[int, ...]:
+        """How many epsilons are solved side by side, round by round."""
+        return (len(self.values),)
+
 
 class AdaptiveEpsilon(Section):
     """Epsilons chosen round by round where the front is least known."""
@@ -189,6 +199,12 @@ class AdaptiveEpsilon(Section):
     points: int = Field(default=9, ge=3, description="number of epsilons in all")
     per_round: Count = Field(default=2, description="epsilons chosen at a time; they are solved side by side")
     violation_tolerance: ViolationTolerance = 0.02
+
+    @property
+    def rounds(self) -> tuple[int, ...]:
+        """How many epsilons are solved side by side, round by round: 25, 50 and 75 % are the first."""
+        whole, rest = divmod(self.points - 3, self.per_round)
+        return (3, *(self.per_round,) * whole, *(rest,) * (rest > 0))
 
 
 def _with_schedule(value: object) -> object:
@@ -266,7 +282,7 @@ class EvaluateSection(Section):
 
 
 class RunSection(Section):
-    """Where and how trials run; nothing here but cpus_per_trial can change a result."""
+    """Where and how trials run; nothing here but cpus_per_trial can change a trial's result."""
 
     executor: Literal["tune", "local"] = Field(
         default="tune", description="Ray Tune, or this process, one trial at a time"
@@ -276,7 +292,8 @@ class RunSection(Section):
         default=0.0, ge=0, description="GPUs of a trial; 0.5 puts two trials on one GPU"
     )
     max_concurrent: Count | None = Field(
-        default=None, description="trials at a time; null: as many as the cluster holds"
+        default=None,
+        description="trials at a time; null: as many as the cluster holds. solver.budget.wall_steps needs it",
     )
     storage: Location = Field(
         default="runs", description="where run directories go: a local path or s3://bucket/prefix"

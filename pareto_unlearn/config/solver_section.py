@@ -87,6 +87,26 @@ class ControlSection(Section):
         return value
 
 
+class BudgetSection(Section):
+    """Steps of one seed's front as a whole, in place of path.steps and branch.steps: a third goes to the path."""
+
+    total_steps: Count | None = Field(
+        default=None,
+        description="gradient pairs of the path, its scan, all branches and the lowest boundary; null: no such budget",
+    )
+    wall_steps: Count | None = Field(
+        default=None,
+        description="steps from start to end with run.max_concurrent trials at a time; null: no such budget",
+    )
+
+    @field_validator("wall_steps")
+    @classmethod
+    def _one_of_both(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and info.data.get("total_steps") is not None:
+            raise refusal("expected at most one of total_steps and wall_steps, found both; remove one")
+        return value
+
+
 class PathSection(Section):
     """The descent from the original to the floor that solves the highest boundary where trials start from the path."""
 
@@ -116,6 +136,15 @@ class PathSection(Section):
     average: float = Field(
         default=0.03, gt=0, lt=1, description="share of the steps over which weights are averaged"
     )
+
+    @property
+    def scan_steps(self) -> int:
+        """Steps of each short descent of the scan."""
+        return self.scan_steps_of(self.steps)
+
+    def scan_steps_of(self, steps: int) -> int:
+        """Return the steps of each short descent beside a path of that many."""
+        return max(round(self.scan_length * steps), 1)
 
 
 class BranchSection(Section):
@@ -205,6 +234,12 @@ class SolverSection(Section):
     boundary: BoundarySection = BoundarySection()
     lowest: LowestSection = Field(default={}, validate_default=True)
     control: ControlSection = Field(default={}, validate_default=True)
+    budget: BudgetSection = Field(
+        default=BudgetSection(),
+        exclude=True,
+        description="steps of a whole front in place of path.steps and branch.steps, or of solver.steps with start "
+        "original; a resolved sweep has the steps instead, and a run keeps them: give them to add epsilons to it",
+    )
     path: PathSection = Field(default={}, validate_default=True)
     branch: BranchSection = Field(default={}, validate_default=True)
     bank: BankSection = BankSection()

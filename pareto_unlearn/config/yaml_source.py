@@ -7,7 +7,7 @@ billions of values.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,11 @@ class Problem:
             if self.path
             else f"{self.place.text}: {self.text}"
         )
+
+
+def join_problems(problems: Iterable[Problem]) -> ConfigError:
+    """Return one error that tells all problems, in the order of the file."""
+    return ConfigError("\n".join(str(problem) for problem in sorted(problems, key=lambda one: one.place)))
 
 
 @dataclass(slots=True)

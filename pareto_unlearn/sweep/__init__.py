@@ -109,7 +109,7 @@ def check_sweep(config: SweepConfig) -> tuple[int, str]:
         ParetoUnlearnError: something is missing or does not fit.
     """
     _check(config)
-    return count_trials(config), describe_budget(config.solver)
+    return count_trials(config), describe_budget(config)
 
 
 def _check(config: SweepConfig) -> _Prepared:
@@ -170,7 +170,7 @@ def _execute(planner: Planner, info: RunInfo, options: SweepOptions, console: Co
     executor = _make_executor(config, options, progress.say)
     if planner.is_finished():
         return None
-    budget = describe_budget(config.solver, check_convergence=options.check_convergence)
+    budget = describe_budget(config, check_convergence=options.check_convergence)
     say(console, f"sweep {config.name}: {planner.total} trials; {budget}")
     with progress:
         return executor.run(planner, _RangeAnnouncer(progress, planner, info))

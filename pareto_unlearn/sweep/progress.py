@@ -11,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from pareto_unlearn.config import SolverSection
+from pareto_unlearn.config import SolverSection, SweepConfig, count_front_steps, known_slots
 from pareto_unlearn.records import BROKEN, Phase, RunInfo, TrialRecord, TrialSpec, TrialState, ValidRange
 from pareto_unlearn.robustness import HOW_TO_READ_GAINS, StepGain, spread_of_ends
 from pareto_unlearn.store import Run
@@ -121,15 +121,31 @@ def say(console: Console, text: str) -> None:
     console.print(text, highlight=False, soft_wrap=True)
 
 
-def describe_budget(solver: SolverSection, *, check_convergence: bool = False) -> str:
-    """Say how many steps the trials of a sweep get."""
+def describe_budget(config: SweepConfig, *, check_convergence: bool = False) -> str:
+    """Say how many steps the trials of a sweep get, and what one seed's front takes in all and from start to end."""
+    solver = config.solver
     checks = "; a check takes twice the steps of the trial it checks" if check_convergence else ""
     if solver.start == "original":
-        return f"every trial takes {solver.steps} steps from the original model{checks}"
+        return (
+            f"every trial takes {solver.steps} steps from the original model; {_front_steps(config)}{checks}"
+        )
+    scan = len(solver.path.scan) * solver.path.scan_steps
     return (
-        f"a path of {solver.path.steps} steps, {solver.branch.steps} for each epsilon that branches off, "
-        f"{solver.steps} for every other trial{checks}"
+        f"a path of {solver.path.steps} steps{f' and {scan} to find its step size' if scan else ''}, "
+        f"{solver.branch.steps} for each epsilon that branches off, {solver.steps} for every other trial; "
+        f"{_front_steps(config)}{checks}"
     )
+
+
+def _front_steps(config: SweepConfig) -> str:
+    total, slots = count_front_steps(config, 1), known_slots(config.run)
+    text = f"one seed's front of {sum(config.epsilon.rounds)} epsilons takes {total:,} steps in all"
+    if slots == 1:
+        return f"{text}, one trial at a time"
+    wall = count_front_steps(config, slots)
+    if slots is None:
+        return f"{text}, at least {wall:,} from start to end"
+    return f"{text}, {wall:,} from start to end with {slots} trials at a time"
 
 
 def describe_range(valid: ValidRange, info: RunInfo) -> str:

@@ -2,7 +2,9 @@
 
 For classes the constraint becomes a weighted mean of the classes' own e, each in units of its own range (1 = untouched). The weights follow
 a proportional-integral rule on how far each class lies above the level, so they gather on the classes that
-lag behind until all of them meet it.
+lag behind until all of them meet it. Where a batch holds only some of the classes, by turns, their part is scaled up and the others
+count with their running means, so that on average the constraint is that of all classes: a mean over those at hand would let
+the few that lag be outvoted in most steps.
 """
 
 from collections.abc import Callable
@@ -13,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 PROPORTIONAL, INTEGRAL, INTEGRAL_LIMIT, AVERAGE = 10.0, 0.05, 4.0, 0.97
-"""Gains in units of e, the bound of the integral part, and the decay of each class's running mean."""
+"""Gains in units of e, the bound of the integral part, and the decay a step of each class's running mean."""
 
 
 @dataclass(slots=True, eq=False)
@@ -23,10 +25,12 @@ class ClassWeights:
     Args:
         num_classes: forget classes.
         device: of the losses.
+        batch: forget images in a step.
     """
 
     num_classes: int
     device: torch.device
+    batch: int
     state: dict[str, Tensor] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -39,23 +43,31 @@ class ClassWeights:
 
     def update(
         self, e: Float[Tensor, " k"], present: Float[Tensor, " k"], level: float
-    ) -> Float[Tensor, " k"]:
-        """Take the classes' e of one mini-batch and return weights that sum to one over the present classes.
+    ) -> tuple[Float[Tensor, " k"], Float[Tensor, ""]]:
+        """Take the classes' e of one mini-batch and return the weights of those present, and what the others add.
 
         Args:
             e: own e of every class; any finite number where the class is not in the batch.
             present: 1 where the class is in the batch, else 0.
             level: the epsilon of this step, in e.
+
+        Returns:
+            Weights, zero for absent classes, and a constant: the weighted sum plus the constant has the expectation of the
+            weighted mean over all classes seen so far. With all of them present the weights sum to one and the constant is 0.
         """
         mean, one, integral = (self.state[name] for name in ("class_mean", "class_one", "class_integral"))
-        seen = (1.0 - AVERAGE) * present
+        steps_between = max(self.num_classes / self.batch, 1.0)  # of two looks at one class
+        seen = (1.0 - AVERAGE**steps_between) * present
         mean.add_(seen * (e - mean))
         one.add_(seen * (1.0 - one))
         known = one > 0
-        lag = torch.where(known, mean / one.clamp(min=1e-12) - level, torch.zeros_like(mean))
+        estimate = mean / one.clamp(min=1e-12)
+        lag = torch.where(known, estimate - level, torch.zeros_like(mean))
         integral.add_(INTEGRAL * (lag - lag.mean())).clamp_(-INTEGRAL_LIMIT, INTEGRAL_LIMIT)
-        scores = (integral + PROPORTIONAL * lag).masked_fill(present == 0, -torch.inf)
-        return torch.softmax(scores, dim=0)
+        scores = (integral + PROPORTIONAL * lag).masked_fill(~known, -torch.inf)
+        shares = torch.softmax(scores, dim=0)
+        weights = shares * present * (known.sum() / present.sum())
+        return weights, ((shares - weights) * estimate).sum()
 
 
 def power_mean(values: Float[Tensor, " b"], power: float) -> Float[Tensor, ""]:
@@ -89,7 +101,7 @@ def class_constraint(
         chosen = membership[rows]
         counts = chosen.sum(dim=0)
         e = (chosen.T @ gap_of_rows(rows)) / counts.clamp(min=1.0) / original_gap
-        shares = weights.update(e.detach(), (counts > 0).to(e.dtype), level(step))
-        return (shares * e).sum()
+        shares, rest = weights.update(e.detach(), (counts > 0).to(e.dtype), level(step))
+        return (shares * e).sum() + rest
 
     return constraint

@@ -28,8 +28,8 @@ WORST_SHARE = 0.05
 class Completeness:
     """How completely one split of the forget set is forgotten: 1 - e, for its mean, worst class and worst images.
 
-    ``worst_5pct`` is the 5 % quantile over images, each in units of its own range (an untouched image has 0), and
-    ``own_e`` is e of every image in that unit.
+    ``per_class`` leaves out classes without an image in the split. ``worst_5pct`` is the 5 % quantile over images, each in
+    units of its own range (an untouched image has 0), and ``own_e`` is e of every image in that unit.
     """
 
     f1: float
@@ -80,9 +80,10 @@ def measure_completeness(config: SweepConfig, material: Material, split: str) ->
         f1_image_std=float(f1.std()) if len(f1) > 1 else 0.0,
         e=float(gap.mean() / original_gap.mean()),
         per_class={
-            name: 1.0 - float(gap[chosen].mean() / original_gap[chosen].mean())
+            name: 1.0 - float(gap[chosen].mean() / original_gap[chosen].mean().clamp(min=1e-12))
             for index, name in enumerate(images.class_names)
             for chosen in [(images.class_ids == index).to(gap.device)]
+            if chosen.any()
         },
         worst_5pct=1.0 - float(torch.quantile(own, 1.0 - WORST_SHARE)),
         own_e=own,
@@ -158,8 +159,9 @@ def measure_metrics(config: SweepConfig, material: Material) -> list[MetricRow]:
 
 
 def completeness_rows(completeness: Completeness, split: str, images: ImageSet) -> list[MetricRow]:
-    """Return the completeness of every forget class as metric rows."""
-    counts = torch.bincount(images.class_ids, minlength=len(images.class_names)).tolist()
+    """Return the completeness of every forget class that has images as metric rows."""
+    bins = torch.bincount(images.class_ids, minlength=len(images.class_names)).tolist()
+    counts = dict(zip(images.class_names, bins, strict=True))
     return [
         MetricRow(
             set="forget",
@@ -167,10 +169,10 @@ def completeness_rows(completeness: Completeness, split: str, images: ImageSet) 
             metric="completeness",
             protocol="objective",
             value=value,
-            n=count,
+            n=counts[name],
             class_name=name,
         )
-        for (name, value), count in zip(completeness.per_class.items(), counts, strict=True)
+        for name, value in completeness.per_class.items()
     ]
 
 

@@ -34,7 +34,7 @@ FORGET_STREAM, RETAIN_STREAM, DRAW_STREAM = 1, 2, 3
 IMAGE_POWER = 3.0
 """Power of the mean over images where epsilon holds for each of them: larger ones look at the worst image alone."""
 LEAST_RANGE = 0.1
-"""Smallest range of an image, as a share of the mean, in which its own e is counted."""
+"""Smallest range of an image or class, as a share of the mean, in which its own e is counted."""
 
 StepLoss = Callable[[int], Float[Tensor, ""]]
 
@@ -289,8 +289,9 @@ def _per_class_constraint(
     """Return the constraint that holds every class to the level, in e, and its running state."""
     inputs, images = material.inputs["forget", "train"], material.split.forget_train
     membership = torch.nn.functional.one_hot(images.class_ids, len(images.class_names)).to(inputs)
-    original = _original_gap(material) @ membership / membership.sum(dim=0)
-    weights = ClassWeights(len(images.class_names), material.device)
+    original = _original_gap(material) @ membership / membership.sum(dim=0).clamp(min=1.0)
+    original = original.clamp(min=LEAST_RANGE * float(original.mean()))
+    weights = ClassWeights(len(images.class_names), material.device, config.solver.batch)
     gap, order = _gap_of_rows(config, material), _stratified(config, spec, material)
     return class_constraint(gap, membership, original, order, weights, level), weights.state
 

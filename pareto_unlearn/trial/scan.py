@@ -34,7 +34,7 @@ def scan_learning_rate(config: SweepConfig, spec: TrialSpec, material: Material)
     """
     section = config.solver.path
     rates = [factor * section.learning_rate for factor in section.scan]
-    steps = max(round(section.scan_length * section.steps), 1)
+    steps = section.scan_steps
     descents = [_follow(config, spec, material, rate, steps) for rate in rates]
     worst = max((f2 for front, _ in descents for _, f2 in front), default=0.0)
     scales = material.targets.scales
