@@ -1,6 +1,8 @@
 """The dial: any epsilon between two solved ones, verified, without training."""
 
+import hashlib
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,23 +10,25 @@ import pytest
 from rich.console import Console
 from small_sweep import QUICKSTART, SMALL
 
+import pareto_unlearn
 from pareto_unlearn.config import load_config, parse_config
 from pareto_unlearn.dial import (
     INTERPOLATED,
     MAX_EVALUATIONS,
     TOLERANCE,
     Mixer,
-    _spec,
     bracket,
     dial,
     find_crossing,
     gather_knots,
 )
 from pareto_unlearn.front import is_non_dominated, is_on_lower_hull
-from pareto_unlearn.records import ConfigError, Role, RunLockedError, StoreError
+from pareto_unlearn.models import save_model
+from pareto_unlearn.records import ConfigError, Phase, Role, RunLockedError, StoreError
 from pareto_unlearn.store import Run, load_run
 from pareto_unlearn.sweep import SweepOptions, run_sweep
 from pareto_unlearn.trial import load_material
+from pareto_unlearn.trial.evidence import measure_completeness
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +46,9 @@ def mixer_of(run: Run) -> Mixer:
     return Mixer(config, material, run.store)
 
 
-def damage(folder: Path, pattern: str) -> None:
+def damage(run_path: Path, pattern: str) -> None:
     """Flip one bit of the last byte of every file."""
-    for weights in (folder / "quickstart").glob(pattern):
+    for weights in run_path.glob(pattern):
         content = bytearray(weights.read_bytes())
         content[-1] ^= 1
         weights.write_bytes(content)
@@ -140,13 +144,13 @@ def test_edge_that_brackets_epsilon_by_its_sample_alone_is_left_out(run_path):
     assert mixer_of(run).mix((first, estimate), target) is None
 
 
-def test_other_knots_make_another_row(run_path):
-    run = load_run(run_path)
-    config = parse_config(run.store.read_text("sweep.yaml"), "sweep.yaml")
-    trials, checkpoints = gather_knots(run, seed=0)
-    pairs = [(trials[1], trials[0]), (checkpoints[0], trials[0]), (checkpoints[1], trials[0])]
-    specs = [_spec(config, run.info.ranges[0], 0.5, [pair]) for pair in pairs]
-    assert len({spec.trial_id for spec in specs}) == len(pairs)
+def test_other_knots_make_another_row(run_path, tmp_path):
+    record = dial(run_path, 0.2)
+    fewer = shutil.copytree(run_path, tmp_path / "fewer")
+    for row in load_run(run_path).records:
+        if row.phase is Phase.EPSILON:
+            (fewer / "trials" / f"part-{row.trial_id}-1.parquet").unlink()
+    assert dial(str(fewer), 0.2).trial_id != record.trial_id
 
 
 def test_run_without_a_path_can_be_dialled(tmp_path):
@@ -173,6 +177,31 @@ def test_dialled_rows_leave_front_and_hypervolume_alone(run_path):
     assert load_run(run_path).hypervolume() == before
 
 
+def test_model_at_is_the_dialled_model_ready_to_use(run_path):
+    model, record = pareto_unlearn.load_run(run_path).model_at(0.35)
+    assert record == dial(run_path, 0.35)
+    assert not model.training
+    assert hashlib.sha256(save_model(model)).hexdigest() == record.checkpoint_sha256
+
+
+def test_model_at_measures_what_its_row_says(run_path):
+    run = pareto_unlearn.load_run(run_path)
+    target = run.info.scales.f1_original - 0.1 * run.info.scales.f1_range
+    model, record = run.model_at(target, absolute=True, seed=0)
+    config = parse_config(run.store.read_text("sweep.yaml"), "sweep.yaml")
+    material = load_material(config, run.store.cache_dir(), run.info.config_hash[:16])
+    found = measure_completeness(config, replace(material, model=model), "train")
+    assert found.f1 == pytest.approx(record.f1, rel=1e-9)
+
+
+def test_model_at_never_returns_damaged_weights(run_path, tmp_path):
+    copy = shutil.copytree(run_path, tmp_path / "copy")
+    run = pareto_unlearn.load_run(copy)
+    damage(copy, f"checkpoints/{run.model_at(0.55).record.trial_id}/1/model.safetensors")
+    with pytest.raises(StoreError, match="damaged"):
+        run.model_at(0.55)
+
+
 @pytest.mark.parametrize(("epsilon", "absolute"), [(1.5, False), (0.0, False), (99.0, True), (0.0, True)])
 def test_epsilon_outside_what_is_solved_is_refused(run_path, epsilon, absolute):
     with pytest.raises(ConfigError, match="epsilon"):
@@ -193,7 +222,7 @@ def test_damaged_knot_is_never_used(tmp_path):
     overrides = ["baselines=[]", "run.executor=local", f"run.storage={tmp_path}", "solver.steps=60"]
     config = load_config(QUICKSTART, [*SMALL, *overrides])
     run_sweep(config, SweepOptions(), Console(quiet=True))
-    damage(tmp_path, "checkpoints/*/*/*.safetensors")
+    damage(tmp_path / "quickstart", "checkpoints/*/*/*.safetensors")
     run = load_run(tmp_path / "quickstart")
     trials, checkpoints = gather_knots(run, seed=0)
     mixer = mixer_of(run)
