@@ -1,109 +1,179 @@
-"""The dial against training at the same epsilon, and against a soup of the two ends alone.
+"""The dial against training at the same epsilon, against other choices of its knots, and against a soup of the two ends.
 
-    uv run python benchmarks/dial.py runs/quickstart benchmarks/dial.md
+    uv run pareto-unlearn sweep sweeps/quickstart.yaml -o "baselines=[]" -o run.storage=runs
+    uv run pareto-unlearn sweep sweeps/quickstart.yaml -o "baselines=[]" -o run.storage=runs -o seed=1 -o name=seed1
+    uv run python benchmarks/dial.py runs/quickstart runs/seed1
 
-needs a finished run of sweeps/quickstart.yaml (any run of one seed will do). At 20 random epsilons of its valid range it
-makes three models: interpolated between the run's own neighbouring solutions, interpolated between the original model
-and the highest boundary alone, and trained from the original with the run's steps. All are measured alike.
+At 20 random epsilons of the valid range of each run it makes a model in every way and measures all alike. Trained is what a Phase II
+trial of the run would be, a branch off its path. Writes benchmarks/dial.md and the section between the markers of the
+dial in docs/benchmarks.md; the rows that the dial commits stay in the run.
 """
 
+import argparse
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load as load_safetensors
+from sections import write_section
 
-from pareto_unlearn.config import parse_config
-from pareto_unlearn.dial import dial, mix_weights
-from pareto_unlearn.records import Phase, Role, TrialSpec
-from pareto_unlearn.store import load_run
-from pareto_unlearn.trial import Hooks, load_material, run_trial
-from pareto_unlearn.trial.evidence import measure_completeness, measure_retain_loss
+from pareto_unlearn.config import SweepConfig, parse_config
+from pareto_unlearn.dial import Knot, Mixer, Mixture, bracket, dial, gather_knots
+from pareto_unlearn.front import is_non_dominated, is_on_lower_hull
+from pareto_unlearn.records import Phase, Role, TrialRecord, TrialSpec
+from pareto_unlearn.store import Run, load_run
+from pareto_unlearn.trial import Hooks, Material, load_material, run_trial
+from pareto_unlearn.trial.evidence import measure_completeness
 
 POINTS, SEED = 20, 0
+ROOT = Path(__file__).parent.parent
+TRAINED = "trained"
 
-Point = tuple[float, float]
-"""(e - epsilon in units of f1's range, f2 as a share of the outputs' variance)."""
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A model: mean f1 and f1 of the worst class above epsilon, both in e, and f2 as a share of the outputs' variance."""
+
+    error: float
+    worst_class: float
+    f2: float
 
 
-def main(run_path: str, out: str) -> None:
-    """Measure all three ways at every epsilon and write a table."""
-    run = load_run(run_path)
-    config = parse_config(run.store.read_text("sweep.yaml"), "sweep.yaml")
-    valid, scales, key = run.info.ranges[0], run.info.scales, run.info.config_hash[:16]
-    fractions = np.sort(np.random.default_rng(SEED).uniform(0.02, 0.98, POINTS))
-    highest = next(record for record in run.records if record.role is Role.HIGHEST)
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One epsilon of one run: every way at this epsilon, and every way at the f1 that the trained model ended with."""
 
-    def scaled(f1: float, f2: float, epsilon: float) -> Point:
-        return (f1 - epsilon) / scales.f1_range, f2 / scales.variance_retain
+    asked: dict[str, Outcome]
+    equal_f1: dict[str, Outcome]
 
-    def dialled(fraction: float, epsilon: float) -> Point:
-        record = dial(run_path, fraction)
-        return scaled(record.f1, record.f2, epsilon)
 
-    def soup(_: float, epsilon: float) -> Point:
-        material = load_material(config, run.store.cache_dir(), key)
-        original = {name: tensor.clone() for name, tensor in material.model.state_dict().items()}
-        end = load_safetensors(run.store.read_checkpoint(highest)["model.safetensors"])
-        mix_weights(config, material, (end, original), (highest.f1, scales.f1_original), epsilon)
-        return scaled(
-            measure_completeness(config, material, "train").f1,
-            measure_retain_loss(config, material, "train"),
-            epsilon,
-        )
+class Bench:
+    """One run, opened for making models at any raw epsilon."""
 
-    def trained(fraction: float, epsilon: float) -> Point:
+    def __init__(self, path: str) -> None:
+        self.run: Run = load_run(path)
+        self.valid, self.scales = self.run.info.ranges[0], self.run.info.scales
+        text = self.run.store.read_text("sweep.yaml")
+        self.config: SweepConfig = parse_config(text, "sweep.yaml")
+        self._material = self._load()
+        self._mixer = Mixer(self.config, self._material, self.run.store)
+        trials, checkpoints = gather_knots(self.run, self.valid.seed)
+        ends = [knot for knot in trials if knot.record.phase is Phase.ORIGINAL]
+        ends += [knot for knot in trials if knot.record.role is Role.HIGHEST]
+        every = [*trials, *checkpoints]
+        self.ways: dict[str, Callable[[float], Outcome]] = {
+            "**dial**": self._dialled,
+            "neighbouring trials alone": partial(self._mixed, trials, is_non_dominated),
+            "edge of the hull alone": partial(self._mixed, every, is_on_lower_hull),
+            "neighbours among non-dominated trials and checkpoints": partial(
+                self._mixed, every, is_non_dominated
+            ),
+            "no Phase II: hull of checkpoints and original": partial(
+                self._mixed, [*ends, *checkpoints], is_on_lower_hull
+            ),
+            "two-end soup": partial(self._mixed, ends, is_non_dominated),
+        }
+
+    def measure(self, fraction: float) -> Case:
+        """Make all models of one epsilon."""
+        epsilon = self.valid.epsilon_at(fraction)
+        trained = self._train(epsilon, fraction)
+        asked = {name: way(epsilon) for name, way in self.ways.items()}
+        asked[TRAINED] = self._outcome(trained, epsilon)
+        equal = {name: way(trained.f1) for name, way in self.ways.items()}
+        return Case(asked, {**equal, TRAINED: self._outcome(trained, trained.f1)})
+
+    def _load(self) -> Material:
+        return load_material(self.config, self.run.store.cache_dir(), self.run.info.config_hash[:16])
+
+    def _train(self, epsilon: float, fraction: float) -> TrialRecord:
+        paths = [record for record in self.run.records if record.role is Role.HIGHEST]
         spec = TrialSpec(
             trial_id="0" * 16,
             phase=Phase.EPSILON,
             method="epsilon_constraint",
-            seed=valid.seed,
+            seed=self.valid.seed,
             epsilon=epsilon,
             epsilon_fraction=fraction,
-            range_width=valid.upper - valid.lower,
+            range_width=self.valid.upper - self.valid.lower,
+            parents=paths[0].trial_id if self.config.solver.start == "path" else None,
         )
-        material = load_material(config, run.store.cache_dir(), key)
-        record = run_trial(config, spec, material, Hooks(), run.info.code_version).record
-        return scaled(record.f1, record.f2, epsilon)
+        hooks = Hooks(read_bank=self.run.store.read_bank, read_bank_state=self.run.store.read_bank_state)
+        return run_trial(self.config, spec, self._load(), hooks, self.run.info.code_version).record
 
-    ways: dict[str, Callable[[float, float], Point]] = {
-        "dial (neighbours)": dialled,
-        "two-end soup": soup,
-        f"trained, {config.solver.steps} steps": trained,
-    }
-    points = {name: [] for name in ways}
-    for fraction in fractions:
-        for name, way in ways.items():
-            points[name].append(way(float(fraction), valid.epsilon_at(float(fraction))))
-        print(f"fraction {fraction:.3f}: {[point[-1] for point in points.values()]}", file=sys.stderr)
-    Path(out).write_text(_table(points, config.solver.steps))
+    def _dialled(self, epsilon: float) -> Outcome:
+        return self._outcome(dial(self.run.path, epsilon, absolute=True), epsilon)
+
+    def _mixed(
+        self, knots: Sequence[Knot], keep: Callable[[np.ndarray], np.ndarray], epsilon: float
+    ) -> Outcome:
+        pair = bracket(knots, epsilon, keep)
+        mixture: Mixture | None = None if pair is None else self._mixer.mix(pair, epsilon)
+        if mixture is None:
+            raise ValueError(f"{self.run.path}: epsilon {epsilon:g} lies outside what the knots span")
+        self._mixer.flat.load(mixture.values)
+        found = measure_completeness(self.config, self._material, "train")
+        e = self.scales.normalised_f1(epsilon)
+        return Outcome(found.e - e, 1.0 - found.worst_class - e, mixture.f2 / self.scales.variance_retain)
+
+    def _outcome(self, record: TrialRecord, epsilon: float) -> Outcome:
+        e = self.scales.normalised_f1(epsilon)
+        return Outcome(
+            record.e - e, 1.0 - record.completeness_worst_class - e, record.f2 / self.scales.variance_retain
+        )
 
 
-def _table(points: dict[str, list[Point]], steps: int) -> str:
-    trained = [f2 for _, f2 in list(points.values())[-1]]
+def main() -> None:
+    """Measure all ways at every epsilon of every run and write the page and the section."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", nargs="+", help="finished runs of one sweep file, of one seed each")
+    options = parser.parse_args()
+    cases: list[Case] = []
+    for path in options.runs:
+        bench = Bench(path)
+        for fraction in np.sort(np.random.default_rng(SEED).uniform(0.02, 0.98, POINTS)):
+            cases.append(bench.measure(float(fraction)))
+            print(f"{path} fraction {fraction:.3f}: {cases[-1].asked}", file=sys.stderr)
+    steps = bench.config.solver.steps_of(Phase.EPSILON, None)
+    body = render(cases, steps, options.runs)
+    (ROOT / "benchmarks" / "dial.md").write_text(f"# The dial\n\n{body}\n")
+    write_section(ROOT / "docs" / "benchmarks.md", "dial", f"## The dial\n\n{body}")
+
+
+def render(cases: Sequence[Case], steps: int, runs: Sequence[str]) -> str:
+    """Return the text and the table as Markdown."""
+    names = " ".join(f"runs/{Path(run).name}" for run in runs)
+    intro = f"""`uv run python benchmarks/dial.py {names}`: {POINTS} epsilons drawn uniformly from the valid range of each run (the quickstart, a seed each,
+without baselines), training split, torch {torch.__version__.split("+")[0]}. Trained: a branch off the run's path, {steps} more steps, as a Phase II trial of the run would be.
+
+- Error: f1 - epsilon over the mean of the forget images, in units of f1's range. Worst class: the same of the class that is forgotten least. With
+  `solver.completeness: per_class` training holds every class to epsilon, so its mean ends below; the dial meets epsilon with the mean.
+- f2 / trained f2: at the same epsilon, and at the same f1, that is dialled to the f1 which the trained model ended with.
+- The dial mixes the neighbouring trials and the ends of the edge of the hull of trials and checkpoints, and keeps the lower f2. The rows below it use
+  one choice of knots throughout."""
     lines = [
-        "# The dial",
-        "",
-        f"`uv run python benchmarks/dial.py runs/quickstart benchmarks/dial.md`: {POINTS} epsilons drawn uniformly from the valid range, "
-        f"one seed, training split, torch {torch.__version__.split('+')[0]}. Error is (f1 - epsilon) / range of f1, of the mean "
-        "over forget images; a trial with `solver.completeness: per_class` holds every class to epsilon, so its mean ends below.",
-        "",
-        "| way | mean abs error | largest error | f2 / trained f2, median | worst | extra steps |",
-        "|---|---|---|---|---|---|",
+        "| way | mean abs error | largest error | worst class, mean | f2 / trained f2, median | worst | at equal f1, median | worst | more steps |",
+        "|---" * 9 + "|",
     ]
-    for name, values in points.items():
-        errors = [error for error, _ in values]
-        ratios = [f2 / other for (_, f2), other in zip(values, trained, strict=True)]
-        extra = steps if name.startswith("trained") else 0
-        lines.append(
-            f"| {name} | {statistics.fmean(map(abs, errors)):.4f} | {max(errors):+.4f} "
-            f"| {statistics.median(ratios):.2f} | {max(ratios):.2f} | {extra} |"
-        )
-    return "\n".join(lines) + "\n"
+    lines += [_row(name, cases, steps) for name in cases[0].asked]
+    return intro + "\n\n" + "\n".join(lines)
+
+
+def _row(name: str, cases: Sequence[Case], steps: int) -> str:
+    own = [case.asked[name] for case in cases]
+    errors, classes = [outcome.error for outcome in own], [outcome.worst_class for outcome in own]
+    asked = [case.asked[name].f2 / case.asked[TRAINED].f2 for case in cases]
+    equal = [case.equal_f1[name].f2 / case.equal_f1[TRAINED].f2 for case in cases]
+    return (
+        f"| {name} | {statistics.fmean(map(abs, errors)):.4f} | {max(errors):+.4f} | {statistics.fmean(classes):+.3f} "
+        f"| {statistics.median(asked):.2f} | {max(asked):.2f} | {statistics.median(equal):.2f} | {max(equal):.2f} "
+        f"| {steps if name == TRAINED else 0} |"
+    )
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    main()

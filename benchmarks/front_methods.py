@@ -18,6 +18,7 @@ from front_scores import MODELS, TARGETS, choose_best
 from torch import Tensor
 
 from pareto_unlearn.dial import find_crossing
+from pareto_unlearn.front import is_on_lower_hull
 from pareto_unlearn.solver import (
     BoundaryControl,
     DynamicBarrier,
@@ -32,7 +33,6 @@ from pareto_unlearn.solver import (
     Pivot,
     Rule,
     UpdateSettings,
-    convex_hull,
     nearest,
     prune,
 )
@@ -175,7 +175,7 @@ def run_path(task: Task) -> Run:
 def run_dialled_path(task: Task) -> Run:
     """The whole budget in one path; the dial fills the gaps between those of its checkpoints that lie on their convex hull."""
     bank = descend_path(task, task.budget)
-    knots = convex_hull(bank)
+    knots = _hull(bank)
     between = [_mix(task, pair, share) for pair in pairwise(knots) for share in (0.25, 0.5, 0.75)]
     kept = [Model(member.state["values"]) for member in _choose(bank + between, task.fvu_max)]
     asked = [
@@ -188,6 +188,12 @@ def run_dialled_path(task: Task) -> Run:
 def _choose(members: Sequence[Member], fvu_max: float) -> list[Member]:
     costs = np.array([(member.f1, member.f2) for member in members])
     return [members[row] for row in choose_best(costs, fvu_max)]
+
+
+def _hull(bank: Sequence[Member]) -> list[Member]:
+    """Return the checkpoints on the lower hull, by rising e."""
+    on_hull = is_on_lower_hull(np.array([(member.f1, member.f2) for member in bank]))
+    return sorted((bank[row] for row in np.flatnonzero(on_hull)), key=lambda member: member.f1)
 
 
 def _mix(task: Task, pair: tuple[Member, Member], share: float) -> Member:

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pareto_unlearn.api import load_run
     from pareto_unlearn.config import load_config
     from pareto_unlearn.solver import (
         BoundaryControl,
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
         direction,
         solve,
     )
-    from pareto_unlearn.store import load_run
 
 __version__ = version("pareto-unlearn")
 
@@ -30,7 +30,7 @@ _HOMES = {
     "UpdateSettings": "solver",
     "direction": "solver",
     "load_config": "config",
-    "load_run": "store",
+    "load_run": "api",
     "solve": "solver",
 }
 

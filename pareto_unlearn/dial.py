@@ -1,25 +1,36 @@
 """Any epsilon between two solved ones, without training: interpolate two checkpoints and verify what comes out.
 
-Along the straight line between the weights of two neighbouring solutions f1 runs from below epsilon to above it, so a
-bracketing secant finds where it meets epsilon. Every candidate is measured over the whole forget set; what is
-returned satisfies f1 <= epsilon + tolerance by measurement, not by assumption. The neighbours may be the original
-model, which ends the range from above.
+Along the straight line between the weights of two knots f1 runs from below epsilon to above it, so a bracketing secant
+finds where it meets epsilon. Two pairs of knots are tried and the mixture with the lower f2 is kept:
+
+- the neighbours of epsilon among the non-dominated trials of the seed (the original model, which ends the range from
+  above, is one of them);
+- the ends of the edge at epsilon of the lower convex hull of these and the checkpoints of the seed's path. A mixture of two models
+  far apart averages the noise of their gradients away, so a longer edge often ends lower; where it does not, the first wins.
+
+Every candidate is measured over the whole forget set; what is returned satisfies f1 <= epsilon + tolerance by measurement,
+not by assumption. The f1 and f2 that a path's list gives for its checkpoints may be of a sample (``solver.bank.images``): they choose
+the edge only. A checkpoint at its end is measured over everything first, and the edge is left out if epsilon then lies
+outside it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from jaxtyping import Bool, Float
 from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
 from pareto_unlearn.config import SweepConfig, parse_config, trial_id
-from pareto_unlearn.front import is_non_dominated
-from pareto_unlearn.models import weights_sha256
+from pareto_unlearn.front import is_non_dominated, is_on_lower_hull
+from pareto_unlearn.models import DigitsMae, load_model, weights_sha256
 from pareto_unlearn.records import (
     HAS_MODEL,
+    BankEntry,
     ConfigError,
     Phase,
+    Role,
     TrialRecord,
     TrialSpec,
     TrialState,
@@ -28,32 +39,81 @@ from pareto_unlearn.records import (
 from pareto_unlearn.solver import FlatParameters
 from pareto_unlearn.store import Run, RunStore, load_run
 from pareto_unlearn.trial import Material, load_material, measure_trial, plan_record
-from pareto_unlearn.trial.evidence import measure_completeness
+from pareto_unlearn.trial.evidence import measure_completeness, measure_retain_loss
 
-__all__ = ["INTERPOLATED", "TOLERANCE", "Crossing", "dial", "find_crossing", "mix_weights"]
+__all__ = [
+    "INTERPOLATED",
+    "TOLERANCE",
+    "Crossing",
+    "Knot",
+    "Mixer",
+    "Mixture",
+    "bracket",
+    "dial",
+    "find_crossing",
+    "gather_knots",
+    "load_trial_model",
+]
 
 INTERPOLATED = "interpolated"
 TOLERANCE = 0.002
 """How far f1 may end from epsilon, as a share of f1's own range."""
 MAX_EVALUATIONS = 30
 
-Weights = Mapping[str, Tensor]
-
 
 @dataclass(frozen=True, slots=True)
 class Crossing:
-    """Where f1 meets epsilon: the share of the upper neighbour, the f1 measured there, and the evaluations it took."""
+    """Where f1 meets epsilon: the share of the upper end, the f1 measured there, and the evaluations it took."""
 
     share: float
     f1: float
     evaluations: int
 
 
+@dataclass(frozen=True, slots=True)
+class Knot:
+    """A model that can be mixed: that of a trial, the original, or with ``entry`` a checkpoint of the trial's path."""
+
+    record: TrialRecord
+    entry: BankEntry | None = None
+
+    @property
+    def name(self) -> str:
+        """What a row calls it as one of its parents: the trial's id, for a checkpoint ``<trial_id>@<step>``."""
+        return self.record.trial_id if self.entry is None else f"{self.record.trial_id}@{self.entry.step}"
+
+    @property
+    def costs(self) -> tuple[float, float]:
+        """f1 and f2, of a checkpoint perhaps over a sample; NaN where not measured."""
+        found = (self.record.f1, self.record.f2) if self.entry is None else (self.entry.f1, self.entry.f2)
+        f1, f2 = (float("nan") if value is None else value for value in found)
+        return f1, f2
+
+    @property
+    def f1(self) -> float:
+        """The first of ``costs``."""
+        return self.costs[0]
+
+
+Pair = tuple[Knot, Knot]
+"""The knots below and above epsilon."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """A point between two knots whose f1 meets epsilon, with the f2 and the flat weights it has there."""
+
+    pair: Pair
+    crossing: Crossing
+    f2: float
+    values: Float[Tensor, " p"]
+
+
 def dial(run_path: str, epsilon: float, *, absolute: bool = False, seed: int | None = None) -> TrialRecord:
     """Make, measure and commit the model at one epsilon of a finished run; no training.
 
-    The row is like that of any trial, with method ``interpolated`` and its two parents. Asking twice gives the row
-    there already is.
+    The row is like that of any trial, with method ``interpolated`` and the names of its two knots as parents. Asking
+    twice gives the row there already is.
 
     Args:
         run_path: the run directory.
@@ -64,17 +124,31 @@ def dial(run_path: str, epsilon: float, *, absolute: bool = False, seed: int | N
     Raises:
         ConfigError: epsilon lies outside what the solutions span, or the run has no range.
         RunLockedError: a sweep is writing to the run.
-        StoreError: a parent's checkpoint is damaged.
+        StoreError: the checkpoint of a knot is damaged.
     """
     run = load_run(run_path)
     valid = _range_of(run, seed)
     target = epsilon if absolute else _epsilon_at(valid, epsilon)
-    lower, upper = _neighbours(run, valid, target)
+    pairs = _choose_pairs(run, valid, target)
     with run.store.lock():
         config = parse_config(run.store.read_text("sweep.yaml"), "sweep.yaml")
-        spec = _spec(config, valid, target, (lower, upper))
+        spec = _spec(config, valid, target, pairs)
         known = run.store.records().get(spec.trial_id)
-        return known or _interpolate(config, spec, run.store, run.info.config_hash[:16], (lower, upper))
+        return known or _interpolate(config, spec, run, pairs)
+
+
+def load_trial_model(store: RunStore, record: TrialRecord) -> DigitsMae:
+    """Return the model of a trial on the CPU, in evaluation mode, its weights verified.
+
+    Raises:
+        StoreError: the trial left no checkpoint, or it is damaged.
+        WeightsError: the original model's weights, which describe the network, are missing.
+    """
+    config = parse_config(store.read_text("sweep.yaml"), "sweep.yaml")
+    weights = store.read_checkpoint(record)["model.safetensors"]
+    model = load_model(config.model, config.task)
+    model.load_state_dict(load_safetensors(weights))
+    return model
 
 
 def find_crossing(
@@ -110,81 +184,126 @@ def find_crossing(
     return best
 
 
-def mix_weights(
-    config: SweepConfig,
-    material: Material,
-    weights: tuple[Weights, Weights],
-    ends: tuple[float, float],
-    epsilon: float,
-) -> Crossing:
-    """Load the mixture of two models whose f1 over the training split meets epsilon; see ``find_crossing``."""
-    first, second = weights
+class Mixer:
+    """Mixes knots of a run and measures what comes out; the material's model is what it mixes in.
 
-    def load(share: float) -> None:
-        material.model.load_state_dict(
-            {name: tensor.lerp(second[name], share) for name, tensor in first.items()}
+    Args:
+        config: the sweep.
+        material: freshly loaded, so that it holds the original model.
+        store: where the weights of knots lie.
+    """
+
+    def __init__(self, config: SweepConfig, material: Material, store: RunStore) -> None:
+        self.flat = FlatParameters(material.trainable(config.objective.space))
+        self._original = self.flat.values.clone()
+        self._config, self._material, self._store = config, material, store
+
+    def mix(self, pair: Pair, epsilon: float) -> Mixture | None:
+        """Return the mixture of two knots whose f1 over the training split meets epsilon.
+
+        Returns:
+            None if epsilon does not lie between the f1 of the knots, as measured over everything.
+
+        Raises:
+            StoreError: the checkpoint of a knot is damaged.
+        """
+        first, second = (self._values_of(knot) for knot in pair)
+        ends = self._exact_f1(pair[0], first), self._exact_f1(pair[1], second)
+        if not ends[0] <= epsilon < ends[1]:
+            return None
+        tolerance = TOLERANCE * self._material.targets.scales.f1_range
+        crossing = find_crossing(
+            lambda share: self._measure_f1(first.lerp(second, share)), epsilon, tolerance, ends
         )
+        values = first.lerp(second, crossing.share)
+        self.flat.load(values)
+        return Mixture(pair, crossing, measure_retain_loss(self._config, self._material, "train"), values)
 
-    def measure(share: float) -> float:
-        load(share)
-        return measure_completeness(config, material, "train").f1
+    def _measure_f1(self, values: Float[Tensor, " p"]) -> float:
+        self.flat.load(values)
+        return measure_completeness(self._config, self._material, "train").f1
 
-    crossing = find_crossing(measure, epsilon, TOLERANCE * material.targets.scales.f1_range, ends)
-    load(crossing.share)
-    return crossing
+    def _exact_f1(self, knot: Knot, values: Float[Tensor, " p"]) -> float:
+        return knot.f1 if knot.entry is None else self._measure_f1(values)
 
-
-def _interpolate(
-    config: SweepConfig,
-    spec: TrialSpec,
-    store: RunStore,
-    targets_key: str,
-    parents: tuple[TrialRecord, TrialRecord],
-) -> TrialRecord:
-    material = load_material(config, store.cache_dir(), targets_key)
-    original = {name: tensor.clone() for name, tensor in material.model.state_dict().items()}
-    first, second = (_weights_of(parent, store, original) for parent in parents)
-    ends = (_f1_of(parents[0]), _f1_of(parents[1]))
-    crossing = mix_weights(config, material, (first, second), ends, spec.epsilon or 0.0)
-    record = replace(
-        plan_record(spec, parents[0].code_version),
-        start=INTERPOLATED,
-        state=TrialState.DONE,
-        reason=f"interpolated with {crossing.evaluations} evaluations of f1",
-        parents=",".join(parent.trial_id for parent in parents),
-        interpolation=crossing.share,
-    )
-    flat = FlatParameters(material.trainable(config.objective.space))
-    return store.commit(measure_trial(config, spec, material, flat, record, ()))
+    def _values_of(self, knot: Knot) -> Float[Tensor, " p"]:
+        if knot.entry is not None:
+            state = load_safetensors(self._store.read_bank_state(knot.record.trial_id, knot.entry))
+            return state["values"].to(self.flat.values.device)
+        if knot.record.phase is Phase.ORIGINAL:
+            return self._original
+        weights = self._store.read_checkpoint(knot.record)["model.safetensors"]
+        self._material.model.load_state_dict(load_safetensors(weights))
+        return self.flat.values.clone()
 
 
-def _weights_of(record: TrialRecord, store: RunStore, original: Weights) -> Weights:
-    if record.phase is Phase.ORIGINAL:
-        return original
-    return load_safetensors(store.read_checkpoint(record)["model.safetensors"])
-
-
-def _neighbours(run: Run, valid: ValidRange, target: float) -> tuple[TrialRecord, TrialRecord]:
-    """Return the solutions of one seed next to epsilon; dominated ones are left out first."""
-    solved = [
+def gather_knots(run: Run, seed: int) -> tuple[list[Knot], list[Knot]]:
+    """Return what one seed offers: its trials of ours with a model and the original, and its path's checkpoints."""
+    own = [
         record
         for record in run.records
-        if record.state in HAS_MODEL
-        and record.method in ("epsilon_constraint", "original")
-        and record.phase is not Phase.CHECK
-        and record.seed == valid.seed
+        if record.seed == seed and record.state in HAS_MODEL and record.phase is not Phase.CHECK
     ]
-    costs = np.array([(record.f1, record.f2) for record in solved], dtype=float).reshape(-1, 2)
-    front = [record for record, kept in zip(solved, is_non_dominated(costs), strict=True) if kept]
-    below = [record for record in front if _f1_of(record) <= target]
-    above = [record for record in front if _f1_of(record) > target]
+    trials = [Knot(record) for record in own if record.method in ("epsilon_constraint", "original")]
+    paths = [record for record in own if record.role is Role.HIGHEST]
+    return trials, [Knot(path, entry) for path in paths for entry in run.store.read_bank(path.trial_id)]
+
+
+def bracket(
+    knots: Sequence[Knot],
+    target: float,
+    keep: Callable[[Float[np.ndarray, "n 2"]], Bool[np.ndarray, " n"]],
+) -> Pair | None:
+    """Return the knots next to a raw epsilon among those that ``keep`` marks by their costs, None outside them."""
+    costs = np.array([knot.costs for knot in knots], dtype=float).reshape(-1, 2)
+    kept = [knot for knot, chosen in zip(knots, keep(costs), strict=True) if chosen]
+    below = [knot for knot in kept if knot.f1 <= target]
+    above = [knot for knot in kept if knot.f1 > target]
     if not below or not above:
-        raise ConfigError(_outside_message(valid, target, front))
-    return max(below, key=_f1_of), min(above, key=_f1_of)
+        return None
+    return max(below, key=lambda knot: knot.f1), min(above, key=lambda knot: knot.f1)
 
 
-def _outside_message(valid: ValidRange, target: float, front: Sequence[TrialRecord]) -> str:
-    spanned = [_f1_of(record) for record in front]
+def _interpolate(config: SweepConfig, spec: TrialSpec, run: Run, pairs: Sequence[Pair]) -> TrialRecord:
+    material = load_material(config, run.store.cache_dir(), run.info.config_hash[:16])
+    mixer = Mixer(config, material, run.store)
+    mixtures = [mixture for pair in pairs if (mixture := mixer.mix(pair, spec.epsilon or 0.0)) is not None]
+    if not mixtures:
+        raise ConfigError(
+            f"epsilon: raw {spec.epsilon:.6g} lies between checkpoints of the path by their sample, but not by all images: "
+            "choose one inside what the trials span"
+        )
+    best = min(mixtures, key=lambda mixture: mixture.f2)
+    evaluations = sum(mixture.crossing.evaluations for mixture in mixtures)
+    record = replace(
+        plan_record(spec, best.pair[0].record.code_version),
+        start=INTERPOLATED,
+        state=TrialState.DONE,
+        reason=f"interpolated, best of {len(mixtures)} with {evaluations} evaluations of f1",
+        parents=",".join(knot.name for knot in best.pair),
+        interpolation=best.crossing.share,
+    )
+    mixer.flat.load(best.values)
+    return run.store.commit(measure_trial(config, spec, material, mixer.flat, record, ()))
+
+
+def _choose_pairs(run: Run, valid: ValidRange, target: float) -> list[Pair]:
+    """Return the neighbours of epsilon among the trials, and the edge of the hull where that is another pair."""
+    trials, checkpoints = gather_knots(run, valid.seed)
+    every = [*trials, *checkpoints]
+    found = (bracket(trials, target, is_non_dominated), bracket(every, target, is_on_lower_hull))
+    pairs = {_names(pair): pair for pair in found if pair is not None}
+    if not pairs:
+        raise ConfigError(_outside_message(valid, target, every))
+    return list(pairs.values())
+
+
+def _names(pair: Pair) -> tuple[str, str]:
+    return pair[0].name, pair[1].name
+
+
+def _outside_message(valid: ValidRange, target: float, knots: Sequence[Knot]) -> str:
+    spanned = [knot.f1 for knot in knots]
     ends = f"{min(spanned):.6g} to {max(spanned):.6g}" if spanned else "nothing"
     return (
         f"epsilon: raw {target:.6g} (fraction {valid.fraction_of(target):.3g}) lies outside what the solutions of seed "
@@ -209,14 +328,12 @@ def _epsilon_at(valid: ValidRange, fraction: float) -> float:
     return valid.epsilon_at(fraction)
 
 
-def _spec(
-    config: SweepConfig, valid: ValidRange, target: float, parents: tuple[TrialRecord, TrialRecord]
-) -> TrialSpec:
+def _spec(config: SweepConfig, valid: ValidRange, target: float, pairs: Sequence[Pair]) -> TrialSpec:
     identity = trial_id(
         config,
         weights_sha256=weights_sha256(config.model),
         phase=Phase.EPSILON,
-        method=":".join((INTERPOLATED, *(parent.trial_id for parent in parents))),
+        method=":".join((INTERPOLATED, *(name for pair in pairs for name in _names(pair)))),
         role=None,
         epsilon=target,
         weight=None,
@@ -231,7 +348,3 @@ def _spec(
         epsilon_fraction=valid.fraction_of(target),
         range_width=valid.upper - valid.lower,
     )
-
-
-def _f1_of(record: TrialRecord) -> float:
-    return float("nan") if record.f1 is None else record.f1

@@ -26,6 +26,29 @@ def is_non_dominated(costs: Float[np.ndarray, "n d"]) -> Bool[np.ndarray, " n"]:
     return front
 
 
+def is_on_lower_hull(costs: Float[np.ndarray, "n 2"]) -> Bool[np.ndarray, " n"]:
+    """Tell which rows are corners of the lower left convex hull: no mixture of two others is as good in both costs.
+
+    Args:
+        costs: one row a solution, both columns minimised. A row with NaN or Inf is never a corner; of equal rows the
+            first is.
+
+    Returns:
+        True where the row is a corner; corners are never dominated.
+    """
+    corners: list[int] = []
+    candidates = np.flatnonzero(is_non_dominated(costs))
+    for index in candidates[np.lexsort((candidates, costs[candidates, 0]))]:
+        if corners and np.all(costs[corners[-1]] == costs[index]):
+            continue
+        while len(corners) > 1 and not _turns_up(*costs[[corners[-2], corners[-1], index]]):
+            corners.pop()
+        corners.append(int(index))
+    chosen = np.zeros(len(costs), dtype=bool)
+    chosen[corners] = True
+    return chosen
+
+
 def hypervolume(
     costs: Float[np.ndarray, "n 2"], ideal: tuple[float, float], reference: tuple[float, float]
 ) -> float:
@@ -47,3 +70,11 @@ def hypervolume(
     if len(inside) == 0:
         return 0.0
     return float(moocore.hypervolume(inside, ref=np.ones(2)))
+
+
+def _turns_up(
+    first: Float[np.ndarray, " 2"], second: Float[np.ndarray, " 2"], third: Float[np.ndarray, " 2"]
+) -> bool:
+    """Tell whether the second of three points by rising first cost lies below the line between the others."""
+    (run, rise), (run_on, rise_on) = second - first, third - first
+    return bool(run * rise_on > rise * run_on)

@@ -154,7 +154,8 @@ class TrialRecord:
     None means not measured (or not applicable), NaN means measured and not a number. ``f1``, ``f2`` and
     everything derived from them are of the training set unless the name says ``heldout``.
     ``start`` is what the solve began with: the ``original``, or a step of the path. A branch names the path's trial as its
-    ``parents``; an interpolated row names two (trial ids, lower f1 first) and the share of the second in its weights.
+    ``parents``; an interpolated row names two, lower f1 first (trial ids, or ``<trial_id>@<step>`` for a checkpoint of a path), and the
+    share of the second in its weights.
     A check names in ``checks`` the trial that it solved again with twice the steps.
     ``share_above_epsilon`` is the share of the forget images whose own e exceeds that of epsilon, and ``..._high`` the upper end
     of its one-sided 95 % Clopper-Pearson interval: what it says of images like these that were not measured.

@@ -1,16 +1,34 @@
 """The dial: any epsilon between two solved ones, verified, without training."""
 
+import hashlib
 import math
+import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 from small_sweep import QUICKSTART, SMALL
 
-from pareto_unlearn.config import load_config
-from pareto_unlearn.dial import INTERPOLATED, MAX_EVALUATIONS, TOLERANCE, dial, find_crossing
-from pareto_unlearn.records import ConfigError, RunLockedError, StoreError
-from pareto_unlearn.store import load_run
+import pareto_unlearn
+from pareto_unlearn.config import load_config, parse_config
+from pareto_unlearn.dial import (
+    INTERPOLATED,
+    MAX_EVALUATIONS,
+    TOLERANCE,
+    Mixer,
+    bracket,
+    dial,
+    find_crossing,
+    gather_knots,
+)
+from pareto_unlearn.front import is_non_dominated, is_on_lower_hull
+from pareto_unlearn.models import save_model
+from pareto_unlearn.records import ConfigError, Phase, Role, RunLockedError, StoreError
+from pareto_unlearn.store import Run, load_run
 from pareto_unlearn.sweep import SweepOptions, run_sweep
+from pareto_unlearn.trial import load_material
+from pareto_unlearn.trial.evidence import measure_completeness
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +38,20 @@ def run_path(tmp_path_factory: pytest.TempPathFactory) -> str:
     config = load_config(QUICKSTART, [*SMALL, *overrides])
     assert run_sweep(config, SweepOptions(), Console(quiet=True)) == 0
     return str(folder / "quickstart")
+
+
+def mixer_of(run: Run) -> Mixer:
+    config = parse_config(run.store.read_text("sweep.yaml"), "sweep.yaml")
+    material = load_material(config, run.store.cache_dir(), run.info.config_hash[:16])
+    return Mixer(config, material, run.store)
+
+
+def damage(run_path: Path, pattern: str) -> None:
+    """Flip one bit of the last byte of every file."""
+    for weights in run_path.glob(pattern):
+        content = bytearray(weights.read_bytes())
+        content[-1] ^= 1
+        weights.write_bytes(content)
 
 
 SHAPES = {
@@ -64,12 +96,69 @@ def test_dialled_model_meets_its_epsilon(run_path, fraction):
     assert record.steps == 0
 
 
-def test_dialled_row_names_its_parents_which_bracket_it(run_path):
-    record = dial(run_path, 0.4)
-    by_id = {row.trial_id: row for row in load_run(run_path).records}
-    lower, upper = (by_id[trial_id] for trial_id in record.parents.split(","))
+@pytest.mark.parametrize("fraction", [0.1, 0.4, 0.9])
+def test_dialled_row_names_its_parents_which_bracket_it(run_path, fraction):
+    record = dial(run_path, fraction)
+    knots = {knot.name: knot for found in gather_knots(load_run(run_path), seed=0) for knot in found}
+    lower, upper = (knots[name] for name in record.parents.split(","))
     assert lower.f1 <= record.epsilon < upper.f1
     assert 0.0 <= record.interpolation <= 1.0
+
+
+def test_knot_of_a_path_is_named_by_its_step(run_path):
+    run = load_run(run_path)
+    _, checkpoints = gather_knots(run, seed=0)
+    (path,) = (record for record in run.records if record.role is Role.HIGHEST)
+    entries = run.store.read_bank(path.trial_id)
+    assert [knot.name for knot in checkpoints] == [f"{path.trial_id}@{entry.step}" for entry in entries]
+    assert [knot.costs for knot in checkpoints] == [(entry.f1, entry.f2) for entry in entries]
+
+
+def test_dialled_model_is_the_better_of_the_neighbours_and_the_edge_of_the_hull(run_path):
+    run, epsilon = load_run(run_path), 0.93
+    target = run.info.ranges[0].epsilon_at(epsilon)
+    trials, checkpoints = gather_knots(run, seed=0)
+    mixer = mixer_of(run)
+    found = [
+        mixer.mix(bracket(knots, target, keep), target).f2
+        for knots, keep in ((trials, is_non_dominated), ([*trials, *checkpoints], is_on_lower_hull))
+    ]
+    assert dial(run_path, epsilon).f2 == pytest.approx(min(found), rel=1e-6)
+
+
+def test_checkpoint_of_the_path_can_end_a_mixture(run_path):
+    run = load_run(run_path)
+    _, checkpoints = gather_knots(run, seed=0)
+    pair = checkpoints[0], checkpoints[len(checkpoints) // 2]
+    target = (pair[0].f1 + pair[1].f1) / 2
+    mixture = mixer_of(run).mix(pair, target)
+    assert abs(mixture.crossing.f1 - target) <= TOLERANCE * run.info.scales.f1_range
+
+
+def test_edge_that_brackets_epsilon_by_its_sample_alone_is_left_out(run_path):
+    run = load_run(run_path)
+    _, checkpoints = gather_knots(run, seed=0)
+    first, second = checkpoints[0], checkpoints[len(checkpoints) // 2]
+    target = 1.01 * second.f1
+    estimate = replace(second, entry=replace(second.entry, f1=1.02 * second.f1))
+    assert mixer_of(run).mix((first, estimate), target) is None
+
+
+def test_other_knots_make_another_row(run_path, tmp_path):
+    record = dial(run_path, 0.2)
+    fewer = shutil.copytree(run_path, tmp_path / "fewer")
+    for row in load_run(run_path).records:
+        if row.phase is Phase.EPSILON:
+            (fewer / "trials" / f"part-{row.trial_id}-1.parquet").unlink()
+    assert dial(str(fewer), 0.2).trial_id != record.trial_id
+
+
+def test_run_without_a_path_can_be_dialled(tmp_path):
+    overrides = ["baselines=[]", "run.executor=local", f"run.storage={tmp_path}", "solver.start=original"]
+    config = load_config(QUICKSTART, [*SMALL, *overrides])
+    assert run_sweep(config, SweepOptions(), Console(quiet=True)) == 0
+    record = dial(str(tmp_path / "quickstart"), 0.5)
+    assert "@" not in record.parents
 
 
 def test_dialling_twice_gives_the_same_row(run_path):
@@ -88,6 +177,31 @@ def test_dialled_rows_leave_front_and_hypervolume_alone(run_path):
     assert load_run(run_path).hypervolume() == before
 
 
+def test_model_at_is_the_dialled_model_ready_to_use(run_path):
+    model, record = pareto_unlearn.load_run(run_path).model_at(0.35)
+    assert record == dial(run_path, 0.35)
+    assert not model.training
+    assert hashlib.sha256(save_model(model)).hexdigest() == record.checkpoint_sha256
+
+
+def test_model_at_measures_what_its_row_says(run_path):
+    run = pareto_unlearn.load_run(run_path)
+    target = run.info.scales.f1_original - 0.1 * run.info.scales.f1_range
+    model, record = run.model_at(target, absolute=True, seed=0)
+    config = parse_config(run.store.read_text("sweep.yaml"), "sweep.yaml")
+    material = load_material(config, run.store.cache_dir(), run.info.config_hash[:16])
+    found = measure_completeness(config, replace(material, model=model), "train")
+    assert found.f1 == pytest.approx(record.f1, rel=1e-9)
+
+
+def test_model_at_never_returns_damaged_weights(run_path, tmp_path):
+    copy = shutil.copytree(run_path, tmp_path / "copy")
+    run = pareto_unlearn.load_run(copy)
+    damage(copy, f"checkpoints/{run.model_at(0.55).record.trial_id}/1/model.safetensors")
+    with pytest.raises(StoreError, match="damaged"):
+        run.model_at(0.55)
+
+
 @pytest.mark.parametrize(("epsilon", "absolute"), [(1.5, False), (0.0, False), (99.0, True), (0.0, True)])
 def test_epsilon_outside_what_is_solved_is_refused(run_path, epsilon, absolute):
     with pytest.raises(ConfigError, match="epsilon"):
@@ -104,13 +218,15 @@ def test_running_sweep_is_not_disturbed(run_path):
         dial(run_path, 0.6)
 
 
-def test_damaged_parent_is_never_used(tmp_path):
+def test_damaged_knot_is_never_used(tmp_path):
     overrides = ["baselines=[]", "run.executor=local", f"run.storage={tmp_path}", "solver.steps=60"]
     config = load_config(QUICKSTART, [*SMALL, *overrides])
     run_sweep(config, SweepOptions(), Console(quiet=True))
-    for weights in (tmp_path / "quickstart" / "checkpoints").glob("*/*/model.safetensors"):
-        content = bytearray(weights.read_bytes())
-        content[-1] ^= 1
-        weights.write_bytes(content)
+    damage(tmp_path / "quickstart", "checkpoints/*/*/*.safetensors")
+    run = load_run(tmp_path / "quickstart")
+    trials, checkpoints = gather_knots(run, seed=0)
+    mixer = mixer_of(run)
     with pytest.raises(StoreError):
         dial(str(tmp_path / "quickstart"), 0.5)
+    with pytest.raises(StoreError, match="bank-1-"):
+        mixer.mix((checkpoints[0], trials[0]), 0.5)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from beartype import beartype
 
-from pareto_unlearn.front import hypervolume, is_non_dominated
+from pareto_unlearn.front import hypervolume, is_non_dominated, is_on_lower_hull
 
 UNIT = {"ideal": (0.0, 0.0), "reference": (1.0, 1.0)}
 NONE = np.empty((0, 2))
@@ -75,6 +75,50 @@ def test_no_rows_have_no_front():
 def test_dominance_holds_in_three_costs():
     rows = np.array([[1.0, 1.0, 1.0], [1.0, 1.0, 2.0], [2.0, 0.0, 2.0]])
     assert is_non_dominated(rows).tolist() == [True, False, True]
+
+
+# Lower hull
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        (((1, 1),), (True,)),
+        (((0, 2), (1, 0.9), (2, 0)), (True, True, True)),
+        (((0, 2), (1, 1.1), (2, 0)), (True, False, True)),
+        (((0, 2), (1, 1), (2, 0)), (True, False, True)),
+        (((2, 0), (0, 2), (1, 0.9), (3, 0)), (True, True, True, False)),
+    ],
+)
+def test_a_row_on_or_above_a_line_between_two_others_is_no_corner(rows, expected):
+    assert is_on_lower_hull(costs(*rows)).tolist() == list(expected)
+
+
+def test_of_equal_rows_the_first_is_the_corner():
+    rows = costs((2, 0), (0, 2), (0, 2), (2, 0))
+    assert is_on_lower_hull(rows).tolist() == [True, True, False, False]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_hull_is_that_of_the_definition(seed):
+    rows = random_costs(25, seed)
+    weights = np.linspace(0, 1, 20_001)[1:-1]
+    best = {int(np.argmin(rows @ (w, 1 - w))) for w in weights}
+    assert set(np.flatnonzero(is_on_lower_hull(rows)).tolist()) == best
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_row_that_is_not_finite_is_no_corner(bad):
+    assert is_on_lower_hull(costs((0, 1), (bad, -5), (-5, bad), (1, 0))).tolist() == [
+        True,
+        False,
+        False,
+        True,
+    ]
+
+
+def test_no_rows_have_no_corners():
+    assert is_on_lower_hull(NONE).tolist() == []
 
 
 # Hypervolume

@@ -19,7 +19,6 @@ from pareto_unlearn.solver import (
     StepRow,
     StopRule,
     UpdateSettings,
-    convex_hull,
     nearest,
     prune,
     solve,
@@ -168,29 +167,6 @@ def test_the_kept_members_do_not_depend_on_the_order(seed: int):
 def test_pruning_twice_changes_nothing():
     once = prune(random_bank(3))
     assert prune(once) == once
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_the_hull_is_what_weighted_sums_choose(seed: int):
-    bank = random_bank(seed, levels=12)
-    weights = [0.0, *np.geomspace(1e-3, 1e3, 4001).tolist(), math.inf]
-    chosen = {min(bank, key=lambda point: weighted(point, weight)).name for weight in weights}
-    corners = [(point.f1, point.f2) for point in bank if point.name in chosen]
-    assert [(point.f1, point.f2) for point in convex_hull(bank)] == sorted(set(corners))
-
-
-def weighted(point: Point, weight: float) -> tuple[float, float]:
-    """Return f1 + weight * f2, and what decides between equals at the ends."""
-    if math.isinf(weight):
-        return point.f2, point.f1
-    return point.f1 + weight * point.f2, point.f2 if weight == 0.0 else 0.0
-
-
-def test_the_hull_of_a_line_is_its_ends():
-    assert convex_hull([Point(float(row), 3.0 - row) for row in range(4)]) == [
-        Point(0.0, 3.0),
-        Point(3.0, 0.0),
-    ]
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf], ids=["nan", "inf"])

@@ -63,3 +63,7 @@ def test_help_imports_nothing_heavy():
 
 def test_the_check_for_heavy_imports_sees_them():
     assert "pyarrow" in heavy_modules_after("import pareto_unlearn; pareto_unlearn.load_run")
+
+
+def test_loading_a_run_imports_no_torch():
+    assert "torch" not in heavy_modules_after("import pareto_unlearn; pareto_unlearn.load_run")

@@ -25,7 +25,7 @@ from pareto_unlearn.solver.arc import (
     Pivot,
 )
 from pareto_unlearn.solver.flat import FlatParameters
-from pareto_unlearn.solver.path import PathPlan, convex_hull, nearest, prune
+from pareto_unlearn.solver.path import PathPlan, nearest, prune
 from pareto_unlearn.solver.rules import (
     BoundaryControl,
     Coefficients,
@@ -60,7 +60,6 @@ __all__ = [
     "StepRow",
     "StopRule",
     "UpdateSettings",
-    "convex_hull",
     "direction",
     "direction_of",
     "multiplier",

@@ -72,25 +72,6 @@ def prune(members: Iterable[Member]) -> list[Member]:
     return kept
 
 
-def convex_hull(members: Iterable[Member]) -> list[Member]:
-    """Return the members on the lower left of the convex hull of (f1, f2), by rising f1: those a weighted sum would choose.
-
-    A mixture of the weights of two of them has averaged out more of the gradients' noise than the members between have.
-    """
-    hull: list[Member] = []
-    for member in prune(members):
-        while len(hull) > 1 and not _bends(hull[-2], hull[-1], member):
-            hull.pop()
-        hull.append(member)
-    return hull
-
-
-def _bends(first: Costed, second: Costed, third: Costed) -> bool:
-    """Return whether the second lies below the line between the others."""
-    run, rise = third.f1 - first.f1, third.f2 - first.f2
-    return (second.f2 - first.f2) * run < rise * (second.f1 - first.f1)
-
-
 def nearest(members: Sequence[Member], epsilon: float) -> Member:
     """Return the member whose f1 is closest to epsilon, the lower one of two equally close.
 

@@ -4,7 +4,7 @@ import html
 import os
 from collections.abc import Collection
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -33,6 +33,15 @@ class Run:
         self.store = store
         self.info = info
         self.records: list[TrialRecord] = sorted(store.records().values(), key=_reading_order)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Self:
+        """Open a run for reading; see ``load_run``."""
+        store = RunStore.open(path)
+        info = store.read_info()
+        if info is None:
+            raise StoreError(f"{store} lost its run.json while it was opened")
+        return cls(store, info)
 
     @property
     def path(self) -> str:
@@ -142,11 +151,7 @@ def load_run(path: str | os.PathLike[str]) -> Run:
         ConfigError: there is no run at ``path``.
         StoreError: a committed file is damaged or of a newer schema.
     """
-    store = RunStore.open(path)
-    info = store.read_info()
-    if info is None:
-        raise StoreError(f"{store} lost its run.json while it was opened")
-    return Run(store, info)
+    return Run.open(path)
 
 
 def _costs(records: list[TrialRecord]) -> np.ndarray:

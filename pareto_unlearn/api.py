@@ -1,0 +1,62 @@
+"""A run as notebooks and scripts see it: its tables, and its models at any epsilon.
+
+Opening a run and reading its tables imports no torch; making a model does.
+"""
+
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from pareto_unlearn import store
+from pareto_unlearn.records import TrialRecord
+
+if TYPE_CHECKING:
+    from pareto_unlearn.models import DigitsMae
+
+
+class UnlearnedModel(NamedTuple):
+    """A model and the row of ``trials`` with its evidence: ``model, record = run.model_at(0.3)``."""
+
+    model: "DigitsMae"
+    record: TrialRecord
+
+
+class Run(store.Run):
+    """A stored run that also makes models; everything it reads is described in ``store.Run``."""
+
+    def model_at(self, epsilon: float, *, absolute: bool = False, seed: int | None = None) -> UnlearnedModel:
+        """Return the unlearned model at any epsilon, without training: interpolated, measured and committed to the run.
+
+        The same call gives the same row and the same weights again. ``records`` and the tables of this object stay as they
+        were read; load the run again to see the row among them.
+
+        Args:
+            epsilon: a fraction of the valid range in (0, 1), or raw f1.
+            absolute: epsilon is raw f1.
+            seed: whose solutions to go between; None for the run's first seed.
+
+        Returns:
+            The model on the CPU in evaluation mode, its weights verified against the row, and the row: ``record.f1`` exceeds
+            ``record.epsilon`` by no more than 0.2 % of f1's own range, by measurement.
+
+        Raises:
+            ConfigError: epsilon lies outside what the solutions span, or the run has no range.
+            RunLockedError: a sweep is writing to the run.
+            StoreError: a checkpoint is damaged.
+        """
+        from pareto_unlearn.dial import dial, load_trial_model
+
+        record = dial(self.path, epsilon, absolute=absolute, seed=seed)
+        return UnlearnedModel(load_trial_model(self.store, record), record)
+
+
+def load_run(path: str | os.PathLike[str]) -> Run:
+    """Open a run for reading and for making models.
+
+    Args:
+        path: the run directory, local or a URI such as ``s3://bucket/runs/name``.
+
+    Raises:
+        ConfigError: there is no run at ``path``.
+        StoreError: a committed file is damaged or of a newer schema.
+    """
+    return Run.open(path)
