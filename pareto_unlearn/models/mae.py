@@ -215,7 +215,7 @@ class Mae(nn.Module):
         """Return the mean squared error of the removed patches against those of ``wanted``, averaged over them."""
         truth = self._targets(wanted)
         errors = (self.predict_masked(inputs, masking) - truth).square().mean(dim=2)
-        return (errors * masking.removed).sum() / masking.removed.sum()  # type: ignore[no-any-return]
+        return (errors * masking.removed).sum() / masking.removed.sum()
 
     def to_images(self, outputs: Float[Tensor, "b n p"]) -> Float[Tensor, "b 3 h w"]:
         """Turn predictions of all patches into [0, 1] pixels; values outside are clipped.
