@@ -1,0 +1,153 @@
+"""The tasks as masks: which pixels of a square image are removed and to be generated.
+
+Every mask is Bool "h w", True where a pixel is removed. A ratio is a share of the side, as in the papers: a centre
+crop of ratio 0.5 removes a quarter of the area. A mask is exactly what was asked for; what cannot be laid on whole
+pixels or patches is a ConfigError. Whether a mask fits the grid of a family is for the family to say, with
+``removed_patches``.
+"""
+
+from enum import StrEnum
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from pareto_unlearn.records import ConfigError
+
+__all__ = ["Edge", "center", "center_patches", "extend", "outpaint", "random_patches", "removed_patches"]
+
+WHOLE_TOLERANCE = 1e-6
+"""Ratios are decimal fractions; their products with a side miss whole numbers by rounding only."""
+
+
+class Edge(StrEnum):
+    """The side of the image that an extension removes."""
+
+    UP = "up"
+    DOWN = "down"
+    LEFT = "left"
+    RIGHT = "right"
+
+
+def center_patches(side: int, patch: int, count: int) -> Bool[Tensor, "h w"]:
+    """Remove the central ``count`` x ``count`` patches, such as 4 x 4 or 8 x 8, of ``patch`` pixels each.
+
+    Raises:
+        ConfigError: the patches do not tile the image, or so many cannot be centred in their grid.
+    """
+    grid = _grid(side, patch)
+    possible = [number for number in range(1, grid) if (grid - number) % 2 == 0]
+    if count not in possible:
+        raise ConfigError(
+            f"task.size: found a hole of {count} x {count} patches; expected one that can be centred in a grid of "
+            f"{grid} x {grid}: {', '.join(map(str, possible))}"
+        )
+    return _inside(side, (grid - count) // 2 * patch)
+
+
+def center(side: int, ratio: float) -> Bool[Tensor, "h w"]:
+    """Remove the central square of ``ratio`` times the side.
+
+    Raises:
+        ConfigError: the square is empty, everything, or cannot be centred on whole pixels.
+    """
+    return _inside(side, _pixels(side, (1.0 - ratio) / 2, ratio))
+
+
+def outpaint(side: int, ratio: float) -> Bool[Tensor, "h w"]:
+    """Remove a border of ``ratio / 2`` times the side on each of the four sides.
+
+    Raises:
+        ConfigError: the border is empty, everything, or not a whole number of pixels.
+    """
+    return ~_inside(side, _pixels(side, ratio / 2, ratio))
+
+
+def extend(side: int, edge: Edge, ratio: float) -> Bool[Tensor, "h w"]:
+    """Remove ``ratio`` times the side at the named edge: ``Edge.UP`` removes the top rows.
+
+    Raises:
+        ConfigError: the strip is empty, everything, or not a whole number of pixels.
+    """
+    depth = _pixels(side, ratio, ratio)
+    hole = torch.zeros(side, side, dtype=torch.bool)
+    match edge:
+        case Edge.UP:
+            hole[:depth] = True
+        case Edge.DOWN:
+            hole[side - depth :] = True
+        case Edge.LEFT:
+            hole[:, :depth] = True
+        case Edge.RIGHT:
+            hole[:, side - depth :] = True
+    return hole
+
+
+def random_patches(side: int, patch: int, ratio: float, generator: torch.Generator) -> Bool[Tensor, "h w"]:
+    """Remove patches drawn without replacement: the whole number nearest to ``ratio`` of all.
+
+    Here ``ratio`` is a share of the area. The published MAE rounds down what it keeps, which is the same number
+    wherever the ratio gives a whole one.
+
+    Raises:
+        ConfigError: the patches do not tile the image, or none or all would be removed.
+    """
+    grid = _grid(side, patch)
+    count = round(ratio * grid * grid) if 0.0 < ratio < 1.0 else 0  # NaN has no nearest number
+    if not 0 < count < grid * grid:
+        raise ConfigError(
+            f"task.size: found {ratio:g}, which removes {count} of {grid * grid} patches; "
+            "expected a share that removes some and keeps some"
+        )
+    drawn = torch.randperm(grid * grid, generator=generator)[:count]
+    patches = torch.zeros(grid * grid, dtype=torch.bool)
+    patches[drawn] = True
+    return patches.view(grid, grid).repeat_interleave(patch, 0).repeat_interleave(patch, 1)
+
+
+def removed_patches(hole: Bool[Tensor, "h w"], patch: int) -> Bool[Tensor, "rows columns"]:
+    """Return which patches a hole removes, for a family that can only remove whole patches.
+
+    Raises:
+        ConfigError: the hole cuts a patch, removes nothing or everything, or the patches do not tile the image.
+    """
+    height, width = hole.shape
+    rows, columns = _grid(height, patch), _grid(width, patch)
+    shares = hole.view(rows, patch, columns, patch).float().mean((1, 3))
+    cut = ((shares > 0.0) & (shares < 1.0)).nonzero()
+    if len(cut):
+        row, column = cut[0].tolist()
+        raise ConfigError(
+            f"task.size: expected a hole of whole patches of {patch} x {patch} pixels; found {len(cut)} patches cut "
+            f"by it, the first in row {row}, column {column} of the {rows} x {columns} grid"
+        )
+    removed = shares > 0.5
+    if removed.all() or not removed.any():
+        raise ConfigError(
+            f"task.size: expected a hole that removes some patches and keeps some; found "
+            f"{int(removed.sum())} of {removed.numel()} removed"
+        )
+    return removed
+
+
+def _grid(side: int, patch: int) -> int:
+    if side % patch:
+        raise ConfigError(f"expected patches that tile the image; found {patch} pixels in a side of {side}")
+    return side // patch
+
+
+def _pixels(side: int, share: float, ratio: float) -> int:
+    """Return ``share`` of the side, which must be a whole number and neither nothing nor, with its twin, all."""
+    pixels = share * side
+    if not 0.0 < ratio < 1.0 or abs(pixels - round(pixels)) > WHOLE_TOLERANCE:
+        raise ConfigError(
+            f"task.size: found {ratio:g}; expected a ratio between 0 and 1 whose hole has its edges on whole pixels "
+            f"of a side of {side} (here {pixels:g} pixels from the side)"
+        )
+    return round(pixels)
+
+
+def _inside(side: int, margin: int) -> Bool[Tensor, "h w"]:
+    mask = torch.zeros(side, side, dtype=torch.bool)
+    mask[margin : side - margin, margin : side - margin] = True
+    return mask

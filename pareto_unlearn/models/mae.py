@@ -1,0 +1,380 @@
+"""The masked autoencoder of He et al. (arXiv:2111.06377) in the layout of its published checkpoints.
+
+The encoder sees the kept patches alone; the decoder puts a learned token in every removed place and predicts all
+patches. The task removes one fixed hole; the published training removes random patches of every image. Written from
+the paper and from recorded outputs of the published network; keys, shapes and values are compared in the tests.
+"""
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Float, Int
+from timm.layers.patch_embed import PatchEmbed
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+
+from pareto_unlearn.models.checkpoint_files import Wrapper, load_strictly, read_checkpoint, write_checkpoint
+from pareto_unlearn.models.holes import removed_patches
+from pareto_unlearn.records import ConfigError
+
+__all__ = [
+    "TINY",
+    "VIT_BASE",
+    "VIT_LARGE",
+    "Mae",
+    "MaeShape",
+    "Masking",
+    "Predicts",
+    "initialise",
+    "load_mae",
+    "mask_by_noise",
+    "normalise_patches",
+    "patchify",
+    "position_embedding",
+    "unpatchify",
+    "write_mae",
+]
+
+PIXEL_MEAN, PIXEL_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Mean and standard deviation of ImageNet's channels, in [0, 1]; part of the published weights."""
+
+NORM_EPSILON = 1e-6
+"""Of every layer norm, and beside the variance of a patch."""
+
+FIRST_IN_FILE = ("cls_token", "pos_embed", "mask_token", "decoder_pos_embed")
+"""The published order begins so. Positions are constants here, which torch lists after the parameters."""
+
+PUBLISHED = Wrapper("model")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaeShape:
+    """Sizes of the network. ``side`` and ``patch`` in pixels."""
+
+    side: int = 224
+    patch: int = 16
+    width: int = 768
+    blocks: int = 12
+    heads: int = 12
+    decoder_width: int = 512
+    decoder_blocks: int = 8
+    decoder_heads: int = 16
+
+    @property
+    def patches(self) -> int:
+        """The number of patches of an image."""
+        return (self.side // self.patch) ** 2
+
+
+VIT_BASE = MaeShape()
+VIT_LARGE = MaeShape(width=1024, blocks=24, heads=16)
+TINY = MaeShape(
+    side=32, patch=4, width=64, blocks=2, heads=4, decoder_width=32, decoder_blocks=1, decoder_heads=4
+)
+"""For tests."""
+
+
+class Predicts(StrEnum):
+    """What a checkpoint was trained to predict; nothing in its file says so.
+
+    ``PIXELS``: ``mae_visualize_*``. ``NORMALISED_PATCHES``: ``mae_pretrain_*_full``, each patch relative to its own
+    mean and variance, so that a picture needs those of the true image.
+    """
+
+    PIXELS = "pixels"
+    NORMALISED_PATCHES = "normalised_patches"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Masking:
+    """Which patches of each image the encoder sees.
+
+    ``keep`` numbers them in the order they are seen; ``restore`` says, for each place of the image, where its patch
+    is in the sequence of kept, then removed patches.
+    """
+
+    keep: Int[Tensor, "b v"]
+    restore: Int[Tensor, "b n"]
+    removed: Bool[Tensor, "b n"]
+
+
+class Mae(nn.Module):
+    """The network with one fixed hole; see ``ImageToImage`` for what the methods promise. Inputs are normalised images.
+
+    Positions are constants: they are in the state dict, not among the parameters.
+    """
+
+    family: str = "mae"
+    pos_embed: Tensor
+    decoder_pos_embed: Tensor
+    visible_ids: Tensor
+    restore_ids: Tensor
+    hole: Tensor
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(
+        self, shape: MaeShape, hole: Bool[Tensor, "h w"], predicts: Predicts = Predicts.PIXELS
+    ) -> None:
+        """Build the network; ``hole`` is True where a pixel is removed.
+
+        Raises:
+            ConfigError: the hole is not of whole patches, or its size is not the network's.
+        """
+        super().__init__()
+        self.shape, self.predicts = shape, predicts
+        self._register_hole(hole)
+        grid, width, decoder_width = shape.side // shape.patch, shape.width, shape.decoder_width
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_width))
+        self.register_buffer("pos_embed", position_embedding(width, grid))
+        self.register_buffer("decoder_pos_embed", position_embedding(decoder_width, grid))
+        self.patch_embed = PatchEmbed(shape.side, shape.patch, 3, width)
+        self.blocks = _blocks(width, shape.heads, shape.blocks)
+        self.norm = nn.LayerNorm(width, eps=NORM_EPSILON)
+        self.decoder_embed = nn.Linear(width, decoder_width)
+        self.decoder_blocks = _blocks(decoder_width, shape.decoder_heads, shape.decoder_blocks)
+        self.decoder_norm = nn.LayerNorm(decoder_width, eps=NORM_EPSILON)
+        self.decoder_pred = nn.Linear(decoder_width, shape.patch**2 * 3)
+
+    def _register_hole(self, hole: Bool[Tensor, "h w"]) -> None:
+        side = self.shape.side
+        if hole.shape != (side, side):
+            raise ConfigError(f"task: expected a hole in {side} x {side} pixels, found {tuple(hole.shape)}")
+        removed = removed_patches(hole, self.shape.patch).flatten()
+        visible = (~removed).nonzero().flatten()
+        order = torch.cat([visible, removed.nonzero().flatten()])
+        # Not part of the weights: the same file serves every hole.
+        self.register_buffer("hole", hole, persistent=False)
+        self.register_buffer("visible_ids", visible, persistent=False)
+        self.register_buffer("restore_ids", order.argsort(), persistent=False)
+        self.register_buffer("pixel_mean", torch.tensor(PIXEL_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(PIXEL_STD).view(3, 1, 1), persistent=False)
+
+    def describe(self) -> dict[str, int]:
+        """Return the sizes that rebuild this network."""
+        return asdict(self.shape)
+
+    def prepare(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+        """Normalise [0, 1] pixels by ImageNet's mean and deviation."""
+        return (images - self.pixel_mean) / self.pixel_std
+
+    def sample_noise(self, count: int, generator: torch.Generator) -> Float[Tensor, "b 3 h w"]:
+        """Draw ``count`` inputs from N(0, I) in the normalised space."""
+        return torch.randn(count, 3, self.shape.side, self.shape.side, generator=generator)
+
+    def fixed_masking(self, count: int) -> Masking:
+        """Return the task's hole for ``count`` images."""
+        keep, restore = self.visible_ids.expand(count, -1), self.restore_ids.expand(count, -1)
+        return Masking(keep, restore, restore >= len(self.visible_ids))
+
+    def encode(self, inputs: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b s d"]:
+        """Return encoder outputs of the class token and the patches outside the hole."""
+        return self.encode_masked(inputs, self.fixed_masking(len(inputs)))
+
+    def forward(self, inputs: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n p"]:
+        """Return the model's full output: predictions of all patches.
+
+        Those outside the hole are never trained nor shown; ``paste`` gives the picture people see.
+        """
+        return self.predict_masked(inputs, self.fixed_masking(len(inputs)))
+
+    def encode_masked(self, inputs: Float[Tensor, "b 3 h w"], masking: Masking) -> Float[Tensor, "b s d"]:
+        """Return encoder outputs of the class token, then of the kept patches in the order of ``masking.keep``."""
+        patches = self.patch_embed(inputs) + self.pos_embed[:, 1:]
+        kept = torch.take_along_dim(patches, masking.keep[..., None], dim=1)
+        start = (self.cls_token + self.pos_embed[:, :1]).expand(len(inputs), -1, -1)
+        return self.norm(self.blocks(torch.cat([start, kept], dim=1)))  # type: ignore[no-any-return]
+
+    def decode_masked(self, features: Float[Tensor, "b s d"], masking: Masking) -> Float[Tensor, "b n p"]:
+        """Return predictions of all patches from encoder outputs of the kept ones."""
+        tokens = self.decoder_embed(features)
+        count, missing = len(features), masking.restore.shape[1] + 1 - tokens.shape[1]
+        blanks = self.mask_token.expand(count, missing, -1)
+        places = torch.cat([tokens[:, 1:], blanks], dim=1)
+        places = torch.take_along_dim(places, masking.restore[..., None], dim=1)
+        tokens = torch.cat([tokens[:, :1], places], dim=1) + self.decoder_pos_embed
+        return self.decoder_pred(self.decoder_norm(self.decoder_blocks(tokens)))[:, 1:]  # type: ignore[no-any-return]
+
+    def predict_masked(self, inputs: Float[Tensor, "b 3 h w"], masking: Masking) -> Float[Tensor, "b n p"]:
+        """Return predictions of all patches from the kept ones."""
+        return self.decode_masked(self.encode_masked(inputs, masking), masking)
+
+    def training_loss(self, inputs: Float[Tensor, "b 3 h w"]) -> Float[Tensor, ""]:
+        """Return the published loss, with the task's hole in place of random patches."""
+        return self.reconstruction_loss(inputs, inputs, self.fixed_masking(len(inputs)))
+
+    def reconstruction_loss(
+        self, inputs: Float[Tensor, "b 3 h w"], wanted: Float[Tensor, "b 3 h w"], masking: Masking
+    ) -> Float[Tensor, ""]:
+        """Return the mean squared error of the removed patches against those of ``wanted``, averaged over them."""
+        truth = self._targets(wanted)
+        errors = (self.predict_masked(inputs, masking) - truth).square().mean(dim=2)
+        return (errors * masking.removed).sum() / masking.removed.sum()
+
+    def to_images(self, outputs: Float[Tensor, "b n p"]) -> Float[Tensor, "b 3 h w"]:
+        """Turn predictions of all patches into [0, 1] pixels; values outside are clipped.
+
+        Raises:
+            ValueError: the model predicts normalised patches, which are no picture without the true image.
+        """
+        if self.predicts is Predicts.NORMALISED_PATCHES:
+            raise ValueError(
+                "expected a model that predicts pixels (mae_visualize_*), found one of normalised patches: "
+                "these need the true patches' mean and variance, so call to_images_with_truth(outputs, inputs)"
+            )
+        return self._to_unit(unpatchify(outputs, self.shape.patch, self.shape.side))
+
+    def to_images_with_truth(
+        self, outputs: Float[Tensor, "b n p"], inputs: Float[Tensor, "b 3 h w"]
+    ) -> Float[Tensor, "b 3 h w"]:
+        """Turn predicted normalised patches into [0, 1] pixels.
+
+        Each patch takes mean and variance of the true one, so removed content leaks into the picture: its brightness
+        and contrast are not the model's.
+        """
+        mean, deviation = _patch_statistics(patchify(inputs, self.shape.patch))
+        return self._to_unit(unpatchify(outputs * deviation + mean, self.shape.patch, self.shape.side))
+
+    def paste(
+        self, outputs: Float[Tensor, "b n p"], inputs: Float[Tensor, "b 3 h w"]
+    ) -> Float[Tensor, "b n p"]:
+        """Return outputs with the visible patches of ``inputs`` in place of the predicted ones."""
+        return self.paste_masked(outputs, inputs, self.fixed_masking(len(inputs)))
+
+    def paste_masked(
+        self, outputs: Float[Tensor, "b n p"], inputs: Float[Tensor, "b 3 h w"], masking: Masking
+    ) -> Float[Tensor, "b n p"]:
+        """Return outputs with the kept patches of ``inputs`` in place of the predicted ones."""
+        return torch.where(masking.removed[..., None], outputs, self._targets(inputs))
+
+    def removed_pixels(self) -> Bool[Tensor, "h w"]:
+        """Return the mask of the task: True where a pixel is removed and to be generated."""
+        return self.hole
+
+    def encoder_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters that change the encoder's output; nothing of the decoder depends on them."""
+        modules = (self.patch_embed, self.blocks, self.norm)
+        return [self.cls_token, *(p for module in modules for p in module.parameters())]
+
+    def published_state(self) -> dict[str, Tensor]:
+        """Return the weights by name, in the order of the published files."""
+        state = self.state_dict()
+        return {name: state[name] for name in FIRST_IN_FILE} | state
+
+    def _targets(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n p"]:
+        """Return what the model should predict for all patches of images."""
+        patches = patchify(images, self.shape.patch)
+        return normalise_patches(patches) if self.predicts is Predicts.NORMALISED_PATCHES else patches
+
+    def _to_unit(self, normalised: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+        return (normalised * self.pixel_std + self.pixel_mean).clamp(0.0, 1.0)
+
+
+def load_mae(
+    path: Path, shape: MaeShape, hole: Bool[Tensor, "h w"], predicts: Predicts = Predicts.PIXELS
+) -> tuple[Mae, Wrapper]:
+    """Load a published checkpoint, or one written by ``write_mae``, for inference and training.
+
+    Raises:
+        ConfigError: the hole does not fit.
+        WeightsError: the file is missing, damaged, refused, or does not fit the shape.
+    """
+    # Training runs of the published code pickle their arguments beside the weights.
+    tensors, wrapper = read_checkpoint(path, allowed=(argparse.Namespace,))
+    model = Mae(shape, hole, predicts)
+    load_strictly(model, tensors, path, _expected(shape, predicts))
+    return model.eval(), wrapper
+
+
+def write_mae(path: Path, model: Mae, wrapper: Wrapper = PUBLISHED) -> None:
+    """Write the weights as the published code reads them: ``{'model': weights}``, or the wrapper they came in."""
+    write_checkpoint(path, model.published_state(), wrapper)
+
+
+def mask_by_noise(noise: Float[Tensor, "b n"], kept: int) -> Masking:
+    """Return the published training's random masking: the ``kept`` patches of each image with the smallest noise.
+
+    The published ratio 0.75 keeps 49 of 196. ``noise`` is one draw per patch; equal draws keep their order.
+    """
+    order = noise.argsort(dim=1, stable=True)
+    restore = order.argsort(dim=1)
+    return Masking(order[:, :kept], restore, restore >= kept)
+
+
+def patchify(images: Float[Tensor, "b 3 h w"], patch: int) -> Float[Tensor, "b n p"]:
+    """Cut images into patches; within one, values go by row, column, channel."""
+    batch, channels, height, width = images.shape
+    grid = images.reshape(batch, channels, height // patch, patch, width // patch, patch)
+    return grid.permute(0, 2, 4, 3, 5, 1).reshape(batch, -1, patch * patch * channels)
+
+
+def unpatchify(patches: Float[Tensor, "b n p"], patch: int, side: int) -> Float[Tensor, "b 3 h w"]:
+    """Put patches back into images."""
+    grid = patches.reshape(len(patches), side // patch, side // patch, patch, patch, 3)
+    return grid.permute(0, 5, 1, 3, 2, 4).reshape(len(patches), 3, side, side)
+
+
+def normalise_patches(patches: Float[Tensor, "b n p"]) -> Float[Tensor, "b n p"]:
+    """Return patches relative to their own mean and deviation (unbiased variance)."""
+    mean, deviation = _patch_statistics(patches)
+    return (patches - mean) / deviation
+
+
+def position_embedding(width: int, grid: int) -> Float[Tensor, "1 n d"]:
+    """Return the fixed sine and cosine positions: zeros for the class token, then the grid row by row.
+
+    The first half of the channels tells the column, the second the row; each half holds sines, then cosines.
+    """
+    frequencies = 10_000.0 ** (-torch.arange(width // 4, dtype=torch.float64) / (width / 4))
+    angles = torch.arange(grid, dtype=torch.float64)[:, None] * frequencies
+    line = torch.cat([angles.sin(), angles.cos()], dim=1)
+    columns, rows = line.repeat(grid, 1), line.repeat_interleave(grid, 0)
+    places = torch.cat([columns, rows], dim=1)
+    return torch.cat([torch.zeros_like(places[:1]), places])[None].float()
+
+
+def initialise(model: Mae, generator: torch.Generator) -> None:
+    """Fill all weights from ``generator`` as for a training from scratch.
+
+    Matrices, the patches' as one, by Glorot's rule; tokens N(0, 0.02); norms 1; biases 0.
+    """
+    for name, parameter in model.named_parameters():
+        if name.endswith("token"):
+            nn.init.normal_(parameter, std=0.02, generator=generator)
+        elif parameter.ndim > 1:
+            nn.init.xavier_uniform_(parameter.data.flatten(1), generator=generator)
+        elif name.endswith("weight"):
+            nn.init.ones_(parameter)
+        else:
+            nn.init.zeros_(parameter)
+
+
+def _blocks(width: int, heads: int, count: int) -> nn.Sequential:
+    return nn.Sequential(*(_block(width, heads) for _ in range(count)))
+
+
+def _block(width: int, heads: int) -> Block:
+    norm = partial(nn.LayerNorm, eps=NORM_EPSILON)
+    return Block(width, heads, mlp_ratio=4.0, qkv_bias=True, norm_layer=norm)  # type: ignore[arg-type]
+
+
+def _patch_statistics(
+    patches: Float[Tensor, "b n p"],
+) -> tuple[Float[Tensor, "b n 1"], Float[Tensor, "b n 1"]]:
+    variance, mean = torch.var_mean(patches, dim=2, keepdim=True)
+    return mean, (variance + NORM_EPSILON).sqrt()
+
+
+def _expected(shape: MaeShape, predicts: Predicts) -> str:
+    names: Mapping[MaeShape, str] = {VIT_BASE: "vit_base", VIT_LARGE: "vit_large"}
+    if (name := names.get(shape)) is None:
+        return f"weights of {shape}"
+    if predicts is Predicts.NORMALISED_PATCHES:
+        return f"mae_pretrain_{name}_full.pth (mae_pretrain_{name}.pth has no decoder)"
+    return f"mae_visualize_{name}.pth (mae_pretrain_{name}.pth has no decoder)"
