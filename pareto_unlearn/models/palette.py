@@ -1,0 +1,250 @@
+"""Palette (Saharia et al., arXiv:2111.05826): a diffusion model that fills holes, as published for Places2.
+
+What a batch holds is described in ``palette_inputs``: beside the images, everything that was drawn for them. So
+the objectives of a checkpoint are exact numbers on a fixed set of inputs, and training draws afresh with
+``redraw``.
+
+The encoder is the contracting half of the U-Net: its input stages and its middle.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from pareto_unlearn.models.palette_inputs import (
+    Draws,
+    build_unet_images,
+    mix_noise,
+    pack,
+    unpack,
+)
+from pareto_unlearn.models.palette_masks import draw_hybrid_hole, rasterise_hole
+from pareto_unlearn.models.palette_sampling import (
+    Sampling,
+    fill_hole,
+    noise_from_generators,
+)
+from pareto_unlearn.models.palette_schedule import (
+    SCHEDULE_NAMES,
+    LinearSchedule,
+    NoiseSchedule,
+    build_schedule,
+    interpolate_level,
+)
+from pareto_unlearn.models.palette_unet import Unet, UnetShape
+from pareto_unlearn.records import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaletteShape:
+    """Sizes of the network, and the schedule it was trained with, which its checkpoint holds too."""
+
+    unet: UnetShape = field(default_factory=UnetShape)
+    schedule: LinearSchedule = field(default_factory=LinearSchedule)
+
+
+def read_shape(description: Mapping[str, Any]) -> PaletteShape:
+    """Return the sizes that ``Palette.describe`` gave, also after a round trip through JSON.
+
+    Raises:
+        KeyError: an entry is missing.
+        TypeError: an entry is unknown.
+    """
+    unet: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in description["unet"].items()
+    }
+    return PaletteShape(unet=UnetShape(**unet), schedule=LinearSchedule(**description["schedule"]))
+
+
+PLACES2 = PaletteShape()
+"""``16_Network.pth``, inpainting on Places2."""
+
+TINY = PaletteShape(
+    unet=UnetShape(side=16, width=32, multipliers=(1, 1), blocks=1, attention_rates=(2,), head_width=16)
+)
+"""For tests; unlike the published network it has attention outside its middle."""
+
+
+class Palette(nn.Module):
+    """The model and its hole; see ``ImageToImage`` for what each method promises.
+
+    Differs from it where a diffusion model must: ``prepare`` needs draws, or a generator to draw from, and
+    ``to_images`` takes images of ``fill`` or ``predict_clean``, because predicted noise alone is no image.
+    """
+
+    family: str = "palette"
+    gammas: Tensor
+    hole: Tensor
+
+    def __init__(self, shape: PaletteShape, hole: Bool[Tensor, "h w"], *, recompute: bool = False) -> None:
+        """Build the network.
+
+        Args:
+            shape: Its sizes.
+            hole: True where a pixel is removed, unless the draws of a batch say otherwise.
+            recompute: Train with little memory: recompute the inside of each block in the backward pass.
+
+        Raises:
+            ConfigError: the hole is empty or has another size than the images.
+        """
+        super().__init__()
+        self.shape = shape
+        self.register_buffer("hole", _checked_hole(hole, shape.unet.side), persistent=False)
+        schedule = build_schedule(shape.schedule)
+        for name in SCHEDULE_NAMES:
+            self.register_buffer(name, getattr(schedule, name))
+        self.denoise_fn = Unet(shape.unet)
+        self.denoise_fn.recompute = recompute
+
+    def describe(self) -> dict[str, Any]:
+        """Return the sizes that rebuild this network."""
+        return asdict(self.shape)
+
+    def training_schedule(self) -> NoiseSchedule:
+        """Return the schedule of the checkpoint, which is that of the original's training."""
+        return NoiseSchedule(*(getattr(self, name) for name in SCHEDULE_NAMES))
+
+    def draw(self, count: int, generator: torch.Generator, *, hybrid: bool = False) -> Draws:
+        """Draw what chance decides about ``count`` images, image by image, on the generator's device.
+
+        Args:
+            count: How many images.
+            generator: Two calls draw the same as one call for both batches.
+            hybrid: Draw the holes too, as in the published training, instead of taking the model's own.
+        """
+        images = [self._draw_one(generator, hybrid) for _ in range(count)]
+        condition_noise, noise, gamma, hole = (torch.stack(parts) for parts in zip(*images, strict=True))
+        return Draws(condition_noise, noise, gamma, hole)
+
+    def prepare(
+        self, images: Float[Tensor, "b 3 h w"], source: Draws | torch.Generator
+    ) -> Float[Tensor, "b 12 h w"]:
+        """Turn [0, 1] pixels into inputs, with given draws or with new ones for the model's own hole."""
+        return self._pack(2 * images - 1, source)
+
+    def redraw(
+        self, inputs: Float[Tensor, "b 12 h w"], source: Draws | torch.Generator
+    ) -> Float[Tensor, "b 12 h w"]:
+        """Return the same images with other draws; training does this at every step."""
+        return self._pack(unpack(inputs).clean, source)
+
+    def sample_noise(self, count: int, generator: torch.Generator) -> Float[Tensor, "b 12 h w"]:
+        """Draw ``count`` inputs whose images are N(0, I) in the normalised space."""
+        side = self.shape.unet.side
+        images = torch.randn(count, 3, side, side, generator=generator, device=generator.device)
+        return self._pack(images.to(self.hole.device), generator)
+
+    def feature_maps(self, inputs: Float[Tensor, "b 12 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
+        """Return the maps of the encoder: after every input stage (12 as published), then after the middle."""
+        parts = unpack(inputs)
+        return self.denoise_fn.encode(build_unet_images(parts), parts.gamma)
+
+    def encode(self, inputs: Float[Tensor, "b 12 h w"]) -> Float[Tensor, "b d"]:
+        """Return all feature maps of an image in one row, scaled as ``flatten_maps`` says.
+
+        As published, this is 22 million values (89 MB) per image: too many to store for a whole data set.
+        """
+        return flatten_maps(self.feature_maps(inputs))
+
+    def forward(self, inputs: Float[Tensor, "b 12 h w"]) -> Float[Tensor, "b 3 h w"]:
+        """Return the predicted noise, also outside the hole, where it is never used to make images."""
+        parts = unpack(inputs)
+        return self.denoise_fn(build_unet_images(parts), parts.gamma)  # type: ignore[no-any-return]
+
+    def training_loss(self, inputs: Float[Tensor, "b 12 h w"]) -> Float[Tensor, ""]:
+        """Return the squared error of the noise in the hole, averaged over the pixels of the whole image."""
+        parts = unpack(inputs)
+        return (parts.hole * (parts.noise - self(inputs))).square().mean()  # type: ignore[no-any-return]
+
+    def predict_clean(
+        self, outputs: Float[Tensor, "b 3 h w"], inputs: Float[Tensor, "b 12 h w"]
+    ) -> Float[Tensor, "b 3 h w"]:
+        """Return the images in [-1, 1] that predicted noise implies in one step, with visible pixels kept."""
+        parts = unpack(inputs)
+        gamma = parts.gamma[:, :, None, None]
+        clean = (mix_noise(parts) - (1 - gamma).sqrt() * outputs) / gamma.sqrt()
+        return parts.clean * (1 - parts.hole) + parts.hole * clean.clamp(-1.0, 1.0)
+
+    def fill(
+        self,
+        inputs: Float[Tensor, "b 12 h w"],
+        schedule: NoiseSchedule,
+        sampling: Sampling,
+        generators: Sequence[torch.Generator],
+    ) -> Float[Tensor, "b 3 h w"]:
+        """Return the images in [-1, 1] with generated holes, by sampling.
+
+        Args:
+            inputs: Of them, the clean image, the noise of the conditioning image, and the hole are used.
+            schedule: ``training_schedule()``, or another one.
+            sampling: The method, and its number of steps.
+            generators: One for every image.
+        """
+        if len(generators) != len(inputs):
+            raise ValueError(f"expected {len(inputs)} generators, one per image, found {len(generators)}")
+        noise = noise_from_generators(generators, self.shape.unet.side, inputs.device)
+        return fill_hole(self.denoise_fn, unpack(inputs), schedule, sampling, noise)
+
+    def to_images(self, outputs: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+        """Turn images in [-1, 1] into [0, 1] pixels; values outside are clipped."""
+        return ((outputs + 1) / 2).clamp(0.0, 1.0)
+
+    def removed_pixels(self) -> Bool[Tensor, "h w"]:
+        """Return the mask of the task: True where a pixel is removed and to be generated."""
+        return self.hole
+
+    def encoder_parameters(self, *, with_noise_level: bool = False) -> list[nn.Parameter]:
+        """Return the parameters of the input stages and the middle.
+
+        Args:
+            with_noise_level: Add the embedding of the noise level. Published unlearning trains it, but the
+                decoder uses it too, so that the decoder's behaviour shifts.
+        """
+        modules: list[nn.Module] = [self.denoise_fn.input_blocks, self.denoise_fn.middle_block]
+        if with_noise_level:
+            modules.append(self.denoise_fn.cond_embed)
+        return [parameter for module in modules for parameter in module.parameters()]
+
+    def _pack(self, clean: Tensor, source: Draws | torch.Generator) -> Tensor:
+        side = self.shape.unet.side
+        if clean.shape[2:] != (side, side):
+            height, width = clean.shape[2:]
+            raise ValueError(f"expected images of {side} by {side} pixels, found {height} by {width}")
+        draws = source if isinstance(source, Draws) else self.draw(len(clean), source)
+        return pack(clean, draws.to(clean.device))
+
+    def _draw_one(self, generator: torch.Generator, hybrid: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        side, device = self.shape.unet.side, generator.device
+        condition_noise, noise = torch.randn(2, 3, side, side, generator=generator, device=device)
+        step = torch.randint(1, len(self.gammas), (1,), generator=generator, device=device)
+        share = torch.rand(1, 1, generator=generator, device=device)
+        gamma = interpolate_level(self.gammas.to(device), step, share)[0]
+        hole = rasterise_hole(draw_hybrid_hole(side, generator), side) if hybrid else self.hole
+        return condition_noise, noise, gamma, hole[None].to(device)
+
+
+def flatten_maps(maps: Sequence[Float[Tensor, "b _ _ _"]]) -> Float[Tensor, "b d"]:
+    """Return feature maps in one row per image, so scaled that squared errors become the published loss.
+
+    That loss is the sum over the maps of each map's mean squared error. The mean squared error of two rows is just
+    this when the ``n`` values of a map are multiplied by ``sqrt(d / n)``, with ``d`` the length of the row.
+    float32.
+    """
+    sizes = [each[0].numel() for each in maps]
+    scales = [math.sqrt(sum(sizes) / size) for size in sizes]
+    rows = [each.float().flatten(1) * scale for each, scale in zip(maps, scales, strict=True)]
+    return torch.cat(rows, dim=1)
+
+
+def _checked_hole(hole: Tensor, side: int) -> Tensor:
+    if tuple(hole.shape) != (side, side):
+        raise ConfigError(f"task: expected a hole mask of {side} by {side} pixels, found {tuple(hole.shape)}")
+    if not hole.is_meta and not hole.any():
+        raise ConfigError("task: expected a hole of at least one pixel, found an empty one")
+    return hole

@@ -1,0 +1,92 @@
+"""Published files of Palette: ``16_Network.pth``, its averaged twin, and what published unlearning code saves.
+
+All are plain state dicts. They differ in what lies beside the network: the schedule of the training (absent
+from averaged weights, ``*_Network_ema.pth``) and a second network, the original one (in unlearned files only).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from pareto_unlearn.models.checkpoint_files import Wrapper, load_strictly, read_checkpoint, write_checkpoint
+from pareto_unlearn.models.palette import PLACES2, Palette, PaletteShape
+from pareto_unlearn.models.palette_schedule import SCHEDULE_NAMES, build_schedule
+from pareto_unlearn.records import WeightsError
+
+ORIGINAL_PREFIX = "teacher_denoise_fn."
+"""Of the original network that unlearned files carry along. It is never read."""
+
+EXPECTED = "16_Network.pth, 16_Network_ema.pth, or a file unlearned from them"
+
+
+@dataclass(frozen=True, slots=True)
+class PaletteFile:
+    """What a file holds beside weights, so that others can be written in the same form.
+
+    ``dtypes`` names the tensors of the model in the order of the file.
+    """
+
+    wrapper: Wrapper
+    dtypes: Mapping[str, torch.dtype]
+    dropped: tuple[str, ...]
+
+    @property
+    def has_schedule(self) -> bool:
+        """Whether the file tells the schedule of its training; averaged weights do not."""
+        return any(name in self.dtypes for name in SCHEDULE_NAMES)
+
+
+def read_palette(path: Path) -> tuple[dict[str, Tensor], PaletteFile]:
+    """Read the tensors of one network, and what else there is to know about the file.
+
+    Raises:
+        WeightsError: the file is missing, damaged, refused, or holds no tensors of a network.
+    """
+    tensors, wrapper = read_checkpoint(path)
+    dropped = tuple(name for name in tensors if name.startswith(ORIGINAL_PREFIX))
+    kept = {name: tensor for name, tensor in tensors.items() if name not in dropped}
+    return kept, PaletteFile(wrapper, {name: tensor.dtype for name, tensor in kept.items()}, dropped)
+
+
+def load_palette(
+    path: Path, hole: Bool[Tensor, "h w"], shape: PaletteShape = PLACES2
+) -> tuple[Palette, PaletteFile]:
+    """Return the model of a file, ready for inference, and what else there is to know about the file.
+
+    Where the file tells no schedule, the model has the one of ``shape``.
+
+    Raises:
+        WeightsError: the file is missing, damaged, refused, does not fit, or was trained with another schedule
+            than ``shape`` says.
+    """
+    tensors, file = read_palette(path)
+    model = Palette(shape, hole)
+    if not file.has_schedule:
+        own = model.state_dict()
+        tensors = {name: own[name] for name in SCHEDULE_NAMES} | tensors
+    load_strictly(model, tensors, path, EXPECTED)
+    _check_schedule(model, path)
+    return model.eval(), file
+
+
+def save_palette(path: Path, model: Palette, file: PaletteFile) -> None:
+    """Write the model's weights in the form of a file that was read: names, order and dtypes."""
+    own = model.state_dict()
+    tensors = {name: own[name].to(dtype) for name, dtype in file.dtypes.items()}
+    write_checkpoint(path, tensors, file.wrapper)
+
+
+def _check_schedule(model: Palette, path: Path) -> None:
+    """Refuse a file whose own schedule is not the one that was asked for, instead of following it silently."""
+    linear = model.shape.schedule
+    wanted = build_schedule(linear)
+    for name in SCHEDULE_NAMES:
+        if not torch.allclose(getattr(model, name), getattr(wanted, name), rtol=1e-4, atol=1e-6):
+            raise WeightsError(
+                f"{path}: expected the schedule of {linear.steps} steps from {linear.first:g} to {linear.last:g}, "
+                f"found other values of {name}; give the schedule the file was trained with"
+            )
