@@ -1,0 +1,189 @@
+"""Files of published checkpoints: tensors by name, and the wrapper they lie in.
+
+A family knows its keys and shapes; this module knows files. Pickles are read by torch's restricted reader only: it
+builds tensors and plain containers, and of other classes those a family names in ``allowed``. Nothing of a file is
+ever executed.
+"""
+
+import os
+import pickle
+import re
+import struct
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file as save_safetensors_file
+from torch import Tensor, nn
+
+from pareto_unlearn.records import WeightsError
+
+__all__ = ["Wrapper", "load_strictly", "read_checkpoint", "write_checkpoint"]
+
+SAFETENSORS = ".safetensors"
+
+UNREADABLE = (
+    pickle.UnpicklingError,
+    struct.error,
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What torch raises on files that are no checkpoint, depending on the byte where it notices."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wrapper:
+    """What a checkpoint file holds beside the tensors, so that it can be written again in the same form.
+
+    ``key`` is the top-level entry that holds the tensors (None: the file is the state dict itself); ``before`` and
+    ``after`` are the other entries in the order of the file; ``metadata`` is that of a safetensors file.
+    """
+
+    key: str | None = None
+    before: dict[str, Any] = field(default_factory=dict)
+    after: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, str] = field(default_factory=dict)
+
+    def without_extras(self) -> "Wrapper":
+        """Return the wrapper without the other entries (optimiser, epoch, arguments of the training)."""
+        return Wrapper(self.key)
+
+
+def read_checkpoint(
+    path: Path, *, keys: Sequence[str] = ("model", "state_dict"), allowed: Sequence[type] = ()
+) -> tuple[dict[str, Tensor], Wrapper]:
+    """Read a ``.safetensors`` file, or a file of ``torch.save`` under any other name.
+
+    Args:
+        path: The file.
+        keys: Entries under which the family's state dict may lie; the first that is there counts.
+        allowed: Classes a pickle may hold beside tensors and plain containers, such as ``argparse.Namespace``.
+
+    Returns:
+        The tensors on the CPU, in the order and dtypes of the file, and the wrapper.
+
+    Raises:
+        WeightsError: the file is missing, damaged, holds a class that is not allowed, or no state dict.
+    """
+    if not path.is_file():
+        raise WeightsError(f"{path}: expected a checkpoint, found no such file")
+    if path.suffix == SAFETENSORS:
+        return _read_safetensors(path)
+    return _unwrap(_read_pickle(path, allowed), keys, path)
+
+
+def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], wrapper: Wrapper) -> None:
+    """Write tensors as ``read_checkpoint`` found them; same content, same bytes. The file appears when complete.
+
+    Raises:
+        WeightsError: a ``.safetensors`` file is wanted, which holds tensors only, but the wrapper has more entries.
+    """
+    copies = {name: _on_its_own(tensor) for name, tensor in tensors.items()}
+    partial = path.with_name(f".{path.name}.partial")
+    if path.suffix == SAFETENSORS:
+        if others := [*wrapper.before, *wrapper.after]:
+            raise WeightsError(
+                f"{path}: a safetensors file holds tensors only, found also {', '.join(others)}; "
+                "name the file .pth, or write it with wrapper.without_extras()"
+            )
+        save_safetensors_file(copies, partial, wrapper.metadata or None)
+    else:
+        content = copies if wrapper.key is None else {**wrapper.before, wrapper.key: copies, **wrapper.after}
+        with partial.open("wb") as file:  # a path instead would put its name into the bytes
+            torch.save(content, file)
+    os.replace(partial, path)  # noqa: PTH105 - says in one word that it overwrites
+
+
+def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], path: Path, expected: str) -> None:
+    """Copy tensors into a network whose names and shapes must be exactly theirs.
+
+    Args:
+        model: The network; its dtype and device stay.
+        tensors: Weights by name.
+        path: The file they come from, for the message.
+        expected: What the file should have been, for the message, such as ``mae_visualize_vit_base.pth``.
+
+    Raises:
+        WeightsError: they do not fit; names the first missing, unexpected and misshapen key.
+    """
+    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    misshapen = [name for name in wanted if name in found and found[name] != wanted[name]]
+    problems = [
+        *_first("missing", [name for name in wanted if name not in found]),
+        *_first("unexpected", [name for name in found if name not in wanted]),
+        *_first("misshapen", [f"{name} {found[name]} instead of {wanted[name]}" for name in misshapen]),
+    ]
+    if problems:
+        raise WeightsError(
+            f"{path}: expected {expected}, found weights that do not fit: {'; '.join(problems)}"
+        )
+    model.load_state_dict(dict(tensors))
+
+
+def _first(kind: str, names: Collection[str]) -> list[str]:
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return [f"{kind} {name}{more}" for name in list(names)[:1]]
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Wrapper]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = file.keys()
+            return {name: file.get_tensor(name) for name in names}, Wrapper(metadata=file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path}: not a safetensors file, or damaged: {error}") from error
+
+
+def _read_pickle(path: Path, allowed: Sequence[type]) -> object:
+    try:
+        with torch.serialization.safe_globals(list(allowed)):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except UNREADABLE as error:
+        # torch's own text goes on to suggest turning the protection off.
+        if refused := re.search(r"GLOBAL (\S+)", str(error)):
+            raise WeightsError(
+                f"{path}: refused, because loading it would call {refused[1]}; expected tensors, plain containers "
+                f"and {', '.join(kind.__qualname__ for kind in allowed) or 'no other class'}; if you trust the file, "
+                "save its state dict alone and use that"
+            ) from error
+        reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
+        raise WeightsError(f"{path}: not a file of torch.save, or damaged: {reason}") from error
+
+
+def _unwrap(content: object, keys: Sequence[str], path: Path) -> tuple[dict[str, Tensor], Wrapper]:
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path}: expected a state dict, found {type(content).__name__}")
+    key = next((key for key in keys if isinstance(content.get(key), dict)), None)
+    state = content if key is None else content[key]
+    strangers = [str(name) for name, value in state.items() if not _is_weight(name, value)]
+    if strangers or not state:
+        raise WeightsError(
+            f"{path}: expected tensors by name, alone or under one of {', '.join(keys)}; "
+            f"found {', '.join(strangers[:3]) or 'nothing'}"
+        )
+    if key is None:
+        return dict(state), Wrapper()
+    names = list(content)
+    before, after = names[: names.index(key)], names[names.index(key) + 1 :]
+    return dict(state), Wrapper(
+        key, {name: content[name] for name in before}, {name: content[name] for name in after}
+    )
+
+
+def _is_weight(name: object, value: object) -> bool:
+    return isinstance(name, str) and isinstance(value, Tensor)
+
+
+def _on_its_own(tensor: Tensor) -> Tensor:
+    """Copy to the CPU, contiguous: a view would bring its whole storage into the file."""
+    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
