@@ -36,7 +36,8 @@ HOLE_COLOUR = (0.485, 0.456, 0.406)
 PIXEL_MEAN, PIXEL_STD = 0.449, 0.277
 """Mean and standard deviation of all values of ImageNet's training images, rounded."""
 
-TOKENIZER_BATCH = 16
+TOKENIZER_BATCH = 8
+"""Images turned into codes at once: the maps of one published-size image take 34 MB each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

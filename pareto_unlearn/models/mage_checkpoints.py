@@ -95,7 +95,8 @@ def load_mage(model: Mage, path: Path, tokenizer: Path | None = None) -> MageFil
         WeightsError: as ``read_mage_checkpoint``, or the weights do not fit the network.
     """
     tensors, files = read_mage_checkpoint(path, tokenizer)
-    load_strictly(model, tensors, path, f"{MAGE_FILE} or a file of the same network")
+    beside = f" beside {tokenizer} ({TOKENIZER_FILE})" if files.tokenizer else ", which holds its tokeniser"
+    load_strictly(model, tensors, path, MAGE_FILE + beside)
     return files
 
 

@@ -77,7 +77,7 @@ def complete(
         active = (shares > rounds.masked_share(step)).nonzero().flatten()
         if len(active):
             logits = model(current[active])
-            codes = _draw_codes(logits, draws.codes[active, step])
+            codes = draw_codes(logits, draws.codes[active, step])
             drawn[active], current[active] = next_round(
                 current[active],
                 logits,
@@ -168,7 +168,7 @@ def soft_hole(hole: Bool[Tensor, "h w"], edge: Edge | None = None) -> Float[Tens
     return torch.from_numpy(np.asarray(blurred).astype(np.float32) / np.float32(255))
 
 
-def _draw_codes(
+def draw_codes(
     logits: Float[Tensor, "b n v"], chance: Float[Tensor, "b n"] | Int[Tensor, "b n"]
 ) -> Int[Tensor, "b n"]:
     """Return one code per place: the first whose cumulated probability passes the uniform number."""
