@@ -18,8 +18,8 @@ from pareto_unlearn.models.mage import RING, TINY, VIT_BASE, VIT_LARGE, Mage, sh
 from pareto_unlearn.models.mage_checkpoints import load_mage, read_mage_checkpoint, write_mage_checkpoint
 from pareto_unlearn.models.mage_generation import (
     Draws,
-    Edge,
     Rounds,
+    Seam,
     complete,
     draw_codes,
     draw_rounds,
@@ -360,14 +360,14 @@ class TestGeneration:
         assert draw_codes(logits, torch.zeros(1, 10)).unique().tolist() == [0]
 
     def test_inpainting_pastes_visible_pixels_and_hides_the_hole(self, model, images, inputs):
-        draws, edge = draw_rounds(3, 256, seeded()), Edge(margin=4, blur=1)
-        result = inpaint(model, images, draws, edge=edge)
-        far = soft_hole(model.hole, edge) == 0.0
+        draws, seam = draw_rounds(3, 256, seeded()), Seam(margin=4, blur=1)
+        result = inpaint(model, images, draws, seam=seam)
+        far = soft_hole(model.hole, seam) == 0.0
         assert far.any()
         assert torch.equal(result[..., far], images[..., far])
         other = torch.where(model.hole, 1.0 - images, images)
-        assert torch.equal(inpaint(model, other, draws, edge=edge), result)
-        assert torch.equal(inpaint(model, images, draws, seen=inputs[:, 0], edge=edge), result)
+        assert torch.equal(inpaint(model, other, draws, seam=seam), result)
+        assert torch.equal(inpaint(model, images, draws, seen=inputs[:, 0], seam=seam), result)
 
     def test_generated_pixels_alone_fill_the_middle_of_the_hole(self):
         soft = soft_hole(center(256, 128))

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from pareto_unlearn.models.mage import TINY, VIT_BASE, Mage
-from pareto_unlearn.models.mage_generation import Draws, Edge, Rounds, complete, composite, next_round
+from pareto_unlearn.models.mage_generation import Draws, Rounds, Seam, complete, composite, next_round
 from pareto_unlearn.models.mage_losses import (
     ForgetRows,
     Losses,
@@ -145,7 +145,7 @@ class Replay:
         return self.model.vqgan.draw(complete(self.model, self.seen, Draws(codes, gumbel)))
 
     def composited(self, generated: Tensor) -> Tensor:
-        image = composite(self.model, self.images[:1], generated, Edge(margin=MARGIN))
+        image = composite(self.model, self.images[:1], generated, Seam(margin=MARGIN))
         return (image[0].permute(1, 2, 0) * 255).to(torch.uint8)
 
 

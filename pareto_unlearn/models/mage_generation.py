@@ -1,7 +1,8 @@
 """The published generation of MAGE: codes are drawn in a few rounds, the surest ones stay, the rest is masked again.
 
-Every image of a batch has its own hole and its own draws, so the result is the same as one by one. Unlike the published
-code, which takes the size of the hole from the first image and is right for one image only.
+Every image of a batch has its own hole and its own draws, so a batch gives the same as its images one by one, but for
+draws that the rounding of larger matrix products happens to move. The published code takes the size of the hole from the
+first image and is right for one image only.
 """
 
 import math
@@ -34,7 +35,7 @@ class Rounds:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Edge:
+class Seam:
     """How generated and visible pixels are joined, in pixels of the image: the hole grows by ``margin``, then is blurred."""
 
     margin: int = 14
@@ -71,18 +72,19 @@ def complete(
     with the default a hole of 8 x 8 codes and its ring take the last 6 rounds.
     """
     rounds = rounds or Rounds()
+    chance = Draws(draws.codes.to(seen.device), draws.gumbel.to(seen.device))
     shares = (seen == model.shape.mask_word).double().mean(dim=1)
     current, drawn = seen.clone(), seen.clone()
     for step in range(rounds.count):
         active = (shares > rounds.masked_share(step)).nonzero().flatten()
         if len(active):
             logits = model(current[active])
-            codes = draw_codes(logits, draws.codes[active, step])
+            codes = draw_codes(logits, chance.codes[active, step])
             drawn[active], current[active] = next_round(
                 current[active],
                 logits,
                 codes,
-                draws.gumbel[active, step],
+                chance.gumbel[active, step],
                 step,
                 rounds,
                 model.shape.mask_word,
@@ -128,7 +130,7 @@ def inpaint(
     *,
     seen: Int[Tensor, "b n"] | None = None,
     rounds: Rounds | None = None,
-    edge: Edge | None = None,
+    seam: Seam | None = None,
 ) -> Float[Tensor, "b 3 h w"]:
     """Return the images with the hole generated, values clipped to [0, 1].
 
@@ -138,33 +140,33 @@ def inpaint(
         draws: The chance, for as many images.
         seen: Row 0 of the model's inputs for these images where they are at hand; else they are computed.
         rounds: How codes are drawn.
-        edge: How visible pixels are joined to generated ones.
+        seam: How visible pixels are joined to generated ones.
     """
     seen = model.prepare(images)[:, 0] if seen is None else seen
     generated = model.vqgan.draw(complete(model, seen, draws, rounds))
-    return composite(model, images, generated, edge)
+    return composite(model, images, generated, seam)
 
 
 def composite(
     model: Mage,
     images: Float[Tensor, "b 3 h w"],
     generated: Float[Tensor, "b 3 h w"],
-    edge: Edge | None = None,
+    seam: Seam | None = None,
 ) -> Float[Tensor, "b 3 h w"]:
     """Return generated pixels in the hole and the images' own elsewhere, with a soft border, clipped to [0, 1].
 
     What of the images shows through inside the hole is the mean colour it was painted over with, never its content.
     """
-    soft = soft_hole(model.hole, edge).to(images)
+    soft = soft_hole(model.hole, seam).to(images)
     return (soft * generated + (1.0 - soft) * model.without_hole(images)).clamp(0.0, 1.0)
 
 
-def soft_hole(hole: Bool[Tensor, "h w"], edge: Edge | None = None) -> Float[Tensor, "h w"]:
+def soft_hole(hole: Bool[Tensor, "h w"], seam: Seam | None = None) -> Float[Tensor, "h w"]:
     """Return the share of generated pixels in the result: 1 deep in the hole, 0 far from it, in steps of 1/255."""
-    edge = edge or Edge()
-    grown = dilate(hole, edge.margin).cpu().numpy()
+    seam = seam or Seam()
+    grown = dilate(hole, seam.margin).cpu().numpy()
     # Pillow's Gaussian is a sum of boxes in whole numbers; another one would change pixels by more than rounding.
-    blurred = Image.fromarray(np.uint8(255) * grown).filter(ImageFilter.GaussianBlur(edge.blur))
+    blurred = Image.fromarray(np.uint8(255) * grown).filter(ImageFilter.GaussianBlur(seam.blur))
     return torch.from_numpy(np.asarray(blurred).astype(np.float32) / np.float32(255))
 
 
