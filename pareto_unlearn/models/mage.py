@@ -1,0 +1,323 @@
+"""MAGE (Li et al., arXiv:2211.09117): a transformer that completes the codes of an image.
+
+An image becomes codes of a frozen VQGAN. The encoder sees the codes with the mask token where T removed some, after a
+constant class token; the decoder puts the encoded class token in every masked place and predicts a code for each.
+Names and shapes are those of the published ``mage-vitb-1600.pth``, weights that nothing uses included.
+
+Inputs are whole numbers, Int "b 2 n": row 0 what the encoder sees, row 1 the codes of the whole image, which only
+``training_loss`` looks at. They are computed once, so T is the same at every step and for every model.
+"""
+
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pareto_unlearn.models.mage_losses import LABEL_SMOOTHING
+from pareto_unlearn.models.mage_masks import TokenMasks, dilate, hole_tokens
+from pareto_unlearn.models.mage_vqgan import Vqgan, VqganShape
+
+SPARE_WORDS, CLASS_WORD = 1000, 76
+"""Words after the codes of the codebook: 1000 spare ones, of which number 76 is the constant class token, then the mask."""
+
+MLP_RATIO, BLOCK_EPS = 4, 1e-6
+
+RING = 1
+"""Tokens masked around the hole, because their codes have seen its pixels."""
+
+HOLE_COLOUR = (0.485, 0.456, 0.406)
+"""What fills the hole before an image is turned into codes: the mean colour of ImageNet."""
+
+PIXEL_MEAN, PIXEL_STD = 0.449, 0.277
+"""Mean and standard deviation of all values of ImageNet's training images, rounded."""
+
+TOKENIZER_BATCH = 8
+"""Images turned into codes at once: the maps of one published-size image take 34 MB each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MageShape:
+    """Sizes of the network. ``side`` in pixels; the grid of codes follows from the tokeniser."""
+
+    side: int = 256
+    width: int = 768
+    blocks: int = 12
+    heads: int = 12
+    decoder_width: int = 768
+    decoder_blocks: int = 8
+    decoder_heads: int = 16
+    tokenizer: VqganShape = field(default_factory=VqganShape)
+
+    @property
+    def tokens(self) -> int:
+        """Return the number of codes of one image."""
+        return (self.side // self.tokenizer.patch) ** 2
+
+    @property
+    def class_word(self) -> int:
+        """Return the word in the place of the class token: 1100 for a codebook of 1024."""
+        return self.tokenizer.codes + CLASS_WORD
+
+    @property
+    def mask_word(self) -> int:
+        """Return the word that stands for a removed code: 2024 for a codebook of 1024."""
+        return self.tokenizer.codes + SPARE_WORDS
+
+
+VIT_BASE = MageShape()
+VIT_LARGE = MageShape(width=1024, blocks=24, heads=16, decoder_width=1024)
+TINY = MageShape(
+    side=64,
+    width=32,
+    blocks=2,
+    heads=4,
+    decoder_width=32,
+    decoder_blocks=1,
+    decoder_heads=2,
+    tokenizer=VqganShape(channels=32, multipliers=(2, 1, 1), blocks=1, width=16, codes=64),
+)
+
+
+class Embeddings(nn.Module):
+    """Word plus position, then a layer norm."""
+
+    position_ids: Tensor
+
+    def __init__(self, words: int, positions: int, width: int) -> None:
+        super().__init__()
+        # Part of the published state dict, used by nothing else.
+        self.register_buffer("position_ids", torch.arange(positions)[None])
+        self.word_embeddings = nn.Embedding(words, width)
+        self.position_embeddings = nn.Embedding(positions, width)
+        self.LayerNorm = nn.LayerNorm(width, eps=BLOCK_EPS)
+
+    def forward(self, words: Int[Tensor, "b n"]) -> Float[Tensor, "b n d"]:
+        """Return one vector per word."""
+        return self.LayerNorm(self.word_embeddings(words) + self.position_embeddings.weight)  # type: ignore[no-any-return]
+
+
+class WordHead(nn.Module):
+    """Predicts words. Its output matrix is the table of word embeddings, through which no gradient goes."""
+
+    def __init__(self, inputs: int, width: int, words: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(1, 1, words))
+        self.fc = nn.Linear(inputs, width)
+        self.ln = nn.LayerNorm(width)
+
+    def forward(self, hidden: Float[Tensor, "b n c"], table: Float[Tensor, "v d"]) -> Float[Tensor, "b n v"]:
+        """Return logits of the first words: as many as ``table`` has rows."""
+        hidden = self.ln(functional.gelu(self.fc(hidden)))
+        return hidden @ table.detach().T + self.bias[..., : len(table)]
+
+
+class PatchEmbed(nn.Module):
+    """An unused layer of the published network."""
+
+    def __init__(self, patch: int, width: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, width, patch, stride=patch)
+
+
+class Mage(nn.Module):
+    """MAGE with its tokeniser; see ``ImageToImage`` for what each method promises."""
+
+    family: str = "mage"
+    hole: Tensor
+    masked: Tensor
+
+    def __init__(self, shape: MageShape, hole: Bool[Tensor, "h w"]) -> None:
+        """Build the network; weights come from a checkpoint.
+
+        Args:
+            shape: The sizes.
+            hole: The pixels that T removes, whole tokens of them.
+
+        Raises:
+            ConfigError: the hole does not fit the image or its grid of tokens.
+        """
+        super().__init__()
+        self.shape = shape
+        removed = hole_tokens(hole, shape.side, shape.tokenizer.patch)
+        self.register_buffer("hole", hole, persistent=False)
+        self.register_buffer("masked", dilate(removed, RING).flatten(), persistent=False)
+        positions, words, patch = shape.tokens + 1, shape.mask_word + 1, shape.tokenizer.patch
+        self.cls_token = _unused(1, 1, shape.width)
+        self.pos_embed = _unused(1, positions, shape.width)
+        self.mask_token = _unused(1, 1, shape.decoder_width)
+        self.decoder_pos_embed = _unused(1, positions, shape.decoder_width)
+        self.decoder_pos_embed_learned = nn.Parameter(torch.zeros(1, positions, shape.decoder_width))
+        self.vqgan = Vqgan(shape.tokenizer)
+        self.token_emb = Embeddings(words, positions, shape.width)
+        self.patch_embed = PatchEmbed(patch, shape.width).requires_grad_(False)
+        self.blocks = _blocks(shape.width, shape.heads, shape.blocks)
+        self.norm = nn.LayerNorm(shape.width, eps=BLOCK_EPS)
+        self.decoder_embed = nn.Linear(shape.width, shape.decoder_width)
+        self.decoder_blocks = _blocks(shape.decoder_width, shape.decoder_heads, shape.decoder_blocks)
+        self.decoder_norm = nn.LayerNorm(shape.decoder_width, eps=BLOCK_EPS)
+        self.decoder_pred = nn.Linear(shape.decoder_width, 3 * patch**2).requires_grad_(False)
+        self.mlm_layer = WordHead(shape.decoder_width, shape.width, words)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the sizes that rebuild this network; see ``shape_of``."""
+        return asdict(self.shape)
+
+    def tokenize(self, images: Float[Tensor, "b 3 h w"]) -> Int[Tensor, "b n"]:
+        """Return the codes of images in [0, 1], in small batches: the tokeniser's maps are large."""
+        return torch.cat([self.vqgan.tokenize(part) for part in torch.split(images, TOKENIZER_BATCH)])
+
+    def prepare(self, images: Float[Tensor, "b 3 h w"]) -> Int[Tensor, "b 2 n"]:
+        """Turn [0, 1] pixels into what T leaves of their codes, and the codes of the whole images.
+
+        The hole is painted over before the image is turned into codes, since every code has seen its surroundings;
+        then the codes of the hole and of a ring around it become the mask token.
+        """
+        seen = self.tokenize(self.without_hole(images)).masked_fill(self.masked, self.shape.mask_word)
+        return torch.stack([seen, self.tokenize(images)], dim=1)
+
+    def without_hole(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+        """Return the images with the mean colour of ImageNet in the hole."""
+        return torch.where(self.hole, images.new_tensor(HOLE_COLOUR)[:, None, None], images)
+
+    def sample_noise(
+        self, count: int, generator: torch.Generator, mean: float = PIXEL_MEAN, std: float = PIXEL_STD
+    ) -> Int[Tensor, "b 2 n"]:
+        """Draw ``count`` inputs made of images of Gaussian noise, clipped to [0, 1].
+
+        The published code takes mean and standard deviation of the batch at hand; here they are constants, so that
+        the noise does not depend on the batch.
+        """
+        side, device = self.shape.side, generator.device
+        noise = torch.randn(count, 3, side, side, generator=generator, device=device)
+        return self.prepare((noise * std + mean).clamp(0.0, 1.0).to(self.hole.device))
+
+    def encode(self, inputs: Int[Tensor, "b *rows n"]) -> Float[Tensor, "b n1 d"]:
+        """Return encoder outputs of the class token and all codes; of ``inputs``, row 0 alone will do."""
+        return self._encode(self._embed(_seen(inputs)))
+
+    def encode_masked(
+        self,
+        codes: Int[Tensor, "b n"],
+        masks: TokenMasks,
+        dropout: Float[Tensor, "b n1 d"] | None = None,
+    ) -> Float[Tensor, "b k1 d"]:
+        """Return encoder outputs under the training-time T: of the class token and the codes that are kept.
+
+        Args:
+            codes: Of whole images.
+            masks: Which codes are masked, and which of them the encoder never sees.
+            dropout: Factors on the embeddings, from ``draw_embedding_dropout``; None is no dropout.
+        """
+        embedded = self._embed(codes.masked_fill(masks.masked, self.shape.mask_word))
+        embedded = embedded if dropout is None else embedded * dropout
+        return self._encode(embedded.gather(1, _places(masks, embedded.shape[2])))
+
+    def decode(self, features: Float[Tensor, "b k1 d"], masks: TokenMasks) -> Float[Tensor, "b n1 c"]:
+        """Return what the decoder makes of encoder outputs; ``predict`` turns it into logits.
+
+        Every masked place, dropped or not, gets the encoded class token: the published network leaves its own mask
+        token unused.
+        """
+        embedded = self.decoder_embed(features)
+        padding = embedded[:, :1]
+        whole = padding.expand(-1, masks.masked.shape[1] + 1, -1)
+        whole = whole.scatter(1, _places(masks, embedded.shape[2]), embedded)
+        masked = functional.pad(masks.masked, (1, 0))
+        hidden = torch.where(masked[..., None], padding, whole) + self.decoder_pos_embed_learned
+        for block in self.decoder_blocks:
+            hidden = block(hidden)
+        return self.decoder_norm(hidden)  # type: ignore[no-any-return]
+
+    def predict(self, hidden: Float[Tensor, "b n c"], words: int) -> Float[Tensor, "b n v"]:
+        """Return logits of the first ``words`` words; the codes of the codebook come first."""
+        return self.mlm_layer(hidden, self.token_emb.word_embeddings.weight[:words])  # type: ignore[no-any-return]
+
+    def forward(self, inputs: Int[Tensor, "b *rows n"]) -> Float[Tensor, "b n v"]:
+        """Return the model's full output: logits of the codebook's codes, at every place of the image."""
+        seen = _seen(inputs)
+        every = torch.arange(seen.shape[1], device=seen.device).expand_as(seen)
+        masks = TokenMasks(every, seen == self.shape.mask_word)
+        return self.predict(self.decode(self.encode(seen), masks)[:, 1:], self.shape.tokenizer.codes)
+
+    def training_loss(self, inputs: Int[Tensor, "b 2 n"]) -> Float[Tensor, ""]:
+        """Return the loss of the original's training at the removed codes: cross entropy, labels smoothed."""
+        logits, truth = self(inputs)[:, self.masked], inputs[:, 1][:, self.masked]
+        return functional.cross_entropy(
+            logits.flatten(0, 1), truth.flatten(), label_smoothing=LABEL_SMOOTHING
+        )
+
+    def to_images(
+        self, outputs: Float[Tensor, "b n v"], inputs: Int[Tensor, "b *rows n"] | None = None
+    ) -> Float[Tensor, "b 3 h w"]:
+        """Turn logits into pixels in one step: the likeliest code everywhere, values clipped to [0, 1].
+
+        The published network is trained at masked places only. With ``inputs``, the visible codes stay as they are.
+        ``mage_generation.inpaint`` is the published generation.
+        """
+        codes = outputs.argmax(dim=2)
+        if inputs is not None:
+            seen = _seen(inputs)
+            codes = torch.where(seen == self.shape.mask_word, codes, seen)
+        return self.vqgan.draw(codes).clamp(0.0, 1.0)
+
+    def removed_pixels(self) -> Bool[Tensor, "h w"]:
+        """Return the mask of the task, without the ring: True where a pixel is removed and to be generated."""
+        return self.hole
+
+    def encoder_parameters(self, *, tied_words: bool = False) -> list[nn.Parameter]:
+        """Return the parameters that change the encoder's output, but for the word embeddings.
+
+        Args:
+            tied_words: Add the word embeddings, as the published training does. The decoder's logits are products with
+                them, so a decoder that should stay fixed changes too.
+        """
+        embeddings = (self.token_emb.position_embeddings, self.token_emb.LayerNorm)
+        words = (self.token_emb.word_embeddings,) if tied_words else ()
+        return [p for module in (*words, *embeddings, self.blocks, self.norm) for p in module.parameters()]
+
+    def _embed(self, seen: Int[Tensor, "b n"]) -> Float[Tensor, "b n1 d"]:
+        return self.token_emb(functional.pad(seen, (1, 0), value=self.shape.class_word))  # type: ignore[no-any-return]
+
+    def _encode(self, embedded: Float[Tensor, "b k d"]) -> Float[Tensor, "b k d"]:
+        for block in self.blocks:
+            embedded = block(embedded)
+        return self.norm(embedded)  # type: ignore[no-any-return]
+
+
+def shape_of(description: dict[str, Any]) -> MageShape:
+    """Return the shape that ``Mage.describe`` told, whether it came through JSON or not.
+
+    Raises:
+        TypeError: an unknown size.
+        KeyError: no tokeniser is described.
+    """
+    tokenizer = {**description["tokenizer"]}
+    tokenizer["multipliers"] = tuple(tokenizer["multipliers"])
+    return MageShape(**{**description, "tokenizer": VqganShape(**tokenizer)})
+
+
+def _unused(*sizes: int) -> nn.Parameter:
+    """Make a weight that is part of the published state dict and of nothing else."""
+    return nn.Parameter(torch.zeros(sizes), requires_grad=False)
+
+
+def _blocks(width: int, heads: int, count: int) -> nn.ModuleList:
+    norm = partial(nn.LayerNorm, eps=BLOCK_EPS)
+    return nn.ModuleList(
+        Block(width, heads, mlp_ratio=MLP_RATIO, qkv_bias=True, norm_layer=norm)  # type: ignore[arg-type]
+        for _ in range(count)
+    )
+
+
+def _seen(inputs: Int[Tensor, "b *rows n"]) -> Int[Tensor, "b n"]:
+    return inputs if inputs.ndim == 2 else inputs[:, 0]
+
+
+def _places(masks: TokenMasks, width: int) -> Int[Tensor, "b k1 d"]:
+    """Return the positions of the class token and the kept codes, repeated for gather and scatter."""
+    return functional.pad(masks.kept_ids + 1, (1, 0))[..., None].expand(-1, -1, width)

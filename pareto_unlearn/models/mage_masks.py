@@ -1,0 +1,110 @@
+"""What MAGE removes: the hole of a task, in tokens, and the random masks of its training.
+
+Everything random is a tensor the caller passes, or is drawn from a generator the caller passes.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from pareto_unlearn.records import ConfigError
+
+DROPPED_RATIO = 0.5
+"""The share of tokens that training never shows to the encoder; also the least share that is masked."""
+
+MASK_RATE_MEAN, MASK_RATE_STD, MASK_RATE_MAX = 0.55, 0.25, 1.0
+"""The truncated normal distribution of the masked share, between ``DROPPED_RATIO`` and the maximum."""
+
+EMBEDDING_DROPOUT = 0.1
+"""The dropout on embeddings that the published training leaves on for the model that unlearns."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenMasks:
+    """One draw of the training-time T: what the encoder never sees, and what the loss asks for.
+
+    ``kept_ids`` are the tokens that are not dropped, in ascending order; ``masked`` contains every dropped token, and
+    of the kept ones those that are shown as the mask token.
+    """
+
+    kept_ids: Int[Tensor, "b k"]
+    masked: Bool[Tensor, "b n"]
+
+
+def hole_tokens(hole: Bool[Tensor, "h w"], side: int, patch: int) -> Bool[Tensor, "g g"]:
+    """Return which tokens a hole in pixels removes.
+
+    Raises:
+        ConfigError: the hole has another size than the image, cuts through a token, or removes nothing or everything.
+    """
+    if hole.shape != (side, side):
+        raise ConfigError(
+            f"task: expected a hole in an image of {side} x {side} pixels, found {tuple(hole.shape)}"
+        )
+    cells = hole.view(side // patch, patch, side // patch, patch).transpose(1, 2).flatten(2)
+    cut = (cells.any(dim=2) != cells.all(dim=2)).nonzero()
+    if len(cut):
+        row, column = (int(index) * patch for index in cut[0])
+        raise ConfigError(
+            f"task: expected a hole made of whole {patch} x {patch}-pixel tokens, found one that removes a part of the "
+            f"token at row {row}, column {column}"
+        )
+    removed = cells.all(dim=2)
+    if removed.all() or not removed.any():
+        raise ConfigError(
+            f"task: expected a hole that removes a part of the image, found {hole.sum()} pixels of {hole.numel()}"
+        )
+    return removed
+
+
+def dilate(mask: Bool[Tensor, "h w"], margin: int) -> Bool[Tensor, "h w"]:
+    """Return the mask grown by ``margin`` in all eight directions."""
+    grown: Tensor = functional.max_pool2d(mask.float()[None, None], 2 * margin + 1, stride=1, padding=margin)
+    return grown[0, 0] > 0
+
+
+def masks_from_noise(noise: Float[Tensor, "b n"], num_dropped: int, num_masked: int) -> TokenMasks:
+    """Return the masks that drop the tokens of smallest noise, and mask those and the next smallest.
+
+    Args:
+        noise: Recorded or drawn, uniform in [0, 1).
+        num_dropped: Tokens the encoder never sees.
+        num_masked: Tokens the loss asks for, the dropped ones among them.
+    """
+    if not 0 <= num_dropped <= num_masked <= noise.shape[1]:
+        raise ValueError(
+            f"expected 0 <= dropped <= masked <= {noise.shape[1]}, found {num_dropped} and {num_masked}"
+        )
+    order = noise.argsort(dim=1, stable=True)
+    ranks = order.argsort(dim=1)
+    return TokenMasks(order[:, num_dropped:].sort(dim=1).values, ranks < num_masked)
+
+
+def draw_mask_rate(generator: torch.Generator) -> float:
+    """Draw the masked share of one training step from its truncated normal distribution, on the generator's device."""
+    low, high = (
+        0.5 * (1 + math.erf((bound - MASK_RATE_MEAN) / (MASK_RATE_STD * math.sqrt(2))))
+        for bound in (DROPPED_RATIO, MASK_RATE_MAX)
+    )
+    uniform = torch.rand((), generator=generator, dtype=torch.float64, device=generator.device)
+    rate = MASK_RATE_MEAN + MASK_RATE_STD * float(torch.special.ndtri(low + (high - low) * uniform))
+    return min(max(rate, DROPPED_RATIO), MASK_RATE_MAX)
+
+
+def draw_masks(batch: int, tokens: int, generator: torch.Generator) -> TokenMasks:
+    """Draw the masks of one published training step: one masked share for the batch, other tokens for every image."""
+    rate = draw_mask_rate(generator)
+    noise = torch.rand(batch, tokens, generator=generator, device=generator.device)
+    return masks_from_noise(noise, math.ceil(tokens * DROPPED_RATIO), math.ceil(tokens * rate))
+
+
+def draw_embedding_dropout(
+    batch: int, tokens: int, width: int, generator: torch.Generator, rate: float = EMBEDDING_DROPOUT
+) -> Float[Tensor, "b n d"]:
+    """Draw the factors of one dropout: zero with probability ``rate``, else 1 / (1 - rate)."""
+    uniform = torch.rand(batch, tokens, width, generator=generator, device=generator.device)
+    return (uniform >= rate).float() / (1 - rate)
