@@ -16,8 +16,8 @@ import pandas as pd
 from front_methods import METHODS, OURS
 from front_problems import build_closed_form
 from front_scores import SCAN_SEED, TARGETS, front_hypervolume
+from page_section import replace_section
 
-START, END = "<!-- fronts -->", "<!-- /fronts -->"
 MAIN = OURS[0]
 
 PROBLEM_NOTES = {
@@ -66,17 +66,7 @@ def main() -> None:
     options = parser.parse_args()
     models = pd.read_parquet(options.models)
     scores = pd.read_parquet(options.models.with_name(f"{options.models.stem}_scores.parquet"))
-    write_section(options.page, render(models, scores))
-
-
-def write_section(page: Path, section: str) -> None:
-    """Replace the part of a page between the markers; add it at the end, or make the page, where it is missing."""
-    text = page.read_text() if page.is_file() else "# Benchmarks\n"
-    if START not in text:
-        text = f"{text.rstrip()}\n\n{START}\n{END}\n"
-    before, rest = text.split(START, 1)
-    page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(f"{before}{START}\n{section}\n{END}{rest.split(END, 1)[1]}")
+    replace_section(options.page, "fronts", render(models, scores))
 
 
 def render(models: pd.DataFrame, scores: pd.DataFrame) -> str:
