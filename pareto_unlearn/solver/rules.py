@@ -12,7 +12,6 @@ from torch import Tensor
 
 from pareto_unlearn.solver.flat import combine, dot
 
-
 NORM_FLOOR = 1e-3
 """The least |g2| / |g1| that a scaled control counts with."""
 
