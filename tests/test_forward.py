@@ -1,6 +1,9 @@
-"""The forward pass of a step: narrow, or refused where that cannot work. What is measured stays float32."""
+"""The forward pass of a step: narrow, compiled, or refused where that cannot work. What is measured stays float32."""
 
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +14,7 @@ from pareto_unlearn.config import SweepConfig, load_config
 from pareto_unlearn.objectives import feature_function
 from pareto_unlearn.records import ConfigError, Phase, TrialRecord, TrialSpec
 from pareto_unlearn.solver import EpsilonSolver
-from pareto_unlearn.trial import Hooks, Material, load_material, run_trial
+from pareto_unlearn.trial import Hooks, Material, check_forward, load_material, run_trial
 from pareto_unlearn.trial.evidence import measure_costs
 from pareto_unlearn.trial.forward import run_in_steps, step_features
 from pareto_unlearn.trial.problem import build_problem
@@ -84,7 +87,7 @@ def test_bfloat16_features_come_out_in_float32_and_rounded(load, space):
     assert 0.0 < float((narrow - wide).abs().max()) < 0.1
 
 
-def test_float32_is_the_function_itself(load):
+def test_float32_uncompiled_is_the_function_itself(load):
     config, material = load()
     assert run_in_steps(config, material.model.encode) == material.model.encode
 
@@ -138,3 +141,62 @@ def test_a_tolerance_below_the_rounding_of_bfloat16_is_refused():
 )
 def test_other_tolerances_are_not_refused(overrides):
     assert load_config(QUICKSTART, overrides).solver.lowest.tolerance <= 0.001
+
+
+def test_compiling_without_a_compiler_says_what_is_missing(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(ConfigError, match=r"solver.compile: torch.compile needs .*no-such-compiler"):
+        check_forward(load_config(QUICKSTART, ["solver.compile=true"]))
+
+
+def test_a_compiler_is_needed_for_compiling_only(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    check_forward(load_config(QUICKSTART))
+
+
+def test_validate_finds_a_missing_compiler(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    command = [sys.executable, "-m", "pareto_unlearn", "validate", QUICKSTART, "-o", "solver.compile=true"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 3
+    assert "solver.compile" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+COMPILED = """
+import sys, torch
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import test_forward as shared
+from pareto_unlearn.config import load_config
+from pareto_unlearn.trial import load_material
+from pareto_unlearn.trial.problem import build_problem
+
+def gradient(*overrides):
+    config = load_config(shared.QUICKSTART, ["objective.noise_images=256", "solver.completeness=mean", *overrides])
+    material = load_material(config, Path(sys.argv[2]), "compiled")
+    shared.move_away(material)
+    problem = build_problem(config, shared.SPEC, material)
+    losses = (problem.constraint(0), problem.objective(0))
+    parameters = list(material.model.parameters())
+    return torch.cat([g.flatten() for loss in losses for g in torch.autograd.grad(loss, parameters)])
+
+eager, first, second = gradient(), gradient("solver.compile=true"), gradient("solver.compile=true")
+assert torch.equal(first, second), "a second model of the process must take the same compiled code"
+assert not torch.equal(eager, first), "as good as equal, but not to the bit: that is why it counts for identity"
+assert float((eager - first).norm() / eager.norm()) < 1e-5
+narrow = gradient("solver.compile=true", "solver.precision=bfloat16")
+assert float((eager - narrow).norm() / eager.norm()) < 0.05
+"""
+
+
+@pytest.mark.slow
+def test_compiled_gradients_are_those_of_eager_code_but_for_the_last_bits(tmp_path):
+    # In a process of its own: the shape checks of the tests wrap the model's methods, and cannot be compiled.
+    try:
+        check_forward(load_config(QUICKSTART, ["solver.compile=true"]))
+    except ConfigError as error:
+        pytest.skip(str(error))
+    command = [sys.executable, "-c", COMPILED, str(Path(__file__).parent), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr

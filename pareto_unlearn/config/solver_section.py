@@ -189,6 +189,10 @@ class SolverSection(Section):
         description="of the model's forward pass in a step; parameters, gradients, inner products and all that is measured "
         "are float32 with both",
     )
+    compile: bool = Field(
+        default=False,
+        description="compile the model's forward pass with torch.compile; needs a C++ compiler, changes the last bits",
+    )
     stabiliser: Positive = Field(
         default=1e-7, description="added to |g1|^2 where it divides (the paper's varpi)"
     )

@@ -1,10 +1,15 @@
-"""In which precision steps run the model forward.
+"""How steps run the model forward: in which precision, and compiled or not.
 
 Only what a step differentiates passes through here. Parameters, gradients, the solver's flat vectors and their inner
 products stay float32, and so does everything that is measured.
 """
 
+import os
+import shutil
+import sys
+import sysconfig
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -23,23 +28,43 @@ def step_features(config: SweepConfig, material: Material) -> Forward:
 
 
 def run_in_steps(config: SweepConfig, function: Forward) -> Forward:
-    """Return a function of model inputs in the precision ``solver.precision`` names; its output is float32.
+    """Return a function of model inputs as ``solver.compile`` and ``solver.precision`` want it; its output is float32.
 
     Raises:
-        ConfigError: this machine lacks what it needs.
+        ConfigError: this machine lacks what they need.
     """
     check_forward(config)
+    if config.solver.compile:
+        # An error where the compiler gives up: its silent way back to eager code would change the last bits.
+        function = torch.compile(function, fullgraph=True, dynamic=False)
     return _in_bfloat16(function) if config.solver.precision == "bfloat16" else function
 
 
 def check_forward(config: SweepConfig) -> None:
-    """Refuse a narrow forward pass where this machine lacks what it needs.
+    """Refuse a compiled or narrow forward pass where this machine lacks what it needs.
 
     Raises:
         ConfigError: names what is missing.
     """
-    if config.solver.precision == "bfloat16" and config.run.gpus_per_trial > 0:
+    on_gpu = config.run.gpus_per_trial > 0
+    if config.solver.compile:
+        _check_compiler(on_gpu=on_gpu)
+    if config.solver.precision == "bfloat16" and on_gpu:
         _check_bfloat16()
+
+
+def _check_compiler(*, on_gpu: bool) -> None:
+    """Look for what ``torch.compile`` builds with: a compiler, where torch itself looks for it, and Python's headers."""
+    variable, names = ("CC", ("gcc", "clang")) if on_gpu else ("CXX", (_cpp_compiler(),))
+    names = (os.environ[variable],) if variable in os.environ else names
+    header = Path(sysconfig.get_path("include"), "Python.h")
+    missing = [] if any(map(shutil.which, names)) else [f"a compiler ({' or '.join(names)})"]
+    missing += [] if header.is_file() else [f"Python's headers ({header})"]
+    if missing:
+        raise ConfigError(
+            f"solver.compile: torch.compile needs {' and '.join(missing)}, and this machine has none; install it "
+            f"(Debian: apt install g++ python3-dev), name a compiler in {variable}, or set solver.compile: false"
+        )
 
 
 def _check_bfloat16() -> None:
@@ -49,6 +74,10 @@ def _check_bfloat16() -> None:
             f"solver.precision: {torch.cuda.get_device_name()} does not compute in bfloat16; use float32, or a GPU of "
             "compute capability 8.0 or higher"
         )
+
+
+def _cpp_compiler() -> str:
+    return "clang++" if sys.platform == "darwin" else "g++"
 
 
 def _in_bfloat16(function: Forward) -> Forward:
