@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sections import write_section
+from page_section import replace_section
 
 from pareto_unlearn.config import SweepConfig, parse_config
 from pareto_unlearn.dial import Knot, Mixer, Mixture, bracket, dial, gather_knots
@@ -141,7 +141,7 @@ def main() -> None:
     steps = bench.config.solver.steps_of(Phase.EPSILON, None)
     body = render(cases, steps, options.runs)
     (ROOT / "benchmarks" / "dial.md").write_text(f"# The dial\n\n{body}\n")
-    write_section(ROOT / "docs" / "benchmarks.md", "dial", f"## The dial\n\n{body}")
+    replace_section(ROOT / "docs" / "benchmarks.md", "dial", f"## The dial\n\n{body}")
 
 
 def render(cases: Sequence[Case], steps: int, runs: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ import pandas as pd
 from front_methods import METHODS, OURS
 from front_problems import build_closed_form
 from front_scores import SCAN_SEED, TARGETS, front_hypervolume
-from sections import write_section
+from page_section import replace_section
 
 MAIN = OURS[0]
 
@@ -66,7 +66,7 @@ def main() -> None:
     options = parser.parse_args()
     models = pd.read_parquet(options.models)
     scores = pd.read_parquet(options.models.with_name(f"{options.models.stem}_scores.parquet"))
-    write_section(options.page, "fronts", render(models, scores))
+    replace_section(options.page, "fronts", render(models, scores))
 
 
 def render(models: pd.DataFrame, scores: pd.DataFrame) -> str:

@@ -15,11 +15,9 @@ rate chosen at the full one.
 import argparse
 import json
 import os
-import platform
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +26,7 @@ import torch
 from front_methods import METHODS, Method, Task, solve_boundary
 from front_problems import PROBLEMS, EllipsoidProblem, FrontProblem
 from front_scores import SCAN_SEED, front_hypervolume, score_runs
+from machine import machine_facts
 
 BUDGET, SEEDS, BOX_STEPS = 1320, (0, 1, 2, 3, 4), 240
 FACTORS = (0.125, 0.25, 0.5, 1.0, 2.0)
@@ -206,20 +205,8 @@ def describe_machine(options: argparse.Namespace) -> dict[str, str | int]:
         "command": command,
         "budget": options.budget,
         "candidates": len(options.factors),
-        "cpu": _cpu_name(),
-        "cores": os.cpu_count() or 0,
-        "torch": torch.__version__.split("+")[0],
-        "python": platform.python_version(),
-        "date": datetime.now(UTC).date().isoformat(),
+        **machine_facts(),
     }
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    return next(
-        (line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine()
-    )
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -31,6 +31,8 @@ _DEFAULTS_OF_UPDATE: dict[str, dict[str, Any]] = {
         "ramp": 0.0,
     },
 }
+_LEAST_NARROW_TOLERANCE = 0.001
+"""Ten times the f2 that the original model has in bfloat16 (0.00009 of the outputs' variance on the embedded digits)."""
 
 
 class BoundarySection(Section):
@@ -211,6 +213,15 @@ class SolverSection(Section):
         default=0.9,
         description="decay of the average gradients and violation the multiplier is computed from; 0: this batch only",
     )
+    precision: Literal["float32", "bfloat16"] = Field(
+        default="float32",
+        description="of the model's forward pass in a step; parameters, gradients, inner products and all that is measured "
+        "are float32 with both",
+    )
+    compile: bool = Field(
+        default=False,
+        description="compile the model's forward pass with torch.compile; needs a C++ compiler, changes the last bits",
+    )
     stabiliser: Positive = Field(
         default=1e-7, description="added to |g1|^2 where it divides (the paper's varpi)"
     )
@@ -294,6 +305,17 @@ class SolverSection(Section):
     @classmethod
     def _third_of_learning_rate(cls, value: object, info: ValidationInfo) -> object:
         return _filled(value, {"learning_rate": _learning_rate(info) / 3})
+
+    @field_validator("lowest")
+    @classmethod
+    def _above_rounding(cls, value: LowestSection, info: ValidationInfo) -> LowestSection:
+        narrow = info.data.get("precision") == "bfloat16"
+        if narrow and value.kind == "tolerance" and value.tolerance < _LEAST_NARROW_TOLERANCE:
+            raise refusal(
+                f"expected a tolerance of at least {_LEAST_NARROW_TOLERANCE:g} with precision bfloat16, found "
+                f"{found(value.tolerance)}: its rounding alone moves f2 by a tenth of that; use precision float32"
+            )
+        return value
 
     @field_validator("control", mode="before")
     @classmethod

@@ -102,7 +102,8 @@ class DigitsMae(nn.Module):
     def decode(self, features: Float[Tensor, "b v d"]) -> Float[Tensor, "b n p"]:
         """Return predicted patches of the whole image."""
         tokens = self.mask_token.expand(len(features), self.hole.numel(), -1).clone()
-        tokens[:, self.visible_ids] = self.decoder_embed(features)
+        # Under autocast the layer's outputs are narrower than the mask token.
+        tokens[:, self.visible_ids] = self.decoder_embed(features).to(tokens.dtype)
         return self.predict(self.decoder_norm(self.decoder(tokens + self.decoder_position)))  # type: ignore[no-any-return]
 
     def forward(self, inputs: Float[Tensor, "b n p"]) -> Float[Tensor, "b n p"]:

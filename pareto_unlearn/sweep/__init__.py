@@ -116,11 +116,12 @@ def _check(config: SweepConfig) -> _Prepared:
     """Find everything that is wrong with weights and data before anything is written or started."""
     from pareto_unlearn.data import load_split, write_manifest  # imports torch
     from pareto_unlearn.models import load_model, weights_sha256
-    from pareto_unlearn.trial import check_bank
+    from pareto_unlearn.trial import check_bank, check_forward
 
     digest = weights_sha256(config.model)
     model = load_model(config.model, config.task)
     check_bank(config, model)
+    check_forward(config)
     split = load_split(config.data, config.seed)
     return _Prepared(
         digest, write_manifest(split), split.forget_train.class_names, split.retain_train.class_names

@@ -50,6 +50,7 @@ from pareto_unlearn.trial.evidence import (
     measure_residual,
     measure_retain_loss,
 )
+from pareto_unlearn.trial.forward import check_forward
 from pareto_unlearn.trial.material import Material, load_material, trainable_parameters
 from pareto_unlearn.trial.problem import Problem, build_problem
 from pareto_unlearn.trial.scan import best_learning_rate, scan_learning_rate
@@ -58,6 +59,7 @@ __all__ = [
     "Hooks",
     "Material",
     "check_bank",
+    "check_forward",
     "failed_result",
     "load_material",
     "measure_trial",

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from pareto_unlearn.config import SweepConfig
 from pareto_unlearn.data import BatchOrder, StratifiedOrder
-from pareto_unlearn.objectives import feature_function
 from pareto_unlearn.records import CurveRow, Phase, Role, TrialSpec
 from pareto_unlearn.solver import (
     BoundaryControl,
@@ -28,6 +27,7 @@ from pareto_unlearn.solver import (
 )
 from pareto_unlearn.trial.bank import count_checkpoints
 from pareto_unlearn.trial.class_weights import ClassWeights, class_constraint, power_mean
+from pareto_unlearn.trial.forward import run_in_steps, step_features
 from pareto_unlearn.trial.material import Material
 
 FORGET_STREAM, RETAIN_STREAM, DRAW_STREAM = 1, 2, 3
@@ -253,9 +253,10 @@ def _max_losses(config: SweepConfig, spec: TrialSpec, material: Material) -> tup
     """
     orders = _orders(config, spec, material)
     forget, retain = (material.inputs[name, "train"] for name in ("forget", "retain"))
+    training_loss = run_in_steps(config, material.model.training_loss)
     return (
-        lambda step: -material.model.training_loss(forget[orders[0](step)]),
-        lambda step: material.model.training_loss(retain[orders[1](step)]),
+        lambda step: -training_loss(forget[orders[0](step)]),
+        lambda step: training_loss(retain[orders[1](step)]),
         Unit(scale=-1.0),
     )
 
@@ -264,7 +265,7 @@ def _unlearning_losses(
     config: SweepConfig, spec: TrialSpec, material: Material, units: tuple[Unit, Unit]
 ) -> tuple[StepLoss, StepLoss]:
     """Return f1 and f2 of the mini-batch at a step, in the given units."""
-    features = feature_function(material.model, config.objective.space)
+    features = step_features(config, material)
     objectives, targets = material.objectives, material.targets
     forget_order, retain_order, draw_order = _orders(config, spec, material)
     inputs_forget, inputs_retain = (material.inputs[name, "train"] for name in ("forget", "retain"))
@@ -311,7 +312,7 @@ def _per_image_constraint(config: SweepConfig, spec: TrialSpec, material: Materi
 
 def _gap_of_rows(config: SweepConfig, material: Material) -> Callable[[Tensor], Float[Tensor, " b"]]:
     """Return the function from rows of the forget set to their f1 above the floor, with gradients."""
-    features = feature_function(material.model, config.objective.space)
+    features = step_features(config, material)
     inputs, objectives, targets = material.inputs["forget", "train"], material.objectives, material.targets
     return lambda rows: (
         objectives.forget_per_image(features(inputs[rows]), targets.noise) - targets.scales.f1_floor

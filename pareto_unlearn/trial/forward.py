@@ -1,0 +1,89 @@
+"""How steps run the model forward: in which precision, and compiled or not.
+
+Only what a step differentiates passes through here. Parameters, gradients, the solver's flat vectors and their inner
+products stay float32, and so does everything that is measured.
+"""
+
+import os
+import shutil
+import sys
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pareto_unlearn.config import SweepConfig
+from pareto_unlearn.objectives import feature_function
+from pareto_unlearn.records import ConfigError
+from pareto_unlearn.trial.material import Material
+
+Forward = Callable[[Tensor], Tensor]
+
+
+def step_features(config: SweepConfig, material: Material) -> Forward:
+    """Return the function from model inputs to the flat float32 features whose losses a step differentiates."""
+    return run_in_steps(config, feature_function(material.model, config.objective.space))
+
+
+def run_in_steps(config: SweepConfig, function: Forward) -> Forward:
+    """Return a function of model inputs as ``solver.compile`` and ``solver.precision`` want it; its output is float32.
+
+    Raises:
+        ConfigError: this machine lacks what they need.
+    """
+    check_forward(config)
+    if config.solver.compile:
+        # An error where the compiler gives up: its silent way back to eager code would change the last bits.
+        function = torch.compile(function, fullgraph=True, dynamic=False)
+    return _in_bfloat16(function) if config.solver.precision == "bfloat16" else function
+
+
+def check_forward(config: SweepConfig) -> None:
+    """Refuse a compiled or narrow forward pass where this machine lacks what it needs.
+
+    Raises:
+        ConfigError: names what is missing.
+    """
+    on_gpu = config.run.gpus_per_trial > 0
+    if config.solver.compile:
+        _check_compiler(on_gpu=on_gpu)
+    if config.solver.precision == "bfloat16" and on_gpu:
+        _check_bfloat16()
+
+
+def _check_compiler(*, on_gpu: bool) -> None:
+    """Look for what ``torch.compile`` builds with: a compiler, where torch itself looks for it, and Python's headers."""
+    variable, names = ("CC", ("gcc", "clang")) if on_gpu else ("CXX", (_cpp_compiler(),))
+    names = (os.environ[variable],) if variable in os.environ else names
+    header = Path(sysconfig.get_path("include"), "Python.h")
+    missing = [] if any(map(shutil.which, names)) else [f"a compiler ({' or '.join(names)})"]
+    missing += [] if header.is_file() else [f"Python's headers ({header})"]
+    if missing:
+        raise ConfigError(
+            f"solver.compile: torch.compile needs {' and '.join(missing)}, and this machine has none; install it "
+            f"(Debian: apt install g++ python3-dev), name a compiler in {variable}, or set solver.compile: false"
+        )
+
+
+def _check_bfloat16() -> None:
+    # Without a GPU here, the driver cannot know; the trials ask again.
+    if torch.cuda.is_available() and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise ConfigError(
+            f"solver.precision: {torch.cuda.get_device_name()} does not compute in bfloat16; use float32, or a GPU of "
+            "compute capability 8.0 or higher"
+        )
+
+
+def _cpp_compiler() -> str:
+    return "clang++" if sys.platform == "darwin" else "g++"
+
+
+def _in_bfloat16(function: Forward) -> Forward:
+    def narrow(inputs: Tensor) -> Tensor:
+        with torch.autocast(inputs.device.type, torch.bfloat16):
+            outputs = function(inputs)
+        return outputs.float()
+
+    return narrow
