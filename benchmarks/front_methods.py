@@ -160,18 +160,6 @@ def descend_path(task: Task, steps: int) -> list[Member]:
     return [Member(*task.problem.measure(state["values"], "train"), state) for state in averaged]
 
 
-def run_path(task: Task) -> Run:
-    """The whole budget in one path; each asked-for level gets the nearest member of the bank."""
-    bank = descend_path(task, task.budget)
-    kept = [Model(member.state["values"]) for member in _choose(bank, task.fvu_max)]
-    members = prune(bank)
-    asked = [
-        Model(nearest(members, target).state["values"], knob=target, target=target, kept=False)
-        for target in TARGETS
-    ]
-    return Run(kept + asked, task.budget)
-
-
 def run_dialled_path(task: Task) -> Run:
     """The whole budget in one path; the dial fills the gaps between those of its checkpoints that lie on their convex hull."""
     bank = descend_path(task, task.budget)
@@ -376,7 +364,7 @@ def _checkpointed(rule: Rule, note: str, kind: str = "scaled") -> Method:
     return Method(partial(run_checkpoints, rule=rule, kind=kind), note, kind)
 
 
-OURS = ("path+dial", "path+branches", "path", "independent")
+OURS = ("path+dial", "path+branches", "independent")
 METHODS: dict[str, Method] = {
     "path+dial": Method(
         run_dialled_path,
@@ -385,10 +373,6 @@ METHODS: dict[str, Method] = {
     "path+branches": Method(
         run_branches,
         "ours: a third of the budget for the path, then ten branches off its nearest averaged checkpoints; epsilon = the ten levels",
-    ),
-    "path": Method(
-        run_path,
-        "ours: one path, the best 11 of its 40 averaged checkpoints; a level gets the nearest of the 40",
     ),
     "independent": Method(
         run_independent, "ours without a path: highest boundary and ten levels, each from the original"

@@ -98,7 +98,7 @@ the best of {candidates} by training hypervolume on seed {SCAN_SEED}, which is n
 - HV: share of the box that a method's models dominate, mean +- standard deviation over seeds. IGD+: mean distance from the union front of all methods and
   seeds at this budget, in units of the box; smaller is better. Not dominated: different models that no other of the same run dominates.
 - Epsilon-hit error: mean of |e - level| over the levels {TARGETS[0]:g}, {TARGETS[1]:g}, ..., {TARGETS[-1]:g}. Methods that take an epsilon are judged by the model that was asked for
-  the level (`path` by the nearest of its 40 checkpoints, `path+dial` by the mixture that the dial finds, both on training images); all others, generously, by the closest of their models.
+  the level (`path+dial` by the mixture that the dial finds on training images); all others, generously, by the closest of their models.
 - tau: Kendall's correlation between the knob and e; 1 = the knob is in order, a dash = there is no knob.
 - The methods of ours that have a path measure its checkpoints, and the dial its mixtures, over the whole training set; these passes are without gradients and
   are not counted. A mixture is of the weights of two checkpoints; of the rivals only `soup` and `pamal` are given mixtures, which is what they are."""
@@ -231,7 +231,7 @@ def _budgets(scores: pd.DataFrame, budget: int, known: list[str]) -> str:
     titles = [f"{method}, {round(share * budget):,}" for method, share in rows]
     lines = [
         "Hypervolume, training / held-out images, at a quarter of the budget, the full one and four times it (the learning rate is that chosen at "
-        f"{budget:,} pairs; the largest budget has at most 3 seeds). The box does not change. {_quarter_sentence(scores, budget, known)}",
+        f"{budget:,} pairs; the largest budget has one seed). The box does not change. {_quarter_sentence(scores, budget, known)}",
         "",
         "| problem | " + " | ".join(titles) + " |",
         "|---" * (len(rows) + 1) + "|",

@@ -30,7 +30,7 @@ from machine import machine_facts
 
 BUDGET, SEEDS, BOX_STEPS = 1320, (0, 1, 2, 3, 4), 240
 FACTORS = (0.125, 0.25, 0.5, 1.0, 2.0)
-EXTRA = (("path+dial", 0.25, 5), ("path+dial", 4.0, 3), ("independent", 4.0, 3))
+EXTRA = (("path+dial", 0.25, 5), ("path+dial", 4.0, 1), ("independent", 4.0, 1))
 """Further rows: method, budget as a multiple of the full one, number of seeds."""
 
 Box = dict[str, float]
