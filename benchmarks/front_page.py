@@ -266,9 +266,10 @@ def _quarter_sentence(scores: pd.DataFrame, budget: int, known: list[str]) -> st
         > _mean_hypervolume(scores, name, "independent", budget, "train")
     ]
     behind = [name for name in known if name not in ahead]
+    but = f", not on {', '.join(behind)}" if behind else ""
     return (
-        f"On training images {MAIN} at a quarter of the budget is ahead of independent solves at the full one on {', '.join(ahead) or 'no problem'}, "
-        f"not on {', '.join(behind) or 'none of the others'}."
+        f"On training images {MAIN} at a quarter of the budget is ahead of independent solves at the full one on "
+        f"{', '.join(ahead) or 'no problem'}{but}."
     )
 
 
