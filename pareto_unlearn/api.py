@@ -10,13 +10,13 @@ from pareto_unlearn import store
 from pareto_unlearn.records import TrialRecord
 
 if TYPE_CHECKING:
-    from pareto_unlearn.models import DigitsMae
+    from pareto_unlearn.models import ImageToImage
 
 
 class UnlearnedModel(NamedTuple):
     """A model and the row of ``trials`` with its evidence: ``model, record = run.model_at(0.3)``."""
 
-    model: "DigitsMae"
+    model: "ImageToImage"
     record: TrialRecord
 
 

@@ -78,7 +78,7 @@ def load_digits() -> ImageSet:
 DATASETS: dict[str, Callable[[], ImageSet]] = {"digits": load_digits}
 
 
-def load_split(config: DataSection, seed: int) -> SplitData:
+def load_split(config: DataSection, seed: int, pixels: object = None, cache: object = None) -> SplitData:
     """Load the data set and divide it as the sweep file says.
 
     Whether an image is held out depends on its id alone, so no choice of classes or seed ever moves an image that

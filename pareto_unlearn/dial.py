@@ -24,7 +24,7 @@ from torch import Tensor
 
 from pareto_unlearn.config import SweepConfig, parse_config, trial_id
 from pareto_unlearn.front import is_non_dominated, is_on_lower_hull
-from pareto_unlearn.models import DigitsMae, load_model, weights_sha256
+from pareto_unlearn.models import ImageToImage, weights_sha256
 from pareto_unlearn.records import (
     HAS_MODEL,
     BankEntry,
@@ -38,7 +38,7 @@ from pareto_unlearn.records import (
 )
 from pareto_unlearn.solver import FlatParameters
 from pareto_unlearn.store import Run, RunStore, load_run
-from pareto_unlearn.trial import Material, load_material, measure_trial, plan_record
+from pareto_unlearn.trial import Material, load_material, load_original, measure_trial, plan_record
 from pareto_unlearn.trial.evidence import measure_completeness, measure_retain_loss
 
 __all__ = [
@@ -137,7 +137,7 @@ def dial(run_path: str, epsilon: float, *, absolute: bool = False, seed: int | N
         return known or _interpolate(config, spec, run, pairs)
 
 
-def load_trial_model(store: RunStore, record: TrialRecord) -> DigitsMae:
+def load_trial_model(store: RunStore, record: TrialRecord) -> ImageToImage:
     """Return the model of a trial on the CPU, in evaluation mode, its weights verified.
 
     Raises:
@@ -146,7 +146,7 @@ def load_trial_model(store: RunStore, record: TrialRecord) -> DigitsMae:
     """
     config = parse_config(store.read_text("sweep.yaml"), "sweep.yaml")
     weights = store.read_checkpoint(record)["model.safetensors"]
-    model = load_model(config.model, config.task)
+    model = load_original(config)
     model.load_state_dict(load_safetensors(weights))
     return model
 

@@ -62,10 +62,10 @@ def load_classifier(device: torch.device | None = None) -> DigitClassifier:
 
 def compute_metrics(
     names: tuple[str, ...],
-    images: Float[Tensor, "n 1 h w"],
-    truth: Float[Tensor, "n 1 h w"],
+    images: Float[Tensor, "n c h w"],
+    truth: Float[Tensor, "n c h w"],
     removed: Bool[Tensor, "h w"],
-    classifier: DigitClassifier,
+    classifier: DigitClassifier | None,
     *,
     image_set: str,
     split: str,
@@ -77,7 +77,7 @@ def compute_metrics(
         images: the model's reconstructions.
         truth: the originals, in the same order.
         removed: True where pixels were generated; ``mse`` and ``psnr`` look there alone.
-        classifier: the feature network of the builtin protocol.
+        classifier: the feature network of the builtin protocol; None where only mse and psnr are wanted.
         image_set: forget or retain, for the rows.
         split: train or heldout, for the rows.
 
@@ -86,22 +86,31 @@ def compute_metrics(
     """
     if not torch.isfinite(images).all():
         raise ValueError("cannot compute metrics: the reconstructed images are not finite")
-    with torch.no_grad():
-        fake, real, logits = classifier.features(images), classifier.features(truth), classifier(images)
     squared = (images - truth).square()[..., removed].mean(dim=(1, 2)).double()
-    cosine = functional.cosine_similarity(fake, real).double()
     values: dict[str, Callable[[], _Measured]] = {
         "mse": lambda: ("mse_hole", "pixel", *_mean_interval(squared)),
         "psnr": lambda: ("psnr_hole", "pixel", compute_psnr(float(squared.mean())), None, None),
-        "frechet": lambda: ("frechet_distance", "builtin", compute_frechet(real, fake), None, None),
-        "inception": lambda: ("inception_score", "builtin", compute_inception_score(logits), None, None),
-        "cosine": lambda: ("embedding_cosine", "builtin", *_mean_interval(cosine)),
     }
+    if classifier is not None:
+        values |= _builtin_metrics(images, truth, classifier)
     where, count = {"set": image_set, "split": split}, len(images)
     return [
         MetricRow(metric=metric, protocol=protocol, value=value, low=low, high=high, n=count, **where)
         for metric, protocol, value, low, high in (values[name]() for name in names)
     ]
+
+
+@torch.no_grad()
+def _builtin_metrics(
+    images: Float[Tensor, "n 1 h w"], truth: Float[Tensor, "n 1 h w"], classifier: DigitClassifier
+) -> dict[str, Callable[[], _Measured]]:
+    fake, real, logits = classifier.features(images), classifier.features(truth), classifier(images)
+    cosine = functional.cosine_similarity(fake, real).double()
+    return {
+        "frechet": lambda: ("frechet_distance", "builtin", compute_frechet(real, fake), None, None),
+        "inception": lambda: ("inception_score", "builtin", compute_inception_score(logits), None, None),
+        "cosine": lambda: ("embedding_cosine", "builtin", *_mean_interval(cosine)),
+    }
 
 
 def compute_psnr(mean_squared_error: float) -> float:

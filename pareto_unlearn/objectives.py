@@ -5,7 +5,11 @@ from the original's outputs on retain images (Algorithm 1, lines 5 and 6). Dista
 not depend on the batch size. With squared errors, replacing the noise draws by their mean m is exact:
 E||o - t||^2 = ||o - m||^2 + V, with V the variance of the targets. V is also the floor of f1.
 
-The targets are computed once a run, stored as plain arrays and opened memory-mapped by every trial.
+Where the inputs hold draws that every step makes anew (Palette, the published training's masks), each input has its own
+noise target: the original's output on the same input with noise in place of content. f1 is the distance from that, and its
+floor what two noise targets of one input differ by: half their squared distance, nothing where noise draws nothing.
+
+What does not change is computed once a run, stored as plain arrays and opened memory-mapped by every trial.
 """
 
 import fcntl
@@ -13,11 +17,11 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -31,6 +35,15 @@ EVALUATION_BATCH = 256
 
 ARRAYS = ("retain_train", "retain_heldout", "forget_f1_train", "forget_f1_heldout")
 
+SPILL_BYTES = 2**28
+"""Features of more bytes than this are kept in a file while they are computed."""
+
+CHUNK_VALUES = 2**26
+"""Values turned into float64 at a time."""
+
+Features = Callable[[Tensor], Float[Tensor, "b d"]]
+"""From model inputs to what f1 and f2 compare."""
+
 
 @runtime_checkable
 class Generative(Protocol):
@@ -42,6 +55,19 @@ class Generative(Protocol):
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """Return the full output."""
+        ...
+
+
+@runtime_checkable
+class Rows(Protocol):
+    """Model inputs of a set of images, by number; a tensor is one."""
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        ...
+
+    def __getitem__(self, rows: Int[Tensor, " b"]) -> Tensor:
+        """Return the inputs of some images."""
         ...
 
 
@@ -58,21 +84,24 @@ class NoiseTarget:
 class Targets:
     """What the original model says, flat float32 rows, memory-mapped.
 
-    ``retain_*`` are its outputs on the retain images in their order, ``forget_f1_*`` its f1 on every forget image.
+    ``retain_*`` are its outputs on the retain images in their order, ``forget_f1_*`` its f1 on every forget image. ``noise``
+    is None where every input has its own noise target, ``retain_*`` where the original answers anew each time.
     """
 
-    noise: NoiseTarget
-    retain_train: Float[Tensor, "n d"]
-    retain_heldout: Float[Tensor, "m d"]
+    noise: NoiseTarget | None
+    retain_train: Float[Tensor, "n d"] | None
+    retain_heldout: Float[Tensor, "m d"] | None
     forget_f1_train: Float[Tensor, " a"]
     forget_f1_heldout: Float[Tensor, " b"]
     scales: Scales
 
     def to(self, device: torch.device) -> "Targets":
-        """Return the targets on a device; on the CPU they stay mapped to their files."""
-        noise = NoiseTarget(self.noise.rows.to(device), self.noise.mean.to(device), self.noise.floor)
-        arrays = {name: getattr(self, name).to(device) for name in ARRAYS}
-        return Targets(noise=noise, scales=self.scales, **arrays)
+        """Return the targets for a device; the retain outputs stay mapped to their files, since they may be large."""
+        noise = self.noise
+        if noise is not None:
+            noise = NoiseTarget(noise.rows.to(device), noise.mean.to(device), noise.floor)
+        f1 = {name: getattr(self, name).to(device) for name in ("forget_f1_train", "forget_f1_heldout")}
+        return replace(self, noise=noise, **f1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +134,7 @@ class Objectives:
     def retain_per_image(
         self, features: Float[Tensor, "n d"], original: Float[Tensor, "n d"]
     ) -> Float[Tensor, " n"]:
-        """Return f2 of every image."""
+        """Return the distance of every image from its own target: f2, or f1 where each input has its noise target."""
         return _distances(features, original, self.distance)
 
 
@@ -121,18 +150,45 @@ def feature_function(model: Generative, space: str) -> Callable[[Tensor], Float[
 
 
 def compute_features(
-    features: Callable[[Tensor], Float[Tensor, "b d"]], inputs: Tensor
+    features: Features, inputs: Rows, *, batch: int = EVALUATION_BATCH, spill: Path | None = None
 ) -> Float[Tensor, "n d"]:
-    """Return the features of many inputs, without gradients, in batches of a fixed size."""
-    with torch.no_grad():
-        return torch.cat([features(part) for part in torch.split(inputs, EVALUATION_BATCH)])
+    """Return the features of many inputs, without gradients, in batches of a fixed size.
+
+    Args:
+        features: of a model.
+        inputs: at least one.
+        batch: how many at once.
+        spill: folder for a nameless file that holds the result where it is large; None keeps it in memory.
+    """
+    result: Tensor | None = None
+    for rows, part in iterate_features(features, inputs, batch):
+        if result is None:
+            result = _allocate(len(inputs), part, spill)
+        result[rows] = part.to(result.device)
+    if result is None:
+        raise ValueError("expected at least one input, found none")
+    return result
+
+
+def iterate_features(
+    features: Features, inputs: Rows, batch: int
+) -> Iterator[tuple[Int[Tensor, " b"], Float[Tensor, "b d"]]]:
+    """Yield the numbers of some inputs and their features, without gradients, batch by batch."""
+    for rows in torch.split(torch.arange(len(inputs)), batch):
+        with torch.no_grad():
+            part = features(inputs[rows])
+        yield rows, part
 
 
 def compute_targets(
-    features: Callable[[Tensor], Float[Tensor, "b d"]],
-    inputs: dict[tuple[str, str], Tensor],
-    noise_inputs: Tensor,
+    features: Features,
+    inputs: Mapping[tuple[str, str], Rows],
+    noise_inputs: Rows,
     objectives: Objectives,
+    *,
+    batch: int = EVALUATION_BATCH,
+    spill: Path | None = None,
+    keep_retain: bool = True,
 ) -> Targets:
     """Run the original model over the noise bank and all image sets.
 
@@ -141,29 +197,114 @@ def compute_targets(
         inputs: model inputs keyed by (set, split).
         noise_inputs: the noise bank x_n, already drawn.
         objectives: which distance the scales are measured in.
+        batch: how many at once.
+        spill: folder for what is too large for memory.
+        keep_retain: keep the outputs on retain images; False where the original answers anew each time.
     """
-    outputs = {key: compute_features(features, value) for key, value in inputs.items()}
-    rows = compute_features(features, noise_inputs)
-    mean = rows.double().mean(dim=0)
-    noise = NoiseTarget(rows, mean.to(rows.dtype), _floor(rows, mean, objectives.distance))
-    forget_train, forget_heldout = (
-        objectives.forget_per_image(outputs["forget", split], noise) for split in ("train", "heldout")
-    )
+    noise = _noise_target(compute_features(features, noise_inputs, batch=batch), objectives.distance)
+    f1 = {
+        split: torch.cat(
+            [
+                objectives.forget_per_image(part, noise)
+                for _, part in iterate_features(features, inputs["forget", split], batch)
+            ]
+        )
+        for split in ("train", "heldout")
+    }
+    retain, spread = _retain_targets(features, inputs, objectives, batch, spill, keep_retain)
+    return _assemble(noise, f1, retain, spread, noise.floor, noise.floor)
+
+
+def compute_paired_targets(
+    features: Features,
+    inputs: Mapping[tuple[str, str], Rows],
+    noise: Mapping[str, tuple[Rows, Rows]],
+    objectives: Objectives,
+    *,
+    batch: int = EVALUATION_BATCH,
+) -> Targets:
+    """Measure the original where each input has its own noise target; nothing but f1 and the scales is kept.
+
+    Args:
+        features: of the original model.
+        inputs: model inputs keyed by (set, split).
+        noise: by split, the noise inputs of the forget images, and once more with other draws.
+        objectives: which distance is measured.
+        batch: how many at once.
+    """
+    f1, floors = {}, {}
+    for split, (first, second) in noise.items():
+        parts, gaps = [], []
+        for rows, part in iterate_features(features, inputs["forget", split], batch):
+            with torch.no_grad():
+                target, other = features(first[rows]), features(second[rows])
+            parts.append(objectives.retain_per_image(part, target))
+            gaps.append(objectives.retain_per_image(target, other))
+        f1[split] = torch.cat(parts)
+        # Of independent draws: E|t - t'|^2 = 2 V, and the norm of a difference is root two longer than that of one.
+        floors[split] = float(torch.cat(gaps).double().mean()) / (
+            2.0 if objectives.distance == "mse" else 2.0**0.5
+        )
+    retain, spread = _retain_targets(features, inputs, objectives, batch, None, keep=False)
+    return _assemble(None, f1, retain, spread, floors["train"], floors["heldout"])
+
+
+def _retain_targets(
+    features: Features,
+    inputs: Mapping[tuple[str, str], Rows],
+    objectives: Objectives,
+    batch: int,
+    spill: Path | None,
+    keep: bool,
+) -> tuple[dict[str, Tensor | None], dict[str, float]]:
+    """Return the outputs on the retain images, where they are kept, and how far they spread."""
+    outputs: dict[str, Tensor | None] = {"train": None, "heldout": None}
+    spreads: dict[str, float] = {}
+    for split in outputs:
+        images = inputs["retain", split]
+        if keep:
+            outputs[split] = compute_features(features, images, batch=batch, spill=spill)
+        rows = outputs[split]
+
+        def chunks(images: Rows = images, rows: Tensor | None = rows) -> Iterable[Tensor]:
+            return (
+                (part for _, part in iterate_features(features, images, batch))
+                if rows is None
+                else _chunks(rows)
+            )
+
+        spreads[split] = _spread(chunks, objectives.distance)
+    return outputs, spreads
+
+
+def _assemble(
+    noise: NoiseTarget | None,
+    f1: Mapping[str, Tensor],
+    retain: Mapping[str, Tensor | None],
+    spread: Mapping[str, float],
+    floor: float,
+    floor_heldout: float,
+) -> Targets:
     return Targets(
         noise=noise,
-        retain_train=outputs["retain", "train"],
-        retain_heldout=outputs["retain", "heldout"],
-        forget_f1_train=forget_train,
-        forget_f1_heldout=forget_heldout,
+        retain_train=retain["train"],
+        retain_heldout=retain["heldout"],
+        forget_f1_train=f1["train"],
+        forget_f1_heldout=f1["heldout"],
         scales=Scales(
-            f1_floor=noise.floor,
-            f1_original=float(forget_train.double().mean()),
-            variance_retain=_spread(outputs["retain", "train"], objectives.distance),
-            f1_floor_heldout=noise.floor,
-            f1_original_heldout=float(forget_heldout.double().mean()),
-            variance_retain_heldout=_spread(outputs["retain", "heldout"], objectives.distance),
+            f1_floor=floor,
+            f1_original=float(f1["train"].double().mean()),
+            variance_retain=spread["train"],
+            f1_floor_heldout=floor_heldout,
+            f1_original_heldout=float(f1["heldout"].double().mean()),
+            variance_retain_heldout=spread["heldout"],
         ),
     )
+
+
+def _noise_target(rows: Float[Tensor, "k d"], distance: str) -> NoiseTarget:
+    mean = _mean_of(_chunks(rows))
+    return NoiseTarget(rows, mean.to(rows.dtype), _floor(rows, mean, distance))
 
 
 def open_targets(folder: Path, compute: Callable[[], Targets]) -> Targets:
@@ -177,23 +318,39 @@ def open_targets(folder: Path, compute: Callable[[], Targets]) -> Targets:
             _publish(folder, compute())
     scales = Scales(**json.loads((folder / "scales.json").read_text()))
     rows, mean = (_open_array(folder / f"{name}.npy") for name in ("noise", "noise_mean"))
-    arrays = {name: _open_array(folder / f"{name}.npy") for name in ARRAYS}
-    return Targets(noise=NoiseTarget(rows, mean, scales.f1_floor), scales=scales, **arrays)
+    noise = None if rows is None or mean is None else NoiseTarget(rows, mean, scales.f1_floor)
+    arrays: dict[str, Any] = {name: _open_array(folder / f"{name}.npy") for name in ARRAYS}
+    return Targets(noise=noise, scales=scales, **arrays)
+
+
+def open_rows(path: Path, compute: Callable[[], Tensor]) -> Tensor:
+    """Return an array stored as ``path``, memory-mapped, computing and publishing it first where it is missing."""
+    with _exclusive(path.with_name(path.name + ".lock")):
+        if not path.is_file():
+            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
+                np.save(file, compute().cpu().numpy())
+            os.replace(file.name, path)  # noqa: PTH105 - one rename publishes it
+    return torch.from_numpy(np.load(path, mmap_mode="c"))
 
 
 def _publish(folder: Path, targets: Targets) -> None:
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         arrays = {name: getattr(targets, name) for name in ARRAYS}
-        for name, array in (arrays | {"noise": targets.noise.rows, "noise_mean": targets.noise.mean}).items():
-            np.save(staging / f"{name}.npy", array.cpu().numpy())
+        if targets.noise is not None:
+            arrays |= {"noise": targets.noise.rows, "noise_mean": targets.noise.mean}
+        for name, array in arrays.items():
+            if array is not None:
+                np.save(staging / f"{name}.npy", array.cpu().numpy())
         (staging / "scales.json").write_text(json.dumps(asdict(targets.scales)))
         os.replace(staging, folder)  # noqa: PTH105 - one rename publishes all
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _open_array(path: Path) -> Tensor:
+def _open_array(path: Path) -> Tensor | None:
+    if not path.is_file():
+        return None
     # Copy-on-write mapping: torch wants writable memory, and pages are shared as long as nobody writes.
     return torch.from_numpy(np.load(path, mmap_mode="c"))
 
@@ -217,10 +374,10 @@ def _distances(
 
 def _floor(noise: Float[Tensor, "k d"], mean: Float[Tensor, " d"], distance: str) -> float:
     """Return the smallest f1 of any constant output: at the mean for squared errors, at the geometric median for norms."""
-    rows = noise.double()
     if distance == "mse":
-        return float((rows - mean).square().mean())
-    centre = mean
+        squares = [float((part.double() - mean).square().sum()) for part in _chunks(noise)]
+        return sum(squares) / noise.numel()
+    rows, centre = noise.double(), mean
     # Weiszfeld's iteration; it converges linearly and a hundred steps reach float accuracy.
     for _ in range(100):
         weights = 1.0 / (rows - centre).norm(dim=1).clamp(min=1e-12)
@@ -228,7 +385,32 @@ def _floor(noise: Float[Tensor, "k d"], mean: Float[Tensor, " d"], distance: str
     return float((rows - centre).norm(dim=1).mean())
 
 
-def _spread(outputs: Float[Tensor, "n d"], distance: str) -> float:
-    """Return the distance of the outputs from their mean: the variance for squared errors."""
-    rows = outputs.double()
-    return float(_distances(rows, rows.mean(dim=0), distance).mean())
+def _spread(chunks: Callable[[], Iterable[Float[Tensor, "n d"]]], distance: str) -> float:
+    """Return the mean distance of outputs from their mean: the variance for squared errors. They are asked for twice."""
+    mean = _mean_of(chunks())
+    distances = [_distances(part.double(), mean, distance) for part in chunks()]
+    return float(torch.cat(distances).mean())
+
+
+def _mean_of(chunks: Iterable[Float[Tensor, "n d"]]) -> Float[Tensor, " d"]:
+    """Return the mean row in float64."""
+    total: Tensor | float = 0.0
+    count = 0
+    for part in chunks:
+        total, count = total + part.double().sum(dim=0), count + len(part)
+    if not isinstance(total, Tensor):
+        raise ValueError("expected at least one row, found none")
+    return total / count
+
+
+def _chunks(rows: Float[Tensor, "n d"]) -> Iterable[Float[Tensor, "m d"]]:
+    return torch.split(rows, max(1, CHUNK_VALUES // rows.shape[1]))
+
+
+def _allocate(count: int, like: Float[Tensor, "b d"], spill: Path | None) -> Float[Tensor, "n d"]:
+    """Return room for features: beside ``like``, or in a file without a name that goes with its last reader."""
+    shape = (count, like.shape[1])
+    if spill is None or count * like[0].nbytes < SPILL_BYTES:
+        return like.new_empty(shape)
+    with tempfile.TemporaryFile(dir=spill) as file:
+        return torch.from_numpy(np.memmap(file, dtype=like.cpu().numpy().dtype, mode="w+", shape=shape))

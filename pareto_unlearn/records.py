@@ -12,6 +12,7 @@ retained quality is 1 - f2 / variance of the original model's outputs on the ret
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
 
 SCHEMA_VERSION = 1
 
@@ -396,3 +397,17 @@ class RunInfo:
     scales: Scales | None = None
     ranges: tuple[ValidRange, ...] = ()
     reference_point: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PixelFormat:
+    """Which images a model reads: square, ``side`` pixels, ``channels`` of them, float32 in [0, 1].
+
+    ``fit`` is how an image of another size gets there: ``squash`` resizes both sides, ``crop`` resizes the shorter side
+    and cuts out the centre, ``exact`` refuses it. ``resample`` is the filter of the resizing.
+    """
+
+    side: int
+    channels: int
+    fit: Literal["exact", "squash", "crop"] = "exact"
+    resample: Literal["bilinear", "bicubic"] = "bicubic"

@@ -6,9 +6,10 @@ import torch
 from small_sweep import QUICKSTART
 from torch.nn import functional
 
-from pareto_unlearn.config import SweepConfig, TaskSection, load_config
+from pareto_unlearn.config import SweepConfig, load_config
 from pareto_unlearn.data import DIGITS_SIDE, BatchOrder, ImageSet, seeded_generator
 from pareto_unlearn.models import DigitsMae, DigitsMaeShape, initialise, save_model
+from pareto_unlearn.models.holes import center
 
 FORGET, RETAIN, SMALL_SIDE = 100, 10, 8
 NAMES = tuple(f"c{index:03d}" for index in range(FORGET + RETAIN))
@@ -40,7 +41,7 @@ def generate_images() -> ImageSet:
 
 def train_model(images: ImageSet, steps: int = 500) -> bytes:
     """Return the weights of a model of 8,000 parameters that reconstructs the images."""
-    model = DigitsMae(DigitsMaeShape(width=16, heads=2, encoder_blocks=1), TaskSection().size)
+    model = DigitsMae(DigitsMaeShape(width=16, heads=2, encoder_blocks=1), center(16, 0.5))
     initialise(model, seeded_generator(8))
     inputs, order = model.prepare(images.images), BatchOrder(len(images), 64, 0, 9)
     optimiser = torch.optim.Adam(model.parameters(), lr=0.004)

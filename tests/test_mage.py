@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pareto_unlearn.models import ImageToImage
 from pareto_unlearn.models.checkpoint_files import read_checkpoint
+from pareto_unlearn.models.holes import removed_patches
 from pareto_unlearn.models.mage import RING, TINY, VIT_BASE, VIT_LARGE, Mage, shape_of
 from pareto_unlearn.models.mage_checkpoints import load_mage, read_mage_checkpoint, write_mage_checkpoint
 from pareto_unlearn.models.mage_generation import (
@@ -40,7 +41,6 @@ from pareto_unlearn.models.mage_masks import (
     draw_embedding_dropout,
     draw_mask_rate,
     draw_masks,
-    hole_tokens,
     masks_from_noise,
 )
 from pareto_unlearn.records import ConfigError, WeightsError
@@ -99,14 +99,14 @@ class TestTask:
 
     @pytest.mark.parametrize(("pixels", "masked"), [(64, 36), (128, 100)])
     def test_published_holes_mask_a_ring_too(self, pixels, masked):
-        removed = hole_tokens(center(256, pixels), 256, 16)
+        removed = removed_patches(center(256, pixels), 16)
         assert removed.sum() == (pixels // 16) ** 2
         assert dilate(removed, RING).sum() == masked
 
     def test_a_hole_at_the_border_has_a_ring_inside_only(self):
         hole = torch.zeros(64, 64, dtype=torch.bool)
         hole[:, :8] = True
-        assert dilate(hole_tokens(hole, 64, 4), RING).sum() == 3 * 16
+        assert dilate(removed_patches(hole, 4), RING).sum() == 3 * 16
 
     @pytest.mark.parametrize(
         ("hole", "message"),
@@ -304,7 +304,7 @@ class TestLosses:
 
 class TestGeneration:
     def seen(self, model, images, sides) -> Tensor:
-        holes = torch.stack([dilate(hole_tokens(center(64, side), 64, 4), RING).flatten() for side in sides])
+        holes = torch.stack([dilate(removed_patches(center(64, side), 4), RING).flatten() for side in sides])
         return model.tokenize(images).masked_fill(holes, MASK)
 
     def test_a_batch_of_different_holes_is_the_same_as_one_by_one(self, model, images):

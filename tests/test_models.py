@@ -19,6 +19,7 @@ from pareto_unlearn.models import (
     weights_sha256,
 )
 from pareto_unlearn.models.digits_mae import DigitsMaeShape
+from pareto_unlearn.models.holes import build_hole, center
 from pareto_unlearn.records import ConfigError, WeightsError
 
 BUILTIN = ModelSection(family="digits_mae", checkpoint="builtin")
@@ -41,7 +42,7 @@ def file_of(path) -> ModelSection:
 
 
 def description(**changes) -> dict[str, str]:
-    values = {"family": "digits_mae", "shape": DigitsMae(DigitsMaeShape(), 0.5).describe()}
+    values = {"family": "digits_mae", "shape": DigitsMae(DigitsMaeShape(), center(16, 0.5)).describe()}
     return {"pareto_unlearn": json.dumps(values | changes)}
 
 
@@ -62,7 +63,7 @@ def test_the_mask_removes_a_centred_square_of_a_quarter_of_the_area(model):
 @pytest.mark.parametrize("kept", range(1, 4))
 def test_holes_of_every_possible_size_are_centred(kept):
     size = 1.0 - 2 * kept / 8  # a margin of `kept` patches on each side of an 8-by-8 grid
-    removed = DigitsMae(DigitsMaeShape(side=32), size).removed_pixels()
+    removed = DigitsMae(DigitsMaeShape(side=32), center(32, size)).removed_pixels()
     assert float(removed.float().mean()) == size**2
     assert torch.equal(removed, removed.flip(0))
     assert torch.equal(removed, removed.flip(1))
@@ -71,13 +72,15 @@ def test_holes_of_every_possible_size_are_centred(kept):
 
 @pytest.mark.parametrize("size", [0.3, 0.25, 0.75, 0.999])
 def test_a_hole_that_is_no_centred_number_of_patches_is_refused_with_the_possible_sizes(size):
-    with pytest.raises(ConfigError, match=rf"task\.size: found {size:g}.* use one of 0\.5$"):
+    with pytest.raises(
+        ConfigError, match=rf"task\.size: found {size:g}.* use one of 0\.5, or task\.patches$"
+    ):
         load_model(BUILTIN, TaskSection(size=size))
 
 
 def test_all_possible_sizes_of_a_larger_image_are_listed():
-    with pytest.raises(ConfigError, match=r"use one of 0\.25, 0\.5, 0\.75$"):
-        DigitsMae(DigitsMaeShape(side=32), 0.4)
+    with pytest.raises(ConfigError, match=r"use one of 0\.25, 0\.5, 0\.75, or"):
+        build_hole(TaskSection(size=0.4), 32, 4, 0)
 
 
 @pytest.fixture
@@ -205,7 +208,7 @@ def test_saving_the_shipped_weights_gives_the_shipped_file(model):
 
 
 def test_a_model_of_another_shape_is_rebuilt_from_its_file(tmp_path):
-    small = DigitsMae(DigitsMaeShape(width=8, heads=2, encoder_blocks=1), 0.5)
+    small = DigitsMae(DigitsMaeShape(width=8, heads=2, encoder_blocks=1), center(16, 0.5))
     (tmp_path / "small.safetensors").write_bytes(save_model(small))
     assert load_model(file_of(tmp_path / "small.safetensors"), TASK).describe() == small.describe()
 

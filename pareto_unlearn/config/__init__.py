@@ -11,6 +11,13 @@ from pydantic import ValidationError
 from pareto_unlearn.config.budget import count_front_steps, known_slots, spend_budget
 from pareto_unlearn.config.fields import field_descriptions
 from pareto_unlearn.config.identity import config_hash, describe_difference, result_fields, trial_id
+from pareto_unlearn.config.model_section import (
+    ModelSection,
+    ObjectiveSection,
+    SamplingSection,
+    TaskSection,
+    is_redrawn,
+)
 from pareto_unlearn.config.problems import problems_of
 from pareto_unlearn.config.schema import (
     SCHEDULES,
@@ -20,11 +27,8 @@ from pareto_unlearn.config.schema import (
     EvaluateSection,
     GridEpsilon,
     ListEpsilon,
-    ModelSection,
-    ObjectiveSection,
     RunSection,
     SweepConfig,
-    TaskSection,
 )
 from pareto_unlearn.config.solver_section import (
     BankSection,
@@ -64,6 +68,7 @@ __all__ = [
     "ObjectiveSection",
     "PathSection",
     "RunSection",
+    "SamplingSection",
     "SolverSection",
     "SweepConfig",
     "TaskSection",
@@ -72,6 +77,7 @@ __all__ = [
     "describe_difference",
     "dump_config",
     "field_descriptions",
+    "is_redrawn",
     "known_slots",
     "load_config",
     "parse_config",

@@ -87,8 +87,9 @@ def describe_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[
     ]
 
 
-def _model_identity(config: SweepConfig) -> dict[str, str | None]:
-    return {"family": config.model.family, "variant": config.model.variant}
+def _model_identity(config: SweepConfig) -> dict[str, Any]:
+    """The weights themselves count by their content."""
+    return config.model.model_dump(mode="json", exclude={"checkpoint", "tokenizer"})
 
 
 def _flat(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

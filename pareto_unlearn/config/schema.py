@@ -9,6 +9,16 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
+from pareto_unlearn.config.model_section import (
+    RANDOM,
+    ModelSection,
+    ObjectiveSection,
+    SamplingSection,
+    TaskSection,
+    check_objective,
+    check_task,
+    fill_objective,
+)
 from pareto_unlearn.config.solver_section import SolverSection
 from pareto_unlearn.config.value_types import (
     Classes,
@@ -18,7 +28,6 @@ from pareto_unlearn.config.value_types import (
     RunName,
     Section,
     Seed,
-    Text,
     each_once,
     refusal,
     some_each_once,
@@ -47,18 +56,8 @@ ViolationTolerance = Annotated[
     ),
 ]
 MetricName = Literal["mse", "psnr", "frechet", "inception", "cosine"]
-
-
-class ModelSection(Section):
-    """The model that has to forget."""
-
-    family: Literal["digits_mae"] = Field(description="which adapter loads and runs the model")
-    variant: Text | None = Field(
-        default=None, description="size or flavour within the family; null: the family's only one"
-    )
-    checkpoint: Text = Field(
-        description="the original weights: `builtin`, or a file; a relative path starts at the working directory"
-    )
+_PIXEL_METRICS: tuple[MetricName, ...] = ("mse", "psnr")
+"""Those that need no feature network; the one that ships with the package knows the digits only."""
 
 
 class DataSection(Section):
@@ -91,50 +90,6 @@ class DataSection(Section):
                 names = ", ".join(f"`{quoted(name)}`" for name in both)
                 raise refusal(f"expected classes that are not in forget_classes, found {names} in both lists")
         return retain
-
-
-class TaskSection(Section):
-    """What is cut out of an image and has to be generated."""
-
-    kind: Literal["center"] = Field(default="center", description="which part of the image is removed")
-    size: float = Field(default=0.5, gt=0, lt=1, description="side of the removed part / side of the image")
-
-
-class ObjectiveSection(Section):
-    """What f1 (forget) and f2 (retain) measure."""
-
-    space: Literal["output", "encoder"] = Field(
-        default="output", description="compare whole outputs, or encoder outputs with the decoder frozen"
-    )
-    distance: Literal["mse", "l2"] = Field(
-        default="mse", description="mean squared error per value, or mean L2 norm of the difference per image"
-    )
-    noise_target: Literal["mean", "draws"] = Field(
-        default=None,
-        validate_default=True,
-        description="what forget outputs are pulled to: the mean of the original's outputs on noise, or single draws; "
-        "null: mean for mse, draws for l2",
-    )
-    noise_images: int = Field(
-        default=2048, ge=16, description="noise images whose outputs make up the target"
-    )
-
-    @field_validator("noise_target", mode="before")
-    @classmethod
-    def _by_distance(cls, value: object, info: ValidationInfo) -> object:
-        if value is None:
-            return "draws" if info.data.get("distance") == "l2" else "mean"
-        return value
-
-    @field_validator("noise_target")
-    @classmethod
-    def _mean_is_exact(cls, value: str, info: ValidationInfo) -> str:
-        if value == "mean" and info.data.get("distance") == "l2":
-            raise refusal(
-                "expected `draws`, found `mean` with distance l2: replacing draws by their mean is exact only for "
-                "squared errors; use draws, or distance mse"
-            )
-        return value
 
 
 class GridEpsilon(Section):
@@ -274,11 +229,17 @@ class EvaluateSection(Section):
         default="builtin", description="definition of the metrics; stored with every value"
     )
     metrics: Annotated[tuple[MetricName, ...], Field(strict=False), AfterValidator(each_once)] = Field(
-        default=get_args(MetricName), description="which metrics are computed"
+        default=get_args(MetricName),
+        description="which metrics are computed; null: all, or mse and psnr where the data set is not digits",
     )
     samples_per_class: int = Field(
         default=1, ge=0, description="held-out images of each class kept for the report"
     )
+    max_samples: Count = Field(
+        default=16,
+        description="held-out images of each set kept for the report at most, from its first classes",
+    )
+    sampling: SamplingSection = SamplingSection()
 
 
 class RunSection(Section):
@@ -333,10 +294,16 @@ class SweepConfig(Section):
     seed: Seed = Field(
         default=0, description="decides the data split and, unless `seeds` is given, the trials"
     )
+    smoke: bool = Field(
+        default=False,
+        description="a trial run of --smoke: tiny widths, random weights, generated images; its numbers mean nothing",
+    )
     model: ModelSection
     data: DataSection
-    task: TaskSection = TaskSection()
-    objective: ObjectiveSection = ObjectiveSection()
+    task: Annotated[TaskSection, AfterValidator(check_task)] = TaskSection()
+    objective: Annotated[
+        ObjectiveSection, BeforeValidator(fill_objective), AfterValidator(check_objective)
+    ] = Field(default={}, validate_default=True)
     solver: SolverSection = SolverSection()
     epsilon: EpsilonSection = Field(
         default=GridEpsilon(), description="which epsilons Phase II solves, by `schedule`"
@@ -351,8 +318,35 @@ class SweepConfig(Section):
         Field(strict=False),
         AfterValidator(_methods_once),
     ] = Field(default=(), description="methods to compare with: a name, or {method: ..., weights: [...]}")
-    evaluate: EvaluateSection = EvaluateSection()
+    evaluate: EvaluateSection = Field(default={}, validate_default=True)
     run: RunSection = RunSection()
+
+    @field_validator("model")
+    @classmethod
+    def _random_is_smoke(cls, value: ModelSection, info: ValidationInfo) -> ModelSection:
+        if value.is_random and not info.data.get("smoke", False):
+            raise refusal(
+                f"expected a checkpoint, found `{RANDOM}`: only a sweep started with --smoke runs on random weights"
+            )
+        return value
+
+    @field_validator("evaluate", mode="before")
+    @classmethod
+    def _pixel_metrics(cls, value: object, info: ValidationInfo) -> object:
+        if not isinstance(value, dict) or value.get("metrics") is not None or _is_digits(info):
+            return value
+        return {**value, "metrics": _PIXEL_METRICS}
+
+    @field_validator("evaluate")
+    @classmethod
+    def _features_of_digits(cls, value: EvaluateSection, info: ValidationInfo) -> EvaluateSection:
+        others = [name for name in value.metrics if name not in _PIXEL_METRICS]
+        if others and not _is_digits(info):
+            raise refusal(
+                f"expected of metrics only {', '.join(_PIXEL_METRICS)}, found {', '.join(others)}: the feature network of "
+                "protocol builtin knows the digits only"
+            )
+        return value
 
     @field_validator("seeds", mode="before")
     @classmethod
@@ -369,3 +363,8 @@ class SweepConfig(Section):
         if phase is not Phase.CHECK:
             return self
         return self.model_copy(update={"solver": self.solver.with_steps_doubled()})
+
+
+def _is_digits(info: ValidationInfo) -> bool:
+    data = info.data.get("data")
+    return not isinstance(data, DataSection) or data.dataset == "digits"

@@ -1,108 +1,82 @@
 """The generative models that can unlearn, behind one Protocol.
 
-An adapter owns pixel scaling and the task ``T`` (what is removed from an image): everything outside it sees images
-in [0, 1], opaque model inputs, and flat outputs. A new family is one module and one line in ``MODELS``.
+A new family is one module that defines ``FAMILY`` and one line in ``MODELS``. Only the family in use is imported: some
+bring libraries that take seconds to load.
 """
 
 import hashlib
-import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import importlib
+import os
+import tempfile
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_safetensors
-from torch import Tensor, nn
+from torch import Tensor
 
-from pareto_unlearn.config import ModelSection, TaskSection
-from pareto_unlearn.models.digits_mae import DigitsMae, DigitsMaeShape, initialise
-from pareto_unlearn.records import WeightsError
+from pareto_unlearn.config import ModelSection, SamplingSection, TaskSection
+from pareto_unlearn.models.digits_mae import DigitsMae
+from pareto_unlearn.models.protocol import (
+    Family,
+    Generators,
+    ImageToImage,
+    Published,
+    Setting,
+    describe_model,
+)
+from pareto_unlearn.records import PixelFormat, WeightsError
 
 __all__ = [
     "MODELS",
     "DigitsMae",
     "Family",
+    "Generators",
     "ImageToImage",
+    "Setting",
     "checkpoint_path",
+    "export_model",
+    "family_of",
     "initialise_model",
     "load_model",
+    "pixel_format",
     "save_model",
     "weights_sha256",
 ]
 
-DESCRIPTION = "pareto_unlearn"
-"""The one metadata key of a weights file: with several, the library writes them in a random order."""
+MODELS: Mapping[str, str] = {
+    "digits_mae": "pareto_unlearn.models.digits_mae_family",
+    "mae": "pareto_unlearn.models.mae_family",
+    "mage": "pareto_unlearn.models.mage_family",
+    "palette": "pareto_unlearn.models.palette_family",
+}
+"""Where each family of a sweep file is defined."""
+
+BUILTIN = "digits_mae.safetensors"
+
+FILES = {
+    "digits_mae": "a .safetensors file written by this package",
+    "mae": "mae_visualize_vit_base.pth, mae_visualize_vit_large.pth or mae_visualize_vit_large_ganloss.pth of "
+    "facebookresearch/mae",
+    "mage": "mage-vitb-1600.pth of LTH14/mage",
+    "palette": "16_Network.pth (inpainting, Places2) of Janspiry/Palette-Image-to-Image-Diffusion-Models",
+}
+"""Which file a family reads and who publishes it."""
+
+RANDOM_SEED = 7
+"""Of the weights of a smoke run."""
 
 
-@runtime_checkable
-class ImageToImage(Protocol):
-    """What the rest of the package needs of a generative model. Inputs are batches; all is float32."""
-
-    family: str
-    """The key in ``MODELS``."""
-
-    def describe(self) -> dict[str, int]:
-        """Return the sizes that rebuild the network."""
-        ...
-
-    def prepare(self, images: Float[Tensor, "b c h w"]) -> Tensor:
-        """Turn [0, 1] pixels into model inputs, before anything is removed from them."""
-        ...
-
-    def sample_noise(self, count: int, generator: torch.Generator) -> Tensor:
-        """Draw ``count`` inputs that are pure noise, N(0, I) in the model's normalised space."""
-        ...
-
-    def encode(self, inputs: Tensor) -> Tensor:
-        """Return the encoder's output for T(inputs), batch first."""
-        ...
-
-    def __call__(self, inputs: Tensor) -> Tensor:
-        """Return the model's full output for T(inputs), batch first."""
-        ...
-
-    def training_loss(self, inputs: Tensor) -> Float[Tensor, ""]:
-        """Return the loss the original was trained with, against the inputs themselves."""
-        ...
-
-    def to_images(self, outputs: Tensor) -> Float[Tensor, "b c h w"]:
-        """Turn full outputs into pixels, clipped to [0, 1]."""
-        ...
-
-    def removed_pixels(self) -> Bool[Tensor, "h w"]:
-        """Return the mask of T: True where a pixel is removed and to be generated."""
-        ...
-
-    def encoder_parameters(self) -> list[nn.Parameter]:
-        """Return the parameters that change the encoder's output."""
-        ...
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """Return all trainable parameters."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the weights by name."""
-        ...
+def family_of(name: str) -> Family:
+    """Return a family by its key in ``MODELS``."""
+    family: Family = importlib.import_module(MODELS[name]).FAMILY
+    return family
 
 
-@dataclass(frozen=True, slots=True)
-class Family:
-    """How one family is found and built."""
-
-    builtin: str
-    build: Callable[[dict[str, Any], TaskSection], DigitsMae]
-
-
-def _build_digits_mae(description: dict[str, Any], task: TaskSection) -> DigitsMae:
-    return DigitsMae(DigitsMaeShape(**description["shape"]), task.size)
-
-
-MODELS: dict[str, Family] = {"digits_mae": Family("digits_mae.safetensors", _build_digits_mae)}
+def pixel_format(config: ModelSection) -> PixelFormat:
+    """Return which images the model reads."""
+    return family_of(config.family).pixels(config.variant)
 
 
 def checkpoint_path(config: ModelSection) -> Path:
@@ -112,75 +86,117 @@ def checkpoint_path(config: ModelSection) -> Path:
         WeightsError: it does not exist.
     """
     if config.checkpoint == "builtin":
-        return Path(str(files("pareto_unlearn") / "assets" / MODELS[config.family].builtin))
-    path = Path(config.checkpoint)
-    if not path.is_file():
-        raise WeightsError(
-            f"model.checkpoint: expected a .safetensors file of family {config.family}, found nothing at {path}; "
-            "give its path (relative to the current folder), or `builtin` for the weights shipped with the package"
-        )
-    return path
+        return Path(str(files("pareto_unlearn") / "assets" / BUILTIN))
+    return _existing(config.checkpoint, "model.checkpoint", FILES[config.family])
 
 
 def weights_sha256(config: ModelSection) -> str:
-    """Return the SHA-256 of the original model's weights file."""
-    return hashlib.sha256(checkpoint_path(config).read_bytes()).hexdigest()
+    """Return the SHA-256 of the original model's weights: of its file, or of all its files where it has two."""
+    if config.is_random:
+        return hashlib.sha256(f"random {config.family} {config.variant} {RANDOM_SEED}".encode()).hexdigest()
+    digest = _file_sha256(checkpoint_path(config))
+    if config.tokenizer is None:
+        return digest
+    tokenizer = _existing(config.tokenizer, "model.tokenizer", "vqgan_jax_strongaug.ckpt of LTH14/mage")
+    return hashlib.sha256(f"{digest} {_file_sha256(tokenizer)}".encode()).hexdigest()
 
 
-def load_model(config: ModelSection, task: TaskSection, device: torch.device | None = None) -> DigitsMae:
+def load_model(
+    config: ModelSection,
+    task: TaskSection,
+    device: torch.device | None = None,
+    *,
+    sampling: SamplingSection | None = None,
+    seed: int = 0,
+) -> ImageToImage:
     """Load the original model, ready for inference and training.
 
+    Args:
+        config: which family, variant and file.
+        task: what is removed from images.
+        device: where to put it; None is the CPU.
+        sampling: how a family generates pictures that can do so in several ways.
+        seed: decides a random hole.
+
     Raises:
+        ConfigError: the task does not fit the model.
         WeightsError: the file is missing, damaged, or does not fit the family.
     """
-    path = checkpoint_path(config)
-    try:
-        with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(DESCRIPTION, "{}")
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except SafetensorError as error:
-        raise WeightsError(f"{path}: not a safetensors file, or damaged: {error}") from error
-    model = _build_described(config.family, text, task, path)
-    _load_strictly(model, state, path)
+    setting = Setting(model=config, task=task, sampling=sampling or SamplingSection(), seed=seed)
+    model, _ = _load(setting)
     return model.to(device or torch.device("cpu")).eval()
 
 
 def initialise_model(task: TaskSection, generator: torch.Generator) -> DigitsMae:
     """Return an untrained embedded model of the default size with weights drawn from ``generator``."""
-    model = DigitsMae(DigitsMaeShape(), task.size)
-    initialise(model, generator)
-    return model
+    family = family_of("digits_mae")
+    model = family.build(Setting(model=ModelSection(family="digits_mae", checkpoint="builtin"), task=task))
+    family.initialise(model, generator)
+    return model  # type: ignore[no-any-return]
 
 
 def save_model(model: ImageToImage) -> bytes:
     """Return the weights as a safetensors file that ``load_model`` accepts; same weights, same bytes."""
     state = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
-    description = {"family": model.family, "shape": model.describe()}
-    return save_safetensors(state, {DESCRIPTION: json.dumps(description, sort_keys=True)})
+    return save_safetensors(state, describe_model(model))
 
 
-def _build_described(family: str, text: str, task: TaskSection, path: Path) -> DigitsMae:
-    """Build the network that a weights file describes in its metadata."""
-    try:
-        description = json.loads(text)
-        found = description.get("family", "no family")
-        if found == family:
-            return MODELS[family].build(description, task)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise WeightsError(f"{path}: the description of the network is damaged: {text[:200]!r}") from error
-    raise WeightsError(f"{path}: expected weights of family {family}, found {found}")
+def export_model(path: Path, config: ModelSection, task: TaskSection, weights: Mapping[str, Tensor]) -> None:
+    """Write unlearned weights as the original's file holds them: its keys, order, types and wrapper.
+
+    Args:
+        path: where to; the name ends as the published one does, or in .safetensors.
+        config: the model section of the sweep; its checkpoint tells the form.
+        task: the task of the sweep.
+        weights: all weights by name.
+
+    Raises:
+        WeightsError: the original's file is missing, or the file does not load again with the same values.
+    """
+    setting = Setting(model=config, task=task)
+    model, form = _load(setting)
+    model.load_state_dict(weights)
+    with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=".export-") as folder:
+        written = Path(folder) / path.name
+        family_of(config.family).write(written, model, form)
+        again, _ = family_of(config.family).load(setting, written)
+        _require_equal(model, again, path)
+        os.replace(written, path)  # noqa: PTH105 - says in one word that it overwrites
 
 
-def _load_strictly(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    problems = [f"missing {name}" for name in wanted.keys() - found.keys()]
-    problems += [f"unexpected {name}" for name in found.keys() - wanted.keys()]
-    problems += [
-        f"{name} has shape {found[name]} instead of {wanted[name]}"
-        for name in wanted.keys() & found.keys()
-        if wanted[name] != found[name]
-    ]
-    if problems:
-        raise WeightsError(f"{path}: the weights do not fit: {'; '.join(sorted(problems)[:3])}")
-    model.load_state_dict(state)
+def _load(setting: Setting) -> tuple[ImageToImage, Published]:
+    family = family_of(setting.model.family)
+    if not setting.model.is_random:
+        return family.load(setting, checkpoint_path(setting.model))
+    model = family.build(setting)
+    with torch.no_grad():
+        family.initialise(model, torch.Generator().manual_seed(RANDOM_SEED))
+    with tempfile.TemporaryDirectory() as folder:
+        # Through a file of the published form, so that trying a sweep out tries the reader out.
+        path = Path(folder) / "random.pth"
+        family.write(path, model, family.own_form(model))
+        return family.load(setting, path)
+
+
+def _require_equal(model: ImageToImage, again: ImageToImage, path: Path) -> None:
+    other = again.state_dict()
+    for name, tensor in model.state_dict().items():
+        if not torch.equal(tensor, other[name]):
+            raise WeightsError(
+                f"{path}: expected to read back what was written, found other values of {name}: the original's file holds "
+                "it in a narrower type; name a checkpoint in float32"
+            )
+
+
+def _existing(name: str, key: str, expected: str) -> Path:
+    path = Path(name)
+    if not path.is_file():
+        raise WeightsError(
+            f"{key}: expected {expected}, found nothing at {path}; give its path (relative to the current folder)"
+        )
+    return path
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,9 +1,10 @@
 """A small masked autoencoder for the embedded digits, in the layout of He et al. (arXiv:2111.06377).
 
 The encoder sees only the patches outside the hole; the decoder fills the removed places with a learned mask
-token and predicts every patch. The hole is a fixed central square, so all shapes are static.
+token and predicts every patch. The hole is the same in every image, so all shapes are static.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -11,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pareto_unlearn.records import ConfigError
+from pareto_unlearn.models.holes import removed_patches
 
 PIXEL_MEAN, PIXEL_STD = 0.305, 0.32
 """Mean and standard deviation of the digits' pixels, rounded; part of the adapter's definition."""
@@ -56,15 +57,23 @@ class DigitsMae(nn.Module):
     """The embedded original model; see ``ImageToImage`` for what each method promises."""
 
     family: str = "digits_mae"
+    evaluation_batch: int = 256
+    is_redrawn: bool = False
+    stores_inputs: bool = True
     hole: Tensor
     hole_ids: Tensor
     visible_ids: Tensor
 
-    def __init__(self, shape: DigitsMaeShape, hole_ratio: float) -> None:
+    def __init__(self, shape: DigitsMaeShape, hole: Bool[Tensor, "h w"]) -> None:
+        """Build the network; ``hole`` is True where a pixel is removed.
+
+        Raises:
+            ConfigError: the hole is not of whole patches.
+        """
         super().__init__()
         self.shape = shape
         width, values = shape.width, shape.patch * shape.patch
-        hole = _hole_patches(shape, hole_ratio).flatten()
+        hole = removed_patches(hole, shape.patch).flatten()
         self.register_buffer("hole", hole, persistent=False)
         self.register_buffer("hole_ids", hole.nonzero().flatten(), persistent=False)
         self.register_buffer("visible_ids", (~hole).nonzero().flatten(), persistent=False)
@@ -83,9 +92,35 @@ class DigitsMae(nn.Module):
         """Return the sizes that rebuild this network."""
         return asdict(self.shape)
 
-    def prepare(self, images: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b n p"]:
-        """Turn [0, 1] pixels into normalised patches."""
+    def describe_features(self, space: str) -> str:
+        """Say what f1 and f2 compare."""
+        patches, shape = self.hole.numel(), self.shape
+        if space == "encoder":
+            return (
+                f"encoder outputs of the {len(self.visible_ids)} visible patches, {shape.width} values each"
+            )
+        return f"predictions of all {patches} patches, {shape.patch**2} normalised pixels each"
+
+    def prepare(
+        self, images: Float[Tensor, "b 1 h w"], generators: Sequence[torch.Generator] = ()
+    ) -> Float[Tensor, "b n p"]:
+        """Turn [0, 1] pixels into normalised patches; nothing is drawn."""
+        del generators
         return _patchify((images - PIXEL_MEAN) / PIXEL_STD, self.shape.patch)
+
+    def redraw(
+        self, inputs: Float[Tensor, "b n p"], generators: Sequence[torch.Generator]
+    ) -> Float[Tensor, "b n p"]:
+        """Return the inputs: they hold no draws."""
+        del generators
+        return inputs
+
+    def noise_like(
+        self, inputs: Float[Tensor, "b n p"], generators: Sequence[torch.Generator]
+    ) -> Float[Tensor, "b n p"]:
+        """Refuse: all images have the same noise target here."""
+        del inputs, generators
+        raise ValueError(f"expected a model whose inputs are drawn anew, found {self.family}")
 
     def sample_noise(self, count: int, generator: torch.Generator) -> Float[Tensor, "b n p"]:
         """Draw ``count`` inputs from N(0, I) in the normalised space."""
@@ -120,11 +155,24 @@ class DigitsMae(nn.Module):
         pixels = _unpatchify(outputs, self.shape.patch, self.shape.side)
         return (pixels * PIXEL_STD + PIXEL_MEAN).clamp(0.0, 1.0)
 
+    def generate(
+        self, images: Float[Tensor, "b 1 h w"], generators: Sequence[torch.Generator]
+    ) -> Float[Tensor, "b 1 h w"]:
+        """Return the predictions of the whole image as pixels: visible patches are the decoder's too."""
+        del generators
+        with torch.no_grad():
+            return self.to_images(self(self.prepare(images)))
+
     def removed_pixels(self) -> Bool[Tensor, "h w"]:
         """Return the mask of the task: True where a pixel is removed and to be generated."""
         side, patch = self.shape.side, self.shape.patch
         grid = self.hole.view(side // patch, side // patch)
         return grid.repeat_interleave(patch, 0).repeat_interleave(patch, 1)
+
+    def trainable(self, space: str, *, shared: bool = False) -> list[nn.Parameter]:
+        """Return the parameters a trial may change; encoder and decoder share none."""
+        del shared
+        return self.encoder_parameters() if space == "encoder" else list(self.parameters())
 
     def encoder_parameters(self) -> list[nn.Parameter]:
         """Return the parameters that change the encoder's output."""
@@ -143,22 +191,6 @@ def initialise(model: DigitsMae, generator: torch.Generator) -> None:
             nn.init.ones_(parameter)
         else:
             nn.init.zeros_(parameter)
-
-
-def _hole_patches(shape: DigitsMaeShape, ratio: float) -> Bool[Tensor, "n n"]:
-    grid = shape.side // shape.patch
-    count = round(ratio * grid)
-    possible = [k / grid for k in range(1, grid) if (grid - k) % 2 == 0]
-    if ratio not in possible:
-        known = ", ".join(f"{value:g}" for value in possible)
-        raise ConfigError(
-            f"task.size: found {ratio:g}, but the hole must be a centred whole number of {shape.patch}-pixel patches "
-            f"in a {shape.side}-pixel image: use one of {known}"
-        )
-    start = (grid - count) // 2
-    hole = torch.zeros(grid, grid, dtype=torch.bool)
-    hole[start : start + count, start : start + count] = True
-    return hole
 
 
 def _patchify(images: Float[Tensor, "b 1 h w"], patch: int) -> Float[Tensor, "b n p"]:

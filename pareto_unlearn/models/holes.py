@@ -12,9 +12,22 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from pareto_unlearn.config import TaskSection
 from pareto_unlearn.records import ConfigError
 
-__all__ = ["Edge", "center", "center_patches", "extend", "outpaint", "random_patches", "removed_patches"]
+__all__ = [
+    "Edge",
+    "build_hole",
+    "center",
+    "center_patches",
+    "extend",
+    "outpaint",
+    "random_patches",
+    "removed_patches",
+]
+
+HOLE_STREAM = 40
+"""Keeps the seed of a random hole apart from that of weights and images."""
 
 WHOLE_TOLERANCE = 1e-6
 """Ratios are decimal fractions; their products with a side miss whole numbers by rounding only."""
@@ -27,6 +40,38 @@ class Edge(StrEnum):
     DOWN = "down"
     LEFT = "left"
     RIGHT = "right"
+
+
+def build_hole(
+    task: TaskSection, side: int, patch: int, seed: int, *, whole: bool = True
+) -> Bool[Tensor, "h w"]:
+    """Return the mask of a task on images of ``side`` pixels, whose model sees patches of ``patch`` pixels.
+
+    Args:
+        task: The section of the sweep file.
+        side: In pixels.
+        patch: The unit of ``patches`` and of a random hole.
+        seed: Decides a random hole, which is the same in every image.
+        whole: The model can only remove whole patches.
+
+    Raises:
+        ConfigError: the hole cannot be laid on whole pixels or patches.
+    """
+    if task.patches is not None:
+        return center_patches(side, patch, task.patches)
+    size = 0.5 if task.size is None else task.size
+    match task.kind:
+        case "center" if whole:
+            return center_patches(side, patch, _count_centred(size, _grid(side, patch)))
+        case "center":
+            return center(side, size)
+        case "outpaint":
+            return outpaint(side, size)
+        case "random":
+            generator = torch.Generator().manual_seed(seed * 1009 + HOLE_STREAM)
+            return random_patches(side, patch, size, generator)
+        case edge:
+            return extend(side, Edge(edge), size)
 
 
 def center_patches(side: int, patch: int, count: int) -> Bool[Tensor, "h w"]:
@@ -128,6 +173,18 @@ def removed_patches(hole: Bool[Tensor, "h w"], patch: int) -> Bool[Tensor, "rows
             f"{int(removed.sum())} of {removed.numel()} removed"
         )
     return removed
+
+
+def _count_centred(size: float, grid: int) -> int:
+    """Return the patches along the side of a central square whose side is ``size`` times that of the image."""
+    possible = [number for number in range(1, grid) if (grid - number) % 2 == 0]
+    count = round(size * grid)
+    if count not in possible or abs(size * grid - count) > WHOLE_TOLERANCE * grid:
+        raise ConfigError(
+            f"task.size: found {size:g}, but the hole must be a centred whole number of the model's {grid} x {grid} patches: "
+            f"use one of {', '.join(f'{number / grid:g}' for number in possible)}, or task.patches"
+        )
+    return count
 
 
 def _grid(side: int, patch: int) -> int:

@@ -6,7 +6,7 @@ the paper and from recorded outputs of the published network; keys, shapes and v
 """
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from functools import partial
@@ -90,6 +90,10 @@ class Predicts(StrEnum):
     NORMALISED_PATCHES = "normalised_patches"
 
 
+PUBLISHED_RATIO = 0.75
+"""Share of the patches that the published training removes."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Masking:
     """Which patches of each image the encoder sees.
@@ -104,12 +108,16 @@ class Masking:
 
 
 class Mae(nn.Module):
-    """The network with one fixed hole; see ``ImageToImage`` for what the methods promise. Inputs are normalised images.
+    """The network with one fixed hole; see ``ImageToImage`` for what the methods promise.
 
-    Positions are constants: they are in the state dict, not among the parameters.
+    Inputs are normalised images; where they are drawn anew a fourth plane holds a uniform number for every patch, which
+    ``mask_by_noise`` turns into the published training's mask. Positions are constants: they are in the state dict, not
+    among the parameters.
     """
 
     family: str = "mae"
+    evaluation_batch: int = 32
+    stores_inputs: bool = False
     pos_embed: Tensor
     decoder_pos_embed: Tensor
     visible_ids: Tensor
@@ -119,15 +127,26 @@ class Mae(nn.Module):
     pixel_std: Tensor
 
     def __init__(
-        self, shape: MaeShape, hole: Bool[Tensor, "h w"], predicts: Predicts = Predicts.PIXELS
+        self,
+        shape: MaeShape,
+        hole: Bool[Tensor, "h w"],
+        predicts: Predicts = Predicts.PIXELS,
+        *,
+        is_redrawn: bool = False,
     ) -> None:
-        """Build the network; ``hole`` is True where a pixel is removed.
+        """Build the network.
+
+        Args:
+            shape: Its sizes.
+            hole: True where a pixel is removed.
+            predicts: What the checkpoint was trained to predict.
+            is_redrawn: Objectives see images as the published training does, with random patches removed.
 
         Raises:
             ConfigError: the hole is not of whole patches, or its size is not the network's.
         """
         super().__init__()
-        self.shape, self.predicts = shape, predicts
+        self.shape, self.predicts, self.is_redrawn = shape, predicts, is_redrawn
         self._register_hole(hole)
         grid, width, decoder_width = shape.side // shape.patch, shape.width, shape.decoder_width
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
@@ -160,9 +179,41 @@ class Mae(nn.Module):
         """Return the sizes that rebuild this network."""
         return asdict(self.shape)
 
-    def prepare(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
-        """Normalise [0, 1] pixels by ImageNet's mean and deviation."""
-        return (images - self.pixel_mean) / self.pixel_std
+    def describe_features(self, space: str) -> str:
+        """Say what f1 and f2 compare."""
+        shape = self.shape
+        seen = self.visible_count
+        kind = "randomly kept" if self.is_redrawn else "visible"
+        if space == "encoder":
+            return f"encoder outputs of the class token and {seen} {kind} patches after the last norm, {shape.width} values each"
+        what = "pixels" if self.predicts is Predicts.PIXELS else "pixels relative to the patch"
+        return f"predictions of all {shape.patches} patches, {3 * shape.patch**2} normalised {what} each"
+
+    @property
+    def visible_count(self) -> int:
+        """The number of patches the encoder sees."""
+        return int(self.shape.patches * (1 - PUBLISHED_RATIO)) if self.is_redrawn else len(self.visible_ids)
+
+    def prepare(
+        self, images: Float[Tensor, "b 3 h w"], generators: Sequence[torch.Generator] = ()
+    ) -> Float[Tensor, "b c h w"]:
+        """Normalise [0, 1] pixels by ImageNet's mean and deviation, and draw the masks where they are drawn."""
+        normalised = (images - self.pixel_mean) / self.pixel_std
+        return self._with_masks(normalised, generators) if self.is_redrawn else normalised
+
+    def redraw(
+        self, inputs: Float[Tensor, "b c h w"], generators: Sequence[torch.Generator]
+    ) -> Float[Tensor, "b c h w"]:
+        """Return the same images with other masks."""
+        return self._with_masks(inputs[:, :3], generators) if self.is_redrawn else inputs
+
+    def noise_like(
+        self, inputs: Float[Tensor, "b 4 h w"], generators: Sequence[torch.Generator]
+    ) -> Float[Tensor, "b 4 h w"]:
+        """Return N(0, I) in the normalised space under the masks of ``inputs``."""
+        side = self.shape.side
+        noise = torch.stack([torch.randn(3, side, side, generator=one) for one in generators])
+        return torch.cat([noise.to(inputs.device), inputs[:, 3:]], dim=1)
 
     def sample_noise(self, count: int, generator: torch.Generator) -> Float[Tensor, "b 3 h w"]:
         """Draw ``count`` inputs from N(0, I) in the normalised space."""
@@ -173,16 +224,23 @@ class Mae(nn.Module):
         keep, restore = self.visible_ids.expand(count, -1), self.restore_ids.expand(count, -1)
         return Masking(keep, restore, restore >= len(self.visible_ids))
 
-    def encode(self, inputs: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b s d"]:
-        """Return encoder outputs of the class token and the patches outside the hole."""
-        return self.encode_masked(inputs, self.fixed_masking(len(inputs)))
+    def masking_of(self, inputs: Float[Tensor, "b c h w"]) -> Masking:
+        """Return what is removed from inputs: the hole, or what was drawn for them."""
+        if inputs.shape[1] == 3:
+            return self.fixed_masking(len(inputs))
+        patch = self.shape.patch
+        return mask_by_noise(inputs[:, 3, ::patch, ::patch].flatten(1), self.visible_count)
 
-    def forward(self, inputs: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n p"]:
+    def encode(self, inputs: Float[Tensor, "b c h w"]) -> Float[Tensor, "b s d"]:
+        """Return encoder outputs of the class token and the patches that are not removed."""
+        return self.encode_masked(inputs[:, :3], self.masking_of(inputs))
+
+    def forward(self, inputs: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n p"]:
         """Return the model's full output: predictions of all patches.
 
         Those outside the hole are never trained nor shown; ``paste`` gives the picture people see.
         """
-        return self.predict_masked(inputs, self.fixed_masking(len(inputs)))
+        return self.predict_masked(inputs[:, :3], self.masking_of(inputs))
 
     def encode_masked(self, inputs: Float[Tensor, "b 3 h w"], masking: Masking) -> Float[Tensor, "b s d"]:
         """Return encoder outputs of the class token, then of the kept patches in the order of ``masking.keep``."""
@@ -205,9 +263,10 @@ class Mae(nn.Module):
         """Return predictions of all patches from the kept ones."""
         return self.decode_masked(self.encode_masked(inputs, masking), masking)
 
-    def training_loss(self, inputs: Float[Tensor, "b 3 h w"]) -> Float[Tensor, ""]:
-        """Return the published loss, with the task's hole in place of random patches."""
-        return self.reconstruction_loss(inputs, inputs, self.fixed_masking(len(inputs)))
+    def training_loss(self, inputs: Float[Tensor, "b c h w"]) -> Float[Tensor, ""]:
+        """Return the published loss, under the masks of the inputs."""
+        images = inputs[:, :3]
+        return self.reconstruction_loss(images, images, self.masking_of(inputs))
 
     def reconstruction_loss(
         self, inputs: Float[Tensor, "b 3 h w"], wanted: Float[Tensor, "b 3 h w"], masking: Masking
@@ -253,9 +312,26 @@ class Mae(nn.Module):
         """Return outputs with the kept patches of ``inputs`` in place of the predicted ones."""
         return torch.where(masking.removed[..., None], outputs, self._targets(inputs))
 
+    def generate(
+        self, images: Float[Tensor, "b 3 h w"], generators: Sequence[torch.Generator]
+    ) -> Float[Tensor, "b 3 h w"]:
+        """Return the images with the predictions of the hole in it; nothing is drawn."""
+        del generators
+        with torch.no_grad():
+            inputs = (images - self.pixel_mean) / self.pixel_std
+            pasted = self.paste(self(inputs), inputs)
+            if self.predicts is Predicts.NORMALISED_PATCHES:
+                return self.to_images_with_truth(pasted, inputs)
+            return self.to_images(pasted)
+
     def removed_pixels(self) -> Bool[Tensor, "h w"]:
         """Return the mask of the task: True where a pixel is removed and to be generated."""
         return self.hole
+
+    def trainable(self, space: str, *, shared: bool = False) -> list[nn.Parameter]:
+        """Return the parameters a trial may change; encoder and decoder share none."""
+        del shared
+        return self.encoder_parameters() if space == "encoder" else list(self.parameters())
 
     def encoder_parameters(self) -> list[nn.Parameter]:
         """Return the parameters that change the encoder's output; nothing of the decoder depends on them."""
@@ -267,6 +343,12 @@ class Mae(nn.Module):
         state = self.state_dict()
         return {name: state[name] for name in FIRST_IN_FILE} | state
 
+    def _with_masks(self, images: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        grid, patch = self.shape.side // self.shape.patch, self.shape.patch
+        draws = torch.stack([torch.rand(1, grid, grid, generator=one) for one in generators])
+        plane = draws.repeat_interleave(patch, 2).repeat_interleave(patch, 3)
+        return torch.cat([images, plane.to(images.device)], dim=1)
+
     def _targets(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n p"]:
         """Return what the model should predict for all patches of images."""
         patches = patchify(images, self.shape.patch)
@@ -277,7 +359,12 @@ class Mae(nn.Module):
 
 
 def load_mae(
-    path: Path, shape: MaeShape, hole: Bool[Tensor, "h w"], predicts: Predicts = Predicts.PIXELS
+    path: Path,
+    shape: MaeShape,
+    hole: Bool[Tensor, "h w"],
+    predicts: Predicts = Predicts.PIXELS,
+    *,
+    is_redrawn: bool = False,
 ) -> tuple[Mae, Wrapper]:
     """Load a published checkpoint, or one written by ``write_mae``, for inference and training.
 
@@ -287,7 +374,7 @@ def load_mae(
     """
     # Training runs of the published code pickle their arguments beside the weights.
     tensors, wrapper = read_checkpoint(path, allowed=(argparse.Namespace,))
-    model = Mae(shape, hole, predicts)
+    model = Mae(shape, hole, predicts, is_redrawn=is_redrawn)
     load_strictly(model, tensors, path, _expected(shape, predicts))
     return model.eval(), wrapper
 

@@ -5,9 +5,12 @@ constant class token; the decoder puts the encoded class token in every masked p
 Names and shapes are those of the published ``mage-vitb-1600.pth``, weights that nothing uses included.
 
 Inputs are whole numbers, Int "b 2 n": row 0 what the encoder sees, row 1 the codes of the whole image, which only
-``training_loss`` looks at. They are computed once, so T is the same at every step and for every model.
+``training_loss`` looks at. They are computed once, so T is the same at every step and for every model. Where masks are
+drawn anew, Int "b 3 n": row 2 marks with 1 what the encoder never gets to see.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
@@ -18,9 +21,17 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pareto_unlearn.models.holes import removed_patches
 from pareto_unlearn.models.mage_losses import LABEL_SMOOTHING
-from pareto_unlearn.models.mage_masks import TokenMasks, dilate, hole_tokens
+from pareto_unlearn.models.mage_masks import (
+    DROPPED_RATIO,
+    TokenMasks,
+    dilate,
+    draw_mask_rate,
+    masks_from_noise,
+)
 from pareto_unlearn.models.mage_vqgan import Vqgan, VqganShape
+from pareto_unlearn.records import ConfigError
 
 SPARE_WORDS, CLASS_WORD = 1000, 76
 """Words after the codes of the codebook: 1000 spare ones, of which number 76 is the constant class token, then the mask."""
@@ -128,22 +139,29 @@ class Mage(nn.Module):
     """MAGE with its tokeniser; see ``ImageToImage`` for what each method promises."""
 
     family: str = "mage"
+    evaluation_batch: int = 16
+    stores_inputs: bool = True
     hole: Tensor
     masked: Tensor
 
-    def __init__(self, shape: MageShape, hole: Bool[Tensor, "h w"]) -> None:
+    def __init__(self, shape: MageShape, hole: Bool[Tensor, "h w"], *, is_redrawn: bool = False) -> None:
         """Build the network; weights come from a checkpoint.
 
         Args:
             shape: The sizes.
             hole: The pixels that T removes, whole tokens of them.
+            is_redrawn: Objectives see images as the published training does, with random tokens masked.
 
         Raises:
             ConfigError: the hole does not fit the image or its grid of tokens.
         """
         super().__init__()
-        self.shape = shape
-        removed = hole_tokens(hole, shape.side, shape.tokenizer.patch)
+        self.shape, self.is_redrawn = shape, is_redrawn
+        if hole.shape != (shape.side, shape.side):
+            raise ConfigError(
+                f"task: expected a hole in {shape.side} x {shape.side} pixels, found {tuple(hole.shape)}"
+            )
+        removed = removed_patches(hole, shape.tokenizer.patch)
         self.register_buffer("hole", hole, persistent=False)
         self.register_buffer("masked", dilate(removed, RING).flatten(), persistent=False)
         positions, words, patch = shape.tokens + 1, shape.mask_word + 1, shape.tokenizer.patch
@@ -171,14 +189,66 @@ class Mage(nn.Module):
         """Return the codes of images in [0, 1], in small batches: the tokeniser's maps are large."""
         return torch.cat([self.vqgan.tokenize(part) for part in torch.split(images, TOKENIZER_BATCH)])
 
-    def prepare(self, images: Float[Tensor, "b 3 h w"]) -> Int[Tensor, "b 2 n"]:
+    def describe_features(self, space: str) -> str:
+        """Say what f1 and f2 compare."""
+        shape = self.shape
+        if space == "output":
+            return f"logits of the {shape.tokenizer.codes} codes at all {shape.tokens} places"
+        kept = shape.tokens - math.ceil(shape.tokens * DROPPED_RATIO) if self.is_redrawn else shape.tokens
+        which = "randomly kept" if self.is_redrawn else "all"
+        return f"encoder outputs of the class token and {which} {kept} codes after the last norm, {shape.width} values each"
+
+    def prepare(
+        self, images: Float[Tensor, "b 3 h w"], generators: Sequence[torch.Generator] = ()
+    ) -> Int[Tensor, "b r n"]:
         """Turn [0, 1] pixels into what T leaves of their codes, and the codes of the whole images.
 
         The hole is painted over before the image is turned into codes, since every code has seen its surroundings;
-        then the codes of the hole and of a ring around it become the mask token.
+        then the codes of the hole and of a ring around it become the mask token. Where masks are drawn, they are drawn
+        on the codes of the whole image, as published, with a masked share of its own for every image.
         """
-        seen = self.tokenize(self.without_hole(images)).masked_fill(self.masked, self.shape.mask_word)
-        return torch.stack([seen, self.tokenize(images)], dim=1)
+        if self.is_redrawn:
+            codes = self.tokenize(images)
+            each = [self._draw_masks([one], draw_mask_rate(one)) for one in generators]
+            return self._masked(
+                codes, torch.cat([masked for masked, _ in each]), torch.cat([dropped for _, dropped in each])
+            )
+        return torch.stack([self.see(images), self.tokenize(images)], dim=1)
+
+    def see(self, images: Float[Tensor, "b 3 h w"]) -> Int[Tensor, "b n"]:
+        """Return the codes of images with the hole painted over, the mask token in the hole and around it."""
+        return self.tokenize(self.without_hole(images)).masked_fill(self.masked, self.shape.mask_word)
+
+    def redraw(
+        self, inputs: Int[Tensor, "b r n"], generators: Sequence[torch.Generator]
+    ) -> Int[Tensor, "b r n"]:
+        """Return the same images with other masks: as published, with one masked share for the batch."""
+        if not self.is_redrawn:
+            return inputs
+        return self._masked(inputs[:, 1], *self._draw_masks(generators, draw_mask_rate(generators[0])))
+
+    def noise_like(
+        self, inputs: Int[Tensor, "b 3 n"], generators: Sequence[torch.Generator]
+    ) -> Int[Tensor, "b 3 n"]:
+        """Return the codes of images of Gaussian noise under the masks of ``inputs``."""
+        side = self.shape.side
+        noise = torch.stack([torch.randn(3, side, side, generator=one) for one in generators])
+        codes = self.tokenize(_noise_pixels(noise).to(self.hole.device))
+        return self._masked(codes, inputs[:, 0] == self.shape.mask_word, inputs[:, 2])
+
+    def _draw_masks(
+        self, generators: Sequence[torch.Generator], rate: float
+    ) -> tuple[Bool[Tensor, "b n"], Bool[Tensor, "b n"]]:
+        """Draw which codes are masked and which of these the encoder never sees."""
+        tokens = self.shape.tokens
+        noise = torch.stack([torch.rand(tokens, generator=one) for one in generators])
+        masks = masks_from_noise(noise, math.ceil(tokens * DROPPED_RATIO), math.ceil(tokens * rate))
+        dropped = torch.ones_like(masks.masked).scatter(1, masks.kept_ids, False)
+        return masks.masked, dropped
+
+    def _masked(self, codes: Tensor, masked: Tensor, dropped: Tensor) -> Int[Tensor, "b 3 n"]:
+        seen = codes.masked_fill(masked.to(codes.device), self.shape.mask_word)
+        return torch.stack([seen, codes, dropped.to(codes)], dim=1)
 
     def without_hole(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
         """Return the images with the mean colour of ImageNet in the hole."""
@@ -186,7 +256,7 @@ class Mage(nn.Module):
 
     def sample_noise(
         self, count: int, generator: torch.Generator, mean: float = PIXEL_MEAN, std: float = PIXEL_STD
-    ) -> Int[Tensor, "b 2 n"]:
+    ) -> Int[Tensor, "b r n"]:
         """Draw ``count`` inputs made of images of Gaussian noise, clipped to [0, 1].
 
         The published code takes mean and standard deviation of the batch at hand; here they are constants, so that
@@ -194,10 +264,12 @@ class Mage(nn.Module):
         """
         side, device = self.shape.side, generator.device
         noise = torch.randn(count, 3, side, side, generator=generator, device=device)
-        return self.prepare((noise * std + mean).clamp(0.0, 1.0).to(self.hole.device))
+        return self.prepare(_noise_pixels(noise, mean, std).to(self.hole.device))
 
     def encode(self, inputs: Int[Tensor, "b *rows n"]) -> Float[Tensor, "b n1 d"]:
-        """Return encoder outputs of the class token and all codes; of ``inputs``, row 0 alone will do."""
+        """Return encoder outputs of the class token and the codes it sees; without drawn masks row 0 alone will do."""
+        if inputs.shape[1:-1] == (3,):
+            return self.encode_masked(inputs[:, 1], self._masks_of(inputs))
         return self._encode(self._embed(_seen(inputs)))
 
     def encode_masked(
@@ -239,16 +311,23 @@ class Mage(nn.Module):
 
     def forward(self, inputs: Int[Tensor, "b *rows n"]) -> Float[Tensor, "b n v"]:
         """Return the model's full output: logits of the codebook's codes, at every place of the image."""
-        seen = _seen(inputs)
-        every = torch.arange(seen.shape[1], device=seen.device).expand_as(seen)
-        masks = TokenMasks(every, seen == self.shape.mask_word)
-        return self.predict(self.decode(self.encode(seen), masks)[:, 1:], self.shape.tokenizer.codes)
+        masks = self._masks_of(inputs)
+        return self.predict(self.decode(self.encode(inputs), masks)[:, 1:], self.shape.tokenizer.codes)
 
-    def training_loss(self, inputs: Int[Tensor, "b 2 n"]) -> Float[Tensor, ""]:
+    def _masks_of(self, inputs: Int[Tensor, "b *rows n"]) -> TokenMasks:
+        seen = _seen(inputs)
+        masked = seen == self.shape.mask_word
+        if inputs.shape[1:-1] == (3,):
+            # As many are dropped from every image, so the places of the others form a table.
+            kept = (inputs[:, 2] == 0).nonzero()[:, 1].view(len(inputs), -1)
+            return TokenMasks(kept, masked)
+        return TokenMasks(torch.arange(seen.shape[1], device=seen.device).expand_as(seen), masked)
+
+    def training_loss(self, inputs: Int[Tensor, "b r n"]) -> Float[Tensor, ""]:
         """Return the loss of the original's training at the removed codes: cross entropy, labels smoothed."""
-        logits, truth = self(inputs)[:, self.masked], inputs[:, 1][:, self.masked]
+        masked = _seen(inputs) == self.shape.mask_word
         return functional.cross_entropy(
-            logits.flatten(0, 1), truth.flatten(), label_smoothing=LABEL_SMOOTHING
+            self(inputs)[masked], inputs[:, 1][masked], label_smoothing=LABEL_SMOOTHING
         )
 
     def to_images(
@@ -265,9 +344,29 @@ class Mage(nn.Module):
             codes = torch.where(seen == self.shape.mask_word, codes, seen)
         return self.vqgan.draw(codes).clamp(0.0, 1.0)
 
+    def generate(
+        self, images: Float[Tensor, "b 3 h w"], generators: Sequence[torch.Generator]
+    ) -> Float[Tensor, "b 3 h w"]:
+        """Return the images with the hole generated in rounds and joined softly, as published."""
+        from pareto_unlearn.models.mage_generation import (
+            draw_rounds,
+            inpaint,
+            join_draws,
+        )  # it builds on this module
+
+        draws = join_draws([draw_rounds(1, self.shape.tokens, one) for one in generators])
+        with torch.no_grad():
+            return inpaint(self, images, draws)
+
     def removed_pixels(self) -> Bool[Tensor, "h w"]:
         """Return the mask of the task, without the ring: True where a pixel is removed and to be generated."""
         return self.hole
+
+    def trainable(self, space: str, *, shared: bool = False) -> list[nn.Parameter]:
+        """Return the parameters a trial may change; ``shared`` adds the word embeddings, which the decoder uses too."""
+        if space == "encoder":
+            return self.encoder_parameters(tied_words=shared)
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def encoder_parameters(self, *, tied_words: bool = False) -> list[nn.Parameter]:
         """Return the parameters that change the encoder's output, but for the word embeddings.
@@ -299,6 +398,10 @@ def shape_of(description: dict[str, Any]) -> MageShape:
     tokenizer = {**description["tokenizer"]}
     tokenizer["multipliers"] = tuple(tokenizer["multipliers"])
     return MageShape(**{**description, "tokenizer": VqganShape(**tokenizer)})
+
+
+def _noise_pixels(noise: Tensor, mean: float = PIXEL_MEAN, std: float = PIXEL_STD) -> Tensor:
+    return (noise * std + mean).clamp(0.0, 1.0)
 
 
 def _unused(*sizes: int) -> nn.Parameter:

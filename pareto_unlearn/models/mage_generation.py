@@ -6,6 +6,7 @@ first image and is right for one image only.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,6 +61,11 @@ def draw_rounds(batch: int, tokens: int, generator: torch.Generator, rounds: Rou
     uniform = torch.rand(batch, 2, count, tokens, generator=generator, device=generator.device)
     tiny = torch.finfo(uniform.dtype).tiny
     return Draws(uniform[:, 0], -(-uniform[:, 1].clamp(min=tiny).log()).clamp(min=tiny).log())
+
+
+def join_draws(each: Sequence[Draws]) -> Draws:
+    """Return the chance of several generations as that of one batch."""
+    return Draws(torch.cat([one.codes for one in each]), torch.cat([one.gumbel for one in each]))
 
 
 @torch.no_grad()
@@ -142,7 +148,7 @@ def inpaint(
         rounds: How codes are drawn.
         seam: How visible pixels are joined to generated ones.
     """
-    seen = model.prepare(images)[:, 0] if seen is None else seen
+    seen = model.see(images) if seen is None else seen
     generated = model.vqgan.draw(complete(model, seen, draws, rounds))
     return composite(model, images, generated, seam)
 

@@ -11,8 +11,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from pareto_unlearn.records import ConfigError
-
 DROPPED_RATIO = 0.5
 """The share of tokens that training never shows to the encoder; also the least share that is masked."""
 
@@ -33,32 +31,6 @@ class TokenMasks:
 
     kept_ids: Int[Tensor, "b k"]
     masked: Bool[Tensor, "b n"]
-
-
-def hole_tokens(hole: Bool[Tensor, "h w"], side: int, patch: int) -> Bool[Tensor, "g g"]:
-    """Return which tokens a hole in pixels removes.
-
-    Raises:
-        ConfigError: the hole has another size than the image, cuts through a token, or removes nothing or everything.
-    """
-    if hole.shape != (side, side):
-        raise ConfigError(
-            f"task: expected a hole in an image of {side} x {side} pixels, found {tuple(hole.shape)}"
-        )
-    cells = hole.view(side // patch, patch, side // patch, patch).transpose(1, 2).flatten(2)
-    cut = (cells.any(dim=2) != cells.all(dim=2)).nonzero()
-    if len(cut):
-        row, column = (int(index) * patch for index in cut[0])
-        raise ConfigError(
-            f"task: expected a hole made of whole {patch} x {patch}-pixel tokens, found one that removes a part of the "
-            f"token at row {row}, column {column}"
-        )
-    removed = cells.all(dim=2)
-    if removed.all() or not removed.any():
-        raise ConfigError(
-            f"task: expected a hole that removes a part of the image, found {hole.sum()} pixels of {hole.numel()}"
-        )
-    return removed
 
 
 def dilate(mask: Bool[Tensor, "h w"], margin: int) -> Bool[Tensor, "h w"]:

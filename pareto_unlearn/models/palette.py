@@ -21,6 +21,7 @@ from pareto_unlearn.models.palette_inputs import (
     build_unet_images,
     mix_noise,
     pack,
+    replace_hole_by_noise,
     unpack,
 )
 from pareto_unlearn.models.palette_masks import draw_hybrid_hole, rasterise_hole
@@ -35,9 +36,13 @@ from pareto_unlearn.models.palette_schedule import (
     NoiseSchedule,
     build_schedule,
     interpolate_level,
+    respace_schedule,
 )
 from pareto_unlearn.models.palette_unet import Unet, UnetShape
 from pareto_unlearn.records import ConfigError
+
+Source = Draws | torch.Generator | Sequence[torch.Generator]
+"""Where draws come from: they are given, or one generator draws for all images, or one for each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,31 +79,49 @@ TINY = PaletteShape(
 class Palette(nn.Module):
     """The model and its hole; see ``ImageToImage`` for what each method promises.
 
-    Differs from it where a diffusion model must: ``prepare`` needs draws, or a generator to draw from, and
-    ``to_images`` takes images of ``fill`` or ``predict_clean``, because predicted noise alone is no image.
+    Differs from it where a diffusion model must: ``to_images`` takes images of ``fill`` or ``predict_clean``, because
+    predicted noise alone is no image.
     """
 
     family: str = "palette"
+    evaluation_batch: int = 8
+    is_redrawn: bool = True
+    stores_inputs: bool = False
     gammas: Tensor
     hole: Tensor
 
-    def __init__(self, shape: PaletteShape, hole: Bool[Tensor, "h w"], *, recompute: bool = False) -> None:
+    def __init__(
+        self,
+        shape: PaletteShape,
+        hole: Bool[Tensor, "h w"],
+        *,
+        recompute: bool = False,
+        hybrid: bool = False,
+        sampling: Sampling | None = None,
+        schedule: LinearSchedule | None = None,
+    ) -> None:
         """Build the network.
 
         Args:
             shape: Its sizes.
             hole: True where a pixel is removed, unless the draws of a batch say otherwise.
             recompute: Train with little memory: recompute the inside of each block in the backward pass.
+            hybrid: Inputs have drawn holes, as in the published training, instead of the model's own.
+            sampling: How ``generate`` samples; None is as published.
+            schedule: What it samples with; None is the schedule of the training.
 
         Raises:
-            ConfigError: the hole is empty or has another size than the images.
+            ConfigError: the hole is empty or has another size than the images, or there are fewer steps to sample.
         """
         super().__init__()
-        self.shape = shape
+        self.shape, self.hybrid = shape, hybrid
+        self.sampling, self._schedule = sampling or Sampling(), schedule
         self.register_buffer("hole", _checked_hole(hole, shape.unet.side), persistent=False)
-        schedule = build_schedule(shape.schedule)
+        buffers = build_schedule(shape.schedule)
         for name in SCHEDULE_NAMES:
-            self.register_buffer(name, getattr(schedule, name))
+            self.register_buffer(name, getattr(buffers, name))
+        if self.sampling.steps is not None:
+            respace_schedule(self._sampling_schedule(), self.sampling.steps)
         self.denoise_fn = Unet(shape.unet)
         self.denoise_fn.recompute = recompute
 
@@ -110,6 +133,14 @@ class Palette(nn.Module):
         """Return the schedule of the checkpoint, which is that of the original's training."""
         return NoiseSchedule(*(getattr(self, name) for name in SCHEDULE_NAMES))
 
+    def describe_features(self, space: str) -> str:
+        """Say what f1 and f2 compare."""
+        side = self.shape.unet.side
+        if space == "output":
+            return f"predicted noise, 3 x {side} x {side} values, inside and outside the hole"
+        stages = len(self.denoise_fn.input_blocks)
+        return f"feature maps of the {stages} input stages and the middle; the mean over each map, summed over the maps"
+
     def draw(self, count: int, generator: torch.Generator, *, hybrid: bool = False) -> Draws:
         """Draw what chance decides about ``count`` images, image by image, on the generator's device.
 
@@ -118,27 +149,28 @@ class Palette(nn.Module):
             generator: Two calls draw the same as one call for both batches.
             hybrid: Draw the holes too, as in the published training, instead of taking the model's own.
         """
-        images = [self._draw_one(generator, hybrid) for _ in range(count)]
-        condition_noise, noise, gamma, hole = (torch.stack(parts) for parts in zip(*images, strict=True))
-        return Draws(condition_noise, noise, gamma, hole)
+        return self._draw_each([generator] * count, hybrid)
 
-    def prepare(
-        self, images: Float[Tensor, "b 3 h w"], source: Draws | torch.Generator
-    ) -> Float[Tensor, "b 12 h w"]:
-        """Turn [0, 1] pixels into inputs, with given draws or with new ones for the model's own hole."""
-        return self._pack(2 * images - 1, source)
+    def prepare(self, images: Float[Tensor, "b 3 h w"], source: Source) -> Float[Tensor, "b 12 h w"]:
+        """Turn [0, 1] pixels into inputs, with given draws or with new ones."""
+        return self._pack(2 * images - 1, source, self.hybrid)
 
-    def redraw(
-        self, inputs: Float[Tensor, "b 12 h w"], source: Draws | torch.Generator
-    ) -> Float[Tensor, "b 12 h w"]:
+    def redraw(self, inputs: Float[Tensor, "b 12 h w"], source: Source) -> Float[Tensor, "b 12 h w"]:
         """Return the same images with other draws; training does this at every step."""
-        return self._pack(unpack(inputs).clean, source)
+        return self._pack(unpack(inputs).clean, source, self.hybrid)
+
+    def noise_like(
+        self, inputs: Float[Tensor, "b 12 h w"], generators: Sequence[torch.Generator]
+    ) -> Float[Tensor, "b 12 h w"]:
+        """Return the inputs with nothing but their own noise in the hole: nothing more is drawn."""
+        del generators
+        return replace_hole_by_noise(inputs)
 
     def sample_noise(self, count: int, generator: torch.Generator) -> Float[Tensor, "b 12 h w"]:
         """Draw ``count`` inputs whose images are N(0, I) in the normalised space."""
         side = self.shape.unet.side
         images = torch.randn(count, 3, side, side, generator=generator, device=generator.device)
-        return self._pack(images.to(self.hole.device), generator)
+        return self._pack(images.to(self.hole.device), generator, self.hybrid)
 
     def feature_maps(self, inputs: Float[Tensor, "b 12 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
         """Return the maps of the encoder: after every input stage (12 as published), then after the middle."""
@@ -191,6 +223,17 @@ class Palette(nn.Module):
         noise = noise_from_generators(generators, self.shape.unet.side, inputs.device)
         return fill_hole(self.denoise_fn, unpack(inputs), schedule, sampling, noise)
 
+    def generate(
+        self, images: Float[Tensor, "b 3 h w"], generators: Sequence[torch.Generator]
+    ) -> Float[Tensor, "b 3 h w"]:
+        """Return the images with the hole filled by sampling and the rest exactly kept."""
+        inputs = self._pack(2 * images - 1, generators, hybrid=False)
+        filled = self.fill(inputs, self._sampling_schedule(), self.sampling, generators)
+        return self.to_images(filled)
+
+    def _sampling_schedule(self) -> NoiseSchedule:
+        return self.training_schedule() if self._schedule is None else build_schedule(self._schedule)
+
     def to_images(self, outputs: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
         """Turn images in [-1, 1] into [0, 1] pixels; values outside are clipped."""
         return ((outputs + 1) / 2).clamp(0.0, 1.0)
@@ -198,6 +241,12 @@ class Palette(nn.Module):
     def removed_pixels(self) -> Bool[Tensor, "h w"]:
         """Return the mask of the task: True where a pixel is removed and to be generated."""
         return self.hole
+
+    def trainable(self, space: str, *, shared: bool = False) -> list[nn.Parameter]:
+        """Return the parameters a trial may change; ``shared`` adds the noise level's embedding, which the decoder uses too."""
+        if space == "encoder":
+            return self.encoder_parameters(with_noise_level=shared)
+        return list(self.parameters())
 
     def encoder_parameters(self, *, with_noise_level: bool = False) -> list[nn.Parameter]:
         """Return the parameters of the input stages and the middle.
@@ -211,13 +260,20 @@ class Palette(nn.Module):
             modules.append(self.denoise_fn.cond_embed)
         return [parameter for module in modules for parameter in module.parameters()]
 
-    def _pack(self, clean: Tensor, source: Draws | torch.Generator) -> Tensor:
+    def _pack(self, clean: Tensor, source: Source, hybrid: bool) -> Tensor:
         side = self.shape.unet.side
         if clean.shape[2:] != (side, side):
             height, width = clean.shape[2:]
             raise ValueError(f"expected images of {side} by {side} pixels, found {height} by {width}")
-        draws = source if isinstance(source, Draws) else self.draw(len(clean), source)
+        if isinstance(source, torch.Generator):
+            source = [source] * len(clean)
+        draws = source if isinstance(source, Draws) else self._draw_each(source, hybrid)
         return pack(clean, draws.to(clean.device))
+
+    def _draw_each(self, generators: Sequence[torch.Generator], hybrid: bool) -> Draws:
+        images = [self._draw_one(generator, hybrid) for generator in generators]
+        condition_noise, noise, gamma, hole = (torch.stack(parts) for parts in zip(*images, strict=True))
+        return Draws(condition_noise, noise, gamma, hole)
 
     def _draw_one(self, generator: torch.Generator, hybrid: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         side, device = self.shape.unet.side, generator.device

@@ -63,14 +63,20 @@ def load_palette(
         WeightsError: the file is missing, damaged, refused, does not fit, or was trained with another schedule
             than ``shape`` says.
     """
-    tensors, file = read_palette(path)
     model = Palette(shape, hole)
+    return model, fill_palette(model, path)
+
+
+def fill_palette(model: Palette, path: Path) -> PaletteFile:
+    """Load a file into a model that is there already, and make it ready for inference; see ``load_palette``."""
+    tensors, file = read_palette(path)
     if not file.has_schedule:
         own = model.state_dict()
         tensors = {name: own[name] for name in SCHEDULE_NAMES} | tensors
     load_strictly(model, tensors, path, EXPECTED)
     _check_schedule(model, path)
-    return model.eval(), file
+    model.eval()
+    return file
 
 
 def save_palette(path: Path, model: Palette, file: PaletteFile) -> None:

@@ -100,6 +100,7 @@ class _Prepared:
     manifest: str
     classes_forget: tuple[str, ...]
     classes_retain: tuple[str, ...]
+    features: str
 
 
 def check_sweep(config: SweepConfig) -> tuple[int, str]:
@@ -115,16 +116,20 @@ def check_sweep(config: SweepConfig) -> tuple[int, str]:
 def _check(config: SweepConfig) -> _Prepared:
     """Find everything that is wrong with weights and data before anything is written or started."""
     from pareto_unlearn.data import load_split, write_manifest  # imports torch
-    from pareto_unlearn.models import load_model, weights_sha256
-    from pareto_unlearn.trial import check_bank, check_forward
+    from pareto_unlearn.models import pixel_format, weights_sha256
+    from pareto_unlearn.trial import check_bank, check_forward, load_original
 
     digest = weights_sha256(config.model)
-    model = load_model(config.model, config.task)
+    model = load_original(config)
     check_bank(config, model)
     check_forward(config)
-    split = load_split(config.data, config.seed)
+    split = load_split(config.data, config.seed, pixel_format(config.model))
     return _Prepared(
-        digest, write_manifest(split), split.forget_train.class_names, split.retain_train.class_names
+        digest,
+        write_manifest(split),
+        split.forget_train.class_names,
+        split.retain_train.class_names,
+        model.describe_features(config.objective.space),
     )
 
 
@@ -140,7 +145,7 @@ def _prepare_run(
         schema_version=SCHEMA_VERSION,
         code_version=__version__,
         config_hash=digest,
-        objective=f"{config.objective.distance} on the {config.objective.space}, noise target: {config.objective.noise_target}",
+        objective=_describe_objective(config, prepared.features),
         classes_forget=prepared.classes_forget,
         classes_retain=prepared.classes_retain,
         reference_point=before.reference_point if before else None,
@@ -250,6 +255,13 @@ def _print_summary(path: str, info: RunInfo, report: str | None, console: Consol
     say(console, f"store  {path}")
     if report is not None:
         say(console, f"report {report}")
+
+
+def _describe_objective(config: SweepConfig, features: str) -> str:
+    objective, task = config.objective, config.task
+    distance = {"mse": "mean squared error per value", "l2": "L2 norm per image"}[objective.distance]
+    drawn = " under the masks of the published training" if task.removal == "published" else ""
+    return f"{distance} of the {features}{drawn}; noise target: {objective.noise_target}"
 
 
 def _changed_message(config: SweepConfig, store: RunStore) -> str:

@@ -18,7 +18,7 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 
 from pareto_unlearn.config import SweepConfig
-from pareto_unlearn.models import DigitsMae, save_model
+from pareto_unlearn.models import ImageToImage, save_model
 from pareto_unlearn.records import (
     BankEntry,
     CurveRow,
@@ -51,7 +51,7 @@ from pareto_unlearn.trial.evidence import (
     measure_retain_loss,
 )
 from pareto_unlearn.trial.forward import check_forward
-from pareto_unlearn.trial.material import Material, load_material, trainable_parameters
+from pareto_unlearn.trial.material import Material, load_material, load_original
 from pareto_unlearn.trial.problem import Problem, build_problem
 from pareto_unlearn.trial.scan import best_learning_rate, scan_learning_rate
 
@@ -62,6 +62,7 @@ __all__ = [
     "check_forward",
     "failed_result",
     "load_material",
+    "load_original",
     "measure_trial",
     "plan_record",
     "run_trial",
@@ -187,14 +188,15 @@ def run_trial(
     return replace(result, files={**result.files, BANK_FILE: keeper.listing(), SCAN_FILE: scan})
 
 
-def check_bank(config: SweepConfig, model: DigitsMae) -> None:
+def check_bank(config: SweepConfig, model: ImageToImage) -> None:
     """Refuse a path whose checkpoints would not fit into ``solver.bank.max_bytes``.
 
     Raises:
         ConfigError: names what one takes and what is allowed.
     """
     if config.solver.start == "path":
-        count_checkpoints(config.solver.bank, trainable_parameters(model, config.objective.space))
+        shared = config.objective.shared_parameters == "trained"
+        count_checkpoints(config.solver.bank, model.trainable(config.objective.space, shared=shared))
 
 
 def failed_result(spec: TrialSpec, reason: str, code_version: str) -> TrialResult:

@@ -78,7 +78,7 @@ def power_mean(values: Float[Tensor, " b"], power: float) -> Float[Tensor, ""]:
 
 
 def class_constraint(
-    gap_of_rows: Callable[[Int[Tensor, " b"]], Float[Tensor, " b"]],
+    gap_of_rows: Callable[[Int[Tensor, " b"], int], Float[Tensor, " b"]],
     membership: Float[Tensor, "n k"],
     original_gap: Float[Tensor, " k"],
     order: Callable[[int], Int[Tensor, " b"]],
@@ -88,7 +88,7 @@ def class_constraint(
     """Return the constraint at a step: the weighted mean over classes of their own e.
 
     Args:
-        gap_of_rows: f1 - floor of the images at some rows, with gradients.
+        gap_of_rows: f1 - floor of the images at some rows, at a step, with gradients.
         membership: 1 where image n is of class k.
         original_gap: mean of f1 - floor of each class under the original model.
         order: rows of the mini-batch at a step.
@@ -100,7 +100,7 @@ def class_constraint(
         rows = order(step)
         chosen = membership[rows]
         counts = chosen.sum(dim=0)
-        e = (chosen.T @ gap_of_rows(rows)) / counts.clamp(min=1.0) / original_gap
+        e = (chosen.T @ gap_of_rows(rows, step)) / counts.clamp(min=1.0) / original_gap
         shares, rest = weights.update(e.detach(), (counts > 0).to(e.dtype), level(step))
         return (shares * e).sum() + rest
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from PIL import Image
 from scipy.special import betaincinv
 from torch import Tensor
@@ -14,14 +14,18 @@ from torch import Tensor
 from pareto_unlearn.config import SweepConfig
 from pareto_unlearn.data import ImageSet
 from pareto_unlearn.metrics import compute_metrics
-from pareto_unlearn.objectives import EVALUATION_BATCH, compute_features, feature_function
+from pareto_unlearn.objectives import feature_function
 from pareto_unlearn.records import MetricRow, SampleRow
 from pareto_unlearn.solver import FlatParameters, direction
 from pareto_unlearn.trial.bank import spread_rows
+from pareto_unlearn.trial.comparison import compare, forget_distances, retain_distances
+from pareto_unlearn.trial.inputs import GENERATION_STREAM, SETS, generators_of
 from pareto_unlearn.trial.material import Material
 
 HOLE_GREY = 0.5
 WORST_SHARE = 0.05
+LOSSLESS_SIDE = 64
+"""Pixels; a report of larger pictures without loss would be too large to open."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,15 +69,20 @@ class Residual:
 
 def measure_completeness(config: SweepConfig, material: Material, split: str) -> Completeness:
     """Return exact f1 and the completeness of a split of the forget set, with the fixed noise bank."""
-    features = feature_function(material.model, config.objective.space)
-    outputs = compute_features(features, material.inputs["forget", split])
-    f1 = material.objectives.forget_per_image(outputs, material.targets.noise).double()
-    images = material.split.forget_train if split == "train" else material.split.forget_heldout
-    scales = material.targets.scales
-    original = (
-        material.targets.forget_f1_train if split == "train" else material.targets.forget_f1_heldout
-    ).double()
-    gap, original_gap = f1 - scales.f1_floor, original - scales.f1_floor
+    f1, scales = forget_distances(config, material, split).double(), material.targets.scales
+    if split == "train":
+        images, floor, original = (
+            material.split.forget_train,
+            scales.f1_floor,
+            material.targets.forget_f1_train,
+        )
+    else:
+        images, floor, original = (
+            material.split.forget_heldout,
+            scales.f1_floor_heldout,
+            material.targets.forget_f1_heldout,
+        )
+    gap, original_gap = f1 - floor, original.double() - floor
     own = gap / original_gap.clamp(min=1e-12)
     return Completeness(
         f1=float(f1.mean()),
@@ -99,41 +108,37 @@ def upper_share(hits: int, count: int, confidence: float = 0.95) -> float:
 
 def measure_retain_loss(config: SweepConfig, material: Material, split: str) -> float:
     """Return exact f2 over a split of the retain set."""
-    features = feature_function(material.model, config.objective.space)
-    outputs = compute_features(features, material.inputs["retain", split])
-    original = material.targets.retain_train if split == "train" else material.targets.retain_heldout
-    return float(material.objectives.retain_per_image(outputs, original).double().mean())
+    return float(retain_distances(config, material, split).double().mean())
 
 
 def measure_costs(config: SweepConfig, material: Material, limit: int) -> tuple[float, float]:
     """Return raw f1 and f2 over at most ``limit`` images of each training set, spread evenly over it."""
-    features, targets = feature_function(material.model, config.objective.space), material.targets
     forget, retain = (
-        spread_rows(len(material.inputs[name, "train"]), limit).to(material.device)
-        for name in ("forget", "retain")
+        spread_rows(len(material.inputs[name, "train"]), limit) for name in ("forget", "retain")
     )
-    outputs = compute_features(features, material.inputs["forget", "train"][forget])
-    f1 = material.objectives.forget_per_image(outputs, targets.noise)
-    outputs = compute_features(features, material.inputs["retain", "train"][retain])
-    f2 = material.objectives.retain_per_image(outputs, targets.retain_train[retain])
+    f1 = forget_distances(config, material, "train", forget)
+    f2 = retain_distances(config, material, "train", retain)
     return float(f1.double().mean()), float(f2.double().mean())
 
 
 def measure_residual(config: SweepConfig, material: Material, flat: FlatParameters) -> Residual:
     """Return the first-order residual of min f2 s.t. f1 <= epsilon at the current weights."""
     features = feature_function(material.model, config.objective.space)
-    objectives, targets, scales = material.objectives, material.targets, material.targets.scales
+    comparison, noise, scales = compare(config, material), material.noise("train"), material.targets.scales
 
     def forget(rows: Tensor) -> Tensor:
         outputs = features(material.inputs["forget", "train"][rows])
-        return objectives.forget_per_image(outputs, targets.noise).sum() / scales.f1_range
+        distances = comparison.forget_per_image(outputs, None if noise is None else noise[rows])
+        return distances.sum() / scales.f1_range
 
     def retain(rows: Tensor) -> Tensor:
-        outputs = features(material.inputs["retain", "train"][rows])
-        return objectives.retain_per_image(outputs, targets.retain_train[rows]).sum() / scales.variance_retain
+        inputs = material.inputs["retain", "train"][rows]
+        distances = comparison.retain_per_image(features(inputs), inputs, rows, "train")
+        return distances.sum() / scales.variance_retain
 
-    g1 = _whole_gradient(flat, forget, len(material.inputs["forget", "train"]))
-    g2 = _whole_gradient(flat, retain, len(material.inputs["retain", "train"]))
+    batch = material.model.evaluation_batch
+    g1 = _whole_gradient(flat, forget, len(material.inputs["forget", "train"]), batch)
+    g2 = _whole_gradient(flat, retain, len(material.inputs["retain", "train"]), batch)
     norm1, norm2 = float(g1.norm()), float(g2.norm())
     _, eta = direction(g1, g2, 0.0)
     cosine = float(torch.dot(g1, g2)) / (norm1 * norm2) if norm1 * norm2 > 0 else float("nan")
@@ -148,8 +153,8 @@ def measure_metrics(config: SweepConfig, material: Material) -> list[MetricRow]:
             continue
         rows += compute_metrics(
             config.evaluate.metrics,
-            reconstruct(material, material.inputs[name, split]),
-            images.images.to(material.device),
+            reconstruct(material, name, torch.arange(len(images))),
+            images.images[torch.arange(len(images))].to(material.device),
             material.model.removed_pixels(),
             material.classifier,
             image_set=name,
@@ -183,8 +188,10 @@ def draw_samples(config: SweepConfig, material: Material, *, with_truth: bool) -
     for name, split, images in material.split.items():
         if split != "heldout":
             continue
-        index = _first_of_each_class(images, config.evaluate.samples_per_class)
-        outputs = reconstruct(material, material.inputs[name, split][index]).cpu()
+        index = _first_of_each_class(images, config.evaluate.samples_per_class)[: config.evaluate.max_samples]
+        if not index:
+            continue
+        outputs = reconstruct(material, name, torch.tensor(index)).cpu()
         kinds = {"output": outputs}
         if with_truth:
             truth = images.images[index]
@@ -205,20 +212,28 @@ def draw_samples(config: SweepConfig, material: Material, *, with_truth: bool) -
     return rows
 
 
-def reconstruct(material: Material, inputs: Tensor) -> Float[Tensor, "n c h w"]:
-    """Return the model's full outputs as pixels, without gradients."""
-    with torch.no_grad():
-        return torch.cat(
-            [material.model.to_images(material.model(part)) for part in torch.split(inputs, EVALUATION_BATCH)]
-        )
+def reconstruct(material: Material, name: str, rows: Int[Tensor, " n"]) -> Float[Tensor, "n c h w"]:
+    """Return held-out images of a set with their holes generated; what is drawn depends on the image alone."""
+    images = getattr(material.split, f"{name}_heldout").images
+    place = SETS[name, "heldout"]
+    return torch.cat(
+        [
+            material.model.generate(
+                images[part].to(material.device),
+                generators_of(material.seed, GENERATION_STREAM, part, place),
+            )
+            for part in torch.split(rows, material.model.evaluation_batch)
+        ]
+    )
 
 
 def encode_webp(image: Float[Tensor, "c h w"]) -> bytes:
-    """Return a [0, 1] image as a lossless WebP file."""
+    """Return a [0, 1] image as a WebP file: lossless up to 64 pixels a side, above at quality 90."""
     pixels = (image * 255.0).round().to(torch.uint8).numpy()
     picture = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
     buffer = io.BytesIO()
-    picture.convert("RGB").save(buffer, "WEBP", lossless=True)
+    lossless = max(picture.size) <= LOSSLESS_SIDE
+    picture.convert("RGB").save(buffer, "WEBP", lossless=lossless, quality=90)
     return buffer.getvalue()
 
 
@@ -231,11 +246,11 @@ def _first_of_each_class(images: ImageSet, count: int) -> list[int]:
 
 
 def _whole_gradient(
-    flat: FlatParameters, loss_of_rows: Callable[[Tensor], Tensor], count: int
+    flat: FlatParameters, loss_of_rows: Callable[[Tensor], Tensor], count: int, batch: int
 ) -> Float[Tensor, " p"]:
     """Sum the gradient over all rows in batches of a fixed size, then divide by their number."""
     total, part = torch.zeros_like(flat.values), torch.empty_like(flat.values)
-    for rows in torch.split(torch.arange(count, device=total.device), EVALUATION_BATCH):
+    for rows in torch.split(torch.arange(count), batch):
         flat.compute_gradient(partial(loss_of_rows, rows), part)
         total += part
     return total / count

@@ -17,6 +17,7 @@ from torch import Tensor
 from pareto_unlearn.config import SweepConfig
 from pareto_unlearn.objectives import feature_function
 from pareto_unlearn.records import ConfigError
+from pareto_unlearn.trial.comparison import Comparison
 from pareto_unlearn.trial.material import Material
 
 Forward = Callable[[Tensor], Tensor]
@@ -25,6 +26,15 @@ Forward = Callable[[Tensor], Tensor]
 def step_features(config: SweepConfig, material: Material) -> Forward:
     """Return the function from model inputs to the flat float32 features whose losses a step differentiates."""
     return run_in_steps(config, feature_function(material.model, config.objective.space))
+
+
+def step_comparison(config: SweepConfig, material: Material) -> Comparison:
+    """Return the comparison that steps take: the original beside the model runs in ``objective.original_precision``."""
+    if material.original is None:
+        return Comparison(material, None)
+    answers = feature_function(material.original, config.objective.space)
+    narrow = config.objective.original_precision == "bfloat16"
+    return Comparison(material, _in_bfloat16(answers) if narrow else answers)
 
 
 def run_in_steps(config: SweepConfig, function: Forward) -> Forward:

@@ -1,47 +1,65 @@
 """What every trial of a sweep starts from: images, the original model, its targets."""
 
+import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pareto_unlearn.config import SweepConfig
 from pareto_unlearn.data import SplitData, load_split, seeded_generator
 from pareto_unlearn.metrics import DigitClassifier, load_classifier
-from pareto_unlearn.models import DigitsMae, load_model
+from pareto_unlearn.models import ImageToImage, load_model, pixel_format
 from pareto_unlearn.objectives import (
     Objectives,
     Targets,
     build_objectives,
+    compute_paired_targets,
     compute_targets,
     feature_function,
     open_targets,
 )
+from pareto_unlearn.trial.inputs import (
+    NOISE_STREAM,
+    SECOND_NOISE_STREAM,
+    LazyRows,
+    Rows,
+    noise_inputs,
+    open_inputs,
+)
 
-NOISE_STREAM = 30
+NOISE_BANK_STREAM = 30
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Material:
-    """Everything on its device. ``model`` holds the original weights until a solver moves them."""
+    """Everything on its device. ``model`` holds the original weights until a solver moves them.
 
-    model: DigitsMae
+    ``original`` keeps them where its outputs are computed beside the model's, and is None where they are in ``targets``.
+    """
+
+    model: ImageToImage
     split: SplitData
-    inputs: dict[tuple[str, str], Tensor]
+    inputs: Mapping[tuple[str, str], Rows]
     objectives: Objectives
     targets: Targets
-    classifier: DigitClassifier
+    classifier: DigitClassifier | None
     device: torch.device
+    original: ImageToImage | None = None
+    seed: int = 0
+    shared: bool = False
 
     def trainable(self, space: str) -> list[nn.Parameter]:
         """Return the parameters a trial may change: all, or the encoder's where f1 and f2 compare its outputs."""
-        return trainable_parameters(self.model, space)
+        return self.model.trainable(space, shared=self.shared)
 
-
-def trainable_parameters(model: DigitsMae, space: str) -> list[nn.Parameter]:
-    """Return the parameters of a model that a trial may change."""
-    return model.encoder_parameters() if space == "encoder" else list(model.parameters())
+    def noise(self, split: str) -> LazyRows | None:
+        """Return the inputs of the forget images' own noise targets, None where all have the same."""
+        if self.targets.noise is not None:
+            return None
+        return noise_inputs(self.model, self.inputs["forget", split], split, self.seed)
 
 
 def load_material(config: SweepConfig, cache: Path, targets_key: str) -> Material:
@@ -58,15 +76,62 @@ def load_material(config: SweepConfig, cache: Path, targets_key: str) -> Materia
     """
     torch.set_num_threads(config.run.cpus_per_trial)
     device = torch.device("cuda" if config.run.gpus_per_trial > 0 else "cpu")
-    split = load_split(config.data, config.seed)
-    model = load_model(config.model, config.task, device)
-    inputs = {(name, part): model.prepare(images.images.to(device)) for name, part, images in split.items()}
+    split = load_split(config.data, config.seed, pixel_format(config.model), cache)
+    model = load_original(config, device)
+    inputs = open_inputs(model, split, config.seed, device, cache, targets_key)
     objectives = build_objectives(config.objective)
+    targets = open_targets(
+        cache / f"targets-{targets_key}", lambda: _compute_targets(config, model, inputs, objectives, cache)
+    ).to(device)
+    beside = config.objective.retain_target == "computed"
+    return Material(
+        model=model,
+        split=split,
+        inputs=inputs,
+        objectives=objectives,
+        targets=targets,
+        classifier=load_classifier(device) if config.data.dataset == "digits" else None,
+        device=device,
+        original=copy.deepcopy(model) if beside else None,
+        seed=config.seed,
+        shared=config.objective.shared_parameters == "trained",
+    )
 
-    def compute() -> Targets:
-        bank = model.sample_noise(config.objective.noise_images, seeded_generator(config.seed, NOISE_STREAM))
-        features = feature_function(model, config.objective.space)
-        return compute_targets(features, inputs, bank.to(device), objectives)
 
-    targets = open_targets(cache / f"targets-{targets_key}", compute)
-    return Material(model, split, inputs, objectives, targets.to(device), load_classifier(device), device)
+def load_original(config: SweepConfig, device: torch.device | None = None) -> ImageToImage:
+    """Load the model of a sweep as it was before anything was forgotten.
+
+    Raises:
+        ConfigError: the task does not fit the model.
+        WeightsError: the model's weights are missing or do not fit.
+    """
+    return load_model(config.model, config.task, device, sampling=config.evaluate.sampling, seed=config.seed)
+
+
+def _compute_targets(
+    config: SweepConfig,
+    model: ImageToImage,
+    inputs: Mapping[tuple[str, str], Rows],
+    objectives: Objectives,
+    cache: Path,
+) -> Targets:
+    features, batch = feature_function(model, config.objective.space), model.evaluation_batch
+    if config.objective.noise_target == "paired":
+        pairs = {
+            split: (
+                noise_inputs(model, inputs["forget", split], split, config.seed, NOISE_STREAM),
+                noise_inputs(model, inputs["forget", split], split, config.seed, SECOND_NOISE_STREAM),
+            )
+            for split in ("train", "heldout")
+        }
+        return compute_paired_targets(features, inputs, pairs, objectives, batch=batch)
+    bank = model.sample_noise(config.objective.noise_images, seeded_generator(config.seed, NOISE_BANK_STREAM))
+    return compute_targets(
+        features,
+        inputs,
+        bank.to(next(model.parameters()).device),
+        objectives,
+        batch=batch,
+        spill=cache,
+        keep_retain=config.objective.retain_target == "cached",
+    )

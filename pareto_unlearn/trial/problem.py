@@ -27,7 +27,8 @@ from pareto_unlearn.solver import (
 )
 from pareto_unlearn.trial.bank import count_checkpoints
 from pareto_unlearn.trial.class_weights import ClassWeights, class_constraint, power_mean
-from pareto_unlearn.trial.forward import run_in_steps, step_features
+from pareto_unlearn.trial.comparison import StepInputs
+from pareto_unlearn.trial.forward import run_in_steps, step_comparison, step_features
 from pareto_unlearn.trial.material import Material
 
 FORGET_STREAM, RETAIN_STREAM, DRAW_STREAM = 1, 2, 3
@@ -251,12 +252,11 @@ def _max_losses(config: SweepConfig, spec: TrialSpec, material: Material) -> tup
 
     The unit turns the negated forget loss back into a loss for the curves.
     """
-    orders = _orders(config, spec, material)
-    forget, retain = (material.inputs[name, "train"] for name in ("forget", "retain"))
+    orders, inputs = _orders(config, spec, material), StepInputs(material, spec.seed)
     training_loss = run_in_steps(config, material.model.training_loss)
     return (
-        lambda step: -training_loss(forget[orders[0](step)]),
-        lambda step: training_loss(retain[orders[1](step)]),
+        lambda step: -training_loss(inputs.forget(orders[0](step), step)[0]),
+        lambda step: training_loss(inputs.retain(orders[1](step), step)),
         Unit(scale=-1.0),
     )
 
@@ -265,21 +265,18 @@ def _unlearning_losses(
     config: SweepConfig, spec: TrialSpec, material: Material, units: tuple[Unit, Unit]
 ) -> tuple[StepLoss, StepLoss]:
     """Return f1 and f2 of the mini-batch at a step, in the given units."""
-    features = step_features(config, material)
-    objectives, targets = material.objectives, material.targets
-    forget_order, retain_order, draw_order = _orders(config, spec, material)
-    inputs_forget, inputs_retain = (material.inputs[name, "train"] for name in ("forget", "retain"))
+    features, comparison = step_features(config, material), step_comparison(config, material)
+    inputs, orders = StepInputs(material, spec.seed), _orders(config, spec, material)
 
     def forget(step: int) -> Float[Tensor, ""]:
-        outputs = features(inputs_forget[forget_order(step)])
-        loss = objectives.forget_loss(outputs, targets.noise, draw_order(step))
+        images, noise = inputs.forget(orders[0](step), step)
+        loss = comparison.forget_loss(features(images), noise, orders[2](step))
         return (loss - units[0].offset) / units[0].scale
 
     def retain(step: int) -> Float[Tensor, ""]:
-        rows = retain_order(step)
-        return (
-            objectives.retain_loss(features(inputs_retain[rows]), targets.retain_train[rows]) / units[1].scale
-        )
+        rows = orders[1](step)
+        images = inputs.retain(rows, step)
+        return comparison.retain_per_image(features(images), images, rows, "train").mean() / units[1].scale
 
     return forget, retain
 
@@ -288,35 +285,41 @@ def _per_class_constraint(
     config: SweepConfig, spec: TrialSpec, material: Material, level: Callable[[int], float]
 ) -> tuple[StepLoss, dict[str, Tensor]]:
     """Return the constraint that holds every class to the level, in e, and its running state."""
-    inputs, images = material.inputs["forget", "train"], material.split.forget_train
-    membership = torch.nn.functional.one_hot(images.class_ids, len(images.class_names)).to(inputs)
+    images = material.split.forget_train
+    membership = torch.nn.functional.one_hot(images.class_ids, len(images.class_names))
+    membership = membership.to(material.device, torch.float32)
     original = _original_gap(material) @ membership / membership.sum(dim=0).clamp(min=1.0)
     original = original.clamp(min=LEAST_RANGE * float(original.mean()))
     weights = ClassWeights(len(images.class_names), material.device, config.solver.batch)
-    gap, order = _gap_of_rows(config, material), _stratified(config, spec, material)
+    gap, order = _gap_of_rows(config, spec, material), _stratified(config, spec, material)
     return class_constraint(gap, membership, original, order, weights, level), weights.state
 
 
 def _per_image_constraint(config: SweepConfig, spec: TrialSpec, material: Material) -> StepLoss:
     """Return the constraint on the power mean of the images' own e, which the images that lag behind dominate."""
-    gap, order = _gap_of_rows(config, material), _stratified(config, spec, material)
+    gap, order = _gap_of_rows(config, spec, material), _stratified(config, spec, material)
     original = _original_gap(material)
     original = original.clamp(min=LEAST_RANGE * float(original.mean()))
 
     def constraint(step: int) -> Float[Tensor, ""]:
         rows = order(step)
-        return power_mean(gap(rows) / original[rows], IMAGE_POWER)
+        return power_mean(gap(rows, step) / original[rows], IMAGE_POWER)
 
     return constraint
 
 
-def _gap_of_rows(config: SweepConfig, material: Material) -> Callable[[Tensor], Float[Tensor, " b"]]:
-    """Return the function from rows of the forget set to their f1 above the floor, with gradients."""
-    features = step_features(config, material)
-    inputs, objectives, targets = material.inputs["forget", "train"], material.objectives, material.targets
-    return lambda rows: (
-        objectives.forget_per_image(features(inputs[rows]), targets.noise) - targets.scales.f1_floor
-    )
+def _gap_of_rows(
+    config: SweepConfig, spec: TrialSpec, material: Material
+) -> Callable[[Tensor, int], Float[Tensor, " b"]]:
+    """Return the function from rows of the forget set, at a step, to their f1 above the floor, with gradients."""
+    features, comparison = step_features(config, material), step_comparison(config, material)
+    inputs = StepInputs(material, spec.seed)
+
+    def gap(rows: Tensor, step: int) -> Float[Tensor, " b"]:
+        images, noise = inputs.forget(rows, step)
+        return comparison.forget_per_image(features(images), noise) - material.targets.scales.f1_floor
+
+    return gap
 
 
 def _original_gap(material: Material) -> Float[Tensor, " n"]:
@@ -337,11 +340,11 @@ def _ramped(epsilon: float, ramp: tuple[float, int]) -> Callable[[int], float]:
 def _orders(
     config: SweepConfig, spec: TrialSpec, material: Material
 ) -> tuple[BatchOrder, BatchOrder, BatchOrder]:
-    batch = config.solver.batch
+    batch, bank = config.solver.batch, material.targets.noise
     return (
         BatchOrder(len(material.inputs["forget", "train"]), batch, spec.seed, FORGET_STREAM),
         BatchOrder(len(material.inputs["retain", "train"]), batch, spec.seed, RETAIN_STREAM),
-        BatchOrder(len(material.targets.noise.rows), batch, spec.seed, DRAW_STREAM),
+        BatchOrder(1 if bank is None else len(bank.rows), batch, spec.seed, DRAW_STREAM),
     )
 
 

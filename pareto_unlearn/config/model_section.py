@@ -1,0 +1,268 @@
+"""What a sweep file says about the model, the task and the objectives, and which of it goes together."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from pareto_unlearn.config.value_types import Count, Section, Text, refusal
+from pareto_unlearn.config.wording import found, quoted
+
+VARIANTS: Mapping[str, tuple[str, ...]] = {
+    "digits_mae": ("small",),
+    "mae": ("vit_base", "vit_large", "tiny"),
+    "mage": ("vit_base", "vit_large", "tiny"),
+    "palette": ("places2", "tiny"),
+}
+"""The sizes of every family; the first is the default. ``tiny`` has the published layers at widths for trying out."""
+
+RANDOM = "random"
+"""The checkpoint that is no file: weights drawn from the seed, which a smoke run has and nothing else."""
+
+
+class ModelSection(Section):
+    """The model that has to forget."""
+
+    family: Literal["digits_mae", "mae", "mage", "palette"] = Field(
+        description="which adapter loads and runs the model"
+    )
+    variant: Text = Field(
+        default=None,
+        validate_default=True,
+        description="size within the family (mae and mage: vit_base, vit_large; palette: places2); null: the first",
+    )
+    checkpoint: Text = Field(
+        description="the original weights: a published file or `builtin`; a relative path starts at the working directory"
+    )
+    tokenizer: Text | None = Field(
+        default=None,
+        description="mage: file of the tokeniser (vqgan_jax_strongaug.ckpt) where the checkpoint does not hold it",
+    )
+    predicts: Literal["pixels", "normalised_patches"] = Field(
+        default="pixels",
+        description="mae: what the checkpoint was trained to predict; mae_pretrain_*_full.pth predicts normalised_patches",
+    )
+    channels_last: bool = Field(
+        default=False,
+        description="mage and palette: keep convolution maps channels last, which GPUs compute faster; changes the last bits",
+    )
+    recompute: bool = Field(
+        default=False,
+        description="palette: recompute the inside of blocks in the backward pass; less memory for about a third more time",
+    )
+
+    @property
+    def is_random(self) -> bool:
+        """Whether the weights are drawn from a seed instead of read from a file."""
+        return self.checkpoint == RANDOM
+
+    @field_validator("variant", mode="before")
+    @classmethod
+    def _first_of_family(cls, value: object, info: ValidationInfo) -> object:
+        return VARIANTS[info.data["family"]][0] if value is None and "family" in info.data else value
+
+    @field_validator("variant")
+    @classmethod
+    def _of_family(cls, value: str, info: ValidationInfo) -> str:
+        known = VARIANTS.get(info.data.get("family", ""), (value,))
+        if value not in known:
+            raise refusal(
+                f"expected {' or '.join(known)} with family {info.data['family']}, found `{quoted(value)}`"
+            )
+        return value
+
+    @field_validator("checkpoint")
+    @classmethod
+    def _builtin_is_digits(cls, value: str, info: ValidationInfo) -> str:
+        family = info.data.get("family", "digits_mae")
+        if value == "builtin" and family != "digits_mae":
+            raise refusal(
+                f"expected the path of a published checkpoint of {family}, found `builtin`: only digits_mae ships with "
+                "the package; --smoke tries a sweep without weights"
+            )
+        return value
+
+    @field_validator("tokenizer", "predicts", "channels_last", "recompute")
+    @classmethod
+    def _where_it_counts(cls, value: object, info: ValidationInfo) -> object:
+        name = str(info.field_name)
+        families, family = _ONLY_FOR[name], info.data.get("family")
+        if family is not None and family not in families and value != cls.model_fields[name].default:
+            raise refusal(
+                f"expected it left out with family {family}, found {found(value)}: it belongs to {' and '.join(families)}"
+            )
+        return value
+
+
+_ONLY_FOR = {
+    "tokenizer": ("mage",),
+    "predicts": ("mae",),
+    "channels_last": ("mage", "palette"),
+    "recompute": ("palette",),
+}
+
+
+class TaskSection(Section):
+    """What is cut out of an image and has to be generated."""
+
+    kind: Literal["center", "outpaint", "up", "down", "left", "right", "random"] = Field(
+        default="center",
+        description="which part of the image is removed: a central square, a border on all sides, a strip at the named side, "
+        "or patches drawn once from `seed`",
+    )
+    patches: Count | None = Field(
+        default=None,
+        description="side of the central square in patches of the model, such as 4 or 8, in place of size",
+    )
+    size: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None,
+        validate_default=True,
+        description="side of the square / side of the image; outpaint: both borders together; a strip: its depth; random: share "
+        "of the patches; null: 0.5, or as patches say",
+    )
+    removal: Literal["hole", "published"] = Field(
+        default="hole",
+        description="what f1 and f2 are measured on: images with the hole above removed, or with what the published training "
+        "removes, drawn anew every step (mae: 75 % of the patches; mage: random tokens; palette: boxes and strokes); pictures "
+        "and metrics always have the hole",
+    )
+
+    @field_validator("patches")
+    @classmethod
+    def _of_a_square(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and info.data.get("kind", "center") != "center":
+            raise refusal(
+                f"expected `size` with kind {info.data['kind']}, found patches: {value}; patches are for center"
+            )
+        return value
+
+    @field_validator("size", mode="before")
+    @classmethod
+    def _half(cls, value: object, info: ValidationInfo) -> object:
+        return 0.5 if value is None and info.data.get("patches") is None else value
+
+    @field_validator("size")
+    @classmethod
+    def _one_of_both(cls, value: float | None, info: ValidationInfo) -> float | None:
+        if value is not None and info.data.get("patches") is not None:
+            raise refusal(
+                f"expected either size or patches, found size {found(value)} beside patches {info.data['patches']}"
+            )
+        return value
+
+
+class ObjectiveSection(Section):
+    """What f1 (forget) and f2 (retain) measure."""
+
+    space: Literal["output", "encoder"] = Field(
+        default="output", description="compare whole outputs, or encoder outputs with the decoder frozen"
+    )
+    distance: Literal["mse", "l2"] = Field(
+        default="mse", description="mean squared error per value, or mean L2 norm of the difference per image"
+    )
+    noise_target: Literal["mean", "draws", "paired"] = Field(
+        default=None,
+        validate_default=True,
+        description="what forget outputs are pulled to: the mean of the original's outputs on noise, single draws of them, or its "
+        "output on the image's own noise (palette: noise in the hole; removal published: noise under the same masks); "
+        "null: paired where inputs are drawn anew every step, else mean for mse, draws for l2",
+    )
+    noise_images: int = Field(
+        default=2048, ge=16, description="noise images whose outputs make up the target mean or draws"
+    )
+    retain_target: Literal["cached", "computed"] = Field(
+        default="cached",
+        description="the original's outputs on retain images: computed once and kept in files, or anew in every step by the "
+        "original beside the model, where inputs are drawn anew or do not fit on disk; null: as the inputs are",
+    )
+    original_precision: Literal["float32", "bfloat16"] = Field(
+        default="float32",
+        description="of the original's forward pass in a step where it runs beside the model; what is measured is float32",
+    )
+    shared_parameters: Literal["frozen", "trained"] = Field(
+        default="frozen",
+        description="space encoder: parameters of the encoder that the decoder uses too (mage: word embeddings; palette: "
+        "embedding of the noise level); the published training changes them, and the decoder with them",
+    )
+
+    @field_validator("noise_target", mode="before")
+    @classmethod
+    def _by_distance(cls, value: object, info: ValidationInfo) -> object:
+        if value is None:
+            return "draws" if info.data.get("distance") == "l2" else "mean"
+        return value
+
+    @field_validator("noise_target")
+    @classmethod
+    def _mean_is_exact(cls, value: str, info: ValidationInfo) -> str:
+        if value == "mean" and info.data.get("distance") == "l2":
+            raise refusal(
+                "expected `draws`, found `mean` with distance l2: replacing draws by their mean is exact only for "
+                "squared errors; use draws, or distance mse"
+            )
+        return value
+
+
+class SamplingSection(Section):
+    """How palette generates pictures from noise; other families have one way."""
+
+    method: Literal["ancestral", "ddim"] = Field(
+        default="ancestral", description="the published sampler, or DDIM, which needs far fewer steps"
+    )
+    steps: Count | None = Field(
+        default=None, description="steps, spread evenly over the schedule's; null: all of them"
+    )
+    schedule: Literal["training", "upstream_test"] = Field(
+        default="training",
+        description="noise schedule: the one the checkpoint was trained with (2000 steps), or the one that the public "
+        "implementation samples with (1000)",
+    )
+
+
+def is_redrawn(model: ModelSection, task: TaskSection) -> bool:
+    """Tell whether a step draws something anew about its inputs: then the original's outputs on them change too."""
+    return model.family == "palette" or task.removal == "published"
+
+
+def fill_objective(value: object, info: ValidationInfo) -> object:
+    """Fill in what the objective's defaults take from the model and the task."""
+    model, task = info.data.get("model"), info.data.get("task")
+    if (
+        not isinstance(value, Mapping)
+        or not isinstance(model, ModelSection)
+        or not isinstance(task, TaskSection)
+    ):
+        return value
+    redrawn = is_redrawn(model, task)
+    defaults: dict[str, Any] = {"retain_target": "computed" if redrawn else "cached"}
+    if redrawn:
+        defaults["noise_target"] = "paired"
+    return {**value, **{key: own for key, own in defaults.items() if value.get(key) is None}}
+
+
+def check_objective(value: ObjectiveSection, info: ValidationInfo) -> ObjectiveSection:
+    """Refuse targets that do not go with the model and the task."""
+    model, task = info.data.get("model"), info.data.get("task")
+    if not isinstance(model, ModelSection) or not isinstance(task, TaskSection):
+        return value
+    if is_redrawn(model, task) and (value.noise_target, value.retain_target) != ("paired", "computed"):
+        raise refusal(
+            "expected noise_target paired and retain_target computed, since inputs are drawn anew every step, found "
+            f"{value.noise_target} and {value.retain_target}: outputs of other draws are no targets; leave both out"
+        )
+    if not is_redrawn(model, task) and value.noise_target == "paired":
+        raise refusal(
+            "expected mean or draws, found paired: inputs of this model and task are the same every step; set "
+            "task.removal: published, or leave noise_target out"
+        )
+    return value
+
+
+def check_task(value: TaskSection, info: ValidationInfo) -> TaskSection:
+    """Refuse a published training that the family does not have."""
+    model = info.data.get("model")
+    if isinstance(model, ModelSection) and model.family == "digits_mae" and value.removal == "published":
+        raise refusal(
+            "expected removal `hole` with family digits_mae, which was trained with it, found `published`"
+        )
+    return value

@@ -1,0 +1,25 @@
+"""Untrained weights from a generator, for networks whose published code trained them long ago."""
+
+import math
+
+import torch
+from torch import nn
+
+
+def fill_weights(model: nn.Module, generator: torch.Generator) -> None:
+    """Fill all parameters: matrices and kernels N(0, 1 / inputs), gains of norms 1, biases and the rest 0.
+
+    Embeddings and codebooks count as matrices with one input, so that their rows are N(0, 1).
+    """
+    gains = {
+        id(module.weight) for module in model.modules() if isinstance(module, nn.LayerNorm | nn.GroupNorm)
+    }
+    rows = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    for parameter in model.parameters():
+        if id(parameter) in gains:
+            nn.init.ones_(parameter)
+        elif parameter.ndim < 2:
+            nn.init.zeros_(parameter)
+        else:
+            inputs = 1 if id(parameter) in rows else parameter[0].numel()
+            nn.init.normal_(parameter, std=1 / math.sqrt(inputs), generator=generator)

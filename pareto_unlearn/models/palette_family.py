@@ -1,0 +1,61 @@
+"""Palette as a family: its variants, its files, and what a sweep file says of it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from pareto_unlearn.models.checkpoint_files import Wrapper
+from pareto_unlearn.models.holes import build_hole
+from pareto_unlearn.models.initialisation import fill_weights
+from pareto_unlearn.models.palette import PLACES2, TINY, Palette
+from pareto_unlearn.models.palette_files import PaletteFile, fill_palette, save_palette
+from pareto_unlearn.models.palette_sampling import Method, Sampling
+from pareto_unlearn.models.palette_schedule import UPSTREAM_TEST
+from pareto_unlearn.models.protocol import Family, Setting
+from pareto_unlearn.records import PixelFormat
+
+SHAPES = {"places2": PLACES2, "tiny": replace(TINY, unet=replace(TINY.unet, side=32))}
+
+PATCH = 16
+"""Pixels of the unit in which a hole of ``patches`` is counted: that of the other families, a sixteenth of the side."""
+
+
+def _pixels(variant: str) -> PixelFormat:
+    return PixelFormat(side=SHAPES[variant].unet.side, channels=3, fit="squash", resample="bilinear")
+
+
+def _build(setting: Setting) -> Palette:
+    shape, sampling = SHAPES[setting.model.variant], setting.sampling
+    side = shape.unet.side
+    model = Palette(
+        shape,
+        build_hole(setting.task, side, side // PATCH, setting.seed, whole=False),
+        recompute=setting.model.recompute,
+        hybrid=setting.task.removal == "published",
+        sampling=Sampling(method=Method(sampling.method), steps=sampling.steps),
+        schedule=UPSTREAM_TEST if sampling.schedule == "upstream_test" else None,
+    )
+    if setting.model.channels_last:
+        model.denoise_fn.to(memory_format=torch.channels_last)
+    return model
+
+
+def _load(setting: Setting, path: Path) -> tuple[Palette, PaletteFile]:
+    model = _build(setting)
+    return model, fill_palette(model, path)
+
+
+def _own_form(model: Palette) -> PaletteFile:
+    dtypes = {name: tensor.dtype for name, tensor in model.state_dict().items()}
+    return PaletteFile(Wrapper(), dtypes, ())
+
+
+FAMILY = Family(
+    pixels=_pixels,
+    build=_build,
+    initialise=fill_weights,
+    load=_load,
+    write=save_palette,
+    own_form=_own_form,
+)

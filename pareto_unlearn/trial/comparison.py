@@ -1,0 +1,133 @@
+"""f1 and f2 of the model as it stands: what the original says is looked up, or computed beside it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pareto_unlearn.config import SweepConfig
+from pareto_unlearn.objectives import Features, NoiseTarget, feature_function
+from pareto_unlearn.trial.inputs import STEP_INPUT_STREAM, STEP_NOISE_STREAM, generators_of
+from pareto_unlearn.trial.material import Material
+
+FORGET, RETAIN = 0, 1
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Distances between features of the model and of the original.
+
+    ``original`` gives the original's features of inputs; None where all its answers are stored.
+    """
+
+    material: Material
+    original: Features | None
+
+    def forget_per_image(self, features: Float[Tensor, "b d"], noise: Tensor | None) -> Float[Tensor, " b"]:
+        """Return f1 of every image, exactly; ``noise`` are the inputs of their own noise targets, where they have them."""
+        if noise is None:
+            return self.material.objectives.forget_per_image(features, self._bank())
+        return self.material.objectives.retain_per_image(features, self._answer(noise))
+
+    def forget_loss(
+        self, features: Float[Tensor, "b d"], noise: Tensor | None, draw: Int[Tensor, " b"]
+    ) -> Float[Tensor, ""]:
+        """Return f1 of a mini-batch; ``draw`` picks targets of the bank where they are drawn."""
+        if noise is None:
+            return self.material.objectives.forget_loss(features, self._bank(), draw)
+        return self.forget_per_image(features, noise).mean()
+
+    def retain_per_image(
+        self, features: Float[Tensor, "b d"], inputs: Tensor, rows: Int[Tensor, " b"], split: str
+    ) -> Float[Tensor, " b"]:
+        """Return f2 of every image; ``rows`` are their numbers in the split."""
+        targets = self.material.targets
+        stored = targets.retain_train if split == "train" else targets.retain_heldout
+        wanted = self._answer(inputs) if stored is None else stored[rows.cpu()].to(features.device)
+        return self.material.objectives.retain_per_image(features, wanted)
+
+    def _answer(self, inputs: Tensor) -> Float[Tensor, "b d"]:
+        if self.original is None:
+            raise ValueError("expected stored targets, or the original model beside this one; found neither")
+        with torch.no_grad():
+            return self.original(inputs)
+
+    def _bank(self) -> NoiseTarget:
+        if self.material.targets.noise is None:
+            raise ValueError("expected inputs of noise targets, since there is no bank of them; found none")
+        return self.material.targets.noise
+
+
+def compare(config: SweepConfig, material: Material) -> Comparison:
+    """Return the comparison that measures: all in float32."""
+    if material.original is None:
+        return Comparison(material, None)
+    return Comparison(material, feature_function(material.original, config.objective.space))
+
+
+def forget_distances(
+    config: SweepConfig, material: Material, split: str, rows: Int[Tensor, " n"] | None = None
+) -> Float[Tensor, " n"]:
+    """Return exact f1 of the forget images of a split, or of some of them, without gradients."""
+    comparison, noise = compare(config, material), material.noise(split)
+    return torch.cat(
+        [
+            comparison.forget_per_image(features, None if noise is None else noise[part])
+            for part, _, features in _batches(config, material, ("forget", split), rows)
+        ]
+    )
+
+
+def retain_distances(
+    config: SweepConfig, material: Material, split: str, rows: Int[Tensor, " n"] | None = None
+) -> Float[Tensor, " n"]:
+    """Return exact f2 of the retain images of a split, or of some of them, without gradients."""
+    comparison = compare(config, material)
+    return torch.cat(
+        [
+            comparison.retain_per_image(features, inputs, part, split)
+            for part, inputs, features in _batches(config, material, ("retain", split), rows)
+        ]
+    )
+
+
+def _batches(
+    config: SweepConfig, material: Material, key: tuple[str, str], rows: Int[Tensor, " n"] | None
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield numbers, inputs and the model's features, batch by batch."""
+    inputs, features = material.inputs[key], feature_function(material.model, config.objective.space)
+    chosen = torch.arange(len(inputs)) if rows is None else rows
+    for part in torch.split(chosen, material.model.evaluation_batch):
+        with torch.no_grad():
+            taken = inputs[part]
+            yield part, taken, features(taken)
+
+
+@dataclass(frozen=True, slots=True)
+class StepInputs:
+    """The inputs of mini-batches, drawn anew at every step where the model draws; a pure function of seed and step."""
+
+    material: Material
+    seed: int
+
+    def forget(self, rows: Int[Tensor, " b"], step: int) -> tuple[Tensor, Tensor | None]:
+        """Return the inputs of some forget images, and those of their own noise targets where they have them."""
+        model, inputs = self.material.model, self._drawn("forget", FORGET, rows, step)
+        if not model.is_redrawn:
+            return inputs, None
+        noise = model.noise_like(inputs, generators_of(self.seed, STEP_NOISE_STREAM, range(len(rows)), step))
+        return inputs, noise
+
+    def retain(self, rows: Int[Tensor, " b"], step: int) -> Tensor:
+        """Return the inputs of some retain images."""
+        return self._drawn("retain", RETAIN, rows, step)
+
+    def _drawn(self, name: str, place: int, rows: Int[Tensor, " b"], step: int) -> Tensor:
+        model, inputs = self.material.model, self.material.inputs[name, "train"][rows]
+        if not model.is_redrawn:
+            return inputs
+        return model.redraw(
+            inputs, generators_of(self.seed, STEP_INPUT_STREAM, range(len(rows)), place, step)
+        )

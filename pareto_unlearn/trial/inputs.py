@@ -1,0 +1,96 @@
+"""Model inputs of whole image sets, and everything that chance decides about them.
+
+A draw depends on the sweep's seed, the set and the number of the image alone, so f1 and f2 of a model are the same numbers at every
+call, in every batch and on every worker. What a training step draws anew depends on the trial's seed and the step.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from pareto_unlearn.data import ImageSet, SplitData, seeded_generator
+from pareto_unlearn.models import ImageToImage
+from pareto_unlearn.objectives import open_rows
+
+INPUT_STREAM, NOISE_STREAM, SECOND_NOISE_STREAM, GENERATION_STREAM = 31, 32, 33, 34
+STEP_INPUT_STREAM, STEP_NOISE_STREAM = 35, 36
+
+SETS = {
+    ("forget", "train"): 0,
+    ("forget", "heldout"): 1,
+    ("retain", "train"): 2,
+    ("retain", "heldout"): 3,
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LazyRows:
+    """Rows that are made when they are asked for."""
+
+    count: int
+    make: Callable[[Int[Tensor, " b"]], Tensor]
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, rows: Int[Tensor, " b"]) -> Tensor:
+        return self.make(rows)
+
+
+Rows = Tensor | LazyRows
+
+
+def generators_of(
+    seed: int, stream: int, rows: Int[Tensor, " b"] | Sequence[int], *place: int
+) -> list[torch.Generator]:
+    """Return a generator for every image of a set, by its number; ``place`` tells sets, splits or steps apart."""
+    numbers = rows.tolist() if isinstance(rows, Tensor) else rows
+    return [seeded_generator(seed, stream, *place, number) for number in numbers]
+
+
+def open_inputs(
+    model: ImageToImage, split: SplitData, seed: int, device: torch.device, cache: Path, key: str
+) -> dict[tuple[str, str], Rows]:
+    """Return the inputs of all image sets: made once a run where the family keeps them, else when they are asked for.
+
+    Args:
+        model: of which family, and what it removes.
+        split: the images.
+        seed: of the sweep.
+        device: where the model is.
+        cache: folder of the run's memory-mapped files on this machine.
+        key: changes whenever anything that decides the inputs changes.
+    """
+    return {
+        (name, part): _open_set(
+            model, images, (name, part), seed, device, cache / f"inputs-{key}-{name}-{part}.npy"
+        )
+        for name, part, images in split.items()
+    }
+
+
+def _open_set(
+    model: ImageToImage, images: ImageSet, key: tuple[str, str], seed: int, device: torch.device, path: Path
+) -> Rows:
+    def make(rows: Int[Tensor, " b"]) -> Tensor:
+        generators = generators_of(seed, INPUT_STREAM, rows, SETS[key])
+        return model.prepare(images.images[rows].to(device), generators)
+
+    if not model.stores_inputs:
+        return LazyRows(len(images), make)
+    parts = torch.split(torch.arange(len(images)), model.evaluation_batch)
+    return open_rows(path, lambda: torch.cat([make(rows) for rows in parts])).to(device)
+
+
+def noise_inputs(
+    model: ImageToImage, inputs: Rows, split: str, seed: int, stream: int = NOISE_STREAM
+) -> LazyRows:
+    """Return the inputs whose outputs by the original are the noise targets of a split of the forget set."""
+    place = SETS["forget", split]
+    return LazyRows(
+        len(inputs), lambda rows: model.noise_like(inputs[rows], generators_of(seed, stream, rows, place))
+    )
