@@ -7,12 +7,15 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pareto_unlearn import __version__
 from pareto_unlearn.records import ConfigError, ParetoUnlearnError, TrialRecord
+
+if TYPE_CHECKING:
+    from pareto_unlearn.config import SweepConfig
 
 app = typer.Typer(
     name="pareto-unlearn",
@@ -24,6 +27,13 @@ app = typer.Typer(
 )
 
 SweepFile = Annotated[Path, typer.Argument(help="The sweep file (YAML).", show_default=False)]
+Smoke = Annotated[
+    bool,
+    typer.Option(
+        "--smoke",
+        help="Try the sweep out: the same code at tiny widths, with random weights and generated images.",
+    ),
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option(
@@ -52,11 +62,12 @@ def sweep(
             help="Solve highest and three epsilons again with twice the steps: what would more steps gain?",
         ),
     ] = False,
+    smoke: Smoke = False,
 ) -> None:
     """Run a sweep, or continue it: Phase I, the epsilon range, Phase II, baselines, report."""
-    from pareto_unlearn.config import dump_config, load_config
+    from pareto_unlearn.config import dump_config
 
-    config = load_config(file, override or [])
+    config = _read(file, override, smoke)
     if print_config:
         print(dump_config(config), end="")
         return
@@ -75,12 +86,11 @@ def sweep(
 
 
 @app.command()
-def validate(file: SweepFile, override: Overrides = None) -> None:
+def validate(file: SweepFile, override: Overrides = None, smoke: Smoke = False) -> None:
     """Check a sweep file, its data and its weights without running anything."""
-    from pareto_unlearn.config import load_config
     from pareto_unlearn.sweep import check_sweep
 
-    config = load_config(file, override or [])
+    config = _read(file, override, smoke)
     count, budget = check_sweep(config)
     print(f"{file}: valid, {count} trials; {budget}", file=sys.stderr)
 
@@ -106,11 +116,12 @@ def list_trials(run: RunPath, as_json: AsJson = False) -> None:
     from pareto_unlearn.store import load_run
     from pareto_unlearn.sweep.progress import closing_table
 
-    records = load_run(run).records
+    opened = load_run(run)
+    records = opened.records
     if as_json:
         print(json.dumps([_json_values(record) for record in records], indent=1))
     else:
-        Console().print(closing_table(records))
+        Console().print(closing_table(records, smoke=opened.info.smoke))
 
 
 @app.command()
@@ -170,6 +181,13 @@ def train(
     )
     out.write_bytes(content)
     print(f"{out} sha256 {hashlib.sha256(content).hexdigest()}")
+
+
+def _read(file: Path, override: list[str] | None, smoke: bool) -> "SweepConfig":
+    from pareto_unlearn.config import as_smoke, load_config
+
+    config = load_config(file, override or [])
+    return as_smoke(config) if smoke else config
 
 
 def _json_values(record: TrialRecord) -> dict[str, object]:

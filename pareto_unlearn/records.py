@@ -385,7 +385,10 @@ class ValidRange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunInfo:
-    """The content of ``run.json``. ``reference_point`` is (f1, f2) raw, fixed once after Phase I."""
+    """The content of ``run.json``. ``reference_point`` is (f1, f2) raw, fixed once after Phase I.
+
+    ``smoke`` says that nothing in the run means anything: it only tried the sweep out.
+    """
 
     name: str
     schema_version: int
@@ -397,6 +400,7 @@ class RunInfo:
     scales: Scales | None = None
     ranges: tuple[ValidRange, ...] = ()
     reference_point: tuple[float, float] | None = None
+    smoke: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ from pareto_unlearn.config.schema import (
     RunSection,
     SweepConfig,
 )
+from pareto_unlearn.config.smoke import as_smoke
 from pareto_unlearn.config.solver_section import (
     BankSection,
     BoundarySection,
@@ -72,6 +73,7 @@ __all__ = [
     "SolverSection",
     "SweepConfig",
     "TaskSection",
+    "as_smoke",
     "config_hash",
     "count_front_steps",
     "describe_difference",

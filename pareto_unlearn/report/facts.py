@@ -246,6 +246,7 @@ class Report:
     """
 
     name: str
+    smoke: bool
     verdict: str
     objective: str
     code_version: str

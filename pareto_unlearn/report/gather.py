@@ -82,6 +82,7 @@ def gather(run: Run, sweep_file: str = "") -> Report:
     info = run.info
     return Report(
         name=info.name,
+        smoke=info.smoke,
         verdict=verdict(solutions),
         objective=info.objective,
         code_version=info.code_version,

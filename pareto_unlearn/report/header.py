@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from pareto_unlearn.config.smoke import SMOKE, SMOKE_NOTICE
 from pareto_unlearn.report.facts import (
     EpsilonRange,
     Hypervolume,
@@ -30,9 +31,13 @@ def header(report: Report) -> str:
     ]
     listed = "".join(f"<div><dt>{term}</dt><dd>{value}</dd></div>" for term, value in facts)
     return (
-        f'<header><p class="eyebrow">Unlearning report</p><h1>{text(report.name)}</h1>'
+        f'<header>{_smoke_notice(report)}<p class="eyebrow">Unlearning report</p><h1>{text(report.name)}</h1>'
         f'<p class="verdict">{text(report.verdict)}</p><ul class="badges">{badges}</ul><dl class="facts">{listed}</dl></header>'
     )
+
+
+def _smoke_notice(report: Report) -> str:
+    return f'<p class="smoke" role="alert">{text(SMOKE_NOTICE)}</p>' if report.smoke else ""
 
 
 def _names(names: Sequence[str]) -> str:
@@ -122,9 +127,10 @@ def dial(report: Report) -> str:
         f"<span>{split.words}</span></label>"
         for split in Split
     )
+    chip = f'<b class="smoke">{SMOKE}</b> ' if report.smoke else ""
     disabled = " disabled" if not report.slider else ""
     return (
-        '<div class="dial"><div class="dial-inner"><p class="dial-now" aria-live="polite"><span id="dial-mark" class="mark"></span>'
+        f'<div class="dial"><div class="dial-inner">{chip}<p class="dial-now" aria-live="polite"><span id="dial-mark" class="mark"></span>'
         '<b id="dial-label"></b><span id="dial-numbers"></span></p>'
         '<label class="dial-slider"><span>original</span><span class="visually-hidden">Select a model by epsilon</span>'
         f'<input type="range" id="epsilon" min="0" max="{last}" step="1" value="{start}"{disabled}><span>most forgotten</span></label>'

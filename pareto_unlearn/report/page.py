@@ -10,6 +10,7 @@ from typing import Any
 
 from plotly.offline import get_plotlyjs
 
+from pareto_unlearn.config.smoke import SMOKE
 from pareto_unlearn.report import header, sections, tables
 from pareto_unlearn.report.facts import Measured, Report, Solution, Split
 from pareto_unlearn.report.figures import CONFIG, curve_figure, metric_figure
@@ -47,7 +48,7 @@ def render(report: Report) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n<meta name="referrer" content="no-referrer">\n'
         '<meta name="color-scheme" content="light dark">\n'
-        f"<title>{text(report.name)} · unlearning report</title>\n<style>{_asset('style.css')}</style>\n</head>\n<body>\n"
+        f"<title>{SMOKE + ' · ' if report.smoke else ''}{text(report.name)} · unlearning report</title>\n<style>{_asset('style.css')}</style>\n</head>\n<body>\n"
         f'{header.header(report)}\n{header.dial(report)}\n<main>{body}</main>\n<noscript><p class="note">The figures need JavaScript; '
         "images and tables do not.</p></noscript>\n"
         f'<script type="application/json" id="report-data">{embedded_json(page_data(report))}</script>\n'

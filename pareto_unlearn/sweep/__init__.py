@@ -20,6 +20,7 @@ from pareto_unlearn.config import (
     parse_config,
     result_fields,
 )
+from pareto_unlearn.config.smoke import SMOKE_NOTICE
 from pareto_unlearn.records import (
     BROKEN,
     SCHEMA_VERSION,
@@ -77,6 +78,8 @@ def run_sweep(config: SweepConfig, options: SweepOptions, console: Console) -> i
     Raises:
         ParetoUnlearnError: with its own exit code: bad data or config, locked run, no valid range, missing weights.
     """
+    if config.smoke:
+        say(console, f"[bold yellow]{SMOKE_NOTICE}[/]")
     prepared = _check(config)
     store = RunStore.create(config.run.storage, config.name)
     with store.lock():
@@ -149,6 +152,7 @@ def _prepare_run(
         classes_forget=prepared.classes_forget,
         classes_retain=prepared.classes_retain,
         reference_point=before.reference_point if before else None,
+        smoke=config.smoke,
     )
     store.write_text("sweep.yaml", dump_config(config))
     store.write_text("manifest.csv", prepared.manifest)
@@ -228,7 +232,7 @@ def _conclude(planner: Planner, info: RunInfo, options: SweepOptions, console: C
     """Write the report, print the closing table, and choose the exit code."""
     records = planner.committed()
     report = options.report(planner.store.path) if options.report else None
-    console.print(closing_table(records))
+    console.print(closing_table(records, smoke=info.smoke))
     _print_summary(planner.store.path, info, report, console)
     problem = planner.range_problem()
     if problem is not None:
@@ -252,6 +256,8 @@ def _print_summary(path: str, info: RunInfo, report: str | None, console: Consol
             say(console, f"{describe_hypervolume(run, valid.seed)}; {box}")
     for line in describe_gains(find_gains(run.records, info.scales)):
         say(console, line)
+    if info.smoke:
+        say(console, f"[bold yellow]{SMOKE_NOTICE}[/]")
     say(console, f"store  {path}")
     if report is not None:
         say(console, f"report {report}")

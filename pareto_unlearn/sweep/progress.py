@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pareto_unlearn.config import SolverSection, SweepConfig, count_front_steps, known_slots
+from pareto_unlearn.config.smoke import SMOKE
 from pareto_unlearn.records import BROKEN, Phase, RunInfo, TrialRecord, TrialSpec, TrialState, ValidRange
 from pareto_unlearn.robustness import HOW_TO_READ_GAINS, StepGain, spread_of_ends
 from pareto_unlearn.store import Run
@@ -203,14 +204,14 @@ def _gain_of(one: StepGain) -> str:
     return f"{gain} at {one.checked.label}{change}{ending}"
 
 
-def closing_table(records: list[TrialRecord]) -> Table:
+def closing_table(records: list[TrialRecord], *, smoke: bool = False) -> Table:
     """Return the table a sweep ends with, most complete first; 80 columns hold it.
 
     ``complete`` is the mean completeness, ``worst`` that of the worst class, ``quality`` the retained quality on the
     training split and ``held out`` on the held-out split.
     """
     table = Table(box=None, padding=(0, 1), header_style="dim", pad_edge=False)
-    table.add_column("trial", no_wrap=True)
+    table.add_column(f"{SMOKE} trial" if smoke else "trial", no_wrap=True)
     table.add_column("state", no_wrap=True)
     for name in ("f1", "f2", "complete", "worst", "quality", "held out"):
         table.add_column(name, justify="right", no_wrap=True)

@@ -1,0 +1,72 @@
+"""Trying a sweep out: the same code from the sweep file to the report, in a minute, without weights, data or GPUs.
+
+Everything that makes a sweep big or needs files is replaced; what says how it is solved (task, objective, solver, schedule,
+baselines) stays as the file has it. So what fails here would have failed after hours.
+"""
+
+from typing import Any
+
+from pareto_unlearn.config.model_section import RANDOM
+from pareto_unlearn.config.schema import SweepConfig
+
+SMOKE = "SMOKE"
+SMOKE_NOTICE = f"{SMOKE} run: tiny widths, random weights, generated images, a few steps; no number of it says anything about a model"
+
+STEPS, BATCH, POINTS, CLASSES = 24, 4, 2, 3
+LEARNING_RATE = 0.003
+"""Random weights are far from any optimum: with the small steps of a trained model nothing would move."""
+
+
+def as_smoke(config: SweepConfig) -> SweepConfig:
+    """Return the sweep at its smallest, under a name of its own: ``<name>-smoke``.
+
+    The embedded digits model keeps its own weights and images, which are small.
+    """
+    content = config.model_dump(mode="json")
+    is_digits = config.model.family == "digits_mae"
+    content |= {"name": f"{config.name[:58]}-smoke", "smoke": True, "seeds": content["seeds"][:1]}
+    if not is_digits:
+        content["model"] |= {"variant": "tiny", "checkpoint": RANDOM, "tokenizer": None}
+        content["data"] = {"dataset": "generated", "forget_classes": CLASSES, "retain_classes": CLASSES}
+    content["data"] |= {"train_per_class": 2 * BATCH, "heldout_per_class": BATCH}
+    content["objective"]["noise_images"] = 16
+    content["solver"] = _small_solver(content["solver"])
+    content["epsilon"] = _few_points(content["epsilon"])
+    content["baselines"] = [{**one, "weights": one["weights"][:1]} for one in content["baselines"]]
+    content["evaluate"] |= {"samples_per_class": 1, "max_samples": CLASSES}
+    sampling = content["evaluate"]["sampling"]
+    sampling["steps"] = min(sampling["steps"] or BATCH, BATCH)
+    content["run"] |= {
+        "cpus_per_trial": 1,
+        "gpus_per_trial": 0.0,
+        "reuse_workers": True,
+        "memory_bytes": None,
+    }
+    return SweepConfig.model_validate(content)
+
+
+def _small_solver(solver: dict[str, Any]) -> dict[str, Any]:
+    path = solver["path"] | {"steps": 2 * STEPS, "learning_rate": LEARNING_RATE, "scan": [1.0]}
+    branch = solver["branch"] | {"steps": STEPS // 2, "learning_rate": LEARNING_RATE}
+    lowest = solver["lowest"] | {"learning_rate": LEARNING_RATE}
+    return solver | {
+        "steps": STEPS,
+        "batch": BATCH,
+        "learning_rate": LEARNING_RATE,
+        "path": path,
+        "branch": branch,
+        "lowest": lowest,
+    }
+
+
+def _few_points(epsilon: dict[str, Any]) -> dict[str, Any]:
+    match epsilon["schedule"]:
+        case "list" if epsilon["absolute"]:
+            # A raw f1 of the real model means nothing for another one.
+            return {"schedule": "grid", "points": POINTS}
+        case "list":
+            return epsilon | {"values": epsilon["values"][:POINTS]}
+        case "adaptive":
+            return epsilon | {"points": 3}
+        case _:
+            return epsilon | {"points": min(epsilon["points"], POINTS)}
