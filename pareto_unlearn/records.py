@@ -12,6 +12,7 @@ retained quality is 1 - f2 / variance of the original model's outputs on the ret
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
 
 SCHEMA_VERSION = 1
 
@@ -396,3 +397,18 @@ class RunInfo:
     scales: Scales | None = None
     ranges: tuple[ValidRange, ...] = ()
     reference_point: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PixelFormat:
+    """What a model family reads: ``side`` x ``side`` pixels of ``channels`` channels, and how an image gets that size.
+
+    ``squash`` resizes straight to side x side and does not keep the aspect (MAE's demo, Palette). ``crop`` brings the
+    shorter side to ``side`` and cuts out the centre (MAGE). ``exact`` wants images that have the size already.
+    ``resample`` is the filter of a resize, with antialiasing.
+    """
+
+    side: int
+    channels: int
+    fit: Literal["exact", "squash", "crop"] = "exact"
+    resample: Literal["bilinear", "bicubic"] = "bicubic"
