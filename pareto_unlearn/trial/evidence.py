@@ -149,7 +149,7 @@ def measure_metrics(config: SweepConfig, material: Material) -> list[MetricRow]:
         rows += compute_metrics(
             config.evaluate.metrics,
             reconstruct(material, material.inputs[name, split]),
-            images.images.to(material.device),
+            images.images[:].to(material.device),
             material.model.removed_pixels(),
             material.classifier,
             image_set=name,

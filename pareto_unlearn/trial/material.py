@@ -60,7 +60,9 @@ def load_material(config: SweepConfig, cache: Path, targets_key: str) -> Materia
     device = torch.device("cuda" if config.run.gpus_per_trial > 0 else "cpu")
     split = load_split(config.data, config.seed)
     model = load_model(config.model, config.task, device)
-    inputs = {(name, part): model.prepare(images.images.to(device)) for name, part, images in split.items()}
+    inputs = {
+        (name, part): model.prepare(images.images[:].to(device)) for name, part, images in split.items()
+    }
     objectives = build_objectives(config.objective)
 
     def compute() -> Targets:
