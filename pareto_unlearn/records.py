@@ -405,10 +405,11 @@ class RunInfo:
 
 @dataclass(frozen=True, slots=True)
 class PixelFormat:
-    """Which images a model reads: square, ``side`` pixels, ``channels`` of them, float32 in [0, 1].
+    """What a model family reads: ``side`` x ``side`` pixels of ``channels`` channels, and how an image gets that size.
 
-    ``fit`` is how an image of another size gets there: ``squash`` resizes both sides, ``crop`` resizes the shorter side
-    and cuts out the centre, ``exact`` refuses it. ``resample`` is the filter of the resizing.
+    ``squash`` resizes straight to side x side and does not keep the aspect (MAE's demo, Palette). ``crop`` brings the
+    shorter side to ``side`` and cuts out the centre (MAGE). ``exact`` wants images that have the size already.
+    ``resample`` is the filter of a resize, with antialiasing.
     """
 
     side: int

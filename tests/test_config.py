@@ -733,7 +733,7 @@ TRIAL: dict[str, Any] = {
 }
 # One other valid value for every key that can change a result, and for every one that cannot.
 COUNTING = [
-    "seed=1", "model.variant=tiny", "data.forget_classes=[0, 2]", "data.forget_classes=2", "data.retain_classes=[4]",
+    "seed=1", "model.variant=tiny", "data.dataset=generated", "data.forget_classes=[0, 2]", "data.forget_classes=2", "data.retain_classes=[4]",
     "data.train_per_class=5", "data.heldout_per_class=5", "task.size=0.25", "objective.space=encoder", "objective.distance=l2",
     "objective.noise_target=draws", "objective.noise_images=64", "solver.steps=401", "solver.batch=33", "solver.update=paper",
     "solver.learning_rate=0.005", "solver.learning_rate_end=0.5", "solver.betas=[0.8, 0.99]", "solver.average=0",
@@ -752,9 +752,11 @@ NOT_COUNTING = [
     "run.gpus_per_trial=1", "run.max_concurrent=3", "run.storage=elsewhere", "run.address=auto", "run.reuse_workers=false",
     "run.max_failures=0", "run.memory_bytes=1000", "solver.budget.total_steps=null", "solver.budget.wall_steps=null",
     "solver.learning_rate=0.003", "objective.noise_target=mean", "seeds=[0]", "task.size=5e-1",
+    "data.cache_bytes=0",
 ]  # fmt: skip
 ONE_VALUE_ONLY = {
-    "model.family", "data.dataset", "task.kind", "evaluate.protocol",
+    "model.family", "task.kind", "evaluate.protocol",
+    "data.root",  # only with another dataset: test_the_root_of_image_files_counts
 }  # fmt: skip
 
 
@@ -768,7 +770,7 @@ def test_every_key_is_tried_for_identity() -> None:
 
 def test_trial_id_is_pinned() -> None:
     # A change here makes every stored trial count as new: raise the identity version on purpose only.
-    assert trial_id(parse(), **TRIAL) == "fceea87b6fce44fe"
+    assert trial_id(parse(), **TRIAL) == "9c5d3f0af3700dee"
 
 
 @pytest.mark.parametrize("override", COUNTING)
@@ -822,6 +824,34 @@ def test_a_check_takes_twice_the_steps_of_what_it_checks() -> None:
     assert {from_original.steps_of(Phase.CHECK, role) for role in (Role.HIGHEST, None)} == {100}
 
 
+def test_the_root_of_image_files_counts() -> None:
+    one, other = (parse("", "data.dataset=folder", f"data.root={root}") for root in ("a", "b"))
+    assert trial_id(one, **TRIAL) != trial_id(other, **TRIAL)
+    assert describe_difference(result_fields(one), result_fields(other)) == ["data.root: a -> b"]
+
+
+@pytest.mark.parametrize("dataset", ["folder", "imagenet", "places365"])
+def test_a_data_set_of_files_needs_a_root(dataset: str) -> None:
+    assert only_error("", f"data.dataset={dataset}") == (
+        f"x.yaml:3: data.root: expected the folder that holds the images of dataset {dataset}, found nothing"
+    )
+    assert parse("", f"data.dataset={dataset}", "data.root=/images").data.root == "/images"
+
+
+@pytest.mark.parametrize("dataset", ["digits", "generated"])
+def test_a_data_set_without_files_refuses_a_root(dataset: str) -> None:
+    assert only_error("", f"data.dataset={dataset}", "data.root=/images") == (
+        f"-o data.root=/images: data.root: expected none for dataset {dataset}, which needs no files, found the text `/images`; "
+        "remove it"
+    )
+
+
+def test_the_cache_of_image_files_may_be_switched_off() -> None:
+    assert parse().data.cache_bytes == 16 * 2**30
+    assert parse("", "data.cache_bytes=0").data.cache_bytes == 0
+    assert "data.cache_bytes: expected" in only_error("", "data.cache_bytes=-1")
+
+
 def test_trial_id_does_not_mix_up_epsilon_and_weight() -> None:
     swapped = TRIAL | {"epsilon": None, "weight": 0.7}
     assert trial_id(parse(), **swapped) != trial_id(parse(), **TRIAL)
@@ -855,7 +885,15 @@ def test_config_hash_changes_and_the_difference_names_the_key(override: str) -> 
 
 
 @pytest.mark.parametrize(
-    "override", ["name=b", "model.checkpoint=a", "run.storage=x", "seeds=[3]", "baselines=[max_loss]"]
+    "override",
+    [
+        "name=b",
+        "model.checkpoint=a",
+        "run.storage=x",
+        "seeds=[3]",
+        "baselines=[max_loss]",
+        "data.cache_bytes=7",
+    ],
 )
 def test_config_hash_ignores_what_may_differ_in_a_run(override: str) -> None:
     assert config_hash(parse("", override), "a") == config_hash(parse(), "a")

@@ -40,7 +40,7 @@ def trial_id(
         seed: seed of the trial; ``config.seed``, which decides the split, counts as well.
     """
     dumped = config.for_phase(phase).model_dump(mode="json")
-    del dumped["solver"]["checkpoint_every"]
+    del dumped["solver"]["checkpoint_every"], dumped["data"]["cache_bytes"]
     return _digest(
         {
             "identity_version": _IDENTITY_VERSION,
@@ -68,6 +68,7 @@ def result_fields(config: SweepConfig) -> dict[str, Any]:
     The checkpoint's path is not among them: a moved file is the same file. Its content counts in ``config_hash``.
     """
     dumped = config.model_dump(mode="json", include=_SHARED_SECTIONS)
+    del dumped["data"]["cache_bytes"]
     cpus = {"cpus_per_trial": config.run.cpus_per_trial}
     return {"seed": config.seed, "model": _model_identity(config), **dumped, "run": cpus}
 

@@ -46,6 +46,8 @@ _DEFAULT_WEIGHTS = {
     "orthogonal": (1.0,),
 }
 _WITHOUT_WEIGHTS = ("munba", "mgda", "pcgrad")
+_FILE_DATASETS = ("folder", "imagenet", "places365")
+_OTHER_DATASETS = ("digits", "generated")
 
 Weights = Annotated[tuple[Positive, ...], Field(strict=False), AfterValidator(some_each_once)]
 ViolationTolerance = Annotated[
@@ -63,7 +65,14 @@ _PIXEL_METRICS: tuple[MetricName, ...] = ("mse", "psnr")
 class DataSection(Section):
     """The images to forget and the images to keep."""
 
-    dataset: Literal["digits"] = Field(description="where the images come from")
+    dataset: Literal["digits", "generated", "folder", "imagenet", "places365"] = Field(
+        description="where the images come from: digits are embedded, generated ones drawn, the others are files below `root`"
+    )
+    root: Text | None = Field(
+        default=None,
+        validate_default=True,
+        description="folder of the image files; a relative path starts at the working directory",
+    )
     forget_classes: Classes = Field(
         description="classes to forget: a list of names or numbers, or how many to draw"
     )
@@ -72,11 +81,30 @@ class DataSection(Section):
         description="classes to keep: a list, or how many to draw; null: all that are not forgotten",
     )
     train_per_class: Count | None = Field(
-        default=None, description="training images of each class; null: 80 % of the class"
+        default=None,
+        description="training images of each class; null: all, or 80 % where the data set has no split",
     )
     heldout_per_class: Count | None = Field(
-        default=None, description="held-out images of each class; null: 20 % of the class"
+        default=None,
+        description="held-out images of each class; null: all, or 20 % where the data set has no split",
     )
+    cache_bytes: int = Field(
+        default=16 * 2**30,
+        ge=0,
+        description="disk space for decoded image files on each machine; sets that do not fit are decoded whenever they are read",
+    )
+
+    @field_validator("root")
+    @classmethod
+    def _for_files_only(cls, root: str | None, info: ValidationInfo) -> str | None:
+        dataset = info.data.get("dataset")
+        if root is None and dataset in _FILE_DATASETS:
+            raise refusal(f"expected the folder that holds the images of dataset {dataset}, found nothing")
+        if root is not None and dataset in _OTHER_DATASETS:
+            raise refusal(
+                f"expected none for dataset {dataset}, which needs no files, found {found(root)}; remove it"
+            )
+        return root
 
     @field_validator("retain_classes")
     @classmethod

@@ -158,7 +158,7 @@ def _prepare_run(
     store.write_text("manifest.csv", prepared.manifest)
     template = Assignment(
         run_path=os.path.abspath(store.path) if store.is_local else store.path,  # noqa: PTH100 - keeps links
-        config_text=dump_config(_with_absolute_checkpoint(config)),
+        config_text=dump_config(_with_absolute_paths(config)),
         targets_key=digest[:16],
         code_version=__version__,
         spec=TrialSpec(trial_id="", phase=Phase.ORIGINAL, method="original", seed=config.seed),
@@ -284,9 +284,19 @@ def _changed_message(config: SweepConfig, store: RunStore) -> str:
     )
 
 
-def _with_absolute_checkpoint(config: SweepConfig) -> SweepConfig:
+def _with_absolute_paths(config: SweepConfig) -> SweepConfig:
     """Workers may have another working directory than the driver."""
-    if config.model.checkpoint == "builtin":
-        return config
-    model = config.model.model_copy(update={"checkpoint": str(Path(config.model.checkpoint).absolute())})
-    return config.model_copy(update={"model": model})
+    model, data = config.model, config.data
+    paths = {"tokenizer": _absolute(model.tokenizer)}
+    if not model.is_random and model.checkpoint != "builtin":
+        paths["checkpoint"] = _absolute(model.checkpoint)
+    return config.model_copy(
+        update={
+            "model": model.model_copy(update=paths),
+            "data": data.model_copy(update={"root": _absolute(data.root)}),
+        }
+    )
+
+
+def _absolute(path: str | None) -> str | None:
+    return None if path is None else str(Path(path).absolute())

@@ -154,7 +154,7 @@ def measure_metrics(config: SweepConfig, material: Material) -> list[MetricRow]:
         rows += compute_metrics(
             config.evaluate.metrics,
             reconstruct(material, name, torch.arange(len(images))),
-            images.images[torch.arange(len(images))].to(material.device),
+            images.images[:].to(material.device),
             material.model.removed_pixels(),
             material.classifier,
             image_set=name,

@@ -1,0 +1,30 @@
+"""Which images a model must forget and which it must keep: data sets, splits, and the order of mini-batches.
+
+Images are float32, NCHW, [0, 1] (one channel where the data set has one). A split is a manifest: image id, class,
+set, split and SHA-256, decided by ids and classes alone, so it is the same on any machine.
+"""
+
+from pareto_unlearn.data.digits import DIGITS_PIXELS, DIGITS_SIDE, load_digits
+from pareto_unlearn.data.image_sets import Digests, Images, ImageSet, SplitData, write_manifest
+from pareto_unlearn.data.order import BatchOrder, StratifiedOrder, seeded_generator
+from pareto_unlearn.data.sources import HELDOUT_RATIO, mark_heldout
+from pareto_unlearn.data.split import DATASETS, choose_classes, load_split
+
+__all__ = [
+    "DATASETS",
+    "DIGITS_PIXELS",
+    "DIGITS_SIDE",
+    "HELDOUT_RATIO",
+    "BatchOrder",
+    "Digests",
+    "ImageSet",
+    "Images",
+    "SplitData",
+    "StratifiedOrder",
+    "choose_classes",
+    "load_digits",
+    "load_split",
+    "mark_heldout",
+    "seeded_generator",
+    "write_manifest",
+]

@@ -1,0 +1,36 @@
+"""A data set of image files as a source."""
+
+from collections.abc import Mapping, Sequence
+
+from pareto_unlearn.data.file_images import FileDigests, FileImages, FileLocator
+from pareto_unlearn.data.image_sets import Digests, Images
+from pareto_unlearn.data.layouts import FileTree
+from pareto_unlearn.data.pixel_cache import CacheRoom
+from pareto_unlearn.data.sources import Members
+from pareto_unlearn.records import PixelFormat
+
+
+class FileSource:
+    """The image files of a tree, to be read in one format."""
+
+    def __init__(self, tree: FileTree, pixels: PixelFormat, room: CacheRoom) -> None:
+        self._tree, self._pixels, self._room = tree, pixels, room
+        self.class_names = tree.class_names
+
+    def list_images(self, classes: Sequence[str]) -> Mapping[str, Members]:
+        """Return the images of each of these classes.
+
+        Raises:
+            ConfigError: they are not where the layout has them.
+        """
+        return self._tree.list_images(classes)
+
+    def open(self, image_ids: Sequence[str]) -> tuple[Images, Digests]:
+        """Return images that are read when they are asked for, and digests that are computed then.
+
+        Raises:
+            ConfigError: a file is missing, empty or outside the root.
+        """
+        locator = FileLocator(self._tree.root)
+        files = [locator.locate(image_id) for image_id in image_ids]
+        return FileImages(files, self._pixels, self._room), FileDigests(files, self._pixels)

@@ -1,0 +1,94 @@
+"""The images of a sweep, in four sets, and the manifest that says which they are."""
+
+import csv
+import io
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+@runtime_checkable
+class Images(Protocol):
+    """Pixels of many images: a tensor, or files that are read when they are asked for.
+
+    All of it is ``images[:]``, which for files takes the memory of all.
+    """
+
+    @property
+    def shape(self) -> torch.Size:
+        """Number of images, channels, height, width."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Tensor | list[int] | slice, /) -> Float[Tensor, "n c h w"]:
+        """Return some images as float32 in [0, 1] on the CPU; ``rows`` are positions, or a mask."""
+        ...
+
+
+@runtime_checkable
+class Digests(Protocol):
+    """SHA-256 hex digests, one per image: a tuple, or computed when first asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, position: int, /) -> str: ...
+
+    def __iter__(self) -> Iterator[str]: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageSet:
+    """Images of one set and split, in the order of their ids.
+
+    ``class_ids`` indexes ``class_names``. ``sha256`` is of each image's float32 pixels where the images come with the package or are
+    generated, and of the file's bytes where they are files; files are hashed when a digest is first asked for.
+    """
+
+    images: Images
+    class_ids: Int[Tensor, " n"]
+    class_names: tuple[str, ...]
+    image_ids: tuple[str, ...]
+    sha256: Digests
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SplitData:
+    """The four image sets of a sweep, keyed by (set, split)."""
+
+    forget_train: ImageSet
+    forget_heldout: ImageSet
+    retain_train: ImageSet
+    retain_heldout: ImageSet
+
+    def items(self) -> Iterable[tuple[str, str, ImageSet]]:
+        """Yield (set, split, images) in a fixed order."""
+        yield "forget", "train", self.forget_train
+        yield "forget", "heldout", self.forget_heldout
+        yield "retain", "train", self.retain_train
+        yield "retain", "heldout", self.retain_heldout
+
+
+def write_manifest(split: SplitData) -> str:
+    """Return the split as CSV text with columns image_id, class_name, set, split, sha256.
+
+    Image files are read from end to end here, for their digests and to find the damaged ones: once per sweep, by its driver.
+
+    Raises:
+        ConfigError: image files that cannot be read, by name.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("image_id", "class_name", "set", "split", "sha256"))
+    for name, part, images in split.items():
+        class_ids = images.class_ids.tolist()
+        for image_id, class_id, digest in zip(images.image_ids, class_ids, images.sha256, strict=True):
+            writer.writerow((image_id, images.class_names[class_id], name, part, digest))
+    return text.getvalue()

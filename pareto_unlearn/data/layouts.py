@@ -1,0 +1,169 @@
+"""How data sets of image files lie in their folders.
+
+A layout lists names only and opens no image. Names are sorted, so the order in which a file system lists them never matters.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from pareto_unlearn.data.sources import Members, hold_out
+from pareto_unlearn.records import ConfigError
+
+SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+"""Other files in a class's folder are left alone; hidden ones too."""
+
+_FOLDER_LAYOUT = "<root>/<class>/<image>, or <root>/train/<class>/<image> and <root>/val/<class>/<image>"
+_IMAGENET_LAYOUT = (
+    "<root>/train/<wnid>/<image>.JPEG and <root>/val/<wnid>/<image>.JPEG; where all validation images lie in one folder, sort "
+    "them into a folder per wnid first"
+)
+_PLACES_LAYOUT = (
+    "<root>/data_256/<letter>/<class>/<image>.jpg (or data_256_standard), <root>/val_256/<image>.jpg, and the lists "
+    "categories_places365.txt, places365_train_standard.txt and places365_val.txt in <root>"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FileTree:
+    """A data set found on disk; image ids are paths relative to ``root`` with forward slashes."""
+
+    root: Path
+    class_names: tuple[str, ...]
+    list_images: Callable[[Sequence[str]], Mapping[str, Members]]
+
+
+def find_folder(root: Path) -> FileTree:
+    """Find images in one folder per class, with a split of their own where there are the folders train and val.
+
+    Raises:
+        ConfigError: there are no such folders.
+    """
+    if (root / "train").is_dir() and (root / "val").is_dir():
+        return _find_split_folders(root, _FOLDER_LAYOUT)
+    return FileTree(root, _list_classes(root, _FOLDER_LAYOUT), partial(_list_whole_classes, root))
+
+
+def find_imagenet(root: Path) -> FileTree:
+    """Find ImageNet, classes by their wnid.
+
+    Raises:
+        ConfigError: the folders train and val are not both there.
+    """
+    return _find_split_folders(root, _IMAGENET_LAYOUT)
+
+
+def find_places365(root: Path) -> FileTree:
+    """Find Places365-Standard in 256 pixels as its archives unpack, or as torchvision renames it; classes as ``/a/airfield``.
+
+    Raises:
+        ConfigError: a list or a folder is missing, or a list is not as published.
+    """
+    train = next((name for name in ("data_256", "data_256_standard") if (root / name).is_dir()), None)
+    if train is None or not (root / "val_256").is_dir():
+        missing = "val_256" if train else "data_256"
+        raise _misplaced(f"a folder {missing}", root, _PLACES_LAYOUT)
+    lines = _read_list(root / "categories_places365.txt")
+    names = {label: name for name, label in lines}
+    return FileTree(root, tuple(names.values()), partial(_list_places, root, train, names))
+
+
+LAYOUTS: dict[str, Callable[[Path], FileTree]] = {
+    "folder": find_folder,
+    "imagenet": find_imagenet,
+    "places365": find_places365,
+}
+
+
+def _find_split_folders(root: Path, layout: str) -> FileTree:
+    names = _list_classes(root / "train", layout)
+    return FileTree(root, names, partial(_list_split_classes, root, layout))
+
+
+def _list_whole_classes(root: Path, classes: Sequence[str]) -> Mapping[str, Members]:
+    return {name: hold_out(_list_files(root, name, _FOLDER_LAYOUT)) for name in classes}
+
+
+def _list_split_classes(root: Path, layout: str, classes: Sequence[str]) -> Mapping[str, Members]:
+    return {
+        name: Members(
+            train=_list_files(root, f"train/{name}", layout),
+            heldout=_list_files(root, f"val/{name}", layout),
+        )
+        for name in classes
+    }
+
+
+def _list_classes(folder: Path, layout: str) -> tuple[str, ...]:
+    names = sorted(entry.name for entry in _scan(folder, "a folder of classes", layout) if entry.is_dir())
+    if not names:
+        raise _misplaced("one folder per class", folder, layout)
+    return tuple(names)
+
+
+def _list_files(root: Path, relative: str, layout: str) -> tuple[str, ...]:
+    folder = root / relative
+    entries = [entry for entry in _scan(folder, "a folder of images", layout) if not entry.is_dir()]
+    names = sorted(entry.name for entry in entries if Path(entry.name).suffix.lower() in SUFFIXES)
+    if not names:
+        raise _misplaced(f"image files ({', '.join(sorted(SUFFIXES))})", folder, layout)
+    return tuple(f"{relative}/{name}" for name in names)
+
+
+def _scan(folder: Path, wanted: str, layout: str) -> list[os.DirEntry[str]]:
+    """Return what a folder holds, but for hidden entries."""
+    try:
+        with os.scandir(folder) as entries:
+            shown = [entry for entry in entries if not entry.name.startswith(".")]
+    except OSError as error:
+        raise _misplaced(wanted, folder, layout, error.strerror) from error
+    odd = [entry.name for entry in shown if not entry.name.isprintable()]
+    if odd:
+        raise ConfigError(f"{folder}: expected printable names, found {odd[0]!a}; rename it")
+    return shown
+
+
+def _list_places(
+    root: Path, train: str, names: Mapping[str, str], classes: Sequence[str]
+) -> Mapping[str, Members]:
+    lists = (("places365_train_standard.txt", train), ("places365_val.txt", "val_256"))
+    of_class: dict[str, tuple[list[str], ...]] = {name: ([], []) for name in classes}
+    for split, (list_name, folder) in enumerate(lists):
+        for path, label in _read_list(root / list_name):
+            if label not in names:
+                raise _unlike_published(root / list_name, f"{path} {label}")
+            if names[label] in of_class:
+                of_class[names[label]][split].append(f"{folder}/{path.lstrip('/')}")
+    return {
+        name: Members(train=tuple(sorted(ids)), heldout=tuple(sorted(heldout)))
+        for name, (ids, heldout) in of_class.items()
+    }
+
+
+def _read_list(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield (name, label) of each line of a list of Places365."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        trouble = error.strerror if isinstance(error, OSError) else str(error)
+        raise _misplaced("a list of Places365", path, _PLACES_LAYOUT, trouble) from error
+    for line in text.splitlines():
+        name, _, label = line.rpartition(" ")
+        if not name or not label.isdigit():
+            raise _unlike_published(path, line)
+        yield name, label
+
+
+def _unlike_published(path: Path, line: str) -> ConfigError:
+    return ConfigError(
+        f"{path}: expected lines of a name and a number, such as `/a/airfield/00000001.jpg 0`, found {line[:80]!a}; "
+        "unpack the published list again"
+    )
+
+
+def _misplaced(wanted: str, path: Path, layout: str, trouble: str | None = None) -> ConfigError:
+    return ConfigError(
+        f"data.root: expected {wanted} at {path}, found {trouble or 'none'}; the layout is {layout}"
+    )

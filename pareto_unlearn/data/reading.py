@@ -1,0 +1,139 @@
+"""From an image file to the pixels a model family reads.
+
+The rules, the same for every data set of files:
+- The format is known by the content, not by the name, and is one of ``FORMATS``; of several frames the first counts.
+- Colours become RGB the way Pillow converts them, CMYK too, without colour profiles: as the loaders of the published models do.
+- Transparent images are composited on white. 16-bit grays are scaled to 8 bits, not clipped; 16-bit colours lose their low byte.
+- The EXIF orientation is not applied: the published models saw pixels in the order in which they are stored.
+- An image without a rule (32-bit values, Lab), a damaged one and one above ``MAX_PIXELS`` is an error that names the file.
+"""
+
+import hashlib
+import io
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from pareto_unlearn.records import ConfigError, PixelFormat
+
+MAX_PIXELS = 64_000_000
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+
+_MODES = {1: "L", 3: "RGB"}
+_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+_PLAIN_MODES = frozenset({"1", "L", "P", "RGB", "CMYK", "YCbCr"})
+# What Pillow raises on damaged files of these formats.
+_UNREADABLE = (
+    EOFError,
+    LookupError,
+    OSError,
+    OverflowError,
+    SyntaxError,
+    ValueError,
+    struct.error,
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+)
+
+
+def read_image(path: Path, pixels: PixelFormat) -> UInt8[np.ndarray, "c h w"]:
+    """Return the pixels of a file in the format a model family reads.
+
+    Raises:
+        ConfigError: the file cannot be read, or is not of the size that ``exact`` wants; names the file.
+    """
+    with _naming(path), Image.open(path, formats=FORMATS) as image:
+        _check_size(image, pixels)
+        fitted = _fit(_convert(image, pixels.channels), pixels)
+    array = np.asarray(fitted)
+    return array[None] if pixels.channels == 1 else np.ascontiguousarray(array.transpose(2, 0, 1))
+
+
+def check_image(path: Path, pixels: PixelFormat) -> str:
+    """Read a file from end to end as ``read_image`` would and return the SHA-256 hex digest of its bytes.
+
+    Raises:
+        ConfigError: ``read_image`` would fail.
+    """
+    with _naming(path):
+        data = path.read_bytes()
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _check_size(image, pixels)
+            # A JPEG is decoded at an eighth of its size: all its bytes count, at a fraction of the time.
+            image.draft(image.mode, (image.width // 8, image.height // 8))
+            _convert(image, pixels.channels)
+    return hashlib.sha256(data).hexdigest()
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Turn whatever a damaged file raises into an error that names it."""
+    try:
+        yield
+    except _UNREADABLE as error:
+        trouble = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise ConfigError(
+            f"{path}: expected an image that the model can read ({', '.join(FORMATS)}), found: {trouble}; "
+            "replace or remove the file"
+        ) from error
+
+
+def _check_size(image: Image.Image, pixels: PixelFormat) -> None:
+    """Refuse an image by its header, before its pixels take memory."""
+    if pixels.fit == "exact" and image.size != (pixels.side, pixels.side):
+        raise ValueError(
+            f"{_size(image.size)} pixels, but the model reads {_size((pixels.side,) * 2)} as they are"
+        )
+    resized = _resized_size(image.size, pixels)
+    if max(image.width * image.height, resized[0] * resized[1]) > MAX_PIXELS:
+        raise ValueError(f"{_size(image.size)} pixels, more than {MAX_PIXELS:,} or too narrow to be cropped")
+
+
+def _size(size: tuple[int, int]) -> str:
+    return f"{size[0]} x {size[1]}"
+
+
+def _convert(image: Image.Image, channels: int) -> Image.Image:
+    """Return an image of 8-bit RGB, or of gray by the weights of ITU-R 601; the rules stand at the top of the module."""
+    if image.mode.startswith("I"):
+        image = _scale_16_bits(image)
+    if image.has_transparency_data:
+        colours = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, colours)
+    elif image.mode not in _PLAIN_MODES:
+        raise ValueError(
+            f"pixels of kind {image.mode}, for which there is no rule; convert them to 8-bit RGB"
+        )
+    return image.convert("RGB").convert(_MODES[channels])
+
+
+def _scale_16_bits(image: Image.Image) -> Image.Image:
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise ValueError("gray values beyond 16 bits, for which there is no rule; convert them to 8 bits")
+    # 65535 / 257 = 255: white stays white.
+    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+
+
+def _fit(image: Image.Image, pixels: PixelFormat) -> Image.Image:
+    """Bring an image to side x side pixels; sizes and offsets are rounded as torchvision's Resize and CenterCrop do."""
+    resized = _resized_size(image.size, pixels)
+    if resized != image.size:
+        image = image.resize(resized, _FILTERS[pixels.resample])
+    left, top = (round((length - pixels.side) / 2.0) for length in resized)
+    return image.crop((left, top, left + pixels.side, top + pixels.side))
+
+
+def _resized_size(size: tuple[int, int], pixels: PixelFormat) -> tuple[int, int]:
+    """Return (width, height) after the resize and before the crop."""
+    if pixels.fit != "crop":
+        return (pixels.side, pixels.side)
+    width, height = size
+    short = min(size)
+    return int(pixels.side * width / short), int(pixels.side * height / short)

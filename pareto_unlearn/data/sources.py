@@ -1,0 +1,76 @@
+"""Where images come from: what a data set offers before any image is chosen."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from pareto_unlearn.data.image_sets import Digests, Images, ImageSet
+
+HELDOUT_RATIO = 0.2
+
+
+class Members(NamedTuple):
+    """The image ids of one class, each split sorted."""
+
+    train: tuple[str, ...]
+    heldout: tuple[str, ...]
+
+
+@runtime_checkable
+class Source(Protocol):
+    """A data set whose images are listed and opened class by class, so that nothing is read for classes nobody chose."""
+
+    class_names: tuple[str, ...]
+
+    def list_images(self, classes: Sequence[str]) -> Mapping[str, Members]:
+        """Return the images of each of these classes."""
+        ...
+
+    def open(self, image_ids: Sequence[str]) -> tuple[Images, Digests]:
+        """Return images in the order of the ids, and their digests."""
+        ...
+
+
+class MemorySource:
+    """A data set that is whole in memory and has no split of its own."""
+
+    def __init__(self, whole: ImageSet) -> None:
+        self._whole = whole
+        self.class_names = whole.class_names
+
+    def list_images(self, classes: Sequence[str]) -> Mapping[str, Members]:
+        """Return the images of each of these classes."""
+        ids: dict[str, list[str]] = {name: [] for name in classes}
+        for image_id, class_id in zip(self._whole.image_ids, self._whole.class_ids.tolist(), strict=True):
+            name = self.class_names[class_id]
+            if name in ids:
+                ids[name].append(image_id)
+        return {name: hold_out(members) for name, members in ids.items()}
+
+    def open(self, image_ids: Sequence[str]) -> tuple[Images, Digests]:
+        """Return copies of the images, and their digests."""
+        places = {image_id: place for place, image_id in enumerate(self._whole.image_ids)}
+        chosen = [places[image_id] for image_id in image_ids]
+        return self._whole.images[chosen], tuple(self._whole.sha256[place] for place in chosen)
+
+
+def hold_out(image_ids: Sequence[str]) -> Members:
+    """Divide the images of a class: those whose ids have the smallest hashes are held out, a fixed share."""
+    ranked = sorted(image_ids, key=lambda image_id: hashlib.sha256(image_id.encode()).hexdigest())
+    count = round(HELDOUT_RATIO * len(ranked))
+    return Members(train=tuple(sorted(ranked[count:])), heldout=tuple(sorted(ranked[:count])))
+
+
+def mark_heldout(whole: ImageSet) -> Bool[Tensor, " n"]:
+    """Mark the images of each class that ``hold_out`` holds out."""
+    heldout = torch.zeros(len(whole), dtype=torch.bool)
+    for class_id in range(len(whole.class_names)):
+        members = np.flatnonzero(whole.class_ids.numpy() == class_id).tolist()
+        chosen = set(hold_out([whole.image_ids[place] for place in members]).heldout)
+        heldout[[place for place in members if whole.image_ids[place] in chosen]] = True
+    return heldout
