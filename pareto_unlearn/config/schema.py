@@ -28,6 +28,7 @@ from pareto_unlearn.config.value_types import (
     RunName,
     Section,
     Seed,
+    Text,
     each_once,
     refusal,
     some_each_once,

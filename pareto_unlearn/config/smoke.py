@@ -13,7 +13,7 @@ SMOKE = "SMOKE"
 SMOKE_NOTICE = f"{SMOKE} run: tiny widths, random weights, generated images, a few steps; no number of it says anything about a model"
 
 STEPS, BATCH, POINTS, CLASSES = 24, 4, 2, 3
-LEARNING_RATE = 0.003
+LEARNING_RATES = {"digits_mae": 0.003, "mae": 0.003, "mage": 0.003, "palette": 0.0003}
 """Random weights are far from any optimum: with the small steps of a trained model nothing would move."""
 
 
@@ -30,7 +30,7 @@ def as_smoke(config: SweepConfig) -> SweepConfig:
         content["data"] = {"dataset": "generated", "forget_classes": CLASSES, "retain_classes": CLASSES}
     content["data"] |= {"train_per_class": 2 * BATCH, "heldout_per_class": BATCH}
     content["objective"]["noise_images"] = 16
-    content["solver"] = _small_solver(content["solver"])
+    content["solver"] = _small_solver(content["solver"], LEARNING_RATES[config.model.family])
     content["epsilon"] = _few_points(content["epsilon"])
     content["baselines"] = [{**one, "weights": one["weights"][:1]} for one in content["baselines"]]
     content["evaluate"] |= {"samples_per_class": 1, "max_samples": CLASSES}
@@ -45,14 +45,14 @@ def as_smoke(config: SweepConfig) -> SweepConfig:
     return SweepConfig.model_validate(content)
 
 
-def _small_solver(solver: dict[str, Any]) -> dict[str, Any]:
-    path = solver["path"] | {"steps": 2 * STEPS, "learning_rate": LEARNING_RATE, "scan": [1.0]}
-    branch = solver["branch"] | {"steps": STEPS // 2, "learning_rate": LEARNING_RATE}
-    lowest = solver["lowest"] | {"learning_rate": LEARNING_RATE}
+def _small_solver(solver: dict[str, Any], learning_rate: float) -> dict[str, Any]:
+    path = solver["path"] | {"steps": 2 * STEPS, "learning_rate": learning_rate, "scan": [1.0]}
+    branch = solver["branch"] | {"steps": STEPS // 2, "learning_rate": learning_rate}
+    lowest = solver["lowest"] | {"learning_rate": learning_rate}
     return solver | {
         "steps": STEPS,
         "batch": BATCH,
-        "learning_rate": LEARNING_RATE,
+        "learning_rate": learning_rate,
         "path": path,
         "branch": branch,
         "lowest": lowest,

@@ -3,8 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from pareto_unlearn.models.checkpoint_files import Wrapper
 from pareto_unlearn.models.holes import build_hole
 from pareto_unlearn.models.initialisation import fill_weights
@@ -24,8 +22,7 @@ def _build(setting: Setting) -> Mage:
     shape = SHAPES[setting.model.variant]
     hole = build_hole(setting.task, shape.side, shape.tokenizer.patch, setting.seed)
     model = Mage(shape, hole, is_redrawn=setting.task.removal == "published")
-    if setting.model.channels_last:
-        model.vqgan.to(memory_format=torch.channels_last)
+    model.vqgan.channels_last = setting.model.channels_last
     return model
 
 

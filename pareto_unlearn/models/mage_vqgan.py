@@ -162,13 +162,14 @@ class Codebook(nn.Module):
 
 
 class Vqgan(nn.Module):
-    """The tokeniser; its state dict is that of the published file."""
+    """The tokeniser; its state dict is that of the published file. With ``channels_last`` set, maps lie so in memory."""
 
     def __init__(self, shape: VqganShape) -> None:
         super().__init__()
         self.encoder = ConvEncoder(shape)
         self.decoder = ConvDecoder(shape)
         self.quantize = Codebook(shape.codes, shape.width)
+        self.channels_last = False
         self.requires_grad_(False)
 
     @torch.no_grad()
@@ -178,12 +179,16 @@ class Vqgan(nn.Module):
         Always in the precision of the weights: under autocast a code could differ from the one cached elsewhere.
         """
         with torch.autocast(images.device.type, enabled=False):
-            return self.quantize.nearest(self.encoder(images))
+            return self.quantize.nearest(self.encoder(self._laid_out(images)))
 
     @torch.no_grad()
     def draw(self, codes: Int[Tensor, "b n"]) -> Float[Tensor, "b 3 h w"]:
         """Return the pixels of a square of codes; values may leave [0, 1]."""
-        return self.decoder(self.quantize.look_up(codes, round(codes.shape[1] ** 0.5)))  # type: ignore[no-any-return]
+        vectors = self.quantize.look_up(codes, round(codes.shape[1] ** 0.5))
+        return self.decoder(self._laid_out(vectors))  # type: ignore[no-any-return]
+
+    def _laid_out(self, maps: Tensor) -> Tensor:
+        return maps.contiguous(memory_format=torch.channels_last) if self.channels_last else maps
 
 
 def _norm(channels: int) -> nn.GroupNorm:

@@ -3,8 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from pareto_unlearn.models.checkpoint_files import Wrapper
 from pareto_unlearn.models.holes import build_hole
 from pareto_unlearn.models.initialisation import fill_weights
@@ -36,8 +34,7 @@ def _build(setting: Setting) -> Palette:
         sampling=Sampling(method=Method(sampling.method), steps=sampling.steps),
         schedule=UPSTREAM_TEST if sampling.schedule == "upstream_test" else None,
     )
-    if setting.model.channels_last:
-        model.denoise_fn.to(memory_format=torch.channels_last)
+    model.denoise_fn.channels_last = setting.model.channels_last
     return model
 
 

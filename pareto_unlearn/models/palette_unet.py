@@ -110,12 +110,15 @@ class AttentionBlock(nn.Module):
 
 
 class Unet(nn.Module):
-    """The network. With ``recompute`` set, the backward pass computes the inside of each block again."""
+    """The network. With ``recompute`` set, the backward pass computes the inside of each block again.
+
+    With ``channels_last`` set, maps lie so in memory. Weights do not: the solver moves them as one flat vector.
+    """
 
     def __init__(self, shape: UnetShape) -> None:
         super().__init__()
         self.shape = shape
-        self.recompute = False
+        self.recompute = self.channels_last = False
         self._level_width = 4 * shape.width
         widths = [shape.width * multiplier for multiplier in shape.multipliers]
         self.cond_embed = nn.Sequential(
@@ -195,7 +198,8 @@ class Unet(nn.Module):
         return self.cond_embed(embed_level(gamma, self.shape.width))  # type: ignore[no-any-return]
 
     def _encode(self, images: Tensor, level: Tensor) -> list[Tensor]:
-        maps, hidden = [], images
+        maps = []
+        hidden = images.contiguous(memory_format=torch.channels_last) if self.channels_last else images
         for stage in (*self.input_blocks, self.middle_block):
             hidden = self._run(stage, hidden, level)
             maps.append(hidden)

@@ -143,6 +143,7 @@ def _prepare_run(
     before = store.read_info()
     if before is not None and before.config_hash != digest:
         raise ConfigError(_changed_message(config, store))
+    _check_same_images(store, prepared.manifest, is_new=before is None)
     info = RunInfo(
         name=config.name,
         schema_version=SCHEMA_VERSION,
@@ -172,6 +173,19 @@ def _prepare_run(
     info = planner.describe_run(info)
     store.write_info(info)
     return planner, info
+
+
+def _check_same_images(store: RunStore, manifest: str, *, is_new: bool) -> None:
+    """Refuse to continue a run on other images: its rows would not be comparable."""
+    known = None if is_new else store.read_text("manifest.csv")
+    if known is None or known == manifest:
+        return
+    old, new = (set(text.splitlines()) for text in (known, manifest))
+    changed = sorted((old - new) | (new - old))[0]
+    raise ConfigError(
+        f"{store.path} was started with other images: expected the {len(old) - 1} of its manifest.csv, found {len(new - old)} "
+        f"that are not in it and missed {len(old - new)}, the first {changed}; give this sweep another `name`, or put them back"
+    )
 
 
 def _execute(planner: Planner, info: RunInfo, options: SweepOptions, console: Console) -> int | None:
