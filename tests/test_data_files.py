@@ -18,7 +18,7 @@ from torchvision.transforms import functional as torchvision
 from pareto_unlearn.config import DataSection
 from pareto_unlearn.data import Images, SplitData, file_images, load_split, pixel_cache, write_manifest
 from pareto_unlearn.data.layouts import find_folder, find_imagenet, find_places365
-from pareto_unlearn.data.reading import read_image
+from pareto_unlearn.data.reading import check_image, read_image
 from pareto_unlearn.records import ConfigError, PixelFormat
 
 SIDE = 8
@@ -305,6 +305,31 @@ def test_a_damaged_file_is_named_by_the_manifest_and_when_it_is_read(tmp_path, k
             read()
         assert str(path) in str(caught.value)
     assert len(split.forget_train.images[[0, 1]]) == 2
+
+
+def test_text_in_place_of_an_image_is_told_from_a_damaged_one(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"<html>not found</html>")
+    with pytest.raises(
+        ConfigError, match="found: none of these kinds, or a damaged header; replace or remove"
+    ):
+        read_image(path, EXACT)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_cut_off_anywhere_fails_the_check_and_the_reading_alike(tmp_path, progressive):
+    data = save(noise(64, 48), tmp_path / "whole.jpg", progressive=progressive).read_bytes()
+    path = tmp_path / "cut.jpg"
+    for end in [*range(20, len(data), 97), *range(len(data) - 6, len(data))]:
+        path.write_bytes(data[:end])
+        outcomes = []
+        for read in (check_image, read_image):
+            try:
+                read(path, CROP)
+                outcomes.append("read")
+            except ConfigError:
+                outcomes.append("refused")
+        assert outcomes == ["refused", "refused"] or (end > len(data) - 3 and outcomes == ["read", "read"])
 
 
 def test_the_manifest_names_several_damaged_files_at_once(root):

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from pareto_unlearn.records import ConfigError, PixelFormat
 
@@ -77,6 +77,8 @@ def _naming(path: Path) -> Iterator[None]:
         yield
     except _UNREADABLE as error:
         trouble = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        if isinstance(error, UnidentifiedImageError):
+            trouble = "none of these kinds, or a damaged header"
         raise ConfigError(
             f"{path}: expected an image that the model can read ({', '.join(FORMATS)}), found: {trouble}; "
             "replace or remove the file"
