@@ -127,7 +127,13 @@ def list_trials(run: RunPath, as_json: AsJson = False) -> None:
 @app.command()
 def export(
     run: RunPath,
-    out: Annotated[Path, typer.Argument(help="The .safetensors file to write.", show_default=False)],
+    out: Annotated[
+        Path,
+        typer.Argument(
+            help="The file to write: named as the original's (.pth, .ckpt), or .safetensors.",
+            show_default=False,
+        ),
+    ],
     trial: Annotated[
         str | None,
         typer.Option("--trial", help="The id of a trial, as `ls --json` prints it, or its first digits."),
@@ -143,7 +149,8 @@ def export(
         int | None, typer.Option("--seed", help="With --epsilon, whose solutions to use.")
     ] = None,
 ) -> None:
-    """Take one unlearned model out of a run, its hash checked: a trial's, or the one at any epsilon."""
+    """Take one unlearned model out of a run, in the form of the original's file: a trial's, or the one at any epsilon."""
+    from pareto_unlearn.export import export_trial
     from pareto_unlearn.store import RunStore
 
     if (trial is None) == (epsilon is None):
@@ -159,8 +166,7 @@ def export(
     store = RunStore.open(run)
     if epsilon is None:
         record = _find_record(store.records(), str(trial))
-    out.write_bytes(store.read_checkpoint(record)["model.safetensors"])
-    print(f"{out} sha256 {record.checkpoint_sha256}")
+    print(f"{out} sha256 {export_trial(store, record, out)}")
 
 
 @app.command()

@@ -40,7 +40,12 @@ class Seam:
     """How generated and visible pixels are joined, in pixels of the image: the hole grows by ``margin``, then is blurred."""
 
     margin: int = 14
-    blur: int = 7
+    blur: float = 7
+
+    @classmethod
+    def published(cls, side: int) -> "Seam":
+        """Return the published seam, which is for 256 pixels, for an image of ``side`` pixels."""
+        return cls(margin=round(14 * side / 256), blur=7 * side / 256)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -169,7 +174,7 @@ def composite(
 
 def soft_hole(hole: Bool[Tensor, "h w"], seam: Seam | None = None) -> Float[Tensor, "h w"]:
     """Return the share of generated pixels in the result: 1 deep in the hole, 0 far from it, in steps of 1/255."""
-    seam = seam or Seam()
+    seam = seam or Seam.published(len(hole))
     grown = dilate(hole, seam.margin).cpu().numpy()
     # Pillow's Gaussian is a sum of boxes in whole numbers; another one would change pixels by more than rounding.
     blurred = Image.fromarray(np.uint8(255) * grown).filter(ImageFilter.GaussianBlur(seam.blur))

@@ -58,7 +58,7 @@ def _range(one: EpsilonRange, num_seeds: int) -> str:
     source = (
         ""
         if one.upper_source == "lowest"
-        else f"<br><span class='note'>Upper end: the {text(one.upper_source)} model. {text(one.reason)}</span>"
+        else f"<br><span class='note'>Upper end: the {text(one.upper_source)} model. {text(one.reason[:1].upper() + one.reason[1:])}</span>"
     )
     return f"<p>{seed}{raw}{normalised}{source}</p>"
 
@@ -130,7 +130,7 @@ def dial(report: Report) -> str:
     chip = f'<b class="smoke">{SMOKE}</b> ' if report.smoke else ""
     disabled = " disabled" if not report.slider else ""
     return (
-        f'<div class="dial"><div class="dial-inner">{chip}<p class="dial-now" aria-live="polite"><span id="dial-mark" class="mark"></span>'
+        f'<div class="dial"><div class="dial-inner"><p class="dial-now" aria-live="polite">{chip}<span id="dial-mark" class="mark"></span>'
         '<b id="dial-label"></b><span id="dial-numbers"></span></p>'
         '<label class="dial-slider"><span>original</span><span class="visually-hidden">Select a model by epsilon</span>'
         f'<input type="range" id="epsilon" min="0" max="{last}" step="1" value="{start}"{disabled}><span>most forgotten</span></label>'

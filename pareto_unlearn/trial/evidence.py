@@ -24,6 +24,8 @@ from pareto_unlearn.trial.material import Material
 
 HOLE_GREY = 0.5
 WORST_SHARE = 0.05
+LEAST_RANGE = 0.1
+"""Smallest range of an image or class, as a share of the mean, in which its own e is counted."""
 LOSSLESS_SIDE = 64
 """Pixels; a report of larger pictures without loss would be too large to open."""
 
@@ -83,7 +85,7 @@ def measure_completeness(config: SweepConfig, material: Material, split: str) ->
             material.targets.forget_f1_heldout,
         )
     gap, original_gap = f1 - floor, original.double() - floor
-    own = gap / original_gap.clamp(min=1e-12)
+    own = gap / original_gap.clamp(min=LEAST_RANGE * float(original_gap.mean()))
     return Completeness(
         f1=float(f1.mean()),
         f1_image_std=float(f1.std()) if len(f1) > 1 else 0.0,

@@ -28,14 +28,13 @@ from pareto_unlearn.solver import (
 from pareto_unlearn.trial.bank import count_checkpoints
 from pareto_unlearn.trial.class_weights import ClassWeights, class_constraint, power_mean
 from pareto_unlearn.trial.comparison import StepInputs
+from pareto_unlearn.trial.evidence import LEAST_RANGE
 from pareto_unlearn.trial.forward import run_in_steps, step_comparison, step_features
 from pareto_unlearn.trial.material import Material
 
 FORGET_STREAM, RETAIN_STREAM, DRAW_STREAM = 1, 2, 3
 IMAGE_POWER = 3.0
 """Power of the mean over images where epsilon holds for each of them: larger ones look at the worst image alone."""
-LEAST_RANGE = 0.1
-"""Smallest range of an image or class, as a share of the mean, in which its own e is counted."""
 
 StepLoss = Callable[[int], Float[Tensor, ""]]
 

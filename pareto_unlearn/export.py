@@ -1,0 +1,47 @@
+"""One unlearned model out of a run, in the form in which the original's code reads it."""
+
+import hashlib
+from pathlib import Path
+
+from safetensors.torch import load as load_safetensors
+
+from pareto_unlearn.config import parse_config
+from pareto_unlearn.config.smoke import SMOKE
+from pareto_unlearn.models import export_model
+from pareto_unlearn.records import ConfigError, TrialRecord
+from pareto_unlearn.store import RunStore
+
+__all__ = ["export_trial"]
+
+
+def export_trial(store: RunStore, record: TrialRecord, out: Path) -> str:
+    """Write the model of a trial as the original's file holds it: its keys, their order, types and wrapper.
+
+    Args:
+        store: the run.
+        record: a trial that left a model.
+        out: the file; its name ends as the published one does (.pth, .ckpt), or in .safetensors.
+
+    Returns:
+        The SHA-256 of the file.
+
+    Raises:
+        ConfigError: the folder is missing, or a smoke run's file does not say what it is.
+        StoreError: the checkpoint is damaged.
+        WeightsError: the original's file, which tells the form, is missing.
+    """
+    config = parse_config(store.read_text("sweep.yaml"), "sweep.yaml")
+    if config.smoke and SMOKE.lower() not in out.name.lower():
+        raise ConfigError(
+            f"{out}: expected a file name with `{SMOKE}` in it, since the weights come from a {SMOKE} run and are worth nothing; "
+            f"name it {out.with_name(f'{SMOKE}-{out.name}')}"
+        )
+    if not out.absolute().parent.is_dir():
+        raise ConfigError(f"{out}: expected a folder that exists, found none at {out.absolute().parent}")
+    weights = store.read_checkpoint(record)["model.safetensors"]
+    if config.model.family == "digits_mae":
+        out.write_bytes(weights)
+    else:
+        export_model(out, config.model, config.task, load_safetensors(weights))
+    with out.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
