@@ -366,6 +366,33 @@ def test_backward_writes_into_the_flat_buffer_without_new_tensors():
     ]
 
 
+class LargeResults(TorchDispatchMode):
+    """Collects the operations that made a new tensor of a given length."""
+
+    def __init__(self, length: int, known: list[Tensor]) -> None:
+        super().__init__()
+        self.length, self.known, self.made = length, {t.data_ptr() for t in known}, []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor) and leaf.numel() == self.length and leaf.data_ptr() not in self.known:
+                self.made.append(str(func))
+        return result
+
+
+@BOTH_UPDATES
+def test_a_step_makes_no_vector_of_the_models_length(kind: str):
+    x, y = (torch.nn.Parameter(torch.ones(500)) for _ in range(2))
+    solver = EpsilonSolver([x, y], LevelControl(), UpdateSettings(kind=kind, clip=0.1), epsilon=0.1)
+    known = [solver._g1, solver.flat.gradient, *solver.state_dict().values()]
+    with LargeResults(1000, known) as large:
+        solver.step(lambda: (x - 2).square().mean() + y.square().mean(), lambda: (x + y).square().mean())
+    assert large.made == []
+
+
 def test_a_parameter_the_loss_does_not_use_has_a_zero_gradient():
     used, unused = torch.nn.Parameter(torch.ones(2)), torch.nn.Parameter(torch.ones(3))
     flat = FlatParameters([unused, used])

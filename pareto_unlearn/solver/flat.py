@@ -36,8 +36,8 @@ class FlatParameters:
         """Overwrite all parameters with a flat vector of the same length."""
         self.values.copy_(values)
 
-    def compute_gradient(self, loss: Loss, out: Float[Tensor, " p"]) -> Float[Tensor, ""]:
-        """Write the gradient of ``loss()`` into ``out`` and return the loss, detached.
+    def compute_gradient(self, loss: Loss, out: Float[Tensor, " p"] | None = None) -> Float[Tensor, ""]:
+        """Write the gradient of ``loss()`` into ``gradient``, and into ``out`` too; return the loss, detached.
 
         Raises:
             RuntimeError: the parameters no longer share memory with the flat vectors.
@@ -50,7 +50,8 @@ class FlatParameters:
                 "remove zero_grad(), moves to another device or dtype, and a second owner of the parameters"
             )
         value.backward()  # type: ignore[no-untyped-call]
-        out.copy_(self.gradient)
+        if out is not None:
+            out.copy_(self.gradient)
         return value.detach()
 
     def _tie(self) -> None:
@@ -85,5 +86,12 @@ def combine(
     g1: Float[Tensor, " p"], g2: Float[Tensor, " p"], c1: Float[Tensor, ""], c2: Float[Tensor, ""]
 ) -> Float[Tensor, " p"]:
     """Return c1 g1 + c2 g2, rounded to the dtype of ``g2`` once: c1 and c2 may not fit in a narrow dtype."""
+    return combine_into(g2.clone(), g1, c1, c2)
+
+
+def combine_into(
+    g2: Float[Tensor, " p"], g1: Float[Tensor, " p"], c1: Float[Tensor, ""], c2: Float[Tensor, ""]
+) -> Float[Tensor, " p"]:
+    """Overwrite ``g2`` with what ``combine`` returns, and return it."""
     sum_dtype = wide(g2.dtype)
-    return (g2.to(sum_dtype) * c2).addcmul_(g1.to(sum_dtype), c1).to(g2.dtype)
+    return g2.copy_(g2.to(sum_dtype).mul_(c2).addcmul_(g1.to(sum_dtype), c1))

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from pareto_unlearn.solver.flat import FlatParameters, Loss, combine, dot, wide
+from pareto_unlearn.solver.flat import FlatParameters, Loss, combine_into, dot, wide
 from pareto_unlearn.solver.rules import Gram, Rule, compute_gram
 
 WARM = ("values", "first_moment", "second_moment", "updates")
@@ -100,23 +100,23 @@ class EpsilonSolver:
         self.step_count = 0
         self._updates = 0
         self._rule, self._settings, self._epsilon, self._ramp = rule, settings, epsilon, ramp
-        blank = torch.zeros_like(self.flat.values)
-        self._g1, self._g2 = blank.clone(), blank.clone()
+        values = self.flat.values
+        self._g1 = torch.zeros_like(values)
         averaging = settings.kind == "averaged" and settings.average > 0.0
-        self._one = torch.ones(1, dtype=wide(blank.dtype), device=blank.device)
+        self._one = torch.ones(1, dtype=wide(values.dtype), device=values.device)
         self._state: dict[str, Tensor] = {}
         if averaging:
             self._state |= {
-                "mean1": blank.clone(),
-                "mean2": blank.clone(),
+                "mean1": torch.zeros_like(values),
+                "mean2": torch.zeros_like(values),
                 "mean_violation": torch.zeros_like(self._one),
                 "mean_one": torch.zeros_like(self._one),
             }
         if settings.kind == "averaged":
-            self._state |= {"first_moment": blank.clone(), "second_moment": blank.clone()}
+            self._state |= {name: torch.zeros_like(values) for name in ("first_moment", "second_moment")}
         if settings.weight_average > 0.0:
-            self._state["averaged_values"] = self.flat.values.clone()
-        self._log = torch.zeros(log_size, 8, dtype=wide(blank.dtype), device=blank.device)
+            self._state["averaged_values"] = values.clone()
+        self._log = torch.zeros(log_size, 8, dtype=wide(values.dtype), device=values.device)
         self._logged = 0
 
     def epsilon_at(self, step: int) -> float:
@@ -138,15 +138,17 @@ class EpsilonSolver:
         if self._logged == len(self._log):
             raise RuntimeError("the log is full: call flush() at least every log_size steps")
         f1 = self.flat.compute_gradient(constraint, self._g1).to(self._log.dtype)
-        f2 = self.flat.compute_gradient(objective, self._g2).to(self._log.dtype)
-        gram = compute_gram(self._g1, self._g2)
+        f2 = self.flat.compute_gradient(objective).to(self._log.dtype)
+        # A vector as long as the model is dear: g2 stays where the backward pass left it, and becomes the direction there.
+        g2 = self.flat.gradient
+        gram = compute_gram(self._g1, g2)
         norm1, norm2 = gram.g11.sqrt(), gram.g22.sqrt()
         finite = torch.isfinite(f1) & torch.isfinite(f2) & torch.isfinite(norm1) & torch.isfinite(norm2)
         chosen = self._rule(*self._averaged(f1 - self.epsilon_at(self.step_count), gram, finite))
         # The square of the direction must fit too: one overflow in Adam's second moment would stay for ever.
         length = chosen.c2.abs() * norm2 + chosen.c1.abs() * norm1
         finite = finite & (length < math.sqrt(torch.finfo(self._g1.dtype).max))
-        self._descend(torch.where(finite, combine(self._g1, self._g2, chosen.c1, chosen.c2), 0.0))
+        self._descend(combine_into(g2, self._g1, chosen.c1, chosen.c2).masked_fill_(~finite, 0.0))
         # The product of the roots: that of the squares underflows at norms of 1e-10 in float32.
         cosine = gram.g12 / (norm1 * norm2).clamp(min=torch.finfo(norm1.dtype).tiny)
         row = [f1, f2, chosen.multiplier, chosen.psi, norm1, norm2, cosine, finite.to(f1.dtype)]
@@ -219,22 +221,29 @@ class EpsilonSolver:
 
         The multiplier is a maximum with zero, so noise in any of them pushes f1 below epsilon. Steps that are not
         finite leave the averages alone. The correction for their start at zero is the average of the number one,
-        taken likewise: one made of the step count would be wrong after such steps.
+        taken likewise: one made of the step count would be wrong after such steps. Both gradients are overwritten where
+        they are not finite.
         """
         if "mean1" not in self._state:
             return violation, gram
-        new = {"mean1": self._g1, "mean2": self._g2, "mean_violation": violation[None], "mean_one": self._one}
+        new = {
+            "mean1": self._g1,
+            "mean2": self.flat.gradient,
+            "mean_violation": violation[None].clone(),
+            "mean_one": self._one.clone(),
+        }
         for name, value in new.items():
             mean = self._state[name]
-            mean.lerp_(torch.where(finite, value, mean), 1.0 - self._settings.average)
+            mean.lerp_(torch.where(finite, value, mean, out=value), 1.0 - self._settings.average)
         mean1, mean2, one = self._state["mean1"], self._state["mean2"], self._state["mean_one"][0]
         averaged = Gram(*(product / one**2 for product in compute_gram(mean1, mean2)))
         return self._state["mean_violation"][0] / one, averaged
 
     def _descend(self, g: Float[Tensor, " p"]) -> None:
+        """Move the parameters along ``g``; it is clipped in place, and g1 is overwritten."""
         settings, rate = self._settings, self._settings.learning_rate_at(self.step_count)
         if settings.clip is not None:
-            g = g * (settings.clip / dot(g, g).sqrt().clamp(min=settings.clip)).to(g.dtype)
+            g.mul_((settings.clip / dot(g, g).sqrt().clamp(min=settings.clip)).to(g.dtype))
         if settings.kind == "paper":
             self.flat.values.sub_(g, alpha=rate)
             return
@@ -243,7 +252,7 @@ class EpsilonSolver:
         first.lerp_(g, 1.0 - decay1)
         second.mul_(decay2).addcmul_(g, g, value=1.0 - decay2)
         self._updates += 1
-        scale = (second / (1.0 - decay2**self._updates)).sqrt_().add_(1e-8)
+        scale = torch.div(second, 1.0 - decay2**self._updates, out=self._g1).sqrt_().add_(1e-8)
         self.flat.values.addcdiv_(first, scale, value=-rate / (1.0 - decay1**self._updates))
 
 
