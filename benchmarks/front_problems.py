@@ -6,7 +6,7 @@ retain images. Every problem starts at (e, FVU) = (1, 0), the original. Knows no
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -284,9 +284,7 @@ def build_digits_random(work: Path) -> ImageProblem:
     split, model = split_at_random(load_digits(), seed=0), material.model
     inputs = {(name, part): model.prepare(images.images) for name, part, images in split.items()}
     targets = _targets_of(model, inputs, material.objectives)
-    changed = Material(
-        model, split, inputs, material.objectives, targets, material.classifier, material.device
-    )
+    changed = replace(material, split=split, inputs=inputs, targets=targets)
     return _mae_problem("digits_random", changed, "output")
 
 

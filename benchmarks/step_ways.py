@@ -62,9 +62,12 @@ def both_losses(config: SweepConfig, material: Material, index: int) -> tuple[Te
     )
     outputs = material.model(inputs).flatten(1)
     objectives, targets = material.objectives, material.targets
+    original = targets.retain_train[retain.cpu()].to(
+        outputs.device
+    )  # they stay in their file, as for our step
     return (
         objectives.forget_loss(outputs[: len(forget)], targets.noise, forget),
-        objectives.retain_loss(outputs[len(forget) :], targets.retain_train[retain]),
+        objectives.retain_loss(outputs[len(forget) :], original),
     )
 
 

@@ -327,9 +327,7 @@ def open_rows(path: Path, compute: Callable[[], Tensor]) -> Tensor:
     """Return an array stored as ``path``, memory-mapped, computing and publishing it first where it is missing."""
     with _exclusive(path.with_name(path.name + ".lock")):
         if not path.is_file():
-            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
-                np.save(file, compute().cpu().numpy())
-            os.replace(file.name, path)  # noqa: PTH105 - one rename publishes it
+            _publish_rows(path, compute())
     return torch.from_numpy(np.load(path, mmap_mode="c"))
 
 
@@ -346,6 +344,13 @@ def _publish(folder: Path, targets: Targets) -> None:
         os.replace(staging, folder)  # noqa: PTH105 - one rename publishes all
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _publish_rows(path: Path, rows: Tensor) -> None:
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as staging:
+        written = Path(staging) / path.name
+        np.save(written, rows.cpu().numpy())
+        os.replace(written, path)  # noqa: PTH105 - one rename publishes it
 
 
 def _open_array(path: Path) -> Tensor | None:

@@ -8,7 +8,8 @@ from torch.nn import functional
 
 from pareto_unlearn.config import SweepConfig, load_config
 from pareto_unlearn.data import DIGITS_SIDE, BatchOrder, ImageSet, seeded_generator
-from pareto_unlearn.models import DigitsMae, DigitsMaeShape, initialise, save_model
+from pareto_unlearn.models import DigitsMae, save_model
+from pareto_unlearn.models.digits_mae import DigitsMaeShape, initialise
 from pareto_unlearn.models.holes import center
 
 FORGET, RETAIN, SMALL_SIDE = 100, 10, 8

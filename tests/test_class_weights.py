@@ -57,7 +57,7 @@ def test_all_classes_of_a_toy_meet_the_level():
     steps, level = 1500, 0.7
     weights = ClassWeights(2, CPU, 2)
     constraint = class_constraint(
-        lambda rows: (x - goals[rows]).square().sum(dim=1),
+        lambda rows, step: (x - goals[rows]).square().sum(dim=1),
         torch.eye(2, dtype=torch.float64),
         original,
         lambda step: torch.arange(2),

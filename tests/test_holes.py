@@ -3,8 +3,10 @@
 import pytest
 import torch
 
+from pareto_unlearn.config import TaskSection
 from pareto_unlearn.models.holes import (
     Edge,
+    build_hole,
     center,
     center_patches,
     extend,
@@ -123,3 +125,47 @@ def test_a_hole_of_everything_or_nothing_is_refused(value):
 def test_what_cannot_be_removed_exactly_is_refused(build, arguments):
     with pytest.raises(ConfigError, match="expected"):
         build(*arguments)
+
+
+# The task of a sweep file
+
+
+@pytest.mark.parametrize(
+    ("task", "hole"),
+    [
+        (TaskSection(), center_patches(64, 4, 8)),
+        (TaskSection(size=0.25), center_patches(64, 4, 4)),
+        (TaskSection(patches=4), center_patches(64, 4, 4)),
+        (TaskSection(kind="outpaint"), outpaint(64, 0.5)),
+        (TaskSection(kind="outpaint", size=0.25), outpaint(64, 0.25)),
+        (TaskSection(kind="up", size=0.25), extend(64, Edge.UP, 0.25)),
+        (TaskSection(kind="down", size=0.25), extend(64, Edge.DOWN, 0.25)),
+        (TaskSection(kind="left", size=0.25), extend(64, Edge.LEFT, 0.25)),
+        (TaskSection(kind="right", size=0.25), extend(64, Edge.RIGHT, 0.25)),
+    ],
+    ids=str,
+)
+def test_a_task_is_the_hole_it_names_whatever_the_seed(task, hole):
+    assert all(torch.equal(build_hole(task, 64, 4, seed), hole) for seed in (0, 1))
+
+
+def test_a_random_hole_is_drawn_from_the_seed():
+    task = TaskSection(kind="random", size=0.75)
+    first, again, other = (build_hole(task, 64, 4, seed) for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert removed_patches(first, 4).sum() == removed_patches(other, 4).sum() == 192
+
+
+def test_a_square_need_not_lie_on_patches_for_a_model_that_sees_pixels():
+    task = TaskSection(size=0.5)
+    assert torch.equal(build_hole(task, 56, 4, 0, whole=False), center(56, 0.5))
+    with pytest.raises(
+        ConfigError, match=r"task\.size: found 0\.5.* 14 x 14 patches: use one of .*, or task\.patches$"
+    ):
+        build_hole(task, 56, 4, 0)
+
+
+def test_patches_that_cannot_be_centred_are_refused_with_the_possible_numbers():
+    with pytest.raises(ConfigError, match=r"3 x 3 patches.* 16 x 16: 2, 4, 6, 8, 10, 12, 14$"):
+        build_hole(TaskSection(patches=3), 64, 4, 0)

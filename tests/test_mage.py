@@ -111,10 +111,10 @@ class TestTask:
     @pytest.mark.parametrize(
         ("hole", "message"),
         [
-            (center(64, 30), "row 16, column 16"),
+            (center(64, 30), "the first in row 4, column 4 of the 16 x 16 grid"),
             (center(32, 16), r"64 x 64 pixels, found \(32, 32\)"),
-            (torch.zeros(64, 64, dtype=torch.bool), "found 0 pixels of 4096"),
-            (torch.ones(64, 64, dtype=torch.bool), "found 4096 pixels of 4096"),
+            (torch.zeros(64, 64, dtype=torch.bool), "found 0 of 256 removed"),
+            (torch.ones(64, 64, dtype=torch.bool), "found 256 of 256 removed"),
         ],
         ids=["cut token", "other size", "nothing", "everything"],
     )

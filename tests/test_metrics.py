@@ -230,6 +230,15 @@ def test_the_interval_is_1_96_standard_errors_to_each_side(classifier, hole):
     assert (row.low, row.value, row.high) == pytest.approx((0.075 - half, 0.075, 0.075 + half), rel=1e-6)
 
 
+def test_pixel_metrics_of_colour_pictures_need_no_feature_network(hole):
+    truth = torch.rand(5, 3, 16, 16, generator=seeded_generator(4))
+    found = compute_metrics(
+        ("mse", "psnr"), truth + 0.1, truth, hole, None, image_set="forget", split="heldout"
+    )
+    assert [row.metric for row in found] == ["mse_hole", "psnr_hole"]
+    assert [row.value for row in found] == pytest.approx([0.01, 20.0], rel=1e-5)
+
+
 def test_one_image_has_a_value_without_an_interval(classifier, hole):
     image = torch.zeros(1, 1, 16, 16)
     (row,) = compute_metrics(

@@ -1,5 +1,6 @@
-"""The embedded model: what it sees, what it saves, and how weights that do not fit are refused."""
+"""The embedded model: what it sees, what it saves, how weights that do not fit are refused; and what all families share."""
 
+import hashlib
 import json
 
 import pytest
@@ -7,14 +8,19 @@ import torch
 from safetensors.torch import load, save
 
 from pareto_unlearn.config import DataSection, ModelSection, TaskSection
+from pareto_unlearn.config.model_section import VARIANTS
 from pareto_unlearn.data import SplitData, load_split, seeded_generator
 from pareto_unlearn.models import (
+    FILES,
     MODELS,
     DigitsMae,
     ImageToImage,
     checkpoint_path,
+    export_model,
+    family_of,
     initialise_model,
     load_model,
+    pixel_format,
     save_model,
     weights_sha256,
 )
@@ -222,10 +228,119 @@ def test_weights_are_identified_by_their_content(tmp_path):
     assert weights_sha256(file_of(tmp_path / "copy.safetensors")) == weights_sha256(BUILTIN)
 
 
-def test_every_family_has_its_weights_in_the_package():
-    for name, family in MODELS.items():
-        assert checkpoint_path(ModelSection(family=name, checkpoint="builtin")).name == family.builtin
-        assert weights_sha256(ModelSection(family=name, checkpoint="builtin"))
+def test_the_embedded_family_has_its_weights_in_the_package():
+    assert checkpoint_path(BUILTIN).name == "digits_mae.safetensors"
+    assert weights_sha256(BUILTIN) == hashlib.sha256(checkpoint_path(BUILTIN).read_bytes()).hexdigest()
+
+
+# Every family
+
+
+SQUARE = TaskSection(patches=2)
+
+
+def random_of(family: str) -> ModelSection:
+    return ModelSection(family=family, variant=VARIANTS[family][-1], checkpoint="random")
+
+
+def test_every_family_of_a_sweep_file_is_here_and_no_other():
+    assert set(MODELS) == set(VARIANTS) == set(FILES)
+
+
+@pytest.mark.parametrize("family", MODELS)
+def test_every_variant_says_which_images_it_reads(family):
+    for variant in VARIANTS[family]:
+        pixels = pixel_format(ModelSection(family=family, variant=variant, checkpoint="x"))
+        assert pixels.side % 8 == 0
+        assert pixels.channels == (1 if family == "digits_mae" else 3)
+
+
+@pytest.mark.parametrize("family", MODELS)
+def test_a_model_of_random_weights_keeps_the_protocol_and_comes_out_the_same_again(family):
+    first, again = (load_model(random_of(family), SQUARE) for _ in range(2))
+    assert isinstance(first, ImageToImage)
+    assert (first.family, first.is_redrawn) == (family, family == "palette")
+    assert not any(module.training for module in first.modules())
+    assert save_model(first) == save_model(again)
+    side = pixel_format(random_of(family)).side
+    assert tuple(first.removed_pixels().shape) == (side, side)
+    assert all(first.describe_features(space) for space in ("output", "encoder"))
+
+
+@pytest.mark.parametrize("family", ["mae", "mage", "palette"])
+def test_inputs_are_drawn_anew_where_the_published_removal_is_asked_for(family):
+    model = load_model(random_of(family), TaskSection(patches=2, removal="published"))
+    side = pixel_format(random_of(family)).side
+    images = torch.rand(2, 3, side, side, generator=seeded_generator(0))
+    inputs = model.prepare(images, [seeded_generator(index) for index in (1, 2)])
+    first, again, other = (
+        model.redraw(inputs, [seeded_generator(index) for index in seeds])
+        for seeds in ((3, 4), (3, 4), (5, 6))
+    )
+    assert model.is_redrawn
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert not torch.equal(first, inputs)
+
+
+def test_random_weights_of_two_families_and_variants_have_other_digests():
+    sections = [ModelSection(family=f, variant=v, checkpoint="random") for f in MODELS for v in VARIANTS[f]]
+    assert len({weights_sha256(section) for section in sections}) == len(sections)
+
+
+@pytest.mark.parametrize("family", ["mae", "mage", "palette"])
+def test_a_missing_published_file_is_asked_for_by_its_name(family, tmp_path):
+    with pytest.raises(WeightsError) as caught:
+        load_model(ModelSection(family=family, checkpoint=str(tmp_path / "x.pth")), SQUARE)
+    assert str(caught.value).startswith(f"model.checkpoint: expected {FILES[family]}, found nothing at ")
+    assert caught.value.exit_code == 8
+
+
+def test_the_tokenizer_counts_by_its_content(tmp_path):
+    (tmp_path / "mage.pth").write_bytes(b"weights")
+    digests = set()
+    for name, content in (("a.ckpt", b"one"), ("b.ckpt", b"one"), ("c.ckpt", b"two")):
+        (tmp_path / name).write_bytes(content)
+        section = ModelSection(
+            family="mage", checkpoint=str(tmp_path / "mage.pth"), tokenizer=str(tmp_path / name)
+        )
+        digests.add(weights_sha256(section))
+    alone = weights_sha256(ModelSection(family="mage", checkpoint=str(tmp_path / "mage.pth")))
+    assert len(digests) == 2
+    assert alone not in digests
+
+
+def test_a_missing_tokenizer_is_named(tmp_path):
+    (tmp_path / "mage.pth").write_bytes(b"weights")
+    section = ModelSection(family="mage", checkpoint=str(tmp_path / "mage.pth"), tokenizer="missing.ckpt")
+    with pytest.raises(WeightsError, match=r"model\.tokenizer: expected vqgan_jax_strongaug\.ckpt"):
+        weights_sha256(section)
+
+
+# Files that are exported
+
+
+@pytest.mark.parametrize("family", MODELS)
+def test_exported_weights_load_again_as_the_original_did(family, tmp_path):
+    original = load_model(random_of(family), SQUARE)
+    moved = {
+        name: tensor + 0.25
+        if tensor.is_floating_point() and name in dict(original.named_parameters())
+        else tensor
+        for name, tensor in original.state_dict().items()
+    }
+    path = tmp_path / f"unlearned{family_of(family).suffix}"
+    export_model(path, random_of(family), SQUARE, moved)
+    section = ModelSection(family=family, variant=VARIANTS[family][-1], checkpoint=str(path))
+    again = load_model(section, SQUARE).state_dict()
+    assert all(torch.equal(again[name], tensor) for name, tensor in moved.items())
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+def test_the_embedded_model_is_exported_under_a_name_that_loads_again(tmp_path):
+    with pytest.raises(WeightsError, match=r"expected a \.safetensors file"):
+        export_model(tmp_path / "unlearned.pth", BUILTIN, TASK, shipped_state())
+    assert list(tmp_path.iterdir()) == []
 
 
 # Weights that do not fit
@@ -246,7 +361,10 @@ def refused_content(tmp_path, content: bytes) -> str:
 
 
 def test_a_missing_file_is_named(tmp_path):
-    assert "digits_mae" in refused(tmp_path / "missing.safetensors")
+    message = refused(tmp_path / "missing.safetensors")
+    assert message.startswith(
+        "model.checkpoint: expected a .safetensors file written by this package, found nothing at "
+    )
 
 
 def test_a_folder_is_no_checkpoint(tmp_path):
@@ -261,7 +379,12 @@ def test_a_truncated_file_is_refused(tmp_path, kept):
 
 def test_a_pickled_checkpoint_is_refused(tmp_path):
     torch.save(shipped_state(), tmp_path / "model.pt")
-    assert "not a safetensors file, or damaged" in refused(tmp_path / "model.pt")
+    assert "expected a .safetensors file written by this package" in refused(tmp_path / "model.pt")
+
+
+def test_a_pickle_under_the_right_name_is_refused(tmp_path):
+    torch.save(shipped_state(), tmp_path / "model.safetensors")
+    assert "not a safetensors file, or damaged" in refused(tmp_path / "model.safetensors")
 
 
 def test_weights_of_another_family_are_refused(tmp_path):
@@ -295,4 +418,4 @@ def test_an_unexpected_weight_is_named(tmp_path):
 def test_a_weight_of_another_shape_is_named_with_both_shapes(tmp_path):
     state = shipped_state() | {"predict.bias": torch.zeros(17)}
     message = refused_content(tmp_path, save(state, description()))
-    assert "predict.bias has shape (17,) instead of (16,)" in message
+    assert "misshapen predict.bias (17,) instead of (16,)" in message

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from pareto_unlearn import objectives as module
 from pareto_unlearn.config import DataSection, ModelSection, ObjectiveSection, TaskSection
 from pareto_unlearn.data import load_split, seeded_generator
 from pareto_unlearn.models import load_model
@@ -22,8 +23,10 @@ from pareto_unlearn.objectives import (
     Targets,
     build_objectives,
     compute_features,
+    compute_paired_targets,
     compute_targets,
     feature_function,
+    open_rows,
     open_targets,
 )
 
@@ -377,3 +380,89 @@ def test_stored_scales_are_plain_json(tmp_path):
 def test_the_folder_of_the_targets_is_created(tmp_path):
     open_targets(tmp_path / "a" / "b" / "targets", lambda: flat_targets(MSE, gaussian(5, 30)))
     assert {path.name for path in (tmp_path / "a" / "b").iterdir()} == {"targets", "targets.lock"}
+
+
+# Every input has its own noise target
+
+
+def paired(objectives: Objectives, *, spread: float = 1.0, count: int = 400) -> Targets:
+    """Targets of a model that returns its inputs, whose noise targets are 3 plus ``spread`` times N(0, I)."""
+    inputs = {key: gaussian(count, 30, key=index) for index, key in enumerate(SETS)}
+    noise = {
+        split: tuple(3.0 + spread * gaussian(count, 30, key=key + index) for index in (0, 1))
+        for split, key in (("train", 10), ("heldout", 20))
+    }
+    return compute_paired_targets(flat, inputs, noise, objectives, batch=64)
+
+
+@pytest.mark.parametrize("objectives", [MSE, L2])
+def test_f1_of_the_original_is_its_distance_from_each_inputs_own_target(objectives):
+    targets, inputs = paired(objectives), gaussian(400, 30, key=0)
+    expected = objectives.retain_per_image(inputs, 3.0 + gaussian(400, 30, key=10))
+    torch.testing.assert_close(targets.forget_f1_train, expected)
+    assert targets.scales.f1_original == pytest.approx(float(expected.mean()))
+    assert (targets.noise, targets.retain_train, targets.retain_heldout) == (None, None, None)
+
+
+@pytest.mark.parametrize(("objectives", "floor"), [(MSE, 0.25), (L2, 0.5 * 30**0.5)])
+def test_the_floor_of_own_targets_is_the_spread_that_is_left(objectives, floor):
+    scales = paired(objectives, spread=0.5).scales
+    # 12,000 values of variance 0.25: the mean of their squares is known to about 2 %.
+    assert (scales.f1_floor, scales.f1_floor_heldout) == pytest.approx((floor, floor), rel=0.05)
+    assert scales.f1_floor != scales.f1_floor_heldout
+
+
+@pytest.mark.parametrize("objectives", [MSE, L2])
+def test_the_floor_is_zero_where_noise_targets_draw_nothing(objectives):
+    scales = paired(objectives, spread=0.0).scales
+    assert (scales.f1_floor, scales.f1_floor_heldout) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("objectives", [MSE, L2])
+def test_the_scales_do_not_depend_on_what_is_kept(objectives):
+    inputs = {key: gaussian(100, 30, key=index) for index, key in enumerate(SETS)}
+    kept, not_kept = (
+        compute_targets(flat, inputs, gaussian(50, 30, key=8), objectives, batch=32, keep_retain=keep)
+        for keep in (True, False)
+    )
+    assert (not_kept.retain_train, not_kept.retain_heldout) == (None, None)
+    assert asdict(not_kept.scales) == pytest.approx(asdict(kept.scales), rel=1e-12)
+
+
+def test_targets_without_arrays_open_without_them(tmp_path):
+    computed = paired(MSE)
+    opened = open_targets(tmp_path / "targets", lambda: computed)
+    assert (opened.noise, opened.retain_train, opened.retain_heldout) == (None, None, None)
+    assert torch.equal(opened.forget_f1_train, computed.forget_f1_train)
+    assert opened.scales == computed.scales
+    assert opened.to(torch.device("cpu")).noise is None
+
+
+# What is large
+
+
+def test_features_that_spill_into_a_file_are_the_same_and_leave_none(tmp_path, monkeypatch):
+    inputs = gaussian(100, 30)
+    monkeypatch.setattr(module, "SPILL_BYTES", 0)
+    assert torch.equal(compute_features(flat, inputs, batch=7, spill=tmp_path), inputs)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_are_made_once_and_opened_as_they_were(tmp_path):
+    rows = gaussian(5, 3)
+    first = open_rows(tmp_path / "rows.npy", lambda: rows)
+    second = open_rows(tmp_path / "rows.npy", lambda: pytest.fail("made twice"))
+    assert torch.equal(first, rows)
+    assert torch.equal(second, rows)
+    assert {path.name for path in tmp_path.iterdir()} == {"rows.npy", "rows.npy.lock"}
+
+
+def test_rows_that_cannot_be_made_leave_no_files_behind(tmp_path):
+    def fail() -> torch.Tensor:
+        raise ArithmeticError
+
+    with pytest.raises(ArithmeticError):
+        open_rows(tmp_path / "rows.npy", fail)
+    with pytest.raises(NotImplementedError):
+        open_rows(tmp_path / "rows.npy", lambda: torch.empty(3, device="meta"))
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.npy.lock"]

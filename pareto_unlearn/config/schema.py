@@ -361,10 +361,10 @@ class SweepConfig(Section):
 
     @field_validator("evaluate", mode="before")
     @classmethod
-    def _pixel_metrics(cls, value: object, info: ValidationInfo) -> object:
-        if not isinstance(value, dict) or value.get("metrics") is not None or _is_digits(info):
+    def _known_metrics(cls, value: object, info: ValidationInfo) -> object:
+        if not isinstance(value, dict) or value.get("metrics") is not None:
             return value
-        return {**value, "metrics": _PIXEL_METRICS}
+        return {**value, "metrics": get_args(MetricName) if _is_digits(info) else _PIXEL_METRICS}
 
     @field_validator("evaluate")
     @classmethod

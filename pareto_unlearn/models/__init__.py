@@ -173,7 +173,7 @@ def _load(setting: Setting) -> tuple[ImageToImage, Published]:
         family.initialise(model, torch.Generator().manual_seed(RANDOM_SEED))
     with tempfile.TemporaryDirectory() as folder:
         # Through a file of the published form, so that trying a sweep out tries the reader out.
-        path = Path(folder) / "random.pth"
+        path = Path(folder) / f"random{family.suffix}"
         family.write(path, model, family.own_form(model))
         return family.load(setting, path)
 

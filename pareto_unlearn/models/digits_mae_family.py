@@ -5,7 +5,13 @@ from pathlib import Path
 
 import torch
 
-from pareto_unlearn.models.checkpoint_files import Wrapper, load_strictly, read_checkpoint, write_checkpoint
+from pareto_unlearn.models.checkpoint_files import (
+    SAFETENSORS,
+    Wrapper,
+    load_strictly,
+    read_checkpoint,
+    write_checkpoint,
+)
 from pareto_unlearn.models.digits_mae import DigitsMae, DigitsMaeShape, initialise
 from pareto_unlearn.models.holes import build_hole
 from pareto_unlearn.models.protocol import DESCRIPTION, Family, Setting, describe_model
@@ -22,6 +28,7 @@ def _build(setting: Setting, shape: DigitsMaeShape | None = None) -> DigitsMae:
 
 
 def _load(setting: Setting, path: Path) -> tuple[DigitsMae, Wrapper]:
+    _require_safetensors(path)
     tensors, wrapper = read_checkpoint(path)
     model = _build(setting, _described_shape(wrapper, path))
     load_strictly(model, tensors, path, "weights of family digits_mae")
@@ -40,7 +47,16 @@ def _described_shape(wrapper: Wrapper, path: Path) -> DigitsMaeShape:
     raise WeightsError(f"{path}: expected weights of family {DigitsMae.family}, found {found}")
 
 
+def _require_safetensors(path: Path) -> None:
+    """Refuse other files: they have no place for the description of the network."""
+    if path.suffix != SAFETENSORS:
+        raise WeightsError(
+            f"{path}: expected a {SAFETENSORS} file written by this package, found one of another kind"
+        )
+
+
 def _write(path: Path, model: DigitsMae, wrapper: Wrapper) -> None:
+    _require_safetensors(path)
     write_checkpoint(path, model.state_dict(), wrapper)
 
 
@@ -53,5 +69,11 @@ def _initialise(model: DigitsMae, generator: torch.Generator) -> None:
 
 
 FAMILY = Family(
-    pixels=_pixels, build=_build, initialise=_initialise, load=_load, write=_write, own_form=_own_form
+    pixels=_pixels,
+    build=_build,
+    initialise=_initialise,
+    load=_load,
+    write=_write,
+    own_form=_own_form,
+    suffix=SAFETENSORS,
 )

@@ -140,7 +140,7 @@ class Family:
 
     ``pixels`` says what images a variant reads. ``build`` makes a network of undefined weights, ``initialise`` fills
     them. ``load`` reads a checkpoint and says how the file holds it; ``write`` writes weights in such a form;
-    ``own_form`` is the form of the file that people know.
+    ``own_form`` is the form of the file that people know, and ``suffix`` the end of its name.
     """
 
     pixels: Callable[[str], PixelFormat]
@@ -149,6 +149,7 @@ class Family:
     load: Callable[[Setting, Path], tuple[Any, Published]]
     write: Callable[[Path, Any, Published], None]
     own_form: Callable[[Any], Published]
+    suffix: str = ".pth"
 
 
 def describe_model(model: ImageToImage) -> dict[str, str]:
