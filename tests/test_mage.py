@@ -360,7 +360,7 @@ class TestGeneration:
         assert draw_codes(logits, torch.zeros(1, 10)).unique().tolist() == [0]
 
     def test_inpainting_pastes_visible_pixels_and_hides_the_hole(self, model, images, inputs):
-        draws, seam = draw_rounds(3, 256, seeded()), Seam(margin=4, blur=1)
+        draws, seam = draw_rounds(3, 256, seeded()), Seam(margin=4, blur=1.0)
         result = inpaint(model, images, draws, seam=seam)
         far = soft_hole(model.hole, seam) == 0.0
         assert far.any()

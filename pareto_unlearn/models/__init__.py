@@ -56,7 +56,7 @@ MODELS: Mapping[str, str] = {
 BUILTIN = "digits_mae.safetensors"
 
 FILES = {
-    "digits_mae": "a .safetensors file written by this package",
+    "digits_mae": "a .safetensors file written by this package, or `builtin`",
     "mae": "mae_visualize_vit_base.pth, mae_visualize_vit_large.pth or mae_visualize_vit_large_ganloss.pth of "
     "facebookresearch/mae",
     "mage": "mage-vitb-1600.pth of LTH14/mage",
@@ -192,7 +192,8 @@ def _existing(name: str, key: str, expected: str) -> Path:
     path = Path(name)
     if not path.is_file():
         raise WeightsError(
-            f"{key}: expected {expected}, found nothing at {path}; give its path (relative to the current folder)"
+            f"{key}: expected {expected}, found nothing at {path}; give its path (relative to the current folder), "
+            "or try the sweep out without it by --smoke"
         )
     return path
 

@@ -40,7 +40,7 @@ class Seam:
     """How generated and visible pixels are joined, in pixels of the image: the hole grows by ``margin``, then is blurred."""
 
     margin: int = 14
-    blur: float = 7
+    blur: float = 7.0
 
     @classmethod
     def published(cls, side: int) -> "Seam":
