@@ -12,7 +12,7 @@ from pareto_unlearn.config.schema import SweepConfig
 SMOKE = "SMOKE"
 SMOKE_NOTICE = f"{SMOKE} run: tiny widths, random weights, generated images, a few steps; no number of it says anything about a model"
 
-STEPS, BATCH, POINTS, CLASSES = 24, 4, 2, 3
+STEPS, BATCH, POINTS, CLASSES, CHECKPOINTS = 24, 4, 2, 3, 6
 LEARNING_RATES = {"digits_mae": 0.003, "mae": 0.003, "mage": 0.003, "palette": 0.0003}
 """Random weights are far from any optimum: with the small steps of a trained model nothing would move."""
 
@@ -49,7 +49,9 @@ def _small_solver(solver: dict[str, Any], learning_rate: float) -> dict[str, Any
     path = solver["path"] | {"steps": 2 * STEPS, "learning_rate": learning_rate, "scan": [1.0]}
     branch = solver["branch"] | {"steps": STEPS // 2, "learning_rate": learning_rate}
     lowest = solver["lowest"] | {"learning_rate": learning_rate}
+    bank = solver["bank"] | {"checkpoints": CHECKPOINTS}
     return solver | {
+        "bank": bank,
         "steps": STEPS,
         "batch": BATCH,
         "learning_rate": learning_rate,
