@@ -14,7 +14,7 @@ from pareto_unlearn.config import SweepConfig
 from pareto_unlearn.records import Phase, TrialSpec
 from pareto_unlearn.solver import ConflictProjection, EpsilonSolver, Gram
 from pareto_unlearn.trial import Material
-from pareto_unlearn.trial.problem import build_problem
+from pareto_unlearn.trial.problem import Problem, build_problem
 
 EPSILON = 0.25
 """Between the floor of f1 (0) and the original's f1 (1)."""
@@ -71,8 +71,8 @@ def both_losses(config: SweepConfig, material: Material, index: int) -> tuple[Te
     )
 
 
-def our_step(config: SweepConfig, material: Material) -> Step:
-    """Return a step of the solver as a Phase II trial takes it."""
+def our_solver(config: SweepConfig, material: Material) -> tuple[EpsilonSolver, Problem]:
+    """Return the solver of a Phase II trial and the problem it solves."""
     spec = TrialSpec(
         trial_id="0" * 16,
         phase=Phase.EPSILON,
@@ -82,12 +82,18 @@ def our_step(config: SweepConfig, material: Material) -> Step:
     )
     problem = build_problem(config, spec, material)
     solver = EpsilonSolver(
-        material.trainable("output"),
+        material.trainable(config.objective.space),
         problem.rule,
         problem.settings,
         epsilon=problem.epsilon,
         ramp=problem.ramp,
     )
+    return solver, problem
+
+
+def our_step(config: SweepConfig, material: Material) -> Step:
+    """Return a step of the solver as a Phase II trial takes it."""
+    solver, problem = our_solver(config, material)
 
     def step(index: int) -> None:
         solver.step(lambda: problem.constraint(index), lambda: problem.objective(index))

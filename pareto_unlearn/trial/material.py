@@ -77,7 +77,27 @@ def load_material(config: SweepConfig, cache: Path, targets_key: str) -> Materia
     torch.set_num_threads(config.run.cpus_per_trial)
     device = torch.device("cuda" if config.run.gpus_per_trial > 0 else "cpu")
     split = load_split(config.data, config.seed, pixel_format(config.model), cache)
-    model = load_original(config, device)
+    return assemble_material(config, split, load_original(config, device), device, cache, targets_key)
+
+
+def assemble_material(
+    config: SweepConfig,
+    split: SplitData,
+    model: ImageToImage,
+    device: torch.device,
+    cache: Path,
+    targets_key: str,
+) -> Material:
+    """Return what trials start from, of images and an original model that are already there.
+
+    Args:
+        config: the sweep.
+        split: its images.
+        model: the original, on its device.
+        device: where the model is.
+        cache: folder of the run's memory-mapped files on this machine.
+        targets_key: changes whenever anything that decides the targets changes.
+    """
     inputs = open_inputs(model, split, config.seed, device, cache, targets_key)
     objectives = build_objectives(config.objective)
     targets = open_targets(
