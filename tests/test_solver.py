@@ -1,4 +1,3 @@
-import copy
 import math
 from collections.abc import Callable
 from itertools import pairwise
@@ -344,21 +343,6 @@ def test_flat_gradient_equals_autograd(dtype: torch.dtype):
     out = torch.empty_like(flat.values)
     flat.compute_gradient(loss, out)
     assert torch.equal(out, expected)
-
-
-def test_channels_last_parameters_stay_so():
-    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Conv2d(4, 2, 1))
-    plain, images = copy.deepcopy(model), torch.randn(2, 3, 8, 8, generator=seeded())
-    model.to(memory_format=torch.channels_last)
-    flat = FlatParameters(model.parameters())
-    flat.compute_gradient(lambda: model(images).square().sum())
-    plain(images).square().sum().backward()
-    for parameter, other in zip(model.parameters(), plain.parameters(), strict=True):
-        assert torch.equal(parameter, other)
-        torch.testing.assert_close(parameter.grad, other.grad)  # another kernel sums in another order
-    kernel = model[0].weight
-    assert kernel.is_contiguous(memory_format=torch.channels_last)
-    assert kernel.grad.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_flat_gradient_is_not_a_sum_over_calls():

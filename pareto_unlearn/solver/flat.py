@@ -13,8 +13,7 @@ class FlatParameters:
     """Parameters and their gradients as two flat vectors that share memory with the parameters.
 
     ``backward`` accumulates straight into ``gradient``; no per-parameter loop runs in a step. The parameters
-    must keep their storage afterwards: no ``zero_grad``, no move to another device or dtype. Those that are channels
-    last stay so, since convolutions choose their kernel by it; all others come to lie row by row.
+    must keep their storage afterwards: no ``zero_grad``, no move to another device or dtype.
 
     Args:
         parameters: those to train, all of one dtype and device.
@@ -29,7 +28,7 @@ class FlatParameters:
         if len(kinds) != 1:
             found = ", ".join(sorted(f"{dtype} on {device}" for dtype, device in kinds)) or "none"
             raise ValueError(f"expected parameters of one dtype on one device, found {found}")
-        self.values = torch.cat([p.detach().permute(_vector_order(p)).flatten() for p in self._parameters])
+        self.values = torch.cat([p.detach().flatten() for p in self._parameters])
         self.gradient = torch.zeros_like(self.values)
         self._tie()
 
@@ -59,10 +58,8 @@ class FlatParameters:
         start = 0
         for parameter in self._parameters:
             end = start + parameter.numel()
-            order = _vector_order(parameter)
-            shape, back = parameter.permute(order).shape, torch.tensor(order).argsort().tolist()
-            parameter.data = self.values[start:end].view(shape).permute(back)
-            parameter.grad = self.gradient[start:end].view(shape).permute(back)
+            parameter.data = self.values[start:end].view_as(parameter)
+            parameter.grad = self.gradient[start:end].view_as(parameter)
             start = end
 
     def _is_tied(self) -> bool:
@@ -73,16 +70,6 @@ class FlatParameters:
             tensor is not None and tensor.untyped_storage().data_ptr() == flat.untyped_storage().data_ptr()
             for tensor, flat in pairs
         )
-
-
-def _vector_order(tensor: Tensor) -> list[int]:
-    """Return the axes in which a parameter lies in the vectors: row by row, or channels last where it is so itself."""
-    last = (
-        tensor.ndim == 4
-        and tensor.is_contiguous(memory_format=torch.channels_last)
-        and not tensor.is_contiguous()
-    )
-    return [0, 2, 3, 1] if last else list(range(tensor.ndim))
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
