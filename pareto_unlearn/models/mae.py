@@ -315,14 +315,20 @@ class Mae(nn.Module):
     def generate(
         self, images: Float[Tensor, "b 3 h w"], generators: Sequence[torch.Generator]
     ) -> Float[Tensor, "b 3 h w"]:
-        """Return the images with the predictions of the hole in it; nothing is drawn."""
+        """Return the images with the predictions of the hole in it and the rest exactly kept; nothing is drawn.
+
+        Where patches are predicted relative to their own mean and variance, these are the removed ones' own.
+        """
         del generators
         with torch.no_grad():
             inputs = (images - self.pixel_mean) / self.pixel_std
-            pasted = self.paste(self(inputs), inputs)
+            outputs = self(inputs)
             if self.predicts is Predicts.NORMALISED_PATCHES:
-                return self.to_images_with_truth(pasted, inputs)
-            return self.to_images(pasted)
+                pictures = self.to_images_with_truth(outputs, inputs)
+            else:
+                pictures = self.to_images(outputs)
+        # Visible pixels do not survive normalising and its inverse to the bit.
+        return torch.where(self.hole, pictures, images)
 
     def removed_pixels(self) -> Bool[Tensor, "h w"]:
         """Return the mask of the task: True where a pixel is removed and to be generated."""
