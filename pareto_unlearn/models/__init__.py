@@ -137,7 +137,11 @@ def initialise_model(task: TaskSection, generator: torch.Generator) -> DigitsMae
 
 def save_model(model: ImageToImage) -> bytes:
     """Return the weights as a safetensors file that ``load_model`` accepts; same weights, same bytes."""
-    state = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+    # The file has one layout, whatever that of the weights in memory.
+    state = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in model.state_dict().items()
+    }
     return save_safetensors(state, describe_model(model))
 
 
