@@ -155,11 +155,15 @@ def export_model(path: Path, config: ModelSection, task: TaskSection, weights: M
         weights: all weights by name.
 
     Raises:
-        WeightsError: the original's file is missing, or the file does not load again with the same values.
+        WeightsError: the original's file is missing, the weights are not those of the family, or the file does not load
+            again with the same values.
     """
     setting = Setting(model=config, task=task)
     model, form = _load(setting)
-    model.load_state_dict(weights)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise WeightsError(f"{path}: expected all weights of {config.family} {config.variant}: {error}") from error
     with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=".export-") as folder:
         written = Path(folder) / path.name
         family_of(config.family).write(written, model, form)

@@ -30,6 +30,7 @@ __all__ = [
     "MaeShape",
     "Masking",
     "Predicts",
+    "fill_mae",
     "initialise",
     "load_mae",
     "mask_by_noise",
@@ -378,16 +379,37 @@ def load_mae(
         ConfigError: the hole does not fit.
         WeightsError: the file is missing, damaged, refused, or does not fit the shape.
     """
-    # Training runs of the published code pickle their arguments beside the weights.
-    tensors, wrapper = read_checkpoint(path, allowed=(argparse.Namespace,))
     model = Mae(shape, hole, predicts, is_redrawn=is_redrawn)
-    load_strictly(model, tensors, path, _expected(shape, predicts))
+    wrapper, _ = fill_mae(model, path)
     return model.eval(), wrapper
 
 
-def write_mae(path: Path, model: Mae, wrapper: Wrapper = PUBLISHED) -> None:
-    """Write the weights as the published code reads them: ``{'model': weights}``, or the wrapper they came in."""
-    write_checkpoint(path, model.published_state(), wrapper)
+def fill_mae(model: Mae, path: Path) -> tuple[Wrapper, dict[str, torch.dtype]]:
+    """Load a file into a model that is there already; return its wrapper, and its names in order with their types.
+
+    Raises:
+        WeightsError: the file is missing, damaged, refused, or does not fit the model.
+    """
+    # Training runs of the published code pickle their arguments beside the weights.
+    tensors, wrapper = read_checkpoint(path, allowed=(argparse.Namespace,))
+    load_strictly(model, tensors, path, _expected(model.shape, model.predicts))
+    return wrapper, {name: tensor.dtype for name, tensor in tensors.items()}
+
+
+def write_mae(
+    path: Path,
+    model: Mae,
+    wrapper: Wrapper = PUBLISHED,
+    dtypes: Mapping[str, torch.dtype] | None = None,
+) -> None:
+    """Write the weights as the published code reads them: ``{'model': weights}``, or the wrapper they came in.
+
+    ``dtypes`` gives the order and the types of a file that was read; None is the published order, in the model's types.
+    """
+    state = model.published_state()
+    if dtypes is not None:
+        state = {name: state[name].to(dtype) for name, dtype in dtypes.items()}
+    write_checkpoint(path, state, wrapper)
 
 
 def mask_by_noise(noise: Float[Tensor, "b n"], kept: int) -> Masking:
