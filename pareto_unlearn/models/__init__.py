@@ -137,7 +137,11 @@ def initialise_model(task: TaskSection, generator: torch.Generator) -> DigitsMae
 
 def save_model(model: ImageToImage) -> bytes:
     """Return the weights as a safetensors file that ``load_model`` accepts; same weights, same bytes."""
-    state = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+    # The file has one layout, whatever that of the weights in memory.
+    state = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in model.state_dict().items()
+    }
     return save_safetensors(state, describe_model(model))
 
 
@@ -151,11 +155,15 @@ def export_model(path: Path, config: ModelSection, task: TaskSection, weights: M
         weights: all weights by name.
 
     Raises:
-        WeightsError: the original's file is missing, or the file does not load again with the same values.
+        WeightsError: the original's file is missing, the weights are not those of the family, or the file does not load
+            again with the same values.
     """
     setting = Setting(model=config, task=task)
     model, form = _load(setting)
-    model.load_state_dict(weights)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise WeightsError(f"{path}: expected all weights of {config.family} {config.variant}: {error}") from error
     with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=".export-") as folder:
         written = Path(folder) / path.name
         family_of(config.family).write(written, model, form)

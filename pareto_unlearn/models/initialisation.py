@@ -22,4 +22,6 @@ def fill_weights(model: nn.Module, generator: torch.Generator) -> None:
             nn.init.zeros_(parameter)
         else:
             inputs = 1 if id(parameter) in rows else parameter[0].numel()
-            nn.init.normal_(parameter, std=1 / math.sqrt(inputs), generator=generator)
+            # Drawn in the plain layout, then copied: in another one the same draws would land elsewhere.
+            drawn = torch.empty(parameter.shape).normal_(std=1 / math.sqrt(inputs), generator=generator)
+            parameter.data.copy_(drawn)

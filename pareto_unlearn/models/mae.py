@@ -30,6 +30,7 @@ __all__ = [
     "MaeShape",
     "Masking",
     "Predicts",
+    "fill_mae",
     "initialise",
     "load_mae",
     "mask_by_noise",
@@ -315,14 +316,20 @@ class Mae(nn.Module):
     def generate(
         self, images: Float[Tensor, "b 3 h w"], generators: Sequence[torch.Generator]
     ) -> Float[Tensor, "b 3 h w"]:
-        """Return the images with the predictions of the hole in it; nothing is drawn."""
+        """Return the images with the predictions of the hole in it and the rest exactly kept; nothing is drawn.
+
+        Where patches are predicted relative to their own mean and variance, these are the removed ones' own.
+        """
         del generators
         with torch.no_grad():
             inputs = (images - self.pixel_mean) / self.pixel_std
-            pasted = self.paste(self(inputs), inputs)
+            outputs = self(inputs)
             if self.predicts is Predicts.NORMALISED_PATCHES:
-                return self.to_images_with_truth(pasted, inputs)
-            return self.to_images(pasted)
+                pictures = self.to_images_with_truth(outputs, inputs)
+            else:
+                pictures = self.to_images(outputs)
+        # Visible pixels do not survive normalising and its inverse to the bit.
+        return torch.where(self.hole, pictures, images)
 
     def removed_pixels(self) -> Bool[Tensor, "h w"]:
         """Return the mask of the task: True where a pixel is removed and to be generated."""
@@ -372,16 +379,37 @@ def load_mae(
         ConfigError: the hole does not fit.
         WeightsError: the file is missing, damaged, refused, or does not fit the shape.
     """
-    # Training runs of the published code pickle their arguments beside the weights.
-    tensors, wrapper = read_checkpoint(path, allowed=(argparse.Namespace,))
     model = Mae(shape, hole, predicts, is_redrawn=is_redrawn)
-    load_strictly(model, tensors, path, _expected(shape, predicts))
+    wrapper, _ = fill_mae(model, path)
     return model.eval(), wrapper
 
 
-def write_mae(path: Path, model: Mae, wrapper: Wrapper = PUBLISHED) -> None:
-    """Write the weights as the published code reads them: ``{'model': weights}``, or the wrapper they came in."""
-    write_checkpoint(path, model.published_state(), wrapper)
+def fill_mae(model: Mae, path: Path) -> tuple[Wrapper, dict[str, torch.dtype]]:
+    """Load a file into a model that is there already; return its wrapper, and its names in order with their types.
+
+    Raises:
+        WeightsError: the file is missing, damaged, refused, or does not fit the model.
+    """
+    # Training runs of the published code pickle their arguments beside the weights.
+    tensors, wrapper = read_checkpoint(path, allowed=(argparse.Namespace,))
+    load_strictly(model, tensors, path, _expected(model.shape, model.predicts))
+    return wrapper, {name: tensor.dtype for name, tensor in tensors.items()}
+
+
+def write_mae(
+    path: Path,
+    model: Mae,
+    wrapper: Wrapper = PUBLISHED,
+    dtypes: Mapping[str, torch.dtype] | None = None,
+) -> None:
+    """Write the weights as the published code reads them: ``{'model': weights}``, or the wrapper they came in.
+
+    ``dtypes`` gives the order and the types of a file that was read; None is the published order, in the model's types.
+    """
+    state = model.published_state()
+    if dtypes is not None:
+        state = {name: state[name].to(dtype) for name, dtype in dtypes.items()}
+    write_checkpoint(path, state, wrapper)
 
 
 def mask_by_noise(noise: Float[Tensor, "b n"], kept: int) -> Masking:

@@ -1,9 +1,10 @@
 """Masked autoencoders as a family: their variants, their files, and what a sweep file says of them."""
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from torch import Tensor
+import torch
 
 from pareto_unlearn.models.checkpoint_files import Wrapper
 from pareto_unlearn.models.holes import build_hole
@@ -13,10 +14,9 @@ from pareto_unlearn.models.mae import (
     VIT_BASE,
     VIT_LARGE,
     Mae,
-    MaeShape,
     Predicts,
+    fill_mae,
     initialise,
-    load_mae,
     write_mae,
 )
 from pareto_unlearn.models.protocol import Family, Setting
@@ -26,33 +26,38 @@ SHAPES = {"vit_base": VIT_BASE, "vit_large": VIT_LARGE, "tiny": replace(TINY, si
 """``tiny`` has the 14 x 14 patches of the published sizes, so that every hole fits both."""
 
 
+@dataclass(frozen=True, slots=True)
+class MaeFile:
+    """The form of a file: its wrapper, and the types of its tensors by name, in its order."""
+
+    wrapper: Wrapper
+    dtypes: Mapping[str, torch.dtype]
+
+
 def _pixels(variant: str) -> PixelFormat:
     return PixelFormat(side=SHAPES[variant].side, channels=3, fit="squash", resample="bicubic")
 
 
 def _build(setting: Setting) -> Mae:
-    shape, hole, predicts, is_redrawn = _parts(setting)
-    return Mae(shape, hole, predicts, is_redrawn=is_redrawn)
-
-
-def _load(setting: Setting, path: Path) -> tuple[Mae, Wrapper]:
-    shape, hole, predicts, is_redrawn = _parts(setting)
-    model, wrapper = load_mae(path, shape, hole, predicts, is_redrawn=is_redrawn)
-    return model, wrapper.without_extras()
-
-
-def _parts(setting: Setting) -> tuple[MaeShape, Tensor, Predicts, bool]:
     shape = SHAPES[setting.model.variant]
     hole = build_hole(setting.task, shape.side, shape.patch, setting.seed)
-    return shape, hole, Predicts(setting.model.predicts), setting.task.removal == "published"
+    return Mae(
+        shape, hole, Predicts(setting.model.predicts), is_redrawn=setting.task.removal == "published"
+    )
 
 
-def _write(path: Path, model: Mae, wrapper: Wrapper) -> None:
-    write_mae(path, model, wrapper)
+def _load(setting: Setting, path: Path) -> tuple[Mae, MaeFile]:
+    model = _build(setting)
+    wrapper, dtypes = fill_mae(model, path)
+    return model, MaeFile(wrapper.without_extras(), dtypes)
 
 
-def _own_form(_: Mae) -> Wrapper:
-    return PUBLISHED
+def _write(path: Path, model: Mae, file: MaeFile) -> None:
+    write_mae(path, model, file.wrapper, file.dtypes)
+
+
+def _own_form(model: Mae) -> MaeFile:
+    return MaeFile(PUBLISHED, {name: tensor.dtype for name, tensor in model.published_state().items()})
 
 
 FAMILY = Family(

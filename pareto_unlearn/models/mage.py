@@ -194,9 +194,13 @@ class Mage(nn.Module):
         shape = self.shape
         if space == "output":
             return f"logits of the {shape.tokenizer.codes} codes at all {shape.tokens} places"
-        kept = shape.tokens - math.ceil(shape.tokens * DROPPED_RATIO) if self.is_redrawn else shape.tokens
-        which = "randomly kept" if self.is_redrawn else "all"
-        return f"encoder outputs of the class token and {which} {kept} codes after the last norm, {shape.width} values each"
+        which = f"randomly kept {self.kept_tokens}" if self.is_redrawn else f"all {shape.tokens}"
+        return f"encoder outputs of the class token and {which} codes after the last norm, {shape.width} values each"
+
+    @property
+    def kept_tokens(self) -> int:
+        """The number of codes that the encoder sees where masks are drawn."""
+        return self.shape.tokens - math.ceil(self.shape.tokens * DROPPED_RATIO)
 
     def prepare(
         self, images: Float[Tensor, "b 3 h w"], generators: Sequence[torch.Generator] = ()
@@ -264,7 +268,7 @@ class Mage(nn.Module):
         """
         side, device = self.shape.side, generator.device
         noise = torch.randn(count, 3, side, side, generator=generator, device=device)
-        return self.prepare(_noise_pixels(noise, mean, std).to(self.hole.device))
+        return self.prepare(_noise_pixels(noise, mean, std).to(self.hole.device), [generator] * count)
 
     def encode(self, inputs: Int[Tensor, "b *rows n"]) -> Float[Tensor, "b n1 d"]:
         """Return encoder outputs of the class token and the codes it sees; without drawn masks row 0 alone will do."""
@@ -318,17 +322,18 @@ class Mage(nn.Module):
         seen = _seen(inputs)
         masked = seen == self.shape.mask_word
         if inputs.shape[1:-1] == (3,):
-            # As many are dropped from every image, so the places of the others form a table.
-            kept = (inputs[:, 2] == 0).nonzero()[:, 1].view(len(inputs), -1)
+            # As many are kept of every image; their places come first, in order. No shape depends on values.
+            kept = inputs[:, 2].argsort(dim=1, stable=True)[:, : self.kept_tokens]
             return TokenMasks(kept, masked)
         return TokenMasks(torch.arange(seen.shape[1], device=seen.device).expand_as(seen), masked)
 
     def training_loss(self, inputs: Int[Tensor, "b r n"]) -> Float[Tensor, ""]:
         """Return the loss of the original's training at the removed codes: cross entropy, labels smoothed."""
         masked = _seen(inputs) == self.shape.mask_word
-        return functional.cross_entropy(
-            self(inputs)[masked], inputs[:, 1][masked], label_smoothing=LABEL_SMOOTHING
+        losses = functional.cross_entropy(
+            self(inputs).transpose(1, 2), inputs[:, 1], label_smoothing=LABEL_SMOOTHING, reduction="none"
         )
+        return (losses * masked).sum() / masked.sum()
 
     def to_images(
         self, outputs: Float[Tensor, "b n v"], inputs: Int[Tensor, "b *rows n"] | None = None

@@ -229,7 +229,8 @@ class Palette(nn.Module):
         """Return the images with the hole filled by sampling and the rest exactly kept."""
         inputs = self._pack(2 * images - 1, generators, hybrid=False)
         filled = self.fill(inputs, self._sampling_schedule(), self.sampling, generators)
-        return self.to_images(filled)
+        # Visible pixels do not survive the way to [-1, 1] and back to the bit.
+        return torch.where(self.hole, self.to_images(filled), images)
 
     def _sampling_schedule(self) -> NoiseSchedule:
         return self.training_schedule() if self._schedule is None else build_schedule(self._schedule)

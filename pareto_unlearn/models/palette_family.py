@@ -40,7 +40,8 @@ def _build(setting: Setting) -> Palette:
 
 def _load(setting: Setting, path: Path) -> tuple[Palette, PaletteFile]:
     model = _build(setting)
-    return model, fill_palette(model, path)
+    file = fill_palette(model, path)
+    return model, replace(file, wrapper=file.wrapper.without_extras())
 
 
 def _own_form(model: Palette) -> PaletteFile:

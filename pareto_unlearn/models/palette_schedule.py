@@ -56,7 +56,7 @@ SCHEDULE_NAMES = tuple(field.name for field in fields(NoiseSchedule))
 def build_schedule(linear: LinearSchedule) -> NoiseSchedule:
     """Return the tensors of a linear schedule, computed in float64."""
     betas = np.linspace(linear.first, linear.last, linear.steps, dtype=np.float64)
-    return _from_betas(betas)
+    return _from_levels(np.cumprod(1.0 - betas), betas)
 
 
 def respace_schedule(schedule: NoiseSchedule, steps: int) -> NoiseSchedule:
@@ -77,7 +77,8 @@ def respace_schedule(schedule: NoiseSchedule, steps: int) -> NoiseSchedule:
     # Not from gammas: in float32 the first levels are too close to 1 to tell how much noise they have.
     ratios = schedule.sqrt_recipm1_gammas.detach().cpu().double().numpy() ** 2
     gammas = 1.0 / (1.0 + ratios[kept])
-    return _from_betas(1.0 - gammas / np.append(1.0, gammas[:-1]))
+    # The levels cannot come from betas: where a step leaves less than 1e-16 of the image, its beta rounds to 1 and the level to 0.
+    return _from_levels(gammas, 1.0 - gammas / np.append(1.0, gammas[:-1]))
 
 
 def interpolate_level(
@@ -94,10 +95,10 @@ def interpolate_level(
     return (gammas[step, None] - cleaner) * share + cleaner
 
 
-def _from_betas(betas: np.ndarray) -> NoiseSchedule:
-    alphas = 1.0 - betas
-    gammas = np.cumprod(alphas)
+def _from_levels(gammas: np.ndarray, betas: np.ndarray) -> NoiseSchedule:
+    """Return the tensors of levels and of the variance that each adds to the one before."""
     previous = np.append(1.0, gammas[:-1])
+    alphas = gammas / previous
     variance = betas * (1.0 - previous) / (1.0 - gammas)
     columns = (
         gammas,

@@ -1,0 +1,347 @@
+"""f1, f2 and whole trials of every family: exact, the same in any batch, and the same when resumed."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny_families import COUNTS, FAMILIES, SPACES, load_on_generated, moved
+from torch import Tensor
+
+from pareto_unlearn import objectives as objectives_module
+from pareto_unlearn import trial as trial_module
+from pareto_unlearn.objectives import compute_features, feature_function
+from pareto_unlearn.records import Phase, TrialSpec, TrialState
+from pareto_unlearn.trial import Hooks, run_trial
+from pareto_unlearn.trial.comparison import StepInputs, forget_distances, retain_distances
+from pareto_unlearn.trial.evidence import measure_completeness, measure_retain_loss, reconstruct
+from pareto_unlearn.trial.forward import step_comparison
+from pareto_unlearn.trial.inputs import (
+    INPUT_STREAM,
+    NOISE_STREAM,
+    SETS,
+    generators_of,
+    noise_inputs,
+)
+
+REMOVALS = [(family, "hole") for family in FAMILIES] + [
+    (family, "published") for family in ("mae", "mage")
+]
+every_removal = pytest.mark.parametrize(("family", "removal"), REMOVALS, ids=["-".join(each) for each in REMOVALS])
+every_distance = pytest.mark.parametrize("distance", ["mse", "l2"])
+every_objective = pytest.mark.parametrize(
+    ("space", "distance"), [("output", "mse"), ("encoder", "mse"), ("encoder", "l2")]
+)
+
+
+@pytest.fixture(scope="module")
+def load(tmp_path_factory):
+    """Return a function from a family and overrides to a config and its material, whose model is a fresh copy."""
+    loaded = {}
+
+    def fresh(family, *overrides, removal="hole", space="output", distance="mse", counts=COUNTS):
+        chosen = (f"task.removal={removal}", f"objective.space={space}", f"objective.distance={distance}")
+        key = (family, *chosen, *overrides, *counts.values())
+        if key not in loaded:
+            cache = tmp_path_factory.mktemp(family)
+            loaded[key] = load_on_generated(family, cache, *chosen, *overrides, counts=counts)
+        config, material = loaded[key]
+        return config, replace(material, model=copy.deepcopy(material.model))
+
+    return fresh
+
+
+def distances(config, material) -> Tensor:
+    """Return f1 and f2 of all images of both splits."""
+    return torch.cat(
+        [
+            function(config, material, split)
+            for function in (forget_distances, retain_distances)
+            for split in ("train", "heldout")
+        ]
+    )
+
+
+def close(one, other, tolerance=1e-6) -> bool:
+    return bool(((one - other).abs() <= tolerance * other.abs().clamp(min=1e-12)).all())
+
+
+@every_objective
+@every_removal
+def test_the_original_has_f2_of_nothing_and_e_of_one(load, family, removal, space, distance):
+    config, material = load(family, removal=removal, space=space, distance=distance)
+    assert (material.original is None) == (config.objective.retain_target == "cached")
+    assert (material.targets.noise is None) == (config.objective.noise_target == "paired")
+    for split in ("train", "heldout"):
+        assert measure_retain_loss(config, material, split) == 0.0
+        completeness = measure_completeness(config, material, split)
+        assert completeness.e == 1.0
+        assert completeness.own_e.tolist() == [1.0] * COUNTS[f"forget_{split}"]
+        assert completeness.f1 > 0.0
+
+
+@every_objective
+@every_removal
+def test_f1_and_f2_are_the_same_numbers_at_every_call_and_in_any_batch(load, family, removal, space, distance):
+    config, material = load(family, removal=removal, space=space, distance=distance)
+    moved(material)
+    found = distances(config, material)
+    assert found.min() > 0.0
+    assert torch.equal(found, distances(config, material))
+    for batch in (1, 2):
+        material.model.evaluation_batch = batch
+        other = distances(config, material)
+        assert float(other.mean()) == pytest.approx(float(found.mean()), rel=1e-6)
+        # Of one image: convolutions round otherwise in other batches, and f2 is a small difference of features.
+        assert close(other, found, 1e-5)
+
+
+@pytest.mark.parametrize("family", ["digits_mae", "mae", "mage"])
+def test_f2_of_the_original_is_nothing_beside_it_too(load, family):
+    config, material = load(family, "objective.retain_target=computed")
+    assert material.original is not None
+    assert material.targets.retain_train is None
+    assert measure_retain_loss(config, material, "train") == 0.0
+    moved(material)
+    other, cached = load(family)
+    moved(cached)
+    assert close(retain_distances(config, material, "train"), retain_distances(other, cached, "train"))
+
+
+def by_hand(config, material, split: str) -> Tensor:
+    """Return paired f1 of every forget image, one image at a time, from nothing but the Protocol."""
+    features = feature_function(material.model, config.objective.space)
+    original = feature_function(material.original, config.objective.space)
+    place, images = SETS["forget", split], getattr(material.split, f"forget_{split}").images
+    found = []
+    with torch.no_grad():
+        for row in range(len(images)):
+            drawn = material.model.prepare(
+                images[row : row + 1], generators_of(config.seed, INPUT_STREAM, [row], place)
+            )
+            noise = material.model.noise_like(drawn, generators_of(config.seed, NOISE_STREAM, [row], place))
+            gap = features(drawn) - original(noise)
+            found.append(gap.norm() if config.objective.distance == "l2" else gap.square().mean())
+    return torch.stack(found)
+
+
+@every_distance
+@pytest.mark.parametrize(("family", "removal"), [("palette", "hole"), *REMOVALS[-2:]])
+def test_paired_f1_is_the_distance_from_the_originals_answer_to_the_images_own_noise(
+    load, family, removal, distance
+):
+    config, material = load(family, removal=removal, distance=distance)
+    moved(material)
+    for split in ("train", "heldout"):
+        assert close(forget_distances(config, material, split), by_hand(config, material, split), 1e-5)
+
+
+@pytest.mark.parametrize("removal", ["hole", "published"])
+@pytest.mark.parametrize("space", SPACES)
+def test_the_floor_of_palette_is_nothing(load, removal, space):
+    _, material = load("palette", removal=removal, space=space)
+    assert material.targets.scales.f1_floor == 0.0
+    assert material.targets.scales.f1_floor_heldout == 0.0
+
+
+@every_distance
+@pytest.mark.parametrize(("family", "space"), [("mae", "output"), ("mae", "encoder"), ("mage", "encoder")])
+def test_paired_floors_are_the_spread_of_the_noise_targets(load, family, space, distance):
+    counts = {"forget_train": 16, "forget_heldout": 1, "retain_train": 2, "retain_heldout": 1}
+    config, material = load(family, removal="published", space=space, distance=distance, counts=counts)
+    features, inputs = feature_function(material.original, space), material.inputs["forget", "train"]
+    with torch.no_grad():
+        draws = torch.stack(
+            [
+                features(noise_inputs(material.model, inputs, "train", 0, 1000 + draw)[torch.arange(16)])
+                for draw in range(8)
+            ]
+        )
+    centred = draws - draws.mean(dim=0)
+    factor = 8 / 7  # the mean of the draws themselves is nearer to them than the true one
+    wanted = (
+        centred.square().mean() * factor
+        if distance == "mse"
+        else centred.norm(dim=2).mean() * factor**0.5
+    )
+    # One pair of draws for each of 16 images: a few percent; for norms, the median is nearly the mean.
+    assert material.targets.scales.f1_floor == pytest.approx(float(wanted), rel=0.1)
+    assert material.targets.scales.f1_floor < material.targets.scales.f1_original
+
+
+# Inputs
+
+
+def test_codes_of_mage_are_made_once_a_run(load, monkeypatch):
+    _, material = load("mage")
+    assert all(isinstance(rows, Tensor) for rows in material.inputs.values())
+    for key, images in [(("forget", "train"), material.split.forget_train)]:
+        wanted = material.model.prepare(images.images, generators_of(0, INPUT_STREAM, range(5), SETS[key]))
+        assert torch.equal(material.inputs[key], wanted)
+
+
+def test_stored_codes_are_read_instead_of_made_again(tmp_path, monkeypatch):
+    _, first = load_on_generated("mage", tmp_path, "task.removal=published")
+    calls, prepare = [], type(first.model).prepare
+    monkeypatch.setattr(type(first.model), "prepare", lambda *given: calls.append(1) or prepare(*given))
+    _, second = load_on_generated("mage", tmp_path, "task.removal=published")
+    assert not calls
+    for key, rows in first.inputs.items():
+        assert torch.equal(rows, second.inputs[key])
+
+
+@pytest.mark.parametrize(("family", "removal"), [("palette", "hole"), *REMOVALS[-2:]])
+def test_inputs_of_a_step_are_a_function_of_seed_and_step(load, family, removal):
+    _, material = load(family, removal=removal)
+    rows = torch.tensor([3, 0])
+    one, same, other = (StepInputs(material, seed) for seed in (0, 0, 1))
+    images, noise = one.forget(rows, 5)
+    for again, equal in [(same.forget(rows, 5), True), (one.forget(rows, 6), False), (other.forget(rows, 5), False)]:
+        assert torch.equal(images, again[0]) == equal
+        assert torch.equal(noise, again[1]) == equal
+    assert torch.equal(one.retain(rows, 5), same.retain(rows, 5))
+    assert not torch.equal(one.retain(rows, 5), images)
+
+
+def test_a_step_of_a_fixed_hole_takes_the_stored_inputs(load):
+    _, material = load("mage")
+    rows = torch.tensor([3, 0])
+    images, noise = StepInputs(material, 0).forget(rows, 5)
+    assert noise is None
+    assert torch.equal(images, material.inputs["forget", "train"][rows])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_large_features_spill_to_a_file_with_the_same_values(load, family, tmp_path, monkeypatch):
+    _, material = load(family)
+    features, inputs = feature_function(material.model, "encoder"), material.inputs["retain", "train"]
+    kept = compute_features(features, inputs, batch=3)
+    monkeypatch.setattr(objectives_module, "SPILL_BYTES", 1)
+    made = []
+    monkeypatch.setattr(
+        objectives_module.np, "memmap", lambda *given, real=objectives_module.np.memmap, **named: made.append(1) or real(*given, **named)
+    )
+    spilled = compute_features(features, inputs, batch=3, spill=tmp_path)
+    assert made
+    assert torch.equal(kept, spilled)
+    assert not any(path.is_file() for path in tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("family", ["digits_mae", "mae", "mage"])
+def test_targets_do_not_depend_on_where_features_are_kept(load, family, monkeypatch):
+    _, kept = load(family, space="encoder")
+    monkeypatch.setattr(objectives_module, "SPILL_BYTES", 1)
+    monkeypatch.setattr(objectives_module, "CHUNK_VALUES", 10_000)
+    _, spilled = load(family, space="encoder")
+    assert torch.equal(kept.targets.retain_train, spilled.targets.retain_train)
+    assert torch.equal(kept.targets.forget_f1_train, spilled.targets.forget_f1_train)
+    assert spilled.targets.scales.variance_retain == pytest.approx(kept.targets.scales.variance_retain, rel=1e-9)
+
+
+# What is measured
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_pictures_depend_on_the_image_alone(load, family):
+    _, material = load(family)
+    whole = reconstruct(material, "retain", torch.arange(4))
+    material.model.evaluation_batch = 1
+    some = reconstruct(material, "retain", torch.tensor([3, 1]))
+    torch.testing.assert_close(some, whole[[3, 1]], rtol=0, atol=1e-3 if family == "palette" else 1e-5)
+
+
+@pytest.mark.parametrize("family", ["mae", "mage", "palette"])
+def test_a_narrow_original_changes_what_steps_compare_with_and_nothing_that_is_measured(load, family):
+    removal = "hole" if family == "palette" else "published"
+    config, material = load(family, "objective.original_precision=bfloat16", removal=removal)
+    images = material.inputs["retain", "train"][torch.arange(3)]
+    features = feature_function(material.model, "output")(images).detach()
+    rows = torch.arange(3)
+    narrow = step_comparison(config, material).retain_per_image(features, images, rows, "train")
+    assert narrow.dtype == torch.float32
+    # 8 bits: an error of a few percent of the spread at most, squared.
+    assert 0.0 < float(narrow.max()) < 0.04**2 * float(features.var())
+    assert measure_retain_loss(config, material, "train") == 0.0
+
+
+# Trials
+
+FEW = {"forget_train": 4, "forget_heldout": 2, "retain_train": 4, "retain_heldout": 2}
+"""Images enough for two batches of two."""
+
+
+def spec_of(material, share=0.02) -> TrialSpec:
+    scales = material.targets.scales
+    return TrialSpec(
+        trial_id="0" * 16,
+        phase=Phase.EPSILON,
+        method="epsilon_constraint",
+        seed=0,
+        epsilon=scales.f1_floor + share * scales.f1_range,
+        range_width=scales.f1_range,
+    )
+
+
+@pytest.mark.parametrize(
+    ("family", "removal", "space"),
+    [(family, "hole", space) for family in FAMILIES for space in SPACES]
+    + [(family, "published", "encoder") for family in FAMILIES if family != "digits_mae"],
+)
+def test_a_short_solve_is_finite_and_the_same_when_resumed(load, monkeypatch, family, removal, space):
+    monkeypatch.setattr(trial_module, "FLUSH_EVERY", 1)
+    kept: dict[int, dict[str, bytes]] = {}
+    config, material = load(family, removal=removal, space=space, counts=FEW)
+    before = {name: tensor.clone() for name, tensor in material.model.state_dict().items()}
+    spec, trained = spec_of(material), {id(one) for one in material.trainable(space)}
+    whole = run_trial(config, spec, material, Hooks(save_resume=kept.__setitem__), "1")
+    record = whole.record
+    assert record.state in (TrialState.DONE, TrialState.INFEASIBLE), record.reason
+    assert record.steps == 3
+    assert record.skipped_steps == 0
+    for name in ("f1", "f2", "f1_heldout", "f2_heldout", "e", "residual_norm_f1", "completeness_worst_5pct"):
+        assert torch.isfinite(torch.tensor(getattr(record, name))), name
+    assert record.f2 > 0.0
+    own = {name: id(parameter) for name, parameter in material.model.named_parameters()}
+    for name, tensor in material.model.state_dict().items():
+        assert torch.equal(tensor, before[name]) or own.get(name) in trained, name
+    assert list(kept) == [2]
+    config, material = load(family, removal=removal, space=space, counts=FEW)
+    resumed = run_trial(config, spec, material, Hooks(load_resume=lambda: (2, kept[2])), "1")
+    assert resumed.files == whole.files
+    times = {"seconds": 0.0, "images_per_second": 0.0, "peak_memory_bytes": 0}
+    assert replace(resumed.record, **times) == replace(record, **times)
+    assert resumed.metrics == whole.metrics
+    assert resumed.samples == whole.samples
+
+
+@pytest.mark.parametrize("family", ["mage", "palette"])
+def test_shared_parameters_are_trained_where_asked_for(load, family):
+    config, material = load(family, "objective.shared_parameters=trained", space="encoder", counts=FEW)
+    frozen = material.model.trainable("encoder")
+    assert len(material.trainable("encoder")) > len(frozen)
+    before = {name: tensor.clone() for name, tensor in material.model.state_dict().items()}
+    run_trial(config, spec_of(material), material, Hooks(), "1")
+    changed = {name for name, tensor in material.model.state_dict().items() if not torch.equal(tensor, before[name])}
+    shared = "token_emb.word_embeddings" if family == "mage" else "denoise_fn.cond_embed"
+    assert any(name.startswith(shared) for name in changed)
+
+
+@pytest.mark.parametrize("family", ["mae", "mage", "palette"])
+@pytest.mark.parametrize("completeness", ["per_class", "per_image"])
+def test_every_constraint_works_on_every_family(load, family, completeness):
+    removal = "hole" if family == "palette" else "published"
+    config, material = load(family, f"solver.completeness={completeness}", removal=removal, space="encoder", counts=FEW)
+    record = run_trial(config, spec_of(material), material, Hooks(), "1").record
+    assert record.state in (TrialState.DONE, TrialState.INFEASIBLE), record.reason
+    assert record.f2 > 0.0
+
+
+@pytest.mark.parametrize("family", ["mage", "palette"])
+def test_a_channels_last_trial_saves_what_it_trained(load, family):
+    config, material = load(family, "model.channels_last=true", counts=FEW)
+    result = run_trial(config, spec_of(material), material, Hooks(), "1")
+    assert "model.safetensors" in result.files
+    other, plain = load(family, counts=FEW)
+    wanted = run_trial(other, spec_of(plain), plain, Hooks(), "1")
+    assert result.record.f1 == pytest.approx(wanted.record.f1, rel=1e-3)
+    assert result.record.f2 == pytest.approx(wanted.record.f2, rel=1e-2)
