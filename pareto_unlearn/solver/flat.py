@@ -28,7 +28,7 @@ class FlatParameters:
         if len(kinds) != 1:
             found = ", ".join(sorted(f"{dtype} on {device}" for dtype, device in kinds)) or "none"
             raise ValueError(f"expected parameters of one dtype on one device, found {found}")
-        self.values = torch.cat([p.detach().permute(_layout(p)).flatten() for p in self._parameters])
+        self.values = torch.cat([p.detach().flatten() for p in self._parameters])
         self.gradient = torch.zeros_like(self.values)
         self._tie()
 
@@ -57,11 +57,9 @@ class FlatParameters:
     def _tie(self) -> None:
         start = 0
         for parameter in self._parameters:
-            end, layout = start + parameter.numel(), _layout(parameter)
-            stored = [parameter.shape[axis] for axis in layout]
-            back = sorted(range(parameter.ndim), key=layout.__getitem__)
-            parameter.data = self.values[start:end].view(stored).permute(back)
-            parameter.grad = self.gradient[start:end].view(stored).permute(back)
+            end = start + parameter.numel()
+            parameter.data = self.values[start:end].view_as(parameter)
+            parameter.grad = self.gradient[start:end].view_as(parameter)
             start = end
 
     def _is_tied(self) -> bool:
@@ -72,12 +70,6 @@ class FlatParameters:
             tensor is not None and tensor.untyped_storage().data_ptr() == flat.untyped_storage().data_ptr()
             for tensor, flat in pairs
         )
-
-
-def _layout(parameter: torch.Tensor) -> tuple[int, ...]:
-    """Return the axes from the slowest in memory to the fastest, so that kernels stored channels last stay so."""
-    channels_last = parameter.ndim == 4 and not parameter.is_contiguous()
-    return (0, 2, 3, 1) if channels_last else tuple(range(parameter.ndim))
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
