@@ -56,7 +56,7 @@ MODELS: Mapping[str, str] = {
 BUILTIN = "digits_mae.safetensors"
 
 FILES = {
-    "digits_mae": "a .safetensors file written by this package",
+    "digits_mae": "a .safetensors file written by this package, or `builtin`",
     "mae": "mae_visualize_vit_base.pth, mae_visualize_vit_large.pth or mae_visualize_vit_large_ganloss.pth of "
     "facebookresearch/mae",
     "mage": "mage-vitb-1600.pth of LTH14/mage",
