@@ -91,7 +91,7 @@ def compute_metrics(
         "mse": lambda: ("mse_hole", "pixel", *_mean_interval(squared)),
         "psnr": lambda: ("psnr_hole", "pixel", compute_psnr(float(squared.mean())), None, None),
     }
-    if classifier is not None:
+    if classifier is not None and not values.keys() >= set(names):
         values |= _builtin_metrics(images, truth, classifier)
     where, count = {"set": image_set, "split": split}, len(images)
     return [

@@ -823,7 +823,7 @@ def of_other_images(evaluate: dict[str, Any] | None = None) -> SweepConfig:
     given = {} if evaluate is None else {"evaluate": evaluate}
     return SweepConfig(
         name="x",
-        model=parse("", model_of("mae")).model,
+        model=parse().model,
         data=DataSection.model_construct(dataset="folder", forget_classes=("0",)),
         **given,
     )
@@ -834,6 +834,13 @@ def test_all_metrics_are_the_default_on_digits() -> None:
     assert parse().evaluate.metrics == everything
     assert parse("evaluate: {metrics: null}").evaluate.metrics == everything
     assert parse("evaluate: {metrics: []}").evaluate.metrics == ()
+
+
+@pytest.mark.parametrize("family", ["mae", "mage", "palette"])
+def test_pixel_metrics_are_the_default_of_families_that_read_other_pictures(family: str) -> None:
+    assert parse("", model_of(family)).evaluate.metrics == ("mse", "psnr")
+    line = only_error("", model_of(family), "evaluate.metrics=[mse, cosine]")
+    assert "evaluate: expected of metrics only mse, psnr, found cosine" in line
 
 
 @pytest.mark.parametrize("evaluate", [None, {}, {"metrics": None}, {"samples_per_class": 2}])

@@ -230,10 +230,14 @@ def test_the_interval_is_1_96_standard_errors_to_each_side(classifier, hole):
     assert (row.low, row.value, row.high) == pytest.approx((0.075 - half, 0.075, 0.075 + half), rel=1e-6)
 
 
-def test_pixel_metrics_of_colour_pictures_need_no_feature_network(hole):
-    truth = torch.rand(5, 3, 16, 16, generator=seeded_generator(4))
+@pytest.mark.parametrize("with_network", [False, True])
+def test_pixel_metrics_of_colour_pictures_need_no_feature_network(hole, classifier, with_network):
+    network, truth = (
+        classifier if with_network else None,
+        torch.rand(5, 3, 16, 16, generator=seeded_generator(4)),
+    )
     found = compute_metrics(
-        ("mse", "psnr"), truth + 0.1, truth, hole, None, image_set="forget", split="heldout"
+        ("mse", "psnr"), truth + 0.1, truth, hole, network, image_set="forget", split="heldout"
     )
     assert [row.metric for row in found] == ["mse_hole", "psnr_hole"]
     assert [row.value for row in found] == pytest.approx([0.01, 20.0], rel=1e-5)

@@ -259,7 +259,7 @@ class EvaluateSection(Section):
     )
     metrics: Annotated[tuple[MetricName, ...], Field(strict=False), AfterValidator(each_once)] = Field(
         default=get_args(MetricName),
-        description="which metrics are computed; null: all, or mse and psnr where the data set is not digits",
+        description="which metrics are computed; null: all for digits and digits_mae, else mse and psnr",
     )
     samples_per_class: int = Field(
         default=1, ge=0, description="held-out images of each class kept for the report"
@@ -364,16 +364,16 @@ class SweepConfig(Section):
     def _known_metrics(cls, value: object, info: ValidationInfo) -> object:
         if not isinstance(value, dict) or value.get("metrics") is not None:
             return value
-        return {**value, "metrics": get_args(MetricName) if _is_digits(info) else _PIXEL_METRICS}
+        return {**value, "metrics": get_args(MetricName) if _has_feature_network(info) else _PIXEL_METRICS}
 
     @field_validator("evaluate")
     @classmethod
     def _features_of_digits(cls, value: EvaluateSection, info: ValidationInfo) -> EvaluateSection:
         others = [name for name in value.metrics if name not in _PIXEL_METRICS]
-        if others and not _is_digits(info):
+        if others and not _has_feature_network(info):
             raise refusal(
                 f"expected of metrics only {', '.join(_PIXEL_METRICS)}, found {', '.join(others)}: the feature network of "
-                "protocol builtin knows the digits only"
+                "protocol builtin knows the digits only, as digits_mae reads them"
             )
         return value
 
@@ -394,6 +394,9 @@ class SweepConfig(Section):
         return self.model_copy(update={"solver": self.solver.with_steps_doubled()})
 
 
-def _is_digits(info: ValidationInfo) -> bool:
-    data = info.data.get("data")
-    return not isinstance(data, DataSection) or data.dataset == "digits"
+def _has_feature_network(info: ValidationInfo) -> bool:
+    """Tell whether the images are the digits, in the size and the one channel that the feature network reads."""
+    data, model = info.data.get("data"), info.data.get("model")
+    other_images = isinstance(data, DataSection) and data.dataset != "digits"
+    other_format = isinstance(model, ModelSection) and model.family != "digits_mae"
+    return not other_images and not other_format
