@@ -163,21 +163,28 @@ def render(results: Path) -> str:
         "Phase II trial: forward and backward of a forget and of a retain batch, multiplier, Adam. The original's outputs are looked up "
         "for mae and mage and computed beside the model for palette, whose inputs are drawn anew. Every row has a process of its own."
     ]
-    parts += [_device_part(rows) for rows in devices]
+    parts += [_device_part(sorted(rows, key=_place)) for rows in devices]
     parts.append(
         "- Encoder, output: what f1 and f2 compare; in space encoder the decoder is frozen.\n"
         "- Seconds: of a step, or of the generation of a batch: mae in one pass, mage in 20 rounds, of which this hole takes the last ones. "
-        "The median where several are timed; a first step also pays for what is set up once.\n"
+        "The median where several are timed; a first step (`--quick`) also pays for what is set up once.\n"
         "- Palette's generation is the time of a few steps. A whole picture is extrapolated: seconds a step times its steps."
     )
     return "\n\n".join(parts)
+
+
+def _place(row: Row) -> int:
+    """Return where a row's model stands in the tables; rows of one model stay in the order they were measured in."""
+    return (*FULL, *TINY).index((row["family"], row["variant"]))
 
 
 def _device_part(rows: list[Row]) -> str:
     """Return machine and tables of one kind of device."""
     first, on_gpu = rows[-1], rows[-1]["device"] == "cuda"
     where = first["gpu"] if on_gpu else f"{first['cpu']}, one thread, time of the process"
-    memory = "allocated on the GPU" if on_gpu else "of the whole process, some 0.8 GiB of libraries included"
+    memory = (
+        "allocated on the GPU" if on_gpu else "of the whole process, 0.6 to 0.8 GiB of libraries included"
+    )
     noisy = (
         ""
         if on_gpu

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -65,3 +66,69 @@ def test_step_cost_without_its_peers_says_how_to_get_them():
     assert "not installed: torchjd" in done.stderr
     assert "uv run --group benchmarks python benchmarks/step_cost.py" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("space", ["encoder", "output"])
+@pytest.mark.parametrize("family", ["mae", "mage", "palette"])
+def test_a_step_of_every_family_is_measured(family: str, space: str):
+    rows = importlib.import_module("family_rows")
+    case = rows.Case(
+        family=family, variant="tiny", work="step", device="cpu", batch=1, space=space, repeats=2
+    )
+    found = rows.measure(case)
+    assert found["finite"]
+    assert found["trained_parameters"] > 0
+    assert found["peak_bytes"] >= found["setup_peak_bytes"] > 0
+    assert found["images_per_second"] == pytest.approx(2 / found["seconds"])
+
+
+@pytest.mark.parametrize("family", ["mae", "mage", "palette"])
+def test_a_generation_of_every_family_is_measured(family: str):
+    rows = importlib.import_module("family_rows")
+    sampling = {"method": "ddim", "rounds": 2, "whole_rounds": 50} if family == "palette" else {}
+    case = rows.Case(family=family, variant="tiny", work="generation", device="cpu", batch=2, **sampling)
+    assert rows.measure(case)["finite"]
+
+
+def test_families_writes_rows_and_their_section(tmp_path):
+    command = [
+        sys.executable,
+        FOLDER / "families.py",
+        "--tiny",
+        "--quick",
+        "--device",
+        "cpu",
+        "--family",
+        "palette",
+    ]
+    places = ["--work", "generation", "--results", tmp_path, "--page", tmp_path / "page.md"]
+    done = subprocess.run([*command, *places], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "families_cpu.json").read_text())
+    assert [(row["method"], row["finite"]) for row in rows] == [("ancestral", True), ("ddim", True)]
+    assert "2000 steps: " in (tmp_path / "page.md").read_text()
+
+
+def test_families_puts_a_row_in_place_of_that_of_its_case_alone(tmp_path):
+    families, path = importlib.import_module("families"), tmp_path / "families_cpu.json"
+    case = {
+        "family": "mae",
+        "variant": "tiny",
+        "work": "step",
+        "device": "cpu",
+        "batch": 1,
+        "warm_up": 0,
+        "repeats": 1,
+    }
+    case |= {"space": "output", "precision": "float32", "channels_last": False, "recompute": False}
+    case |= {"compile": False, "method": None, "rounds": None, "whole_rounds": None}
+    for row in (case, case | {"space": "encoder"}, case | {"repeats": 3}):
+        families.keep(path, row)
+    found = json.loads(path.read_text())
+    assert [(row["space"], row["repeats"]) for row in found] == [("encoder", 1), ("output", 3)]
+
+
+def test_the_page_shows_the_measured_families():
+    text = importlib.import_module("families").render(FOLDER / "results")
+    page = (FOLDER.parent / "docs" / "benchmarks.md").read_text()
+    assert f"<!-- families -->\n## Model families at full width\n\n{text}\n<!-- /families -->" in page
