@@ -76,7 +76,8 @@ def test_the_original_has_f2_of_nothing_and_e_of_one(load, family, removal, spac
         assert measure_retain_loss(config, material, split) == 0.0
         completeness = measure_completeness(config, material, split)
         assert completeness.e == 1.0
-        assert completeness.own_e.tolist() == [1.0] * COUNTS[f"forget_{split}"]
+        # An image of hardly any range of its own counts in a tenth of the mean one's.
+        assert 0.0 < float(completeness.own_e.min()) <= float(completeness.own_e.max()) == 1.0
         assert completeness.f1 > 0.0
 
 
@@ -150,7 +151,7 @@ def test_the_floor_of_palette_is_nothing(load, removal, space):
 @pytest.mark.parametrize(("family", "space"), [("mae", "output"), ("mae", "encoder"), ("mage", "encoder")])
 def test_paired_floors_are_the_spread_of_the_noise_targets(load, family, space, distance):
     counts = {"forget_train": 16, "forget_heldout": 1, "retain_train": 2, "retain_heldout": 1}
-    config, material = load(family, removal="published", space=space, distance=distance, counts=counts)
+    _, material = load(family, removal="published", space=space, distance=distance, counts=counts)
     features, inputs = feature_function(material.original, space), material.inputs["forget", "train"]
     with torch.no_grad():
         draws = torch.stack(

@@ -35,7 +35,7 @@ class Completeness:
     """How completely one split of the forget set is forgotten: 1 - e, for its mean, worst class and worst images.
 
     ``per_class`` leaves out classes without an image in the split. ``worst_5pct`` is the 5 % quantile over images, each in
-    units of its own range (an untouched image has 0), and ``own_e`` is e of every image in that unit.
+    units of its own range (an untouched image has 0; a range below ``LEAST_RANGE`` counts as that), and ``own_e`` is e of every image in that unit.
     """
 
     f1: float
