@@ -175,7 +175,9 @@ def test_a_source_in_half_precision_is_refused_where_it_would_round(tmp_path, fa
 def test_mage_with_a_separate_tokeniser_goes_out_without_it(tmp_path, wrapped):
     model, source, own = build("mage"), tmp_path / "published.pth", tmp_path / "vqgan.ckpt"
     state = model.state_dict()
-    inside = {name.removeprefix("vqgan."): tensor for name, tensor in state.items() if name.startswith("vqgan.")}
+    inside = {
+        name.removeprefix("vqgan."): tensor for name, tensor in state.items() if name.startswith("vqgan.")
+    }
     rest = {name: tensor for name, tensor in state.items() if not name.startswith("vqgan.")}
     write_published(source, "mage", rest)
     torch.save({"state_dict": inside} if wrapped else inside, own)
@@ -188,7 +190,9 @@ def test_mage_with_a_separate_tokeniser_goes_out_without_it(tmp_path, wrapped):
 def test_mage_without_a_tokeniser_is_refused(tmp_path):
     source = tmp_path / "published.pth"
     write_published(
-        source, "mage", {name: one for name, one in build("mage").state_dict().items() if not name.startswith("vqgan.")}
+        source,
+        "mage",
+        {name: one for name, one in build("mage").state_dict().items() if not name.startswith("vqgan.")},
     )
     with pytest.raises(WeightsError, match=r"vqgan_jax_strongaug\.ckpt"):
         load_model(section("mage", checkpoint=str(source)), task_of("mage"))
@@ -268,7 +272,11 @@ def test_weights_that_do_not_fit_name_the_first_key_of_each_kind_and_the_file(tm
 @pytest.mark.parametrize("family", TRAINED)
 def test_a_missing_checkpoint_names_the_published_file(tmp_path, family):
     config = section(family, checkpoint=str(tmp_path / "none.pth"))
-    published = {"mae": "mae_visualize_vit_base.pth", "mage": "mage-vitb-1600.pth", "palette": "16_Network.pth"}
+    published = {
+        "mae": "mae_visualize_vit_base.pth",
+        "mage": "mage-vitb-1600.pth",
+        "palette": "16_Network.pth",
+    }
     with pytest.raises(WeightsError, match=r"model\.checkpoint") as refused:
         load_model(config, task_of(family))
     assert published[family] in str(refused.value)

@@ -167,7 +167,11 @@ TASKS = [
             if family == "digits_mae"
             else [("center", None, 4, (4 / (14 if family == "mae" else 16)) ** 2)]
         ),
-        *([] if family == "digits_mae" else [("center", None, 8, (8 / (14 if family == "mae" else 16)) ** 2)]),
+        *(
+            []
+            if family == "digits_mae"
+            else [("center", None, 8, (8 / (14 if family == "mae" else 16)) ** 2)]
+        ),
         ("outpaint", border, None, 1 - (1 - border) ** 2),
         ("up", 0.5, None, 0.5),
         ("down", 0.5, None, 0.5),
@@ -306,7 +310,12 @@ def masks_of(model, inputs):
     return unpack(inputs).hole
 
 
-REDRAWN = [("mae", build_published), ("mage", build_published), ("palette", build_published), ("palette", build)]
+REDRAWN = [
+    ("mae", build_published),
+    ("mage", build_published),
+    ("palette", build_published),
+    ("palette", build),
+]
 
 
 @pytest.mark.parametrize(("family", "make"), REDRAWN)
@@ -407,13 +416,19 @@ def test_nothing_draws_from_the_global_generator(family, make):
 # Generation
 
 
-SAMPLINGS = [SAMPLING, SamplingSection(steps=4), SamplingSection(method="ddim", steps=2, schedule="upstream_test")]
+SAMPLINGS = [
+    SAMPLING,
+    SamplingSection(steps=4),
+    SamplingSection(method="ddim", steps=2, schedule="upstream_test"),
+]
 GENERATIONS = [(family, SAMPLING) for family in FAMILIES] + [("palette", one) for one in SAMPLINGS[1:]]
 
 
 @pytest.mark.parametrize(("family", "sampling"), GENERATIONS)
 def test_equal_generators_generate_equal_pictures_in_any_batch(family, sampling):
-    model = load_model(section(family), TaskSection(patches=2 if family == "digits_mae" else 8), sampling=sampling)
+    model = load_model(
+        section(family), TaskSection(patches=2 if family == "digits_mae" else 8), sampling=sampling
+    )
     images = pictures(family)
     whole, single = same_draws(model.generate, images, 0, 1, 2)
     assert torch.equal(whole, model.generate(images, seeds(0, 1, 2)))

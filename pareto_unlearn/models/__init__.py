@@ -163,7 +163,9 @@ def export_model(path: Path, config: ModelSection, task: TaskSection, weights: M
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        raise WeightsError(f"{path}: expected all weights of {config.family} {config.variant}: {error}") from error
+        raise WeightsError(
+            f"{path}: expected all weights of {config.family} {config.variant}: {error}"
+        ) from error
     with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=".export-") as folder:
         written = Path(folder) / path.name
         family_of(config.family).write(written, model, form)

@@ -41,9 +41,7 @@ def _pixels(variant: str) -> PixelFormat:
 def _build(setting: Setting) -> Mae:
     shape = SHAPES[setting.model.variant]
     hole = build_hole(setting.task, shape.side, shape.patch, setting.seed)
-    return Mae(
-        shape, hole, Predicts(setting.model.predicts), is_redrawn=setting.task.removal == "published"
-    )
+    return Mae(shape, hole, Predicts(setting.model.predicts), is_redrawn=setting.task.removal == "published")
 
 
 def _load(setting: Setting, path: Path) -> tuple[Mae, MaeFile]:
