@@ -118,7 +118,7 @@ class TaskSection(Section):
         default=None,
         validate_default=True,
         description="side of the square / side of the image; outpaint: both borders together; a strip: its depth; random: share "
-        "of the patches; null: 0.5, or as patches say",
+        "of the patches; null: 0.5, or as patches say, which are 8 with mae",
     )
     removal: Literal["hole", "published"] = Field(
         default="hole",
@@ -256,6 +256,15 @@ def check_objective(value: ObjectiveSection, info: ValidationInfo) -> ObjectiveS
             "task.removal: published, or leave noise_target out"
         )
     return value
+
+
+def fill_task(value: object, info: ValidationInfo) -> object:
+    """Fill in the hole that fits mae's 14 x 14 patches, where none is asked for: half of them cannot be centred."""
+    model = info.data.get("model")
+    if not isinstance(value, Mapping) or not isinstance(model, ModelSection) or model.family != "mae":
+        return value
+    open_keys = value.get("size") is None and value.get("patches") is None
+    return {**value, "patches": 8} if open_keys and value.get("kind", "center") == "center" else value
 
 
 def check_task(value: TaskSection, info: ValidationInfo) -> TaskSection:

@@ -18,6 +18,7 @@ from pareto_unlearn.config.model_section import (
     check_objective,
     check_task,
     fill_objective,
+    fill_task,
 )
 from pareto_unlearn.config.solver_section import SolverSection
 from pareto_unlearn.config.value_types import (
@@ -329,7 +330,9 @@ class SweepConfig(Section):
     )
     model: ModelSection
     data: DataSection
-    task: Annotated[TaskSection, AfterValidator(check_task)] = TaskSection()
+    task: Annotated[TaskSection, BeforeValidator(fill_task), AfterValidator(check_task)] = Field(
+        default={}, validate_default=True
+    )
     objective: Annotated[
         ObjectiveSection, BeforeValidator(fill_objective), AfterValidator(check_objective)
     ] = Field(default={}, validate_default=True)
