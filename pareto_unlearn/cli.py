@@ -128,6 +128,18 @@ def report(
         print(write_report(runs[0], out))
 
 
+@app.command()
+def compare(
+    runs: RunPaths,
+    form: Annotated[str, typer.Option("--format", help="text, md or csv.")] = "text",
+    out: Annotated[str | None, typer.Option("--out", help="Where to write it; default: stdout.")] = None,
+) -> None:
+    """Put runs beside one another: what differs in their sweep files, hypervolume in one box, loss and completeness."""
+    from pareto_unlearn.report import ComparisonFormat, make_comparison
+
+    _put(make_comparison(runs, _choice(ComparisonFormat, form, "--format")), out)
+
+
 @app.command(name="ls")
 def list_trials(run: RunPath, as_json: AsJson = False) -> None:
     """List the trials of a run."""

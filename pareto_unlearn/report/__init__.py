@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pareto_unlearn.records import StoreError
+from pareto_unlearn.report.comparison import ComparisonFormat, compare, write_comparison
 from pareto_unlearn.report.gather import gather
 from pareto_unlearn.report.page import render
 from pareto_unlearn.report.paper_table import Layout, gather_table
@@ -14,7 +15,15 @@ from pareto_unlearn.report.table_text import TextFormat, write_table
 from pareto_unlearn.store import Run, load_run
 from pareto_unlearn.store.filesystem import is_uri, join_path, open_storage
 
-__all__ = ["Layout", "TextFormat", "make_table", "write_out", "write_report"]
+__all__ = [
+    "ComparisonFormat",
+    "Layout",
+    "TextFormat",
+    "make_comparison",
+    "make_table",
+    "write_out",
+    "write_report",
+]
 
 REPORT_FILE = "report.html"
 
@@ -50,6 +59,16 @@ def make_table(run_paths: Sequence[str], layout: Layout, form: TextFormat) -> st
         StoreError: a committed file is damaged or of a newer schema.
     """
     return write_table(gather_table([load_run(path) for path in run_paths], layout), form)
+
+
+def make_comparison(run_paths: Sequence[str], form: ComparisonFormat) -> str:
+    """Return one table over stored runs as text; see ``compare``.
+
+    Raises:
+        ConfigError: there is no run at one of the paths.
+        StoreError: a committed file is damaged or of a newer schema, or a run has lost its sweep file.
+    """
+    return write_comparison(compare([load_run(path) for path in run_paths]), form)
 
 
 def write_out(out: str, text: str) -> None:

@@ -94,7 +94,7 @@ def gather_table(runs: Sequence[Run], layout: Layout) -> PaperTable:
 
     Only trials that ended with a model take part, checks do not. Held-out images, where they were measured.
     """
-    values = [(title, _values(run)) for title, run in zip(_titles(runs), runs, strict=True)]
+    values = [(title, _values(run)) for title, run in zip(run_titles(runs), runs, strict=True)]
     columns, cells = [], []
     for title, found in values:
         for column in _columns(title, found, layout):
@@ -108,7 +108,8 @@ def gather_table(runs: Sequence[Run], layout: Layout) -> PaperTable:
     )
 
 
-def _titles(runs: Sequence[Run]) -> list[str]:
+def run_titles(runs: Sequence[Run]) -> list[str]:
+    """Return the names of runs, or their paths where two have one name."""
     names = [run.info.name for run in runs]
     return names if len(set(names)) == len(names) else [run.path for run in runs]
 
@@ -167,10 +168,16 @@ def _cells(column: Column, values: Sequence[Value]) -> dict[_RowKey, Cell]:
     }
 
 
-def _cell(key: _RowKey, values: Sequence[float]) -> Cell:
-    has_seed = key[0] != _ORIGINAL  # the original is one model, whatever the seed of the row
-    spread = statistics.stdev(values) if has_seed and len(values) > 1 else None
+def average(values: Sequence[float]) -> Cell:
+    """Return mean and sample standard deviation of one value a seed; of a single one there is no deviation."""
+    spread = statistics.stdev(values) if len(values) > 1 else None
     return Cell(mean=statistics.fmean(values), spread=spread, seeds=len(values))
+
+
+def _cell(key: _RowKey, values: Sequence[float]) -> Cell:
+    cell = average(values)
+    # The original is one model, whatever the seed of its row.
+    return replace(cell, spread=None) if key[0] == _ORIGINAL else cell
 
 
 def _ranked(column: Column, cells: dict[_RowKey, Cell]) -> dict[_RowKey, Cell]:
@@ -185,7 +192,7 @@ def _ranked(column: Column, cells: dict[_RowKey, Cell]) -> dict[_RowKey, Cell]:
 
 def _caption(runs: Sequence[Run], columns: Sequence[Column]) -> str:
     """Return what has to stand beside the numbers: runs, images, protocols, seeds, signs, broken constraints."""
-    parts = [f"Runs: {', '.join(_titles(runs))}." if len(runs) > 1 else f"Run {_titles(runs)[0]}."]
+    parts = [f"Runs: {', '.join(run_titles(runs))}." if len(runs) > 1 else f"Run {run_titles(runs)[0]}."]
     if any(run.info.smoke for run in runs):
         parts.append("SMOKE run: no number says anything about a model.")
     splits = dict.fromkeys(Split(column.split).words for column in columns)
@@ -208,7 +215,7 @@ def _infeasible(runs: Sequence[Run]) -> list[str]:
     """Name the rows that hold a model whose f1 stayed above its epsilon."""
     found = [
         (_row_key(record)[-1], title)
-        for title, run in zip(_titles(runs), runs, strict=True)
+        for title, run in zip(run_titles(runs), runs, strict=True)
         for record in run.records
         if record.state is TrialState.INFEASIBLE and record.phase is not Phase.CHECK
     ]

@@ -68,6 +68,20 @@ def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
+def plain_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table for a terminal: first and last column are words, the others are numbers and stand to the right."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    last = len(widths) - 1
+
+    def placed(index: int, cell: str) -> str:
+        return cell.rjust(widths[index]) if 0 < index < last else cell.ljust(widths[index])
+
+    lines = [
+        "  ".join(placed(index, cell) for index, cell in enumerate(row)).rstrip() for row in (head, *rows)
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def _one_line(text: str) -> str:
     return " ".join(text.split())
 
