@@ -6,8 +6,9 @@ import math
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -26,6 +27,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+Named = TypeVar("Named", bound=StrEnum)
+
 SweepFile = Annotated[Path, typer.Argument(help="The sweep file (YAML).", show_default=False)]
 Smoke = Annotated[
     bool,
@@ -41,6 +44,9 @@ Overrides = Annotated[
     ),
 ]
 RunPath = Annotated[str, typer.Argument(help="The run directory, e.g. runs/quickstart.", show_default=False)]
+RunPaths = Annotated[
+    list[str], typer.Argument(help="Run directories, e.g. runs/quickstart.", show_default=False)
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -97,15 +103,41 @@ def validate(file: SweepFile, override: Overrides = None, smoke: Smoke = False) 
 
 @app.command()
 def report(
-    run: RunPath,
+    runs: RunPaths,
     out: Annotated[
-        str | None, typer.Option("--out", help="Where to write it; default: report.html in the run.")
+        str | None,
+        typer.Option("--out", help="Where to write it; default: report.html in the run, a table to stdout."),
     ] = None,
+    table: Annotated[
+        str | None,
+        typer.Option(
+            "--table",
+            help="Instead of the page the table of a paper, for several runs side by side: paper1 or paper2.",
+        ),
+    ] = None,
+    form: Annotated[str, typer.Option("--format", help="Of the table: md, latex or csv.")] = "md",
 ) -> None:
-    """Write the HTML report of a run again, from the store alone."""
-    from pareto_unlearn.report import write_report
+    """Write the HTML report of a run again, or a table as the papers have it, from the store alone."""
+    from pareto_unlearn.report import Layout, TextFormat, make_table, write_report
 
-    print(write_report(run, out))
+    if table is not None:
+        _put(make_table(runs, _choice(Layout, table, "--table"), _choice(TextFormat, form, "--format")), out)
+    elif len(runs) > 1:
+        raise typer.BadParameter(f"expected one run without --table, found {len(runs)}")
+    else:
+        print(write_report(runs[0], out))
+
+
+@app.command()
+def compare(
+    runs: RunPaths,
+    form: Annotated[str, typer.Option("--format", help="text, md or csv.")] = "text",
+    out: Annotated[str | None, typer.Option("--out", help="Where to write it; default: stdout.")] = None,
+) -> None:
+    """Put runs beside one another: what differs in their sweep files, hypervolume in one box, loss and completeness."""
+    from pareto_unlearn.report import ComparisonFormat, make_comparison
+
+    _put(make_comparison(runs, _choice(ComparisonFormat, form, "--format")), out)
 
 
 @app.command(name="ls")
@@ -194,6 +226,23 @@ def _read(file: Path, override: list[str] | None, smoke: bool) -> "SweepConfig":
 
     config = load_config(file, override or [])
     return as_smoke(config) if smoke else config
+
+
+def _choice(kind: type[Named], value: str, option: str) -> Named:
+    if value not in list(kind):
+        raise typer.BadParameter(f"{option}: expected one of {', '.join(kind)}, found {value!r}")
+    return kind(value)
+
+
+def _put(text: str, out: str | None) -> None:
+    """Print a table, or write it and print where it lies."""
+    if out is None:
+        print(text, end="")
+        return
+    from pareto_unlearn.report import write_out
+
+    write_out(out, text)
+    print(out)
 
 
 def _json_values(record: TrialRecord) -> dict[str, object]:

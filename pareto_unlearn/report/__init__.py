@@ -1,14 +1,29 @@
-"""One offline HTML file from the store of a run: front, images, classes, metrics, convergence, trials. Needs no weights."""
+"""One offline HTML file from the store of a run: front, images, classes, metrics, convergence, trials; and the papers' tables.
 
+Needs no weights.
+"""
+
+from collections.abc import Sequence
 from pathlib import Path
 
 from pareto_unlearn.records import StoreError
+from pareto_unlearn.report.comparison import ComparisonFormat, compare, write_comparison
 from pareto_unlearn.report.gather import gather
 from pareto_unlearn.report.page import render
+from pareto_unlearn.report.paper_table import Layout, gather_table
+from pareto_unlearn.report.table_text import TextFormat, write_table
 from pareto_unlearn.store import Run, load_run
 from pareto_unlearn.store.filesystem import is_uri, join_path, open_storage
 
-__all__ = ["write_report"]
+__all__ = [
+    "ComparisonFormat",
+    "Layout",
+    "TextFormat",
+    "make_comparison",
+    "make_table",
+    "write_out",
+    "write_report",
+]
 
 REPORT_FILE = "report.html"
 
@@ -32,9 +47,39 @@ def write_report(run_path: str, out: str | None = None) -> str:
     if out is None:
         run.store.write_text(REPORT_FILE, page)
         return join_path(run_path, REPORT_FILE)
-    folder, name = _folder_and_name(out)
-    open_storage(folder)[1].put(name, page.encode())
+    write_out(out, page)
     return out
+
+
+def make_table(run_paths: Sequence[str], layout: Layout, form: TextFormat) -> str:
+    """Return the table of a paper made of stored runs, side by side, as text.
+
+    Raises:
+        ConfigError: there is no run at one of the paths.
+        StoreError: a committed file is damaged or of a newer schema.
+    """
+    return write_table(gather_table([load_run(path) for path in run_paths], layout), form)
+
+
+def make_comparison(run_paths: Sequence[str], form: ComparisonFormat) -> str:
+    """Return one table over stored runs as text; see ``compare``.
+
+    Raises:
+        ConfigError: there is no run at one of the paths.
+        StoreError: a committed file is damaged or of a newer schema, or a run has lost its sweep file.
+    """
+    return write_comparison(compare([load_run(path) for path in run_paths]), form)
+
+
+def write_out(out: str, text: str) -> None:
+    """Write text to a file, local or a URI; an older one stays whole until this one replaces it.
+
+    Raises:
+        ConfigError: the folder of ``out`` cannot be reached.
+        OSError: the file cannot be written.
+    """
+    folder, name = _folder_and_name(out)
+    open_storage(folder)[1].put(name, text.encode())
 
 
 def _folder_and_name(out: str) -> tuple[str, str]:

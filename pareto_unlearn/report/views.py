@@ -264,6 +264,19 @@ def _panel_rank(identity: tuple[str, str, str]) -> tuple[int, str, str, str]:
     return (METRIC_ORDER.index(metric) if metric in METRIC_ORDER else len(METRIC_ORDER), *identity)
 
 
+def whole_set_rows(rows: Sequence[Row]) -> list[Row]:
+    """Return the metrics of whole sets, of held-out images; other splits only where held-out is missing."""
+    whole = [
+        row for row in rows if not isinstance(row["class_name"], str) and row["metric"] != "completeness"
+    ]
+    heldout = {(row["metric"], row["protocol"]) for row in whole if row["split"] == Split.HELDOUT}
+    return [
+        row
+        for row in whole
+        if row["split"] == Split.HELDOUT or (row["metric"], row["protocol"]) not in heldout
+    ]
+
+
 def metric_panels(
     rows: Sequence[Row], solutions: Sequence[Solution], x_limits: tuple[float, float]
 ) -> tuple[MetricPanel, ...]:
@@ -271,16 +284,10 @@ def metric_panels(
 
     Two protocols of one metric are two panels: their values must not meet on one axis.
     """
-    whole = [
-        row for row in rows if not isinstance(row["class_name"], str) and row["metric"] != "completeness"
-    ]
-    heldout = {(row["metric"], row["protocol"]) for row in whole if row["split"] == Split.HELDOUT}
-    usable = [
-        row
-        for row in whole
-        if row["split"] == Split.HELDOUT or (row["metric"], row["protocol"]) not in heldout
-    ]
-    panels = group(usable, lambda row: (str(row["metric"]), str(row["protocol"]), str(row["split"])))
+    panels = group(
+        whole_set_rows(rows),
+        lambda row: (str(row["metric"]), str(row["protocol"]), str(row["split"])),
+    )
     found = []
     for metric, protocol, split in sorted(panels, key=_panel_rank):
         members = panels[metric, protocol, split]

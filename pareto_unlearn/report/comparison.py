@@ -1,0 +1,262 @@
+"""Several runs in one table: what differs in their sweep files, and what each of them reached, in units that they share.
+
+Objectives are compared as e and as loss (f2 over the variance of the original's outputs on the retain set), on training images, so that
+runs whose raw f1 and f2 have other scales can stand in one table.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+
+from pareto_unlearn.config import describe_difference
+from pareto_unlearn.config.yaml_source import read_document
+from pareto_unlearn.front import hypervolume
+from pareto_unlearn.records import HAS_MODEL, Phase, Role, StoreError, TrialRecord, TrialState
+from pareto_unlearn.report.paper_table import Cell, average, run_titles
+from pareto_unlearn.report.table_text import markdown, markdown_table, plain_table, write_csv
+from pareto_unlearn.report.views import finite
+from pareto_unlearn.report.words import NONE
+from pareto_unlearn.store import Run
+
+FRACTIONS = (0.25, 0.5, 0.75)
+_NEAR = 0.005
+_OTHER_PROBLEM = ("data.", "model.", "objective.", "seed:", "task.")
+_NO_SETTING = ("name", "run", "smoke")
+
+
+class ComparisonFormat(StrEnum):
+    """How a comparison is written."""
+
+    TEXT = "text"
+    MARKDOWN = "md"
+    CSV = "csv"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reached:
+    """Where the trials of one name ended, over seeds: completeness and loss as ratios; None where no seed has one."""
+
+    name: str
+    completeness: Cell | None
+    loss: Cell | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparedRun:
+    """One run: what sets it apart from the first, its hypervolume and gradient pairs over seeds, its points, bad endings."""
+
+    title: str
+    differences: tuple[str, ...]
+    hypervolume: Cell | None
+    gradient_pairs: Cell | None
+    reached: tuple[Reached, ...]
+    endings: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """All runs and what has to be said of them; ``reference`` is (e, loss), the worst corner of the box that all share."""
+
+    runs: tuple[ComparedRun, ...]
+    reference: tuple[float, float] | None
+    notes: tuple[str, ...]
+
+
+def compare(runs: Sequence[Run]) -> Comparison:
+    """Return runs beside one another; the first is what the others are said to differ from.
+
+    Raises:
+        StoreError: a run has lost its sweep.yaml, so that nobody can say how it differs.
+    """
+    settings = [_settings(run) for run in runs]
+    reference = _reference(runs)
+    compared = tuple(
+        ComparedRun(
+            title=title,
+            differences=tuple(describe_difference(settings[0], own)),
+            hypervolume=None if reference is None else _over_seeds(run, reference),
+            gradient_pairs=_pairs(run),
+            reached=_reached(run),
+            endings=_endings(run),
+        )
+        for title, run, own in zip(run_titles(runs), runs, settings, strict=True)
+    )
+    return Comparison(runs=compared, reference=reference, notes=_notes(compared, runs, reference))
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    """Return the sweep file without what cannot change a result; read as plain YAML, so that old files can be compared too."""
+    name = f"{run.path}/sweep.yaml"
+    try:
+        values: Mapping[str, Any] = read_document(run.store.read_text("sweep.yaml"), name).data
+    except StoreError as error:
+        raise StoreError(f"{name} is missing, so nobody can say how this run differs: {error}") from error
+    return {key: value for key, value in values.items() if key not in _NO_SETTING}
+
+
+def _seeds(run: Run) -> list[int]:
+    return sorted({record.seed for record in run.records if record.phase in (Phase.BOUNDARY, Phase.EPSILON)})
+
+
+def _pairs(run: Run) -> Cell | None:
+    seeds = _seeds(run)
+    return average([run.gradient_pairs(seed=seed) for seed in seeds]) if seeds else None
+
+
+def _reference(runs: Sequence[Run]) -> tuple[float, float] | None:
+    """Return e of the originals and the largest loss of the runs' own reference points: every front fits below it."""
+    losses = [
+        run.info.reference_point[1] / run.info.scales.variance_retain
+        for run in runs
+        if run.info.reference_point is not None and run.info.scales is not None
+    ]
+    return (1.0, max(losses)) if losses else None
+
+
+def _over_seeds(run: Run, reference: tuple[float, float]) -> Cell | None:
+    volumes = [hypervolume(_costs(run, seed), (0.0, 0.0), reference) for seed in _seeds(run)]
+    return average(volumes) if volumes else None
+
+
+def _costs(run: Run, seed: int) -> np.ndarray:
+    """Return (e, loss) of every model that belongs to a seed's front, float64, shape (n, 2); NaN where not measured."""
+    rows = [
+        record
+        for record in run.records
+        if record.state in HAS_MODEL
+        and record.method == "epsilon_constraint"
+        and record.phase in (Phase.BOUNDARY, Phase.EPSILON)
+        and record.seed == seed
+    ]
+    costs = [[_or_nan(record.e), _or_nan(_loss(record))] for record in rows]
+    return np.array(costs, dtype=np.float64).reshape(-1, 2)
+
+
+def _or_nan(value: float | None) -> float:
+    return np.nan if value is None else value
+
+
+def _loss(record: TrialRecord) -> float | None:
+    return None if record.retained_quality is None else 1.0 - record.retained_quality
+
+
+def _reached(run: Run) -> tuple[Reached, ...]:
+    models = [
+        record
+        for record in run.records
+        if record.state in HAS_MODEL and record.method == "epsilon_constraint"
+    ]
+    highest = [one for one in models if one.role is Role.HIGHEST and one.phase is Phase.BOUNDARY]
+    points = [_point("highest", highest)]
+    for fraction in FRACTIONS:
+        near = [
+            one
+            for one in models
+            if one.phase is Phase.EPSILON and abs((one.epsilon_fraction or 0.0) - fraction) <= _NEAR
+        ]
+        points.append(_point(f"epsilon {fraction:.0%}", near))
+    return tuple(points)
+
+
+def _point(name: str, records: Sequence[TrialRecord]) -> Reached:
+    completeness = [value for one in records if (value := finite(one.completeness)) is not None]
+    losses = [value for one in records if (value := finite(_loss(one))) is not None]
+    return Reached(
+        name=name,
+        completeness=average(completeness) if completeness else None,
+        loss=average(losses) if losses else None,
+    )
+
+
+def _endings(run: Run) -> str:
+    """Return how many trials ended otherwise than DONE, and how."""
+    counts = Counter(record.state for record in run.records if record.state is not TrialState.DONE)
+    return ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+
+
+def _notes(
+    compared: Sequence[ComparedRun], runs: Sequence[Run], reference: tuple[float, float] | None
+) -> tuple[str, ...]:
+    notes = [
+        "complete: mean completeness; loss: f2 / variance of the original's outputs on the retain set; both on training images, means "
+        "over seeds with their sample standard deviation."
+    ]
+    if reference is not None:
+        notes.append(
+            f"Hypervolume: share of the box from e 0, loss 0 to e {reference[0]:g}, loss {reference[1]:.4g}, the same for all runs; "
+            "compare it at equal gradient pairs only."
+        )
+    if any(line.startswith(_OTHER_PROBLEM) for one in compared for line in one.differences):
+        notes.append(
+            "Some runs differ in model, data, task or objective: they solve other problems, whose e and loss are other quantities."
+        )
+    if any(run.info.smoke for run in runs):
+        notes.append("SMOKE runs are among them: no number of theirs says anything about a model.")
+    return tuple(notes)
+
+
+def write_comparison(comparison: Comparison, form: ComparisonFormat) -> str:
+    """Return the table as text for a terminal, Markdown or CSV; the first two say below it how to read it."""
+    if form is ComparisonFormat.CSV:
+        return _csv(comparison)
+    head, rows = _cells(comparison)
+    if form is ComparisonFormat.MARKDOWN:
+        table = markdown_table(
+            [markdown(cell) for cell in head], [[markdown(cell) for cell in row] for row in rows]
+        )
+        return f"{table}\n{markdown(' '.join(comparison.notes))}\n"
+    notes = "".join(f"{note}\n" for note in comparison.notes)
+    return f"{plain_table(head, rows)}\n{notes}"
+
+
+def _cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    names = [point.name for point in comparison.runs[0].reached]
+    points = [part for name in names for part in (f"{name}: complete", "loss")]
+    head = ["run", "hypervolume", "pairs", *points, "ended badly", "differs from the first in"]
+    rows = [
+        [
+            run.title,
+            _shown(run.hypervolume, ".4f"),
+            _shown(run.gradient_pairs, ",.0f"),
+            *(
+                part
+                for point in run.reached
+                for part in (_shown(point.completeness, ".1%"), _shown(point.loss, ".2%"))
+            ),
+            run.endings or NONE,
+            "; ".join(run.differences) or NONE,
+        ]
+        for run in comparison.runs
+    ]
+    return head, rows
+
+
+def _shown(cell: Cell | None, form: str) -> str:
+    if cell is None:
+        return NONE
+    # Gradient pairs are the same for every seed as a rule: no spread where there is none.
+    return f"{cell.mean:{form}}" + (f" ± {cell.spread:{form}}" if cell.spread else "")
+
+
+def _csv(comparison: Comparison) -> str:
+    names = ["hypervolume", "gradient_pairs"]
+    for point in comparison.runs[0].reached:
+        names += [f"{point.name} completeness", f"{point.name} loss"]
+    head = ["run", *(part for name in names for part in (name, f"{name} std")), "ended badly", "differences"]
+    rows = []
+    for run in comparison.runs:
+        cells = [run.hypervolume, run.gradient_pairs]
+        cells += [cell for point in run.reached for cell in (point.completeness, point.loss)]
+        numbers = [part for cell in cells for part in _csv_parts(cell)]
+        rows.append([run.title, *numbers, run.endings, "; ".join(run.differences)])
+    return write_csv([head, *rows])
+
+
+def _csv_parts(cell: Cell | None) -> tuple[str, str]:
+    if cell is None:
+        return "", ""
+    return repr(cell.mean), "" if cell.spread is None else repr(cell.spread)

@@ -1,0 +1,223 @@
+"""The tables of the two papers, gathered from stored runs: models in rows, metrics by set in columns.
+
+Gathers only; ``table_text`` writes what is gathered as Markdown, LaTeX or CSV. Metrics keep the names of the store: a value of the
+builtin protocol never stands under FID, IS or CLIP.
+"""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import cast
+
+from pareto_unlearn.records import HAS_MODEL, Phase, Role, TrialRecord, TrialState
+from pareto_unlearn.report.facts import Split
+from pareto_unlearn.report.views import Row, finite, group, whole_set_rows
+from pareto_unlearn.report.words import PROTOCOL_NOTES
+from pareto_unlearn.store import Run
+
+
+class Layout(StrEnum):
+    """Whose columns: paper1 is arXiv:2402.00351 (FID, IS, CLIP; retain first), paper2 is arXiv:2408.01689 (IS, FID, CLIP; forget first)."""
+
+    PAPER1 = "paper1"
+    PAPER2 = "paper2"
+
+
+_FRECHET, _INCEPTION, _LIKENESS = (
+    ("fid", "frechet_distance"),
+    ("is", "inception_score"),
+    ("clip", "embedding_cosine"),
+)
+_METRICS = {
+    Layout.PAPER1: (_FRECHET, _INCEPTION, _LIKENESS),
+    Layout.PAPER2: (_INCEPTION, _FRECHET, _LIKENESS),
+}
+_SETS = {Layout.PAPER1: ("retain", "forget"), Layout.PAPER2: ("forget", "retain")}
+_ERRORS = ("fid", "frechet_distance", "mse_hole")
+_FIDELITIES = ("is", "inception_score", "clip", "embedding_cosine", "psnr_hole")
+_BASELINES = ("max_loss", "retain_label", "noisy_label", "random_encoder", "composite")
+_ORIGINAL, _BASELINE, _HIGHEST, _EPSILON, _LOWEST = range(5)
+_PARTS = {Phase.ORIGINAL: _ORIGINAL, Phase.BOUNDARY: _HIGHEST, Phase.EPSILON: _EPSILON}
+_RANKS = 2
+_DECIMALS = {"clip": 3, "embedding_cosine": 3, "mse_hole": 4}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """One metric of one run on one set; ``rises`` says whether more is better, None where nobody can say."""
+
+    run: str
+    metric: str
+    protocol: str
+    split: str
+    set: str
+    rises: bool | None
+
+    @property
+    def arrow(self) -> str:
+        """The direction that is better, empty where it is unknown."""
+        return {True: "↑", False: "↓", None: ""}[self.rises]
+
+    @property
+    def decimals(self) -> int:
+        """Digits after the point."""
+        return _DECIMALS.get(self.metric, 2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """Mean over seeds and sample standard deviation (None for one seed); ``rank`` is 1 for the best of a column, 2 for the second."""
+
+    mean: float
+    spread: float | None
+    seeds: int
+    rank: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaperTable:
+    """Rows are (label, one cell or None a column)."""
+
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[str, tuple[Cell | None, ...]], ...]
+
+
+Value = tuple[TrialRecord, Row]
+"""A trial and one of its rows of ``metrics``."""
+_RowKey = tuple[int, int, str, float, str]
+
+
+def gather_table(runs: Sequence[Run], layout: Layout) -> PaperTable:
+    """Return the rows original, baselines, highest, the epsilons, lowest; several runs stand side by side.
+
+    Only trials that ended with a model take part, checks do not. Held-out images, where they were measured.
+    """
+    values = [(title, _values(run)) for title, run in zip(run_titles(runs), runs, strict=True)]
+    columns, cells = [], []
+    for title, found in values:
+        for column in _columns(title, found, layout):
+            columns.append(column)
+            cells.append(_ranked(column, _cells(column, found)))
+    keys = sorted({_row_key(record) for _, found in values for record, _ in found})
+    return PaperTable(
+        caption=_caption(runs, columns),
+        columns=tuple(columns),
+        rows=tuple((key[-1], tuple(column.get(key) for column in cells)) for key in keys),
+    )
+
+
+def run_titles(runs: Sequence[Run]) -> list[str]:
+    """Return the names of runs, or their paths where two have one name."""
+    names = [run.info.name for run in runs]
+    return names if len(set(names)) == len(names) else [run.path for run in runs]
+
+
+def _values(run: Run) -> list[Value]:
+    trials = {
+        (record.trial_id, record.attempt): record
+        for record in run.records
+        if record.state in HAS_MODEL and record.phase is not Phase.CHECK
+    }
+    rows = whole_set_rows(cast("list[Row]", run.metrics.to_dict("records")))
+    placed = [(trials.get((row["trial_id"], row["attempt"])), row) for row in rows]
+    return [
+        (record, row) for record, row in placed if record is not None and finite(row["value"]) is not None
+    ]
+
+
+def _columns(title: str, values: Sequence[Value], layout: Layout) -> list[Column]:
+    found = sorted({(row["metric"], row["protocol"], row["split"]) for _, row in values})
+    wanted = [one for family in _METRICS[layout] for one in found if one[0] in family] or found
+    return [
+        Column(run=title, metric=metric, protocol=protocol, split=split, set=name, rises=_rises(metric, name))
+        for metric, protocol, split in wanted
+        for name in _SETS[layout]
+    ]
+
+
+def _rises(metric: str, name: str) -> bool | None:
+    """Return whether more is better: a picture of the retain set shall be good, one of the forget set bad."""
+    if metric in _ERRORS:
+        return name == "forget"
+    return name == "retain" if metric in _FIDELITIES else None
+
+
+def _row_key(record: TrialRecord) -> _RowKey:
+    """Return what sorts the rows and tells them apart; the last part is the label, equal for all seeds."""
+    part = _PARTS.get(record.phase, _BASELINE)
+    if record.role is Role.LOWEST:
+        part = _LOWEST
+    method = record.method if part == _BASELINE else ""
+    place = _BASELINES.index(method) if method in _BASELINES else len(_BASELINES)
+    knob = record.epsilon_fraction if record.weight is None else record.weight
+    return part, place, method, knob or 0.0, record.label.replace("_", " ")
+
+
+def _cells(column: Column, values: Sequence[Value]) -> dict[_RowKey, Cell]:
+    identity = (column.metric, column.protocol, column.split, column.set)
+    members = [
+        (_row_key(record), float(row["value"]))
+        for record, row in values
+        if (row["metric"], row["protocol"], row["split"], row["set"]) == identity
+    ]
+    return {
+        key: _cell(key, [value for _, value in found])
+        for key, found in group(members, lambda one: one[0]).items()
+    }
+
+
+def average(values: Sequence[float]) -> Cell:
+    """Return mean and sample standard deviation of one value a seed; of a single one there is no deviation."""
+    spread = statistics.stdev(values) if len(values) > 1 else None
+    return Cell(mean=statistics.fmean(values), spread=spread, seeds=len(values))
+
+
+def _cell(key: _RowKey, values: Sequence[float]) -> Cell:
+    cell = average(values)
+    # The original is one model, whatever the seed of its row.
+    return replace(cell, spread=None) if key[0] == _ORIGINAL else cell
+
+
+def _ranked(column: Column, cells: dict[_RowKey, Cell]) -> dict[_RowKey, Cell]:
+    """Mark best and second as they are shown: values that look equal share a rank; the original has none."""
+    if column.rises is None:
+        return cells
+    shown = {key: round(cell.mean, column.decimals) for key, cell in cells.items() if key[0] != _ORIGINAL}
+    ranks = {value: rank for rank, value in enumerate(sorted(set(shown.values()), reverse=column.rises), 1)}
+    marked = {key: ranks[value] for key, value in shown.items() if ranks[value] <= _RANKS}
+    return {key: replace(cell, rank=marked.get(key, 0)) for key, cell in cells.items()}
+
+
+def _caption(runs: Sequence[Run], columns: Sequence[Column]) -> str:
+    """Return what has to stand beside the numbers: runs, images, protocols, seeds, signs, broken constraints."""
+    parts = [f"Runs: {', '.join(run_titles(runs))}." if len(runs) > 1 else f"Run {run_titles(runs)[0]}."]
+    if any(run.info.smoke for run in runs):
+        parts.append("SMOKE run: no number says anything about a model.")
+    splits = dict.fromkeys(Split(column.split).words for column in columns)
+    protocols = dict.fromkeys(column.protocol for column in columns)
+    parts.append(f"Measured on {' and '.join(splits)}." if splits else "No metric is stored.")
+    parts += [
+        f"Protocol {name}: {PROTOCOL_NOTES[name]}." if name in PROTOCOL_NOTES else f"Protocol {name}."
+        for name in protocols
+    ]
+    parts.append(
+        "F is the forget set, R the retain set; arrows show what is better. Best in bold, second underlined, the original left aside."
+    )
+    seeds = {record.seed for run in runs for record in run.records if record.phase is not Phase.ORIGINAL}
+    if len(seeds) > 1:
+        parts.append(f"Mean over up to {len(seeds)} seeds and sample standard deviation.")
+    return " ".join([*parts, *_infeasible(runs)])
+
+
+def _infeasible(runs: Sequence[Run]) -> list[str]:
+    """Name the rows that hold a model whose f1 stayed above its epsilon."""
+    found = [
+        (_row_key(record)[-1], title)
+        for title, run in zip(run_titles(runs), runs, strict=True)
+        for record in run.records
+        if record.state is TrialState.INFEASIBLE and record.phase is not Phase.CHECK
+    ]
+    labels = dict.fromkeys(label if len(runs) == 1 else f"{label} of {title}" for label, title in found)
+    return [f"f1 stayed above epsilon (infeasible): {', '.join(labels)}."] if labels else []

@@ -1,0 +1,121 @@
+"""Runs beside one another: settings that differ, one box for all hypervolumes, points at the papers' fractions."""
+
+import csv
+import dataclasses
+import io
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from synthetic_run import SCALES, SWEEP_FILE, planned_trials, synthetic_info, synthetic_result, write_run
+from typer.testing import CliRunner
+
+from pareto_unlearn.cli import app
+from pareto_unlearn.front import hypervolume
+from pareto_unlearn.records import HAS_MODEL, Phase, StoreError
+from pareto_unlearn.report.comparison import Comparison, ComparisonFormat, compare, write_comparison
+from pareto_unlearn.store import load_run
+
+WIDER = (SCALES.f1_original, 0.1)
+
+
+@pytest.fixture(scope="module")
+def make_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    def build(name: str, sweep_file: str = SWEEP_FILE, *seeds: int, **changes: object) -> str:
+        made = [synthetic_result(plan) for seed in seeds or (0,) for plan in planned_trials(seed)]
+        info = dataclasses.replace(synthetic_info(name), **changes)
+        return write_run(str(tmp_path_factory.mktemp("runs")), made, info, sweep_file)
+
+    return build
+
+
+@pytest.fixture(scope="module")
+def paths(make_run) -> list[str]:
+    other = SWEEP_FILE.replace("digits\n", "other\n", 1).replace("steps: 400", "steps: 800")
+    return [make_run("first"), make_run("second", other, 0, 1, reference_point=WIDER)]
+
+
+@pytest.fixture(scope="module")
+def both(paths) -> Comparison:
+    return compare([load_run(path) for path in paths])
+
+
+def test_only_what_can_change_a_result_is_a_difference(both):
+    assert both.runs[0].differences == ()
+    assert both.runs[1].differences == ("solver.steps: 400 -> 800",)
+
+
+def test_all_runs_share_the_largest_box(both, paths):
+    reference = (1.0, WIDER[1] / SCALES.variance_retain)
+    assert both.reference == pytest.approx(reference)
+    run = load_run(paths[1])
+    volumes = []
+    for seed in (0, 1):
+        rows = [
+            (record.e, 1.0 - record.retained_quality)
+            for record in run.records
+            if record.state in HAS_MODEL and record.method == "epsilon_constraint" and record.seed == seed
+        ]
+        volumes.append(hypervolume(np.array(rows), (0.0, 0.0), reference))
+    found = both.runs[1].hypervolume
+    assert (found.mean, found.spread) == pytest.approx((statistics.mean(volumes), statistics.stdev(volumes)))
+
+
+def test_hypervolume_of_one_run_is_its_own(make_run):
+    run = load_run(make_run("alone"))
+    assert compare([run]).runs[0].hypervolume.mean == pytest.approx(run.hypervolume("epsilon_constraint", 0))
+
+
+def test_points_are_the_boundary_and_the_fractions_of_the_papers(both, paths):
+    points = {point.name: point for point in both.runs[0].reached}
+    assert list(points) == ["highest", "epsilon 25%", "epsilon 50%", "epsilon 75%"]
+    quarter = next(
+        one
+        for one in load_run(paths[0]).records
+        if one.phase is Phase.EPSILON and one.epsilon_fraction == 0.25
+    )
+    assert points["epsilon 25%"].completeness.mean == quarter.completeness
+    assert points["epsilon 25%"].loss.mean == pytest.approx(1.0 - quarter.retained_quality)
+    assert points["epsilon 50%"].loss is None
+
+
+def test_bad_endings_are_counted(both):
+    assert both.runs[0].endings == "1 DIVERGED, 1 FAILED, 1 INFEASIBLE, 1 UNCONVERGED"
+
+
+def test_another_problem_is_pointed_out(both, make_run):
+    assert not any("other problems" in note for note in both.notes)
+    runs = [
+        load_run(make_run(name, f"{SWEEP_FILE}task: {{size: {size}}}\n"))
+        for name, size in (("half", 0.5), ("quarter", 0.25))
+    ]
+    assert any("other problems" in note for note in compare(runs).notes)
+
+
+def test_smoke_is_said(make_run):
+    assert any("SMOKE" in note for note in compare([load_run(make_run("try", smoke=True))]).notes)
+
+
+def test_a_run_without_its_sweep_file_is_refused(make_run):
+    run = load_run(make_run("lost"))
+    Path(run.path, "sweep.yaml").unlink()
+    with pytest.raises(StoreError, match="nobody can say how this run differs"):
+        compare([run])
+
+
+def test_csv_has_every_number_and_markdown_every_run(both):
+    rows = list(csv.DictReader(io.StringIO(write_comparison(both, ComparisonFormat.CSV))))
+    assert float(rows[0]["highest loss"]) == pytest.approx(0.0612)
+    assert rows[1]["differences"] == "solver.steps: 400 -> 800"
+    text = write_comparison(both, ComparisonFormat.MARKDOWN)
+    assert [line.split(" | ")[0] for line in text.splitlines()[2:4]] == ["| first", "| second"]
+
+
+def test_command_prints_the_table(paths):
+    done = CliRunner().invoke(app, ["compare", *paths])
+    assert done.exit_code == 0, done.output
+    assert "solver.steps: 400 -> 800" in done.output
+    refused = CliRunner().invoke(app, ["compare", *paths, "--format", "latex"])
+    assert refused.exit_code == 2
