@@ -99,7 +99,7 @@ BROKEN = frozenset({TrialState.DIVERGED, TrialState.FAILED})
 """States that make a sweep partial (exit code 4)."""
 
 
-WITHOUT_WEIGHT = frozenset({"mgda", "munba", "pcgrad"})
+WITHOUT_WEIGHT = frozenset({"mgda", "munba", "pcgrad", "retain_only"})
 """Methods that have no coefficient to choose."""
 
 

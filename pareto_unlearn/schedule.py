@@ -234,7 +234,7 @@ def _wanted(config: SweepConfig, progress: Progress, identify: Identify) -> Iter
         for baseline in config.baselines:
             for weight in baseline.weights:
                 yield _identified(
-                    identify, phase=Phase.BASELINE, method=baseline.method, seed=seed, weight=weight
+                    identify, phase=Phase.BASELINE, method=baseline.name, seed=seed, weight=weight
                 )
     for seed in config.trial_seeds if progress.check_convergence else ():
         yield from _check_specs(config, seed, progress, identify)

@@ -39,6 +39,10 @@ from pareto_unlearn.records import Phase
 
 _DEFAULT_WEIGHTS = {
     "max_loss": (1.0,),
+    "retain_label": (0.25,),
+    "noisy_label": (0.25,),
+    "random_encoder": (0.25,),
+    "retain_only": (1.0,),
     "composite": (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0),
     "cup": (0.1, 0.3, 0.5, 0.7, 0.9),
     "munba": (1.0,),
@@ -47,7 +51,13 @@ _DEFAULT_WEIGHTS = {
     "erasediff": (0.1,),
     "orthogonal": (1.0,),
 }
-_WITHOUT_WEIGHTS = ("munba", "mgda", "pcgrad")
+_WITHOUT_WEIGHTS = ("munba", "mgda", "pcgrad", "retain_only")
+_VARIANTS: dict[str, dict[str, tuple[str, ...]]] = {
+    "retain_label": {"fork": ("mage", "palette"), "fork_bug": ("mage",)},
+    "noisy_label": {"fork": ("mage",)},
+    "random_encoder": {"fork": ("mage", "palette"), "fork_bug": ("mage",)},
+}
+"""Which families have published code for a method that differs from the paper, by variant."""
 _FILE_DATASETS = ("folder", "imagenet", "places365")
 _OTHER_DATASETS = ("digits", "generated")
 
@@ -207,11 +217,29 @@ SCHEDULES: dict[str, type[Section]] = {"grid": GridEpsilon, "list": ListEpsilon,
 class Baseline(Section):
     """A method to compare with; one trial per weight and seed."""
 
-    method: Literal["max_loss", "composite", "cup", "munba", "mgda", "pcgrad", "erasediff", "orthogonal"] = (
-        Field(
-            description="max_loss: ascend the original loss on the forget set; composite: one weighted sum of f1 and f2; "
-            "the others combine the gradients of f1 and f2 by the published rule of that name (orthogonal: Bloop)"
-        )
+    method: Literal[
+        "max_loss",
+        "retain_label",
+        "noisy_label",
+        "random_encoder",
+        "composite",
+        "retain_only",
+        "cup",
+        "munba",
+        "mgda",
+        "pcgrad",
+        "erasediff",
+        "orthogonal",
+    ] = Field(
+        description="max_loss: ascend the original loss on the forget set; retain_label, noisy_label: train on, with retain images or "
+        "noise as what forget images should become; random_encoder: pull their encoder outputs to noise; composite: one weighted sum "
+        "of f1 and f2; retain_only: a control, trained on with retain images alone; the others combine the gradients of f1 and f2 "
+        "by the published rule of that name (orthogonal: Bloop)"
+    )
+    variant: Literal["paper", "fork", "fork_bug"] = Field(
+        default="paper",
+        description="of retain_label, noisy_label and random_encoder: the paper's formula; `fork`: the published code where it "
+        "differs (mage; palette but for noisy_label); `fork_bug`: mage's with its forget loss on retain images, by mistake",
     )
     weights: Weights = Field(
         default=None,
@@ -219,6 +247,25 @@ class Baseline(Section):
         description="coefficients of the forget loss; for cup gammas in (0, 1), for erasediff etas; munba, mgda and "
         "pcgrad have none; null: the method's usual ones",
     )
+
+    @property
+    def name(self) -> str:
+        """The method of its trials: variants other than the paper's are methods of their own."""
+        return self.method if self.variant == "paper" else f"{self.method}_{self.variant}"
+
+    @property
+    def families(self) -> tuple[str, ...] | None:
+        """The families that have it; None: all."""
+        return _VARIANTS.get(self.method, {}).get(self.variant)
+
+    @field_validator("variant")
+    @classmethod
+    def _of_method(cls, value: str, info: ValidationInfo) -> str:
+        method = info.data.get("method")
+        known = ("paper", *_VARIANTS.get(method or "", {}))
+        if method is not None and value not in known:
+            raise refusal(f"expected {' or '.join(known)} with {method}, found {value}")
+        return value
 
     @field_validator("weights", mode="before")
     @classmethod
@@ -248,7 +295,7 @@ def _named_baseline(value: object) -> object:
 
 
 def _methods_once(baselines: tuple[Baseline, ...]) -> tuple[Baseline, ...]:
-    each_once(tuple(baseline.method for baseline in baselines))
+    each_once(tuple(baseline.name for baseline in baselines))
     return baselines
 
 
@@ -349,7 +396,10 @@ class SweepConfig(Section):
         tuple[Annotated[Baseline, BeforeValidator(_named_baseline)], ...],
         Field(strict=False),
         AfterValidator(_methods_once),
-    ] = Field(default=(), description="methods to compare with: a name, or {method: ..., weights: [...]}")
+    ] = Field(
+        default=(),
+        description="methods to compare with: a name, or {method: ..., variant: ..., weights: [...]}",
+    )
     evaluate: EvaluateSection = Field(default={}, validate_default=True)
     run: RunSection = RunSection()
 
@@ -378,6 +428,20 @@ class SweepConfig(Section):
                 f"expected of metrics only {', '.join(_PIXEL_METRICS)}, found {', '.join(others)}: the feature network of "
                 "protocol builtin knows the digits only, as digits_mae reads them"
             )
+        return value
+
+    @field_validator("baselines")
+    @classmethod
+    def _of_family(cls, value: tuple[Baseline, ...], info: ValidationInfo) -> tuple[Baseline, ...]:
+        model = info.data.get("model")
+        if not isinstance(model, ModelSection):
+            return value
+        for one in value:
+            if one.families is not None and model.family not in one.families:
+                raise refusal(
+                    f"expected variant {one.variant} of {one.method} with family {' or '.join(one.families)}, found {model.family}, "
+                    "whose published code has no such variant; leave `variant` out"
+                )
         return value
 
     @field_validator("seeds", mode="before")

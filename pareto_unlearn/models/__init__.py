@@ -19,22 +19,28 @@ from torch import Tensor
 from pareto_unlearn.config import ModelSection, SamplingSection, TaskSection
 from pareto_unlearn.models.digits_mae import DigitsMae
 from pareto_unlearn.models.protocol import (
+    BaselineLosses,
+    Batch,
     Family,
     Generators,
     ImageToImage,
     Published,
     Setting,
+    Term,
     describe_model,
 )
 from pareto_unlearn.records import PixelFormat, WeightsError
 
 __all__ = [
     "MODELS",
+    "BaselineLosses",
+    "Batch",
     "DigitsMae",
     "Family",
     "Generators",
     "ImageToImage",
     "Setting",
+    "Term",
     "checkpoint_path",
     "export_model",
     "family_of",

@@ -145,9 +145,11 @@ class DigitsMae(nn.Module):
         """Return the model's full output: predicted normalised patches."""
         return self.decode(self.encode(inputs))
 
-    def training_loss(self, inputs: Float[Tensor, "b n p"]) -> Float[Tensor, ""]:
+    def training_loss(
+        self, inputs: Float[Tensor, "b n p"], wanted: Float[Tensor, "b n p"] | None = None
+    ) -> Float[Tensor, ""]:
         """Return the loss of the original's training: squared error of removed plus of visible patches."""
-        errors = (self(inputs) - inputs).square()
+        errors = (self(inputs) - (inputs if wanted is None else wanted)).square()
         return errors[:, self.hole_ids].mean() + errors[:, self.visible_ids].mean()  # type: ignore[no-any-return]
 
     def to_images(self, outputs: Float[Tensor, "b n p"]) -> Float[Tensor, "b 1 h w"]:

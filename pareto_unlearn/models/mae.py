@@ -258,10 +258,12 @@ class Mae(nn.Module):
         """Return predictions of all patches from the kept ones."""
         return self.decode_masked(self.encode_masked(inputs, masking), masking)
 
-    def training_loss(self, inputs: Float[Tensor, "b c h w"]) -> Float[Tensor, ""]:
+    def training_loss(
+        self, inputs: Float[Tensor, "b c h w"], wanted: Float[Tensor, "b _ h w"] | None = None
+    ) -> Float[Tensor, ""]:
         """Return the published loss, under the masks of the inputs."""
-        images = inputs[:, :3]
-        return self.reconstruction_loss(images, images, self.masking_of(inputs))
+        truth = inputs if wanted is None else wanted
+        return self.reconstruction_loss(inputs[:, :3], truth[:, :3], self.masking_of(inputs))
 
     def reconstruction_loss(
         self, inputs: Float[Tensor, "b 3 h w"], wanted: Float[Tensor, "b 3 h w"], masking: Masking

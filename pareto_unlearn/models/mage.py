@@ -284,6 +284,11 @@ class Mage(nn.Module):
         masks = self._masks_of(inputs)
         return self.predict(self.decode(self.encode(inputs), masks)[:, 1:], self.shape.tokenizer.codes)
 
+    def all_logits(self, inputs: Int[Tensor, "b *rows n"]) -> Float[Tensor, "b n1 v"]:
+        """Return logits of all words, spare ones and the mask's included, in the class token's place too."""
+        hidden = self.decode(self.encode(inputs), self._masks_of(inputs))
+        return self.predict(hidden, self.shape.mask_word + 1)
+
     def _masks_of(self, inputs: Int[Tensor, "b *rows n"]) -> TokenMasks:
         seen = _seen(inputs)
         masked = seen == self.shape.mask_word
@@ -293,11 +298,17 @@ class Mage(nn.Module):
             return TokenMasks(kept, masked)
         return TokenMasks(torch.arange(seen.shape[1], device=seen.device).expand_as(seen), masked)
 
-    def training_loss(self, inputs: Int[Tensor, "b r n"]) -> Float[Tensor, ""]:
+    def training_loss(
+        self, inputs: Int[Tensor, "b r n"], wanted: Int[Tensor, "b _ n"] | None = None
+    ) -> Float[Tensor, ""]:
         """Return the loss of the original's training at the removed codes: cross entropy, labels smoothed."""
+        return self.code_loss(inputs, (inputs if wanted is None else wanted)[:, 1])
+
+    def code_loss(self, inputs: Int[Tensor, "b r n"], truth: Int[Tensor, "b n"]) -> Float[Tensor, ""]:
+        """Return the loss of the original's training against given codes of whole images."""
         masked = _seen(inputs) == self.shape.mask_word
         losses = functional.cross_entropy(
-            self(inputs).transpose(1, 2), inputs[:, 1], label_smoothing=LABEL_SMOOTHING, reduction="none"
+            self(inputs).transpose(1, 2), truth, label_smoothing=LABEL_SMOOTHING, reduction="none"
         )
         return (losses * masked).sum() / masked.sum()
 

@@ -145,7 +145,7 @@ def run_trial(
     start = _choose_start(config, spec, problem, history, hooks)
     problem = replace(problem, settings=replace(problem.settings, learning_rate=start.learning_rate))
     solver = EpsilonSolver(
-        material.trainable(config.objective.space),
+        material.trainable(problem.space or config.objective.space),
         problem.rule,
         problem.settings,
         epsilon=problem.epsilon,

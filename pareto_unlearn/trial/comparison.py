@@ -114,11 +114,15 @@ class StepInputs:
 
     def forget(self, rows: Int[Tensor, " b"], step: int) -> tuple[Tensor, Tensor | None]:
         """Return the inputs of some forget images, and those of their own noise targets where they have them."""
-        model, inputs = self.material.model, self._drawn("forget", FORGET, rows, step)
+        model, inputs = self.material.model, self.forget_alone(rows, step)
         if not model.is_redrawn:
             return inputs, None
         noise = model.noise_like(inputs, generators_of(self.seed, STEP_NOISE_STREAM, range(len(rows)), step))
         return inputs, noise
+
+    def forget_alone(self, rows: Int[Tensor, " b"], step: int) -> Tensor:
+        """Return the inputs of some forget images, for losses that need no noise targets."""
+        return self._drawn("forget", FORGET, rows, step)
 
     def retain(self, rows: Int[Tensor, " b"], step: int) -> Tensor:
         """Return the inputs of some retain images."""

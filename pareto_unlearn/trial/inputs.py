@@ -17,7 +17,7 @@ from pareto_unlearn.models import ImageToImage
 from pareto_unlearn.objectives import open_rows
 
 INPUT_STREAM, NOISE_STREAM, SECOND_NOISE_STREAM, GENERATION_STREAM = 31, 32, 33, 34
-STEP_INPUT_STREAM, STEP_NOISE_STREAM = 35, 36
+STEP_INPUT_STREAM, STEP_NOISE_STREAM, BASELINE_STREAM = 35, 36, 37
 
 SETS = {
     ("forget", "train"): 0,
