@@ -1002,6 +1002,7 @@ COUNTING = [
     "solver.path.steps=9", "solver.path.learning_rate=1", "solver.path.warm_up=0", "solver.path.scan=[]", "solver.path.scan_length=0.2", "solver.path.end=0.1", "solver.path.hold=0",
     "solver.path.average=0.1", "solver.branch.steps=9", "solver.branch.learning_rate=1", "solver.bank.checkpoints=9",
     "solver.bank.images=99", "solver.bank.max_bytes=1000", "solver.precision=bfloat16", "solver.compile=true",
+    "data.retain_per_class=3", "data.proxy_retain.classes=3", "data.proxy_retain.per_class=2", "data.duplicates=drop_heldout",
 ]  # fmt: skip
 NOT_COUNTING = [
     "name=other", "smoke=true", "model.checkpoint=weights/other.pth", "model.tokenizer=vqgan.ckpt", "solver.checkpoint_every=7", "epsilon.points=9",
@@ -1014,7 +1015,15 @@ NOT_COUNTING = [
     "data.cache_bytes=0", "objective.retain_target=cached", "model.variant=small",
 ]  # fmt: skip
 # data.root: only with another dataset, see test_the_root_of_image_files_counts.
-ONE_VALUE_ONLY = {"evaluate.protocol", "data.root"}
+# The others too: they exclude the classes of every sweep here, see test_other_ways_to_split_count.
+ONE_VALUE_ONLY = {
+    "evaluate.protocol",
+    "data.root",
+    "data.split",
+    "data.forget_share",
+    "data.class_list",
+    "data.class_rule",
+}
 # The family that has a second value for a key, where the embedded one has none.
 FAMILY_WITH = {
     "model.family=mage": "mae", "model.variant=vit_large": "mae", "model.predicts=normalised_patches": "mae",
@@ -1040,7 +1049,7 @@ def test_every_key_is_tried_for_identity() -> None:
 
 def test_trial_id_is_pinned() -> None:
     # A change here makes every stored trial count as new: raise the identity version on purpose only.
-    assert trial_id(parse(), **TRIAL) == "e3c605dc4b01bb30"
+    assert trial_id(parse(), **TRIAL) == "4a747124ebc8445f"
 
 
 @pytest.mark.parametrize("override", COUNTING)
@@ -1100,6 +1109,63 @@ def test_the_root_of_image_files_counts() -> None:
     one, other = (parse("", "data.dataset=folder", f"data.root={root}") for root in ("a", "b"))
     assert trial_id(one, **TRIAL) != trial_id(other, **TRIAL)
     assert describe_difference(result_fields(one), result_fields(other)) == ["data.root: a -> b"]
+
+
+def by_list(path: str, rule: str) -> tuple[str, ...]:
+    return "data.forget_classes=null", f"data.class_list={path}", f"data.class_rule={rule}"
+
+
+def test_other_ways_to_split_count() -> None:
+    random = "data.forget_classes=null", "data.split=random_images"
+    sweeps = [
+        (),
+        random,
+        (*random, "data.forget_share=0.3"),
+        by_list("a", "imagenet_r"),
+        by_list("b", "imagenet_r"),
+    ]
+    sweeps.append(by_list("a", "places_flist"))
+    assert len({trial_id(parse("", *sweep), **TRIAL) for sweep in sweeps}) == len(sweeps)
+    assert parse("", *random) == parse("", *random, "data.forget_share=0.5")
+
+
+def test_a_proxy_is_on_or_has_numbers() -> None:
+    assert parse("", "data.proxy_retain=true") == parse("", "data.proxy_retain={}")
+    assert parse("", "data.proxy_retain=false") == parse()
+    assert parse("", "data.proxy_retain={classes: 3, per_class: 2}").data.proxy_retain.classes == 3
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key", "expected"),
+    [
+        (("data.retain_classes=0",), "retain_classes", "expected at least one, found the number 0: f2 is measured on"),
+        (("data.retain_classes=[]",), "retain_classes", "`proxy_retain: true` takes other classes instead"),
+        (("data.retain_per_class=0",), "retain_per_class", "expected at least one, found the number 0: f2 is measured on"),
+        (("data.forget_share=0.3",), "forget_share", "expected none without `split: random_images`"),
+        (("data.class_rule=imagenet_r",), "class_rule", "expected class_list and class_rule together"),
+        ((*by_list("a", "imagenet_r"), "data.retain_classes=3"), "retain_classes", "expected none beside class_list"),
+        (("data.retain_per_class=2", "data.proxy_retain=true"), "proxy_retain", "expected either retain_per_class or"),
+    ],
+)  # fmt: skip
+def test_data_that_contradicts_itself_is_refused(overrides: tuple[str, ...], key: str, expected: str) -> None:
+    line = only_error("", *overrides)
+    assert f": data.{key}: " in line
+    assert expected in line
+
+
+def test_a_list_and_named_classes_exclude_each_other() -> None:
+    line = only_error("", *by_list("a", "imagenet_r")[1:])
+    assert (
+        "data.forget_classes: expected none beside class_list, which names the classes, found a list" in line
+    )
+
+
+@pytest.mark.parametrize(
+    "extra", ["retain_classes=[1]", "retain_per_class=2", "proxy_retain=true", "forget_classes=[0]"]
+)
+def test_random_images_have_no_classes_to_choose(extra: str) -> None:
+    line = only_error("", "data.forget_classes=null", "data.split=random_images", f"data.{extra}")
+    assert "expected none with `split: random_images`, which does not look at classes" in line
 
 
 @pytest.mark.parametrize("dataset", ["folder", "imagenet", "places365"])

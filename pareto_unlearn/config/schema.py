@@ -9,6 +9,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
+from pareto_unlearn.config.data_section import DataSection
 from pareto_unlearn.config.model_section import (
     RANDOM,
     ModelSection,
@@ -22,19 +23,17 @@ from pareto_unlearn.config.model_section import (
 )
 from pareto_unlearn.config.solver_section import SolverSection
 from pareto_unlearn.config.value_types import (
-    Classes,
     Count,
     Location,
     Positive,
     RunName,
     Section,
     Seed,
-    Text,
     each_once,
     refusal,
     some_each_once,
 )
-from pareto_unlearn.config.wording import found, quoted
+from pareto_unlearn.config.wording import found
 from pareto_unlearn.records import Phase
 
 _DEFAULT_WEIGHTS = {
@@ -58,8 +57,6 @@ _VARIANTS: dict[str, dict[str, tuple[str, ...]]] = {
     "random_encoder": {"fork": ("mage", "palette"), "fork_bug": ("mage",)},
 }
 """Which families have published code for a method that differs from the paper, by variant."""
-_FILE_DATASETS = ("folder", "imagenet", "places365")
-_OTHER_DATASETS = ("digits", "generated")
 
 Weights = Annotated[tuple[Positive, ...], Field(strict=False), AfterValidator(some_each_once)]
 ViolationTolerance = Annotated[
@@ -72,64 +69,6 @@ ViolationTolerance = Annotated[
 MetricName = Literal["mse", "psnr", "frechet", "inception", "cosine"]
 _PIXEL_METRICS: tuple[MetricName, ...] = ("mse", "psnr")
 """Those that need no feature network; the one that ships with the package knows the digits only."""
-
-
-class DataSection(Section):
-    """The images to forget and the images to keep."""
-
-    dataset: Literal["digits", "generated", "folder", "imagenet", "places365"] = Field(
-        description="where the images come from: digits are embedded, generated ones drawn, the others are files below `root`"
-    )
-    root: Text | None = Field(
-        default=None,
-        validate_default=True,
-        description="folder of the image files; a relative path starts at the working directory",
-    )
-    forget_classes: Classes = Field(
-        description="classes to forget: a list of names or numbers, or how many to draw"
-    )
-    retain_classes: Classes | None = Field(
-        default=None,
-        description="classes to keep: a list, or how many to draw; null: all that are not forgotten",
-    )
-    train_per_class: Count | None = Field(
-        default=None,
-        description="training images of each class; null: all, or 80 % where the data set has no split",
-    )
-    heldout_per_class: Count | None = Field(
-        default=None,
-        description="held-out images of each class; null: all, or 20 % where the data set has no split",
-    )
-    cache_bytes: int = Field(
-        default=16 * 2**30,
-        ge=0,
-        description="disk space for decoded image files on each machine; sets that do not fit are decoded whenever they are read",
-    )
-
-    @field_validator("root")
-    @classmethod
-    def _for_files_only(cls, root: str | None, info: ValidationInfo) -> str | None:
-        dataset = info.data.get("dataset")
-        if root is None and dataset in _FILE_DATASETS:
-            raise refusal(f"expected the folder that holds the images of dataset {dataset}, found nothing")
-        if root is not None and dataset in _OTHER_DATASETS:
-            raise refusal(
-                f"expected none for dataset {dataset}, which needs no files, found {found(root)}; remove it"
-            )
-        return root
-
-    @field_validator("retain_classes")
-    @classmethod
-    def _disjoint(
-        cls, retain: tuple[str, ...] | int | None, info: ValidationInfo
-    ) -> tuple[str, ...] | int | None:
-        forget = info.data.get("forget_classes")
-        if isinstance(forget, tuple) and isinstance(retain, tuple):
-            both = [name for name in retain if name in forget]
-            if both:
-                names = ", ".join(f"`{quoted(name)}`" for name in both)
-                raise refusal(f"expected classes that are not in forget_classes, found {names} in both lists")
-        return retain
 
 
 class GridEpsilon(Section):

@@ -1,11 +1,13 @@
 """A data set of image files as a source."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from pareto_unlearn.data.file_images import FileDigests, FileImages, FileLocator
+from pareto_unlearn.data.file_images import FileDigests, FileImages, FileLocator, ImageFile
 from pareto_unlearn.data.image_sets import Digests, Images
 from pareto_unlearn.data.layouts import FileTree
 from pareto_unlearn.data.pixel_cache import CacheRoom
+from pareto_unlearn.data.reading import digest_file
 from pareto_unlearn.data.sources import Members
 from pareto_unlearn.records import PixelFormat
 
@@ -31,6 +33,22 @@ class FileSource:
         Raises:
             ConfigError: a file is missing, empty or outside the root.
         """
-        locator = FileLocator(self._tree.root)
-        files = [locator.locate(image_id) for image_id in image_ids]
+        files = self._locate(image_ids)
         return FileImages(files, self._pixels, self._room), FileDigests(files, self._pixels)
+
+    def identify(self, image_ids: Sequence[str]) -> Sequence[str]:
+        """Return the size of a file that no other one has, and the digest of all others.
+
+        Raises:
+            ConfigError: a file is missing, empty, outside the root, or cannot be read.
+        """
+        files = self._locate(image_ids)
+        files_of_size = Counter(file.num_bytes for file in files)
+        return [
+            digest_file(file.path) if files_of_size[file.num_bytes] > 1 else f"{file.num_bytes} bytes"
+            for file in files
+        ]
+
+    def _locate(self, image_ids: Sequence[str]) -> list[ImageFile]:
+        locator = FileLocator(self._tree.root)
+        return [locator.locate(image_id) for image_id in image_ids]

@@ -61,12 +61,16 @@ class ImageSet:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SplitData:
-    """The four image sets of a sweep, keyed by (set, split)."""
+    """The four image sets of a sweep, keyed by (set, split).
+
+    ``has_proxy`` says that ``retain_train`` has images of other classes than ``retain_heldout``.
+    """
 
     forget_train: ImageSet
     forget_heldout: ImageSet
     retain_train: ImageSet
     retain_heldout: ImageSet
+    has_proxy: bool = False
 
     def items(self) -> Iterable[tuple[str, str, ImageSet]]:
         """Yield (set, split, images) in a fixed order."""
@@ -79,6 +83,7 @@ class SplitData:
 def write_manifest(split: SplitData) -> str:
     """Return the split as CSV text with columns image_id, class_name, set, split, sha256.
 
+    A set is ``forget``, ``retain``, or ``proxy`` for the images that are trained on in place of the retain set's.
     Image files are read from end to end here, for their digests and to find the damaged ones: once per sweep, by its driver.
 
     Raises:
@@ -89,6 +94,7 @@ def write_manifest(split: SplitData) -> str:
     writer.writerow(("image_id", "class_name", "set", "split", "sha256"))
     for name, part, images in split.items():
         class_ids = images.class_ids.tolist()
+        shown = "proxy" if split.has_proxy and (name, part) == ("retain", "train") else name
         for image_id, class_id, digest in zip(images.image_ids, class_ids, images.sha256, strict=True):
-            writer.writerow((image_id, images.class_names[class_id], name, part, digest))
+            writer.writerow((image_id, images.class_names[class_id], shown, part, digest))
     return text.getvalue()

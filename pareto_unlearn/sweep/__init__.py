@@ -118,7 +118,7 @@ def check_sweep(config: SweepConfig) -> tuple[int, str]:
 
 def _check(config: SweepConfig) -> _Prepared:
     """Find everything that is wrong with weights and data before anything is written or started."""
-    from pareto_unlearn.data import load_split, write_manifest  # imports torch
+    from pareto_unlearn.data import check_duplicates, load_split, write_manifest  # imports torch
     from pareto_unlearn.models import pixel_format, weights_sha256
     from pareto_unlearn.trial import check_bank, check_forward, load_original
 
@@ -127,11 +127,13 @@ def _check(config: SweepConfig) -> _Prepared:
     check_bank(config, model)
     check_forward(config)
     split = load_split(config.data, config.seed, pixel_format(config.model))
+    manifest = write_manifest(split)
+    check_duplicates(split, config.data.duplicates)
     return _Prepared(
         digest,
-        write_manifest(split),
+        manifest,
         split.forget_train.class_names,
-        split.retain_train.class_names,
+        split.retain_heldout.class_names,  # those of the training set may be a proxy's
         model.describe_features(config.objective.space),
     )
 
@@ -281,7 +283,8 @@ def _describe_objective(config: SweepConfig, features: str) -> str:
     objective, task = config.objective, config.task
     distance = {"mse": "mean squared error per value", "l2": "L2 norm per image"}[objective.distance]
     drawn = " under the masks of the published training" if task.removal == "published" else ""
-    return f"{distance} of the {features}{drawn}; noise target: {objective.noise_target}"
+    proxy = "" if config.data.proxy_retain is None else "; trained on other classes than the retain set's"
+    return f"{distance} of the {features}{drawn}; noise target: {objective.noise_target}{proxy}"
 
 
 def _changed_message(config: SweepConfig, store: RunStore) -> str:
@@ -307,7 +310,9 @@ def _with_absolute_paths(config: SweepConfig) -> SweepConfig:
     return config.model_copy(
         update={
             "model": model.model_copy(update=paths),
-            "data": data.model_copy(update={"root": _absolute(data.root)}),
+            "data": data.model_copy(
+                update={"root": _absolute(data.root), "class_list": _absolute(data.class_list)}
+            ),
         }
     )
 
