@@ -6,6 +6,14 @@ set, split and SHA-256, decided by ids and classes alone, so it is the same on a
 
 from pareto_unlearn.data.digits import DIGITS_PIXELS, DIGITS_SIDE, load_digits
 from pareto_unlearn.data.image_sets import Digests, Images, ImageSet, SplitData, write_manifest
+from pareto_unlearn.data.noise import (
+    PixelNoise,
+    clipped_noise,
+    correlated_noise,
+    fit_covariance,
+    measure_pixels,
+    uniform_noise,
+)
 from pareto_unlearn.data.order import BatchOrder, StratifiedOrder, seeded_generator
 from pareto_unlearn.data.sources import HELDOUT_RATIO, mark_heldout
 from pareto_unlearn.data.split import DATASETS, choose_classes, load_split
@@ -19,12 +27,18 @@ __all__ = [
     "Digests",
     "ImageSet",
     "Images",
+    "PixelNoise",
     "SplitData",
     "StratifiedOrder",
     "choose_classes",
+    "clipped_noise",
+    "correlated_noise",
+    "fit_covariance",
     "load_digits",
     "load_split",
     "mark_heldout",
+    "measure_pixels",
     "seeded_generator",
+    "uniform_noise",
     "write_manifest",
 ]
