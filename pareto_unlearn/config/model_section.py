@@ -167,6 +167,16 @@ class ObjectiveSection(Section):
         "output on the image's own noise (palette: noise in the hole; removal published: noise under the same masks); "
         "null: paired where inputs are drawn anew every step, else mean for mse, draws for l2",
     )
+    noise: Literal["gaussian", "uniform", "batch_statistics", "covariance"] = Field(
+        default="gaussian",
+        description="noise images: gaussian: N(0, I) in the model's space, as in the papers; uniform in [0, 1]; batch_statistics: normal "
+        "with mean and deviation of all training pixels, clipped, as the published code has it for each batch; covariance: normal with "
+        "mean and covariance of the training images; palette has its own",
+    )
+    noise_rank: Count = Field(
+        default=64,
+        description="directions of noise covariance that are kept; exact from the number of training images less one",
+    )
     noise_images: int = Field(
         default=2048, ge=16, description="noise images whose outputs make up the target mean or draws"
     )
@@ -249,6 +259,11 @@ def check_objective(value: ObjectiveSection, info: ValidationInfo) -> ObjectiveS
         raise refusal(
             "expected noise_target paired and retain_target computed, since inputs are drawn anew every step, found "
             f"{value.noise_target} and {value.retain_target}: outputs of other draws are no targets; leave both out"
+        )
+    if model.family == "palette" and value.noise != "gaussian":
+        raise refusal(
+            f"expected noise gaussian with family palette, found {value.noise}: its noise target is the noise of the diffusion "
+            "itself; leave noise out"
         )
     if not is_redrawn(model, task) and value.noise_target == "paired":
         raise refusal(

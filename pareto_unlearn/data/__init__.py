@@ -8,6 +8,14 @@ from pareto_unlearn.data.choice import ClassChoice, choose_classes
 from pareto_unlearn.data.digits import DIGITS_PIXELS, DIGITS_SIDE, load_digits
 from pareto_unlearn.data.duplicates import check_duplicates
 from pareto_unlearn.data.image_sets import Digests, Images, ImageSet, SplitData, write_manifest
+from pareto_unlearn.data.noise import (
+    PixelNoise,
+    clipped_noise,
+    correlated_noise,
+    fit_covariance,
+    measure_pixels,
+    uniform_noise,
+)
 from pareto_unlearn.data.order import BatchOrder, StratifiedOrder, seeded_generator
 from pareto_unlearn.data.sources import HELDOUT_RATIO, mark_heldout
 from pareto_unlearn.data.split import DATASETS, load_split
@@ -22,13 +30,19 @@ __all__ = [
     "Digests",
     "ImageSet",
     "Images",
+    "PixelNoise",
     "SplitData",
     "StratifiedOrder",
     "check_duplicates",
     "choose_classes",
+    "clipped_noise",
+    "correlated_noise",
+    "fit_covariance",
     "load_digits",
     "load_split",
     "mark_heldout",
+    "measure_pixels",
     "seeded_generator",
+    "uniform_noise",
     "write_manifest",
 ]

@@ -116,10 +116,13 @@ class DigitsMae(nn.Module):
         return inputs
 
     def noise_like(
-        self, inputs: Float[Tensor, "b n p"], generators: Sequence[torch.Generator]
+        self,
+        inputs: Float[Tensor, "b n p"],
+        generators: Sequence[torch.Generator],
+        pixels: Tensor | None = None,
     ) -> Float[Tensor, "b n p"]:
         """Refuse: all images have the same noise target here."""
-        del inputs, generators
+        del inputs, generators, pixels
         raise ValueError(f"expected a model whose inputs are drawn anew, found {self.family}")
 
     def sample_noise(self, count: int, generator: torch.Generator) -> Float[Tensor, "b n p"]:

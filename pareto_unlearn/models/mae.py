@@ -203,11 +203,17 @@ class Mae(nn.Module):
         return self._with_masks(inputs[:, :3], generators) if self.is_redrawn else inputs
 
     def noise_like(
-        self, inputs: Float[Tensor, "b 4 h w"], generators: Sequence[torch.Generator]
+        self,
+        inputs: Float[Tensor, "b 4 h w"],
+        generators: Sequence[torch.Generator],
+        pixels: Float[Tensor, "b 3 h w"] | None = None,
     ) -> Float[Tensor, "b 4 h w"]:
-        """Return N(0, I) in the normalised space under the masks of ``inputs``."""
+        """Return N(0, I) in the normalised space, or the given noise, under the masks of ``inputs``."""
         side = self.shape.side
-        noise = torch.stack([torch.randn(3, side, side, generator=one) for one in generators])
+        if pixels is None:
+            noise = torch.stack([torch.randn(3, side, side, generator=one) for one in generators])
+        else:
+            noise = (pixels - self.pixel_mean) / self.pixel_std
         return torch.cat([noise.to(inputs.device), inputs[:, 3:]], dim=1)
 
     def sample_noise(self, count: int, generator: torch.Generator) -> Float[Tensor, "b 3 h w"]:

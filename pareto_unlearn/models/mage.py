@@ -198,12 +198,18 @@ class Mage(nn.Module):
         return self._masked(inputs[:, 1], *self._draw_masks(generators, draw_mask_rate(generators[0])))
 
     def noise_like(
-        self, inputs: Int[Tensor, "b 3 n"], generators: Sequence[torch.Generator]
+        self,
+        inputs: Int[Tensor, "b 3 n"],
+        generators: Sequence[torch.Generator],
+        pixels: Float[Tensor, "b 3 h w"] | None = None,
     ) -> Int[Tensor, "b 3 n"]:
-        """Return the codes of images of Gaussian noise under the masks of ``inputs``."""
+        """Return the codes of images of Gaussian noise, or of the given noise, under the masks of ``inputs``."""
         side = self.shape.side
-        noise = torch.stack([torch.randn(3, side, side, generator=one) for one in generators])
-        codes = self.tokenize(_noise_pixels(noise).to(self.hole.device))
+        if pixels is None:
+            pixels = _noise_pixels(
+                torch.stack([torch.randn(3, side, side, generator=one) for one in generators])
+            )
+        codes = self.tokenize(pixels.to(self.hole.device))
         return self._masked(codes, inputs[:, 0] == self.shape.mask_word, inputs[:, 2])
 
     def _draw_masks(

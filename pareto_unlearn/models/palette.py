@@ -160,10 +160,13 @@ class Palette(nn.Module):
         return self._pack(unpack(inputs).clean, source, self.hybrid)
 
     def noise_like(
-        self, inputs: Float[Tensor, "b 12 h w"], generators: Sequence[torch.Generator]
+        self,
+        inputs: Float[Tensor, "b 12 h w"],
+        generators: Sequence[torch.Generator],
+        pixels: Tensor | None = None,
     ) -> Float[Tensor, "b 12 h w"]:
-        """Return the inputs with nothing but their own noise in the hole: nothing more is drawn."""
-        del generators
+        """Return the inputs with nothing but their own noise in the hole: nothing more is drawn, and no other noise fits."""
+        del generators, pixels
         return replace_hole_by_noise(inputs)
 
     def sample_noise(self, count: int, generator: torch.Generator) -> Float[Tensor, "b 12 h w"]:

@@ -76,8 +76,11 @@ class ImageToImage(Protocol):
         """Return inputs of the same images with other draws, where ``is_redrawn``; else the same inputs."""
         ...
 
-    def noise_like(self, inputs: Tensor, generators: Generators) -> Tensor:
-        """Return the inputs whose output by the original is the noise target of these, where ``is_redrawn``."""
+    def noise_like(self, inputs: Tensor, generators: Generators, pixels: Tensor | None = None) -> Tensor:
+        """Return the inputs whose output by the original is the noise target of these, where ``is_redrawn``.
+
+        ``pixels`` are noise images to take in place of the family's own; the generators are not used then.
+        """
         ...
 
     def sample_noise(self, count: int, generator: torch.Generator) -> Tensor:

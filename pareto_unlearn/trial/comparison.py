@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pareto_unlearn.config import SweepConfig
 from pareto_unlearn.objectives import Features, NoiseTarget, feature_function
-from pareto_unlearn.trial.inputs import STEP_INPUT_STREAM, STEP_NOISE_STREAM, generators_of
+from pareto_unlearn.trial.inputs import STEP_INPUT_STREAM, STEP_NOISE_STREAM, generators_of, make_noise
 from pareto_unlearn.trial.material import Material
 
 FORGET, RETAIN = 0, 1
@@ -117,8 +117,8 @@ class StepInputs:
         model, inputs = self.material.model, self.forget_alone(rows, step)
         if not model.is_redrawn:
             return inputs, None
-        noise = model.noise_like(inputs, generators_of(self.seed, STEP_NOISE_STREAM, range(len(rows)), step))
-        return inputs, noise
+        generators = generators_of(self.seed, STEP_NOISE_STREAM, range(len(rows)), step)
+        return inputs, make_noise(model, inputs, generators, self.material.sampler)
 
     def forget_alone(self, rows: Int[Tensor, " b"], step: int) -> Tensor:
         """Return the inputs of some forget images, for losses that need no noise targets."""
