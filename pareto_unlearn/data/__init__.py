@@ -7,8 +7,8 @@ set, split and SHA-256, decided by ids and classes alone, so it is the same on a
 from pareto_unlearn.data.choice import ClassChoice, choose_classes
 from pareto_unlearn.data.digits import DIGITS_PIXELS, DIGITS_SIDE, load_digits
 from pareto_unlearn.data.duplicates import check_duplicates
-from pareto_unlearn.data.image_sets import Digests, Images, ImageSet, SplitData, write_manifest
-from pareto_unlearn.data.order import BatchOrder, StratifiedOrder, seeded_generator
+from pareto_unlearn.data.image_sets import Digests, Images, ImageSet, ReadsAhead, SplitData, write_manifest
+from pareto_unlearn.data.order import BatchOrder, Order, StratifiedOrder, reading_ahead, seeded_generator
 from pareto_unlearn.data.sources import HELDOUT_RATIO, mark_heldout
 from pareto_unlearn.data.split import DATASETS, load_split
 
@@ -22,6 +22,8 @@ __all__ = [
     "Digests",
     "ImageSet",
     "Images",
+    "Order",
+    "ReadsAhead",
     "SplitData",
     "StratifiedOrder",
     "check_duplicates",
@@ -29,6 +31,7 @@ __all__ = [
     "load_digits",
     "load_split",
     "mark_heldout",
+    "reading_ahead",
     "seeded_generator",
     "write_manifest",
 ]
