@@ -7,7 +7,7 @@ set, split and SHA-256, decided by ids and classes alone, so it is the same on a
 from pareto_unlearn.data.choice import ClassChoice, choose_classes
 from pareto_unlearn.data.digits import DIGITS_PIXELS, DIGITS_SIDE, load_digits
 from pareto_unlearn.data.duplicates import check_duplicates
-from pareto_unlearn.data.image_sets import Digests, Images, ImageSet, SplitData, write_manifest
+from pareto_unlearn.data.image_sets import Digests, Images, ImageSet, ReadsAhead, SplitData, write_manifest
 from pareto_unlearn.data.noise import (
     PixelNoise,
     clipped_noise,
@@ -16,7 +16,7 @@ from pareto_unlearn.data.noise import (
     measure_pixels,
     uniform_noise,
 )
-from pareto_unlearn.data.order import BatchOrder, StratifiedOrder, seeded_generator
+from pareto_unlearn.data.order import BatchOrder, Order, StratifiedOrder, reading_ahead, seeded_generator
 from pareto_unlearn.data.sources import HELDOUT_RATIO, mark_heldout
 from pareto_unlearn.data.split import DATASETS, load_split
 
@@ -30,7 +30,9 @@ __all__ = [
     "Digests",
     "ImageSet",
     "Images",
+    "Order",
     "PixelNoise",
+    "ReadsAhead",
     "SplitData",
     "StratifiedOrder",
     "check_duplicates",
@@ -42,6 +44,7 @@ __all__ = [
     "load_split",
     "mark_heldout",
     "measure_pixels",
+    "reading_ahead",
     "seeded_generator",
     "uniform_noise",
     "write_manifest",

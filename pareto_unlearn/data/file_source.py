@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from pareto_unlearn.data.file_images import FileDigests, FileImages, FileLocator, ImageFile
 from pareto_unlearn.data.image_sets import Digests, Images
@@ -17,6 +18,8 @@ class FileSource:
 
     def __init__(self, tree: FileTree, pixels: PixelFormat, room: CacheRoom) -> None:
         self._tree, self._pixels, self._room = tree, pixels, room
+        # Started when something is first read ahead, and gone with the last of the images.
+        self._reader = ThreadPoolExecutor(1)
         self.class_names = tree.class_names
 
     def list_images(self, classes: Sequence[str]) -> Mapping[str, Members]:
@@ -34,7 +37,8 @@ class FileSource:
             ConfigError: a file is missing, empty or outside the root.
         """
         files = self._locate(image_ids)
-        return FileImages(files, self._pixels, self._room), FileDigests(files, self._pixels)
+        images = FileImages(files, self._pixels, self._room, self._reader)
+        return images, FileDigests(files, self._pixels)
 
     def identify(self, image_ids: Sequence[str]) -> Sequence[str]:
         """Return the size of a file that no other one has, and the digest of all others.

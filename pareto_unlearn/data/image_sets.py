@@ -31,6 +31,15 @@ class Images(Protocol):
 
 
 @runtime_checkable
+class ReadsAhead(Protocol):
+    """Images that take time to read, so that it is worth knowing early which will be asked for."""
+
+    def read_ahead(self, rows: Tensor | list[int] | slice, /) -> None:
+        """Start to read some images in the background; what is returned for them later does not depend on it."""
+        ...
+
+
+@runtime_checkable
 class Digests(Protocol):
     """SHA-256 hex digests, one per image: a tuple, or computed when first asked for."""
 

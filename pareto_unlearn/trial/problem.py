@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pareto_unlearn.config import SweepConfig
-from pareto_unlearn.data import BatchOrder, StratifiedOrder, seeded_generator
+from pareto_unlearn.data import BatchOrder, Order, StratifiedOrder, reading_ahead, seeded_generator
 from pareto_unlearn.models import Batch, Term, family_of
 from pareto_unlearn.records import CurveRow, Phase, Role, TrialSpec
 from pareto_unlearn.solver import (
@@ -371,9 +371,10 @@ def _original_gap(material: Material) -> Float[Tensor, " n"]:
     return material.targets.forget_f1_train - material.targets.scales.f1_floor
 
 
-def _stratified(config: SweepConfig, spec: TrialSpec, material: Material) -> StratifiedOrder:
+def _stratified(config: SweepConfig, spec: TrialSpec, material: Material) -> Order:
     class_ids = material.split.forget_train.class_ids
-    return StratifiedOrder(class_ids, config.solver.batch, spec.seed, FORGET_STREAM)
+    order = StratifiedOrder(class_ids, config.solver.batch, spec.seed, FORGET_STREAM)
+    return _reading_ahead(order, material, "forget")
 
 
 def _ramped(epsilon: float, ramp: tuple[float, int]) -> Callable[[int], float]:
@@ -382,15 +383,23 @@ def _ramped(epsilon: float, ramp: tuple[float, int]) -> Callable[[int], float]:
     return lambda step: epsilon if step + 1 >= steps else start + (step + 1) / steps * (epsilon - start)
 
 
-def _orders(
-    config: SweepConfig, spec: TrialSpec, material: Material
-) -> tuple[BatchOrder, BatchOrder, BatchOrder]:
+def _orders(config: SweepConfig, spec: TrialSpec, material: Material) -> tuple[Order, Order, Order]:
     batch, bank = config.solver.batch, material.targets.noise
+    forget = BatchOrder(len(material.inputs["forget", "train"]), batch, spec.seed, FORGET_STREAM)
+    retain = BatchOrder(len(material.inputs["retain", "train"]), batch, spec.seed, RETAIN_STREAM)
     return (
-        BatchOrder(len(material.inputs["forget", "train"]), batch, spec.seed, FORGET_STREAM),
-        BatchOrder(len(material.inputs["retain", "train"]), batch, spec.seed, RETAIN_STREAM),
+        _reading_ahead(forget, material, "forget"),
+        _reading_ahead(retain, material, "retain"),
         BatchOrder(1 if bank is None else len(bank.rows), batch, spec.seed, DRAW_STREAM),
     )
+
+
+def _reading_ahead(order: Order, material: Material, name: str) -> Order:
+    """Return an order over a training set that has files read ahead where a step needs them."""
+    if isinstance(material.inputs[name, "train"], Tensor):
+        return order
+    images = material.split.forget_train if name == "forget" else material.split.retain_train
+    return reading_ahead(order, images.images)
 
 
 def _units(config: SweepConfig, material: Material) -> tuple[Unit, Unit]:
