@@ -20,6 +20,7 @@ from pareto_unlearn.config.model_section import (
 )
 from pareto_unlearn.config.problems import problems_of
 from pareto_unlearn.config.schema import (
+    ORIGINAL_STEPS,
     SCHEDULES,
     AdaptiveEpsilon,
     Baseline,
@@ -52,6 +53,7 @@ from pareto_unlearn.config.yaml_source import (
 )
 
 __all__ = [
+    "ORIGINAL_STEPS",
     "AdaptiveEpsilon",
     "BankSection",
     "Baseline",

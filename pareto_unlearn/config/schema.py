@@ -59,6 +59,8 @@ ViolationTolerance = Annotated[
     ),
 ]
 MetricName = Literal["mse", "psnr", "frechet", "inception", "cosine"]
+ORIGINAL_STEPS = 3000
+"""Of the training of the embedded digits model."""
 _PIXEL_METRICS: tuple[MetricName, ...] = ("mse", "psnr")
 """Those that need no feature network; the one that ships with the package knows the digits only."""
 
