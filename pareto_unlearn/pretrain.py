@@ -18,7 +18,8 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pareto_unlearn.config import ORIGINAL_STEPS, SweepConfig, TaskSection
+from pareto_unlearn.config import SweepConfig, TaskSection
+from pareto_unlearn.config.schema import ORIGINAL_STEPS
 from pareto_unlearn.data import (
     BatchOrder,
     ImageSet,

@@ -20,10 +20,10 @@ from pareto_unlearn.config.model_section import (
 )
 from pareto_unlearn.config.problems import problems_of
 from pareto_unlearn.config.schema import (
-    ORIGINAL_STEPS,
     SCHEDULES,
     AdaptiveEpsilon,
     Baseline,
+    Control,
     DataSection,
     EvaluateSection,
     GridEpsilon,
@@ -53,13 +53,13 @@ from pareto_unlearn.config.yaml_source import (
 )
 
 __all__ = [
-    "ORIGINAL_STEPS",
     "AdaptiveEpsilon",
     "BankSection",
     "Baseline",
     "BoundarySection",
     "BranchSection",
     "BudgetSection",
+    "Control",
     "ControlSection",
     "ConvergenceSection",
     "DataSection",

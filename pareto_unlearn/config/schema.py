@@ -34,7 +34,7 @@ from pareto_unlearn.config.value_types import (
     some_each_once,
 )
 from pareto_unlearn.config.wording import found, quoted
-from pareto_unlearn.records import Phase
+from pareto_unlearn.records import Phase, Role
 
 _DEFAULT_WEIGHTS = {
     "max_loss": (1.0,),
@@ -253,6 +253,23 @@ def _methods_once(baselines: tuple[Baseline, ...]) -> tuple[Baseline, ...]:
     return baselines
 
 
+class Control(Section):
+    """A model to judge the others by; one trial per seed."""
+
+    method: Literal["retrained"] = Field(
+        description="retrained: trained from scratch on the retain images alone, as if the forget images had never been seen; "
+        "digits_mae only"
+    )
+    steps: Count = Field(
+        default=ORIGINAL_STEPS, description="steps of its training; the default is the original's own budget"
+    )
+
+
+def _controls_once(controls: tuple[Control, ...]) -> tuple[Control, ...]:
+    each_once(tuple(control.method for control in controls))
+    return controls
+
+
 class EvaluateSection(Section):
     """What is measured on every finished trial."""
 
@@ -349,6 +366,11 @@ class SweepConfig(Section):
         Field(strict=False),
         AfterValidator(_methods_once),
     ] = Field(default=(), description="methods to compare with: a name, or {method: ..., weights: [...]}")
+    controls: tuple[Annotated[Control, BeforeValidator(_named_baseline)], ...] = Field(
+        default=(),
+        strict=False,
+        description="models to judge the others by: a name, or {method: ..., steps: ...}",
+    )
     evaluate: EvaluateSection = Field(default={}, validate_default=True)
     run: RunSection = RunSection()
 
@@ -360,6 +382,17 @@ class SweepConfig(Section):
                 f"expected a checkpoint, found `{RANDOM}`: only a sweep started with --smoke runs on random weights"
             )
         return value
+
+    @field_validator("controls")
+    @classmethod
+    def _affordable(cls, value: tuple[Control, ...], info: ValidationInfo) -> tuple[Control, ...]:
+        model = info.data.get("model")
+        if value and isinstance(model, ModelSection) and model.family != "digits_mae":
+            raise refusal(
+                f"expected none with family {model.family}, found {value[0].method}: only digits_mae is trained in a minute; "
+                "`pareto-unlearn train` trains other models without their forget set"
+            )
+        return _controls_once(value)
 
     @field_validator("evaluate", mode="before")
     @classmethod
@@ -379,6 +412,13 @@ class SweepConfig(Section):
             )
         return value
 
+    @field_validator("evaluate")
+    @classmethod
+    def _error_of_controls(cls, value: EvaluateSection, info: ValidationInfo) -> EvaluateSection:
+        if info.data.get("controls") and "mse" not in value.metrics:
+            raise refusal("expected mse among the metrics, since `controls` are compared by it, found none")
+        return value
+
     @field_validator("seeds", mode="before")
     @classmethod
     def _only_seed(cls, value: object, info: ValidationInfo) -> object:
@@ -394,6 +434,12 @@ class SweepConfig(Section):
         if phase is not Phase.CHECK:
             return self
         return self.model_copy(update={"solver": self.solver.with_steps_doubled()})
+
+    def steps_of(self, phase: Phase, role: Role | None, method: str) -> int:
+        """Return the steps a trial takes, by what it is for."""
+        if phase is Phase.CONTROL:
+            return next((one.steps for one in self.controls if one.method == method), 0)
+        return self.solver.steps_of(phase, role)
 
 
 def _has_feature_network(info: ValidationInfo) -> bool:

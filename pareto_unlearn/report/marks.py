@@ -26,6 +26,7 @@ _LOOKS = {
     "retain_label": Look(symbol="pentagon", colour="var(--green)"),
     "noisy_label": Look(symbol="hexagon", colour="var(--orange)"),
     "random_encoder": Look(symbol="cross", colour="var(--sky)"),
+    "retrained": Look(symbol="pentagon", colour="var(--orange)"),
     "cup": Look(symbol="triangle-down", colour="var(--green)"),
     "munba": Look(symbol="triangle-left", colour="var(--orange)"),
     "mgda": Look(symbol="triangle-right", colour="var(--sky)"),

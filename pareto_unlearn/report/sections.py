@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from pareto_unlearn.reference import explain_likeness
 from pareto_unlearn.report.facts import (
     FrontView,
     Kind,
@@ -116,7 +117,10 @@ def metrics(report: Report) -> str:
     )
     panels = "".join(_panel(panel, index) for index, panel in enumerate(report.panels))
     return section(
-        "metrics", "Image metrics", lead, f'<div class="panels">{panels}{_how_to_read(report)}</div>'
+        "metrics",
+        "Image metrics",
+        lead,
+        f'<div class="panels">{panels}{_how_to_read(report)}</div>{_likeness(report)}',
     )
 
 
@@ -134,6 +138,17 @@ def convergence(report: Report) -> str:
         'aria-label="f1 and f2 against the step"></div><p id="curve-none" class="note" hidden>No curve is stored for this trial.</p></div>'
     )
     return section("convergence", "Convergence", lead, body)
+
+
+def _likeness(report: Report) -> str:
+    """Return where a model forgets as much as one that never saw the images; nothing without such a model."""
+    if not report.likeness:
+        return ""
+    lines = "".join(
+        f"<p>{'' if len(report.seeds) == 1 else f'Seed {one.seed}: '}{text(explain_likeness(one))}.</p>"
+        for one in report.likeness
+    )
+    return f'<div class="card"><h3>As if never seen</h3>{lines}</div>'
 
 
 def _gain_row(one: StepGain, num_seeds: int) -> str:
