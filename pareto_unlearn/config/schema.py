@@ -287,6 +287,11 @@ class EvaluateSection(Section):
         default=16,
         description="held-out images of each set kept for the report at most, from its first classes",
     )
+    second_reconstruction: bool = Field(
+        default=False,
+        description="keep of every picture what was generated alone, the hole, let the original model generate the rest from it, and measure "
+        "that too (digits_mae generates whole pictures: what lies around the hole is kept, the hole is filled again)",
+    )
     sampling: SamplingSection = SamplingSection()
 
 
@@ -409,6 +414,25 @@ class SweepConfig(Section):
             raise refusal(
                 f"expected of metrics only {', '.join(_PIXEL_METRICS)}, found {', '.join(others)}: the feature network of "
                 "protocol builtin knows the digits only, as digits_mae reads them"
+            )
+        return value
+
+    @field_validator("evaluate")
+    @classmethod
+    def _hole_has_an_opposite(cls, value: EvaluateSection, info: ValidationInfo) -> EvaluateSection:
+        task, model = info.data.get("task"), info.data.get("model")
+        if not isinstance(task, TaskSection) or not isinstance(model, ModelSection):
+            return value
+        if not value.second_reconstruction:
+            return value
+        if task.kind == "random" and model.family != "digits_mae":
+            raise refusal(
+                "expected second_reconstruction false with task.kind random, whose opposite is no task"
+            )
+        if model.predicts == "normalised_patches":
+            raise refusal(
+                "expected second_reconstruction false with predicts normalised_patches: their pictures need mean and variance "
+                "of the removed patches, which would give the truth away"
             )
         return value
 

@@ -17,12 +17,12 @@ from pareto_unlearn.report.marks import look, method_title
 from pareto_unlearn.report.words import (
     GAINS_NOTE,
     GLOSSARY,
-    METRIC_HINTS,
     NO_GAINS_NOTE,
     NONE,
     PROTOCOL_NOTES,
     RESIDUAL_NOTE,
     STATE_MEANINGS,
+    metric_hint,
     metric_title,
     number,
     share,
@@ -101,7 +101,7 @@ def _panel(panel: MetricPanel, index: int) -> str:
     split = Split(panel.split).words if panel.split in {one.value for one in Split} else panel.split
     return (
         f'<article class="card panel"><h3>{text(title)} <span class="protocol">protocol: {text(panel.protocol)}</span></h3>'
-        f'<p class="minor">{text(METRIC_HINTS.get(panel.metric, ""))}<br>{text(split)}{text(images)}</p>'
+        f'<p class="minor">{text(metric_hint(panel.metric))}<br>{text(split)}{text(images)}</p>'
         f'<div id="figure-metric-{index}" class="figure figure-metric" role="img" aria-label="{text(title)}, protocol {text(panel.protocol)}, against completeness"></div>'
         "</article>"
     )

@@ -18,6 +18,7 @@ from pareto_unlearn.objectives import open_rows
 
 INPUT_STREAM, NOISE_STREAM, SECOND_NOISE_STREAM, GENERATION_STREAM = 31, 32, 33, 34
 STEP_INPUT_STREAM, STEP_NOISE_STREAM = 35, 36
+SECOND_GENERATION_STREAM = 37
 
 SETS = {
     ("forget", "train"): 0,
