@@ -154,7 +154,7 @@ class TrialRecord:
 
     None means not measured (or not applicable), NaN means measured and not a number. ``f1``, ``f2`` and
     everything derived from them are of the training set unless the name says ``heldout``.
-    ``start`` is what the solve began with: the ``original``, or a step of the path. A branch names the path's trial as its
+    ``start`` is what the solve began with: the ``original``, a step of the path, or ``scratch``. A branch names the path's trial as its
     ``parents``; an interpolated row names two, lower f1 first (trial ids, or ``<trial_id>@<step>`` for a checkpoint of a path), and the
     share of the second in its weights.
     A check names in ``checks`` the trial that it solved again with twice the steps.

@@ -440,7 +440,7 @@ def test_unknown_key_shows_place_suggestion_and_known_keys() -> None:
         ("batch: 3", "did you mean `solver.batch`?"),
         (
             "steps: 3",
-            "`solver.steps` or `solver.path.steps` or `solver.branch.steps` or `evaluate.sampling.steps`?",
+            "`solver.steps` or `solver.path.steps` or `solver.branch.steps` or `controls.steps` or `evaluate.sampling.steps`?",
         ),
         ("solver: {metrics: [mse]}", "did you mean `evaluate.metrics`?"),
         ("learning_rate: 3", "`solver.learning_rate` or `solver.lowest.learning_rate`"),
@@ -936,7 +936,8 @@ def test_override_error_names_the_override(override: str, message: str) -> None:
 def test_dump_shows_resolved_defaults_in_order() -> None:
     lines = dump_config(parse()).splitlines()
     assert [line.split(":")[0] for line in lines if not line.startswith((" ", "-"))] == [
-        "name", "seed", "smoke", "model", "data", "task", "objective", "solver", "epsilon", "seeds", "baselines", "evaluate", "run",
+        "name", "seed", "smoke", "model", "data", "task", "objective", "solver", "epsilon", "seeds", "baselines", "controls",
+        "evaluate", "run",
     ]  # fmt: skip
     assert "  learning_rate: 0.003" in lines
     assert "  noise_target: mean" in lines
@@ -1007,8 +1008,9 @@ COUNTING = [
 NOT_COUNTING = [
     "name=other", "smoke=true", "model.checkpoint=weights/other.pth", "model.tokenizer=vqgan.ckpt", "solver.checkpoint_every=7", "epsilon.points=9",
     "epsilon.spacing=geometric", "epsilon.violation_tolerance=0.5", "epsilon={schedule: list, values: [0.5]}", "seeds=[1, 2]",
-    "baselines=[max_loss]", "evaluate.metrics=[mse]", "evaluate.samples_per_class=3", "evaluate.max_samples=3",
+    "baselines=[max_loss]", "controls=[retrained]", "evaluate.metrics=[mse]", "evaluate.samples_per_class=3", "evaluate.max_samples=3",
     "evaluate.sampling.method=ddim", "evaluate.sampling.steps=20", "evaluate.sampling.schedule=upstream_test", "run.executor=local",
+    "evaluate.second_reconstruction=true",
     "run.gpus_per_trial=1", "run.max_concurrent=3", "run.storage=elsewhere", "run.address=auto", "run.reuse_workers=false",
     "run.max_failures=0", "run.memory_bytes=1000", "solver.budget.total_steps=null", "solver.budget.wall_steps=null",
     "solver.learning_rate=0.003", "objective.noise_target=mean", "seeds=[0]", "task.size=5e-1",
@@ -1042,8 +1044,8 @@ def without_and_with(override: str) -> tuple[SweepConfig, SweepConfig]:
 def test_every_key_is_tried_for_identity() -> None:
     tried = {override.partition("=")[0] for override in COUNTING + NOT_COUNTING}
     leaves = {key.partition(" ")[0] for key in field_descriptions()}
-    sections = {key.rpartition(".")[0] for key in leaves} | {"epsilon", "baselines"}
-    plain = {key for key in leaves - sections if not key.startswith(("epsilon.", "baselines."))}
+    sections = {key.rpartition(".")[0] for key in leaves} | {"epsilon", "baselines", "controls"}
+    plain = {key for key in leaves - sections if not key.startswith(("epsilon.", "baselines.", "controls."))}
     assert plain - ONE_VALUE_ONLY <= tried
 
 
@@ -1214,6 +1216,7 @@ def test_seed_of_the_split_and_of_the_trial_both_count() -> None:
     [
         *COUNTING, "evaluate.metrics=[mse]", "evaluate.samples_per_class=3", "evaluate.max_samples=3",
         "evaluate.sampling.method=ddim", "evaluate.sampling.steps=20", "solver.checkpoint_every=7",
+        "evaluate.second_reconstruction=true",
     ],
 )  # fmt: skip
 def test_config_hash_changes_and_the_difference_names_the_key(override: str) -> None:
@@ -1229,7 +1232,7 @@ def test_config_hash_changes_and_the_difference_names_the_key(override: str) -> 
     "override",
     [
         "name=b", "model.checkpoint=a", "model.tokenizer=vqgan.ckpt", "run.storage=x", "seeds=[3]", "baselines=[max_loss]",
-        "smoke=true", "data.cache_bytes=7",
+        "controls=[retrained]",         "smoke=true", "data.cache_bytes=7",
     ],
 )  # fmt: skip
 def test_config_hash_ignores_what_may_differ_in_a_run(override: str) -> None:

@@ -34,7 +34,7 @@ from pareto_unlearn.config.value_types import (
     some_each_once,
 )
 from pareto_unlearn.config.wording import found
-from pareto_unlearn.records import Phase
+from pareto_unlearn.records import Phase, Role
 
 _DEFAULT_WEIGHTS = {
     "max_loss": (1.0,),
@@ -67,6 +67,8 @@ ViolationTolerance = Annotated[
     ),
 ]
 MetricName = Literal["mse", "psnr", "frechet", "inception", "cosine"]
+ORIGINAL_STEPS = 3000
+"""Of the training of the embedded digits model."""
 _PIXEL_METRICS: tuple[MetricName, ...] = ("mse", "psnr")
 """Those that need no feature network; the one that ships with the package knows the digits only."""
 
@@ -238,6 +240,23 @@ def _methods_once(baselines: tuple[Baseline, ...]) -> tuple[Baseline, ...]:
     return baselines
 
 
+class Control(Section):
+    """A model to judge the others by; one trial per seed."""
+
+    method: Literal["retrained"] = Field(
+        description="retrained: trained from scratch on the retain images alone, as if the forget images had never been seen; "
+        "digits_mae only"
+    )
+    steps: Count = Field(
+        default=ORIGINAL_STEPS, description="steps of its training; the default is the original's own budget"
+    )
+
+
+def _controls_once(controls: tuple[Control, ...]) -> tuple[Control, ...]:
+    each_once(tuple(control.method for control in controls))
+    return controls
+
+
 class EvaluateSection(Section):
     """What is measured on every finished trial."""
 
@@ -254,6 +273,11 @@ class EvaluateSection(Section):
     max_samples: Count = Field(
         default=16,
         description="held-out images of each set kept for the report at most, from its first classes",
+    )
+    second_reconstruction: bool = Field(
+        default=False,
+        description="keep of every picture what was generated alone, the hole, let the original model generate the rest from it, and measure "
+        "that too (digits_mae generates whole pictures: what lies around the hole is kept, the hole is filled again)",
     )
     sampling: SamplingSection = SamplingSection()
 
@@ -339,6 +363,11 @@ class SweepConfig(Section):
         default=(),
         description="methods to compare with: a name, or {method: ..., variant: ..., weights: [...]}",
     )
+    controls: tuple[Annotated[Control, BeforeValidator(_named_baseline)], ...] = Field(
+        default=(),
+        strict=False,
+        description="models to judge the others by: a name, or {method: ..., steps: ...}",
+    )
     evaluate: EvaluateSection = Field(default={}, validate_default=True)
     run: RunSection = RunSection()
 
@@ -350,6 +379,17 @@ class SweepConfig(Section):
                 f"expected a checkpoint, found `{RANDOM}`: only a sweep started with --smoke runs on random weights"
             )
         return value
+
+    @field_validator("controls")
+    @classmethod
+    def _affordable(cls, value: tuple[Control, ...], info: ValidationInfo) -> tuple[Control, ...]:
+        model = info.data.get("model")
+        if value and isinstance(model, ModelSection) and model.family != "digits_mae":
+            raise refusal(
+                f"expected none with family {model.family}, found {value[0].method}: only digits_mae is trained in a minute; "
+                "`pareto-unlearn train` trains other models without their forget set"
+            )
+        return _controls_once(value)
 
     @field_validator("evaluate", mode="before")
     @classmethod
@@ -383,6 +423,32 @@ class SweepConfig(Section):
                 )
         return value
 
+    @field_validator("evaluate")
+    @classmethod
+    def _hole_has_an_opposite(cls, value: EvaluateSection, info: ValidationInfo) -> EvaluateSection:
+        task, model = info.data.get("task"), info.data.get("model")
+        if not isinstance(task, TaskSection) or not isinstance(model, ModelSection):
+            return value
+        if not value.second_reconstruction:
+            return value
+        if task.kind == "random" and model.family != "digits_mae":
+            raise refusal(
+                "expected second_reconstruction false with task.kind random, whose opposite is no task"
+            )
+        if model.predicts == "normalised_patches":
+            raise refusal(
+                "expected second_reconstruction false with predicts normalised_patches: their pictures need mean and variance "
+                "of the removed patches, which would give the truth away"
+            )
+        return value
+
+    @field_validator("evaluate")
+    @classmethod
+    def _error_of_controls(cls, value: EvaluateSection, info: ValidationInfo) -> EvaluateSection:
+        if info.data.get("controls") and "mse" not in value.metrics:
+            raise refusal("expected mse among the metrics, since `controls` are compared by it, found none")
+        return value
+
     @field_validator("seeds", mode="before")
     @classmethod
     def _only_seed(cls, value: object, info: ValidationInfo) -> object:
@@ -398,6 +464,12 @@ class SweepConfig(Section):
         if phase is not Phase.CHECK:
             return self
         return self.model_copy(update={"solver": self.solver.with_steps_doubled()})
+
+    def steps_of(self, phase: Phase, role: Role | None, method: str) -> int:
+        """Return the steps a trial takes, by what it is for."""
+        if phase is Phase.CONTROL:
+            return next((one.steps for one in self.controls if one.method == method), 0)
+        return self.solver.steps_of(phase, role)
 
 
 def _has_feature_network(info: ValidationInfo) -> bool:

@@ -38,6 +38,7 @@ def as_smoke(config: SweepConfig) -> SweepConfig:
     content["solver"] = _small_solver(content["solver"], LEARNING_RATES[config.model.family])
     content["epsilon"] = _few_points(content["epsilon"])
     content["baselines"] = [{**one, "weights": one["weights"][:1]} for one in content["baselines"]]
+    content["controls"] = [one | {"steps": STEPS} for one in content["controls"]]
     content["evaluate"] |= {"samples_per_class": 1, "max_samples": CLASSES}
     sampling = content["evaluate"]["sampling"]
     sampling["steps"] = min(sampling["steps"] or BATCH, BATCH)

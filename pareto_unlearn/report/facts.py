@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from pareto_unlearn.records import HAS_MODEL, TrialState
+from pareto_unlearn.reference import Likeness
 from pareto_unlearn.robustness import EndSpread, StepGain
 
 
@@ -31,6 +32,7 @@ class Kind(StrEnum):
     EPSILON = "epsilon"
     BASELINE = "baseline"
     CHECK = "check"
+    CONTROL = "control"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,6 +265,7 @@ class Report:
     spread_of_ends: tuple[EndSpread, EndSpread] | None
     hypervolumes: tuple[Hypervolume, ...]
     gains: tuple[StepGain, ...]
+    likeness: tuple[Likeness, ...]
     solutions: tuple[Solution, ...]
     slider: tuple[int, ...]
     start: int | None

@@ -39,7 +39,7 @@ CONFIG: dict[str, Any] = {
 _SELECTED_SIZE = 24
 
 
-DEPTH = {Kind.BASELINE: 0, Kind.ORIGINAL: 1, Kind.EPSILON: 2, Kind.BOUNDARY: 3}
+DEPTH = {Kind.BASELINE: 0, Kind.CONTROL: 0, Kind.ORIGINAL: 1, Kind.EPSILON: 2, Kind.BOUNDARY: 3}
 
 
 def plain(text: str) -> str:

@@ -51,6 +51,7 @@ METHOD_ORDER = (
     "pcgrad",
     "erasediff",
     "orthogonal",
+    "retrained",
 )
 STATE_ORDER = (
     TrialState.DONE,
@@ -66,6 +67,7 @@ _KINDS = {
     Phase.BOUNDARY: Kind.BOUNDARY,
     Phase.EPSILON: Kind.EPSILON,
     Phase.CHECK: Kind.CHECK,
+    Phase.CONTROL: Kind.CONTROL,
 }
 
 
@@ -85,7 +87,7 @@ def gather(run: Run, sweep_file: str = "") -> Report:
         for key, solution in enumerate(solutions)
         if solution.has_model and solution.kind is not Kind.CHECK
     ]
-    slider = [key for key in columns if solutions[key].kind is not Kind.BASELINE]
+    slider = [key for key in columns if solutions[key].kind not in (Kind.BASELINE, Kind.CONTROL)]
     originals = [key for key in columns if solutions[key].kind is Kind.ORIGINAL]
     metrics = _rows(run.metrics, solutions)
     info = run.info
@@ -108,6 +110,7 @@ def gather(run: Run, sweep_file: str = "") -> Report:
         spread_of_ends=spread_of_ends(info.ranges, info.scales),
         hypervolumes=_hypervolumes(solutions, run),
         gains=find_gains(records, info.scales),
+        likeness=run.compare_with_retrained(),
         solutions=solutions,
         slider=tuple(slider),
         start=slider[len(slider) // 2] if slider else (columns[0] if columns else None),
@@ -270,7 +273,9 @@ def _ranges(info: RunInfo) -> tuple[EpsilonRange, ...]:
 
 def _hypervolumes(solutions: Sequence[Solution], run: Run) -> tuple[Hypervolume, ...]:
     """Return one value a seed for every method that has models; nothing before the reference point is fixed."""
-    compared = (s for s in solutions if s.has_model and s.kind not in (Kind.ORIGINAL, Kind.CHECK))
+    compared = (
+        s for s in solutions if s.has_model and s.kind not in (Kind.ORIGINAL, Kind.CHECK, Kind.CONTROL)
+    )
     members = group(compared, lambda s: s.method)
     found = []
     for method, models in members.items():

@@ -32,6 +32,7 @@ _LOOKS = {
     "noisy_label_fork": Look(symbol="diamond-tall", colour="var(--orange)"),
     "random_encoder_fork": Look(symbol="diamond-wide", colour="var(--sky)"),
     "random_encoder_fork_bug": Look(symbol="star-triangle-up", colour="var(--sky)"),
+    "retrained": Look(symbol="pentagon", colour="var(--orange)"),
     "cup": Look(symbol="triangle-down", colour="var(--green)"),
     "munba": Look(symbol="triangle-left", colour="var(--orange)"),
     "mgda": Look(symbol="triangle-right", colour="var(--sky)"),

@@ -84,7 +84,7 @@ def _clamp(value: float, limits: tuple[float, float]) -> float:
 
 
 def _is_core(solution: Solution) -> bool:
-    return solution.kind is not Kind.BASELINE
+    return solution.kind not in (Kind.BASELINE, Kind.CONTROL)
 
 
 def _placed(solutions: Sequence[Solution], split: Split) -> list[tuple[int, float, float]]:

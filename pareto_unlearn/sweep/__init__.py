@@ -43,6 +43,7 @@ from pareto_unlearn.sweep.progress import (
     describe_budget,
     describe_gains,
     describe_hypervolume,
+    describe_likeness,
     describe_range,
     describe_spread,
     say,
@@ -192,7 +193,7 @@ def _check_same_images(store: RunStore, manifest: str, *, is_new: bool) -> None:
 
 def _execute(planner: Planner, info: RunInfo, options: SweepOptions, console: Console) -> int | None:
     config = planner.config
-    progress = Progress(console, total=planner.total, committed=planner.num_committed, solver=config.solver)
+    progress = Progress(console, total=planner.total, committed=planner.num_committed, config=config)
     executor = _make_executor(config, options, progress.say)
     if planner.is_finished():
         return None
@@ -270,7 +271,8 @@ def _print_summary(path: str, info: RunInfo, report: str | None, console: Consol
         box = f"as a share of the box from f1 {info.scales.f1_floor:.5g}, f2 0 to {reference}"
         for valid in info.ranges:
             say(console, f"{describe_hypervolume(run, valid.seed)}; {box}")
-    for line in describe_gains(find_gains(run.records, info.scales)):
+    gains = describe_gains(find_gains(run.records, info.scales))
+    for line in (*describe_likeness(run.compare_with_retrained()), *gains):
         say(console, line)
     if info.smoke:
         say(console, f"[bold yellow]{SMOKE_NOTICE}[/]")
