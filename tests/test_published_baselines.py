@@ -9,6 +9,7 @@ from small_sweep import QUICKSTART
 from tiny_families import FAMILIES, configure, load_on_generated, moved
 from torch import Tensor
 
+from pareto_unlearn import trial as trial_module
 from pareto_unlearn.config import SweepConfig, load_config
 from pareto_unlearn.data import seeded_generator
 from pareto_unlearn.models import Batch, ImageToImage, family_of
@@ -290,6 +291,19 @@ def test_what_the_published_training_removes_goes_with_baselines(family, tmp_pat
         assert problem.constraint(0) != problem.constraint(1)
 
 
+@pytest.mark.parametrize(("family", "method"), [("digits_mae", "noisy_label"), ("mae", "random_encoder")])
+def test_a_resumed_trial_ends_as_an_unbroken_one(family, method, tmp_path, monkeypatch):
+    monkeypatch.setattr(trial_module, "FLUSH_EVERY", 1)
+    kept: dict[int, dict[str, bytes]] = {}
+    spec = TrialSpec(trial_id="0" * 16, phase=Phase.BASELINE, method=method, seed=0, weight=0.25)
+    config, material = load_on_generated(family, tmp_path / "a")
+    whole = run_trial(config, spec, material, Hooks(save_resume=kept.__setitem__), "1")
+    config, material = load_on_generated(family, tmp_path / "b")
+    resumed = run_trial(config, spec, material, Hooks(load_resume=lambda: (2, kept[2])), "1")
+    assert list(kept) == [2]
+    assert resumed.files == whole.files
+
+
 @pytest.mark.parametrize("method", TRAINED)
 def test_baselines_run_in_bfloat16(method, tmp_path):
     _, record, _ = solve("digits_mae", method, tmp_path, "solver.precision=bfloat16")
@@ -305,12 +319,17 @@ def test_retain_only_moves_along_the_retain_gradient_alone(tmp_path):
 # Sweep files.
 
 
-@EACH
-def test_a_sweep_file_names_what_the_family_has(family, method):
-    base, _, variant = method.partition("_fork")
-    variant = "paper" if "fork" not in method else f"fork{variant}"
-    config = configure(family, f"baselines=[{{method: {base}, variant: {variant}}}]")
-    assert [one.name for one in config.baselines] == [method]
+@EACH_FAMILY
+@pytest.mark.parametrize("method", TRAINED)
+@pytest.mark.parametrize("variant", ["paper", "fork", "fork_bug"])
+def test_a_sweep_file_takes_exactly_what_the_family_has(family, method, variant):
+    name = method if variant == "paper" else f"{method}_{variant}"
+    override = f"baselines=[{{method: {method}, variant: {variant}}}]"
+    if name not in OWN[family]:
+        with pytest.raises(ConfigError, match=r"leave `variant` out|expected paper"):
+            configure(family, override)
+    else:
+        assert [one.name for one in configure(family, override).baselines] == [name]
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,14 @@ GLOSSARY = (
         "reference point",
         "the worst corner of that box, fixed once after Phase I and the same for every method",
     ),
+    (
+        "retain only",
+        "a control: the original trained on with retain images alone, for as many steps; what it changes is no forgetting",
+    ),
+    (
+        "fork, fork bug",
+        "a baseline as in its public code, where that differs from the paper; with that code's own mistake",
+    ),
     ("multiplier (eta)", "the solver's last weight of the constraint's gradient"),
     ("protocol", "the exact way a metric was computed; values of different protocols must not be compared"),
     ("original model", "the model before unlearning"),

@@ -283,7 +283,7 @@ def _published(config: SweepConfig, spec: TrialSpec, material: Material, weight:
     """Appendix C.6.2 to C.6.4, arXiv:2402.00351, as the family has it; what a step draws depends on seed and step."""
     baseline = family_of(config.model.family).baselines[spec.method]
     orders, inputs = _orders(config, spec, material), StepInputs(material, spec.seed)
-    original = material.original or copy.deepcopy(material.model)
+    original = copy.deepcopy(material.model) if material.original is None else material.original
 
     def in_steps(term: Term, place: int) -> StepLoss:
         loss = run_in_steps(config, partial(term.loss, material.model))
