@@ -30,7 +30,7 @@ from pareto_unlearn.records import ConfigError, MetricRow, Phase, SampleRow, Tri
 from pareto_unlearn.report import write_report
 from pareto_unlearn.report.facts import Kind, Report, Split
 from pareto_unlearn.report.figures import CONFIG, plain
-from pareto_unlearn.report.front_figure import front_figure
+from pareto_unlearn.report.front_figure import edge_labels, front_figure
 from pareto_unlearn.report.gather import gather
 from pareto_unlearn.report.page import embedded_json, render
 from pareto_unlearn.report.tables import worst_sentence
@@ -204,6 +204,33 @@ def test_outlier_does_not_stretch_the_front(report: Report) -> None:
 def test_everything_but_the_outlier_is_drawn_where_it_is(report: Report) -> None:
     view = report.fronts[0]
     assert [report.solutions[point.key].label for point in view.points if point.off_scale] == ["max_loss"]
+
+
+def test_seeds_share_one_original_in_every_figure_and_image_table(tmp_path: Path) -> None:
+    plans = [*planned_trials(0), *planned_trials(1), Planned(Phase.ORIGINAL, "original", 1.0, 0.0, seed=1)]
+    found = small_run(tmp_path, plans)
+    originals = {key for key, solution in enumerate(found.solutions) if solution.kind is Kind.ORIGINAL}
+    shown = [found.slider, found.grid.columns, *(table.columns for table in found.class_tables)]
+    shown += [tuple(point.key for point in view.points) for view in found.fronts]
+    assert len(originals) == 2
+    assert all(len(originals & set(keys)) == 1 for keys in shown)
+
+
+def test_names_at_the_edge_of_the_front_do_not_overprint_each_other(tmp_path: Path) -> None:
+    plans = planned_trials(0)
+    plans += [
+        Planned(Phase.BASELINE, "composite", 0.05, loss, weight=weight)
+        for weight, loss in ((5.0, 0.4), (6.0, 0.5))
+    ]
+    plans += [
+        Planned(Phase.BASELINE, "composite", 0.03, 0.6, weight=7.0),
+        Planned(Phase.BASELINE, "cup", 0.04, 0.7, weight=0.5),
+    ]
+    found = small_run(tmp_path, plans)
+    view = found.fronts[0]
+    outside = {found.solutions[point.key].label for point in view.points if point.off_scale}
+    assert outside == {"max_loss", "composite 5", "composite 6", "composite 7", "cup 0.5"}
+    assert sorted(edge_labels(view, found.solutions).values()) == ["composite", "max_loss"]
 
 
 def test_original_sits_on_the_edge_of_the_logarithmic_axis(report: Report) -> None:

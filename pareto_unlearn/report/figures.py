@@ -27,6 +27,8 @@ from pareto_unlearn.report.words import number, share
 Figure = dict[str, Any]
 
 
+BUTTONS_HEIGHT = 30
+"""Pixels above a plot that keep its points and labels clear of Plotly's buttons."""
 CONFIG: dict[str, Any] = {
     "showSendToCloud": False,
     "displaylogo": False,
@@ -171,7 +173,8 @@ def metric_figure(panel: MetricPanel, solutions: Sequence[Solution]) -> Figure:
     shapes = [
         _reference(series, index) for index, series in enumerate(panel.series) if series.reference is not None
     ]
-    drawn["layout"] = styled_layout(**axes, shapes=shapes, margin={"l": 52, "r": 12, "t": 8, "b": 40})
+    margin = {"l": 52, "r": 12, "t": BUTTONS_HEIGHT, "b": 40}
+    drawn["layout"] = styled_layout(**axes, shapes=shapes, margin=margin)
     return drawn | {
         "positions": [{str(p.key): list(p.drawn) for p in series.points} for series in panel.series],
     }

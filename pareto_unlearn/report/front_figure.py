@@ -13,15 +13,25 @@ from pareto_unlearn.report.facts import (
     Solution,
     Split,
 )
-from pareto_unlearn.report.figures import DEPTH, Figure, dictionary, plain, ring, styled_axis, styled_layout
+from pareto_unlearn.report.figures import (
+    BUTTONS_HEIGHT,
+    DEPTH,
+    Figure,
+    dictionary,
+    plain,
+    ring,
+    styled_axis,
+    styled_layout,
+)
 from pareto_unlearn.report.marks import look, method_title
 from pareto_unlearn.report.views import group
 from pareto_unlearn.report.words import number, share
 
 OFF_SCALE = "off scale"
-
-
-_MOST_LABELS = 3
+_NEAR_X, _NEAR_Y = 0.3, 0.06
+"""Markers of one method closer than these shares of the box have one name."""
+_LETTER_WIDTH, _LINE_HEIGHT = 0.014, 0.05
+"""Generous size of a letter as a share of the box, which is 500 pixels wide at least."""
 
 
 def hover_text(solution: Solution, split: Split) -> str:
@@ -93,28 +103,58 @@ def front_legend(view: FrontView, solutions: Sequence[Solution]) -> list[tuple[s
     return [*entries, ("line-ns-open", "var(--ink-soft)", "epsilon asked for")] if asked else entries
 
 
+Spot = tuple[float, float]
+"""Where a marker is drawn as shares of the box, from its lower left corner."""
+
+
+def _spot(point: FrontPoint, view: FrontView) -> Spot:
+    low, high = view.box.y
+    y = point.drawn[1]
+    if view.logarithmic:
+        low, high, y = math.log10(low), math.log10(high), math.log10(y)
+    left, right = view.box.x
+    return (point.drawn[0] - left) / (right - left), (y - low) / (high - low)
+
+
 def _label_side(point: FrontPoint, view: FrontView) -> str:
     """Return where the name of an off-scale marker has room: towards the middle of the box."""
-    return "middle right" if point.drawn[0] < sum(view.box.x) / 2.0 else "middle left"
+    return "middle right" if _spot(point, view)[0] < 0.5 else "middle left"
 
 
-def _edge_labels(points: Sequence[FrontPoint], solutions: Sequence[Solution]) -> list[str]:
-    """Return one name for every place on the edge, so that names of several seeds do not overprint each other."""
-    places = group(points, lambda point: point.drawn)
-    return [
-        (
-            plain(solutions[point.key].label)
-            if len(places[point.drawn]) == 1
-            else plain(method_title(solutions[point.key]))
-        )
-        if point is places[point.drawn][0]
-        else ""
-        for point in points
-    ]
+def _clusters(points: Sequence[FrontPoint], view: FrontView) -> list[list[FrontPoint]]:
+    """Gather markers that are near the first of their cluster; that one is nearest to the middle, where its name has room."""
+    found: list[list[FrontPoint]] = []
+    for point in sorted(points, key=lambda one: (abs(_spot(one, view)[0] - 0.5), one.key)):
+        x, y = _spot(point, view)
+        for cluster in found:
+            other_x, other_y = _spot(cluster[0], view)
+            if abs(x - other_x) <= _NEAR_X and abs(y - other_y) <= _NEAR_Y:
+                cluster.append(point)
+                break
+        else:
+            found.append([point])
+    return found
+
+
+def edge_labels(view: FrontView, solutions: Sequence[Solution]) -> dict[int, str]:
+    """Return the names to print beside off-scale markers, by key: one for those of a method that lie together, none over another."""
+    outside = [p for p in view.points if _status(solutions[p.key], p) == OFF_SCALE]
+    labels: dict[int, str] = {}
+    taken: list[tuple[float, float, float]] = []
+    for title, points in group(outside, lambda point: method_title(solutions[point.key])).items():
+        for cluster in _clusters(points, view):
+            name = solutions[cluster[0].key].label if len(cluster) == 1 else title
+            x, y = _spot(cluster[0], view)
+            width = _LETTER_WIDTH * (len(name) + 2)
+            left, right = (x, x + width) if x < 0.5 else (x - width, x)
+            if all(right < low or left > high or abs(y - at) > _LINE_HEIGHT for low, high, at in taken):
+                labels[cluster[0].key] = plain(name)
+                taken.append((left, right, y))
+    return labels
 
 
 def _front_traces(view: FrontView, solutions: Sequence[Solution]) -> list[go.Scatter]:
-    traces = []
+    traces, labels = [], edge_labels(view, solutions)
     for (_, status, symbol, colour), points in _families(view, solutions).items():
         outside = status == OFF_SCALE
         edge = colour if "open" in symbol else "var(--surface)"
@@ -122,10 +162,8 @@ def _front_traces(view: FrontView, solutions: Sequence[Solution]) -> list[go.Sca
             go.Scatter(
                 x=[point.drawn[0] for point in points],
                 y=[point.drawn[1] for point in points],
-                mode="markers+text"
-                if outside and len({point.drawn for point in points}) <= _MOST_LABELS
-                else "markers",
-                text=_edge_labels(points, solutions) if outside else None,
+                mode="markers+text" if outside else "markers",
+                text=[labels.get(point.key, "") for point in points] if outside else None,
                 textposition=[_label_side(point, view) for point in points] if outside else None,
                 textfont={"size": 12, "color": colour},
                 customdata=[point.key for point in points],
@@ -222,7 +260,7 @@ def front_figure(view: FrontView, solutions: Sequence[Solution]) -> Figure:
     drawn["layout"] = styled_layout(
         xaxis=styled_axis("completeness (mean over forget images), %", view.box.x),
         yaxis=y_axis,
-        margin={"l": 60, "r": 24, "t": 24, "b": 56},
+        margin={"l": 60, "r": 24, "t": BUTTONS_HEIGHT + 12, "b": 56},
         annotations=[
             {
                 "text": "better ↘",

@@ -18,6 +18,7 @@ from pareto_unlearn.report.facts import (
 from pareto_unlearn.report.views import (
     class_table,
     curves,
+    drawn_keys,
     finite,
     front_view,
     group,
@@ -82,11 +83,7 @@ def gather(run: Run, sweep_file: str = "") -> Report:
     seeds = tuple(sorted({record.seed for record in records}))
     solutions = ordered(tuple(_solution(record, run.info.scales, seeds) for record in records))
     fronts = tuple(front_view(solutions, split, log) for split in Split for log in (False, True))
-    columns = [
-        key
-        for key, solution in enumerate(solutions)
-        if solution.has_model and solution.kind is not Kind.CHECK
-    ]
+    columns = drawn_keys(solutions)
     slider = [key for key in columns if solutions[key].kind not in (Kind.BASELINE, Kind.CONTROL)]
     originals = [key for key in columns if solutions[key].kind is Kind.ORIGINAL]
     metrics = _rows(run.metrics, solutions)

@@ -87,14 +87,23 @@ def _is_core(solution: Solution) -> bool:
     return solution.kind not in (Kind.BASELINE, Kind.CONTROL)
 
 
+def drawn_keys(solutions: Sequence[Solution]) -> list[int]:
+    """Return the models that figures and image tables show: no checks, and the original once, not for every seed."""
+    originals = [key for key, one in enumerate(solutions) if one.kind is Kind.ORIGINAL and one.has_model]
+    return [
+        key
+        for key, one in enumerate(solutions)
+        if one.has_model and one.kind is not Kind.CHECK and key not in originals[1:]
+    ]
+
+
 def _placed(solutions: Sequence[Solution], split: Split) -> list[tuple[int, float, float]]:
-    """Return (key, completeness, quality loss) in percent of every model that has both; checks belong to no front."""
+    """Return (key, completeness, quality loss) in percent of every drawn model that has both."""
     found = []
-    for key, solution in enumerate(solutions):
-        measured = solution.on(split)
+    for key in drawn_keys(solutions):
+        measured = solutions[key].on(split)
         x, y = percent(measured.completeness), percent(measured.quality_loss)
-        shown = solution.has_model and solution.kind is not Kind.CHECK
-        if shown and x is not None and y is not None:
+        if x is not None and y is not None:
             found.append((key, x, y))
     return found
 
