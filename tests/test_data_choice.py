@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import hashlib
 import io
 import json
 import os
@@ -345,6 +346,36 @@ def test_the_shipped_images_are_all_different(dataset):
 
 
 # The manifest
+
+
+def test_what_a_seed_draws_is_pinned():
+    # The same on every machine: stored runs are continued elsewhere.
+    drawn = choose_classes(
+        digits(forget_classes=3, retain_classes=4, proxy_retain={"classes": 2}), "0123456789", 5
+    )
+    assert drawn == ClassChoice(("2", "5", "6"), ("1", "3", "4", "8"), ("0", "7"))
+    manifest = write_manifest(load_split(random_images(train_per_class=3, heldout_per_class=2), 5))
+    assert hashlib.sha256(manifest.encode()).hexdigest()[:12] == "cba9b4825516"
+
+
+def test_an_image_that_a_list_names_twice_is_refused(tmp_path):
+    lists = {
+        "categories_places365": ["/a/airfield 0", "/b/badlands 1"],
+        "places365_train_standard": ["/a/airfield/1.jpg 0", "/b/badlands/1.jpg 1"],
+        "places365_val": ["1.jpg 0", "2.jpg 1", "2.jpg 0"],
+    }
+    for name, lines in lists.items():
+        (tmp_path / f"{name}.txt").write_text("\n".join(lines))
+    for folder in ("data_256", "val_256"):
+        (tmp_path / folder).mkdir()
+    config = DataSection(
+        dataset="places365",
+        root=str(tmp_path),
+        forget_classes=("/a/airfield",),
+        retain_classes=("/b/badlands",),
+    )
+    with pytest.raises(ConfigError, match=r"found val_256/2\.jpg in forget_heldout and in retain_heldout"):
+        load_split(config, 0, PIXELS)
 
 
 @pytest.mark.parametrize(
