@@ -89,7 +89,7 @@ def compare(runs: Sequence[Run]) -> Comparison:
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    """Return the sweep file without what cannot change a result; read as plain YAML, so that old files can be compared too."""
+    """Return the sweep file without the name and how it was run; read as plain YAML, so that old files can be compared too."""
     name = f"{run.path}/sweep.yaml"
     try:
         values: Mapping[str, Any] = read_document(run.store.read_text("sweep.yaml"), name).data
