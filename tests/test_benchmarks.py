@@ -132,3 +132,35 @@ def test_the_page_shows_the_measured_families():
     text = importlib.import_module("families").render(FOLDER / "results")
     page = (FOLDER.parent / "docs" / "benchmarks.md").read_text()
     assert f"<!-- families -->\n## Model families at full width\n\n{text}\n<!-- /families -->" in page
+
+
+def test_the_page_shows_the_measured_convergence_rates():
+    rates = importlib.import_module("convergence_rates")
+    text = rates.render(json.loads((FOLDER / "results" / "convergence_rates.json").read_text()))
+    page = (FOLDER.parent / "docs" / "benchmarks.md").read_text()
+    assert f"<!-- convergence-rates -->\n{text}\n<!-- /convergence-rates -->" in page
+
+
+@pytest.mark.parametrize("power", [0.25, 1.0])
+def test_a_power_law_has_its_own_exponent(power):
+    fit = importlib.import_module("convergence_rates").fit
+    # Every other value is larger: the least so far is what decays.
+    values = [3.0 * step**-power * (1 + step % 2) for step in range(1, 2001)]
+    assert fit(1, 2, "norm", 0.5, values).measured == pytest.approx(power, rel=0.02)
+
+
+def test_a_fit_ends_where_hardly_anything_is_left():
+    fit = importlib.import_module("convergence_rates").fit
+    values = [max(1.0 - 0.005 * step, 0.0) for step in range(1000)]
+    found = fit(2, 1, "violation", 1.0, values)
+    assert (found.first_step, found.last_step) == (100, 200)
+    with pytest.raises(ValueError, match="expected three steps to fit"):
+        fit(2, 1, "violation", 1.0, [1.0] + [0.0] * 999)
+
+
+def test_convergence_of_the_digits_is_solved_and_fitted():
+    rates = importlib.import_module("convergence_rates")
+    rows = rates.solve(2, 3, 12, 0.005)
+    assert [row.step for row in rows] == list(range(12))
+    assert rows[-1].f1 < rows[0].f1
+    assert rates.direction_norm(rows[0]) > 0.0

@@ -81,8 +81,8 @@ def test_points_are_the_boundary_and_the_fractions_of_the_papers(both, paths):
     assert points["epsilon 50%"].loss is None
 
 
-def test_bad_endings_are_counted(both):
-    assert both.runs[0].endings == "1 DIVERGED, 1 FAILED, 1 INFEASIBLE, 1 UNCONVERGED"
+def test_endings_are_counted(both):
+    assert both.runs[0].endings == "16 DONE, 1 INFEASIBLE, 1 UNCONVERGED, 1 DIVERGED, 1 FAILED"
 
 
 def test_another_problem_is_pointed_out(both, make_run):

@@ -47,7 +47,7 @@ class Reached:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparedRun:
-    """One run: what sets it apart from the first, its hypervolume and gradient pairs over seeds, its points, bad endings."""
+    """One run: what sets it apart from the first, its hypervolume and gradient pairs over seeds, its points, how trials ended."""
 
     title: str
     differences: tuple[str, ...]
@@ -89,7 +89,7 @@ def compare(runs: Sequence[Run]) -> Comparison:
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    """Return the sweep file without what cannot change a result; read as plain YAML, so that old files can be compared too."""
+    """Return the sweep file without the name and how it was run; read as plain YAML, so that old files can be compared too."""
     name = f"{run.path}/sweep.yaml"
     try:
         values: Mapping[str, Any] = read_document(run.store.read_text("sweep.yaml"), name).data
@@ -173,9 +173,9 @@ def _point(name: str, records: Sequence[TrialRecord]) -> Reached:
 
 
 def _endings(run: Run) -> str:
-    """Return how many trials ended otherwise than DONE, and how."""
-    counts = Counter(record.state for record in run.records if record.state is not TrialState.DONE)
-    return ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+    """Return how many trials ended, and how; a run that was stopped early has fewer than the others."""
+    counts = Counter(record.state for record in run.records)
+    return ", ".join(f"{counts[state]} {state}" for state in TrialState if counts[state])
 
 
 def _notes(
@@ -216,7 +216,7 @@ def write_comparison(comparison: Comparison, form: ComparisonFormat) -> str:
 def _cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     names = [point.name for point in comparison.runs[0].reached]
     points = [part for name in names for part in (f"{name}: complete", "loss")]
-    head = ["run", "hypervolume", "pairs", *points, "ended badly", "differs from the first in"]
+    head = ["run", "hypervolume", "pairs", *points, "trials", "differs from the first in"]
     rows = [
         [
             run.title,
@@ -246,7 +246,7 @@ def _csv(comparison: Comparison) -> str:
     names = ["hypervolume", "gradient_pairs"]
     for point in comparison.runs[0].reached:
         names += [f"{point.name} completeness", f"{point.name} loss"]
-    head = ["run", *(part for name in names for part in (name, f"{name} std")), "ended badly", "differences"]
+    head = ["run", *(part for name in names for part in (name, f"{name} std")), "trials", "differences"]
     rows = []
     for run in comparison.runs:
         cells = [run.hypervolume, run.gradient_pairs]
