@@ -11,6 +11,7 @@ from pareto_unlearn.report.facts import (
     Solution,
     Split,
 )
+from pareto_unlearn.report.figures import EMBEDDED
 from pareto_unlearn.report.fragments import legend, section, state_badge, text
 from pareto_unlearn.report.front_figure import front_legend
 from pareto_unlearn.report.marks import look, method_title
@@ -122,6 +123,22 @@ def metrics(report: Report) -> str:
         lead,
         f'<div class="panels">{panels}{_how_to_read(report)}</div>{_likeness(report)}',
     )
+
+
+def embeddings(report: Report) -> str:
+    """Return the plane of pictures before and after for the selected model; nothing where the run stores none."""
+    if not report.embeddings:
+        return ""
+    lead = (
+        "Held-out images as the original and the selected model reconstruct them, by t-SNE of the features of protocol builtin. What is "
+        "forgotten leaves the cluster it had; what is retained stays on it. Neighbourhoods mean something, distances between clusters and axes do not."
+    )
+    body = (
+        f'<div class="card">{legend(EMBEDDED.values())}<p id="embedding-text" class="minor" aria-live="polite"></p>'
+        '<div id="figure-embedding" class="figure figure-embedding" role="img" aria-label="Pictures of both sets before and after in the plane"></div>'
+        '<p id="embedding-none" class="note" hidden>Nothing is stored for the selected model.</p></div>'
+    )
+    return section("embeddings", "Pictures before and after", lead, body)
 
 
 def convergence(report: Report) -> str:
