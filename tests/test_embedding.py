@@ -41,7 +41,7 @@ def points_of(content: bytes) -> list[EmbeddedPicture]:
 
 def run_with(folder: Path, content: bytes) -> str:
     """A stored run two of whose models have pictures in the plane."""
-    results = [synthetic_result(plan) for plan in planned_trials()]
+    results = [synthetic_result(plan) for plan in planned_trials()[:5]]
     chosen = [place for place, one in enumerate(results) if one.files][:2]
     for place in chosen:
         results[place] = replace(results[place], files={**results[place].files, EMBEDDING_FILE: content})

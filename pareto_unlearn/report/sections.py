@@ -134,9 +134,9 @@ def embeddings(report: Report) -> str:
         "forgotten leaves the cluster it had; what is retained stays on it. Neighbourhoods mean something, distances between clusters and axes do not."
     )
     body = (
-        f'<div class="card">{legend(EMBEDDED.values())}<p id="embedding-text" class="minor" aria-live="polite"></p>'
+        f'<div class="card"><div class="card-bar" id="embedding-text" aria-live="polite"></div>{legend(EMBEDDED.values())}'
         '<div id="figure-embedding" class="figure figure-embedding" role="img" aria-label="Pictures of both sets before and after in the plane"></div>'
-        '<p id="embedding-none" class="note" hidden>Nothing is stored for the selected model.</p></div>'
+        '<p id="embedding-none" class="note" hidden>Nothing is stored for this model; the original has no picture of its own. Select another.</p></div>'
     )
     return section("embeddings", "Pictures before and after", lead, body)
 
@@ -162,10 +162,10 @@ def _likeness(report: Report) -> str:
     if not report.likeness:
         return ""
     lines = "".join(
-        f"<p>{'' if len(report.seeds) == 1 else f'Seed {one.seed}: '}{text(explain_likeness(one))}.</p>"
+        f"<p>{'' if len(report.seeds) == 1 else f'Seed {one.seed}. '}{text(explain_likeness(one))}.</p>"
         for one in report.likeness
     )
-    return f'<div class="card"><h3>As if never seen</h3>{lines}</div>'
+    return f'<article class="card panel likeness"><h3>As if never seen</h3>{lines}</article>'
 
 
 def _gain_row(one: StepGain, num_seeds: int) -> str:
