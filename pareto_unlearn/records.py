@@ -325,6 +325,24 @@ class SampleRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddedPicture:
+    """One held-out image as a model reconstructs it, placed in the plane by its features.
+
+    ``version`` says which model: original or unlearned.
+    """
+
+    set: str
+    image_id: str
+    version: str
+    x: float
+    y: float
+
+
+EMBEDDING_FILE = "embedding.json"
+"""Of a checkpoint: its ``EmbeddedPicture`` as a list of JSON objects."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrialResult:
     """All that one trial leaves behind. ``files`` maps a file name to its bytes (model.safetensors)."""
 

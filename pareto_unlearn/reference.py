@@ -114,7 +114,7 @@ def _match(
 
 def explain_likeness(one: Likeness) -> str:
     """Say in a sentence where the match lies, and how sure that is."""
-    error = f"the retrained model's error in the hole of held-out forget images, {_with_interval(one.error.value, one.error.low, one.error.high)}"
+    error = f"The retrained model's error in the hole of held-out forget images, {_with_interval(one.error.value, one.error.low, one.error.high)}"
     if one.e is None:
         where = (
             "is larger than any solved model's" if one.is_beyond_front else "is no larger than the original's"

@@ -1010,7 +1010,7 @@ NOT_COUNTING = [
     "epsilon.spacing=geometric", "epsilon.violation_tolerance=0.5", "epsilon={schedule: list, values: [0.5]}", "seeds=[1, 2]",
     "baselines=[max_loss]", "controls=[retrained]", "evaluate.metrics=[mse]", "evaluate.samples_per_class=3", "evaluate.max_samples=3",
     "evaluate.sampling.method=ddim", "evaluate.sampling.steps=20", "evaluate.sampling.schedule=upstream_test", "run.executor=local",
-    "evaluate.second_reconstruction=true",
+    "evaluate.second_reconstruction=true", "evaluate.tsne=true",
     "run.gpus_per_trial=1", "run.max_concurrent=3", "run.storage=elsewhere", "run.address=auto", "run.reuse_workers=false",
     "run.max_failures=0", "run.memory_bytes=1000", "solver.budget.total_steps=null", "solver.budget.wall_steps=null",
     "solver.learning_rate=0.003", "objective.noise_target=mean", "seeds=[0]", "task.size=5e-1",
@@ -1216,7 +1216,7 @@ def test_seed_of_the_split_and_of_the_trial_both_count() -> None:
     [
         *COUNTING, "evaluate.metrics=[mse]", "evaluate.samples_per_class=3", "evaluate.max_samples=3",
         "evaluate.sampling.method=ddim", "evaluate.sampling.steps=20", "solver.checkpoint_every=7",
-        "evaluate.second_reconstruction=true",
+        "evaluate.second_reconstruction=true", "evaluate.tsne=true",
     ],
 )  # fmt: skip
 def test_config_hash_changes_and_the_difference_names_the_key(override: str) -> None:

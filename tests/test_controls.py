@@ -75,7 +75,7 @@ def test_a_control_belongs_to_no_front_and_no_hypervolume(finished, control):
 def test_summary_and_report_say_where_the_front_is_as_if_never_seen(finished, heard):
     (found,) = finished.compare_with_retrained()
     assert found.error.low < found.error.value < found.error.high
-    assert "as if never seen (seed 0): the retrained model's error" in heard.getvalue()
+    assert "As if never seen (seed 0). The retrained model's error" in heard.getvalue()
     page = Path(f"{finished.path}/report.html").read_text()
     assert "<h3>As if never seen</h3>" in page
 
@@ -83,9 +83,8 @@ def test_summary_and_report_say_where_the_front_is_as_if_never_seen(finished, he
 def test_an_interrupted_control_ends_with_the_same_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "SAVE_EVERY", 10)
     config, states = config_in(tmp_path), {}
-    whole = run_trial(config, SPEC, load_material(config, tmp_path, "a"), Hooks(), "1")
     keeping = Hooks(save_resume=lambda step, files: states.update({step: files}))
-    run_trial(config, SPEC, load_material(config, tmp_path, "a"), keeping, "1")
+    whole = run_trial(config, SPEC, load_material(config, tmp_path, "a"), keeping, "1")
     assert sorted(states) == [10, 20]
     resumed = Hooks(load_resume=lambda: (20, dict(states[20])))
     again = run_trial(config, SPEC, load_material(config, tmp_path, "a"), resumed, "1")

@@ -279,6 +279,10 @@ class EvaluateSection(Section):
         description="keep of every picture what was generated alone, the hole, let the original model generate the rest from it, and measure "
         "that too (digits_mae generates whole pictures: what lies around the hole is kept, the hole is filled again)",
     )
+    tsne: bool = Field(
+        default=False,
+        description="place held-out pictures before and after in the plane, by t-SNE of the protocol's features, for the report",
+    )
     sampling: SamplingSection = SamplingSection()
 
 
@@ -421,6 +425,16 @@ class SweepConfig(Section):
                     f"expected variant {one.variant} of {one.method} with family {' or '.join(one.families)}, found {model.family}, "
                     "whose published code has no such variant; leave `variant` out"
                 )
+        return value
+
+    @field_validator("evaluate")
+    @classmethod
+    def _features_for_tsne(cls, value: EvaluateSection, info: ValidationInfo) -> EvaluateSection:
+        if value.tsne and not _has_feature_network(info):
+            raise refusal(
+                "expected tsne false, found true: the feature network of protocol builtin knows the digits only, as digits_mae "
+                "reads them"
+            )
         return value
 
     @field_validator("evaluate")

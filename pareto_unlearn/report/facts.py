@@ -7,7 +7,7 @@ has axes, because the axes are in percent. ``None`` means that there is nothing 
 from dataclasses import dataclass
 from enum import StrEnum
 
-from pareto_unlearn.records import HAS_MODEL, TrialState
+from pareto_unlearn.records import HAS_MODEL, EmbeddedPicture, TrialState
 from pareto_unlearn.reference import Likeness
 from pareto_unlearn.robustness import EndSpread, StepGain
 
@@ -221,6 +221,14 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Embedding:
+    """Pictures of held-out images before and after one trial, in the plane."""
+
+    key: int
+    points: tuple[EmbeddedPicture, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EpsilonRange:
     """The valid range of one seed: raw, normalised (e, ratio), and why its upper end is what it is."""
 
@@ -274,6 +282,7 @@ class Report:
     class_tables: tuple[ClassTable, ...]
     panels: tuple[MetricPanel, ...]
     curves: tuple[Curve, ...]
+    embeddings: tuple[Embedding, ...]
     trial_columns: tuple[str, ...]
     trial_rows: tuple[tuple[str | float | int | None, ...], ...]
     sweep_file: str

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pareto_unlearn.records import Phase, RunInfo, Scales, TrialRecord, TrialState
 from pareto_unlearn.report.facts import (
+    Embedding,
     EpsilonRange,
     Hypervolume,
     Kind,
@@ -121,9 +122,24 @@ def gather(run: Run, sweep_file: str = "") -> Report:
         class_tables=tuple(class_table(metrics, split, columns, info.classes_forget) for split in Split),
         panels=metric_panels(metrics, solutions, fronts[0].box.x),
         curves=curves(_rows(run.curves, solutions)),
+        embeddings=_embeddings(run, solutions),
         trial_columns=tuple(field.name for field in fields(TrialRecord)),
         trial_rows=_trial_rows(records, solutions),
         sweep_file=sweep_file,
+    )
+
+
+def _embeddings(run: Run, solutions: Sequence[Solution]) -> tuple[Embedding, ...]:
+    """Return the pictures of every trial that were placed in the plane, with finite places only."""
+    by_id = {record.trial_id: record for record in run.records}
+    found = ((key, run.store.read_embedding(by_id[one.trial_id])) for key, one in enumerate(solutions))
+    return tuple(
+        Embedding(
+            key=key,
+            points=tuple(one for one in points if finite(one.x) is not None and finite(one.y) is not None),
+        )
+        for key, points in found
+        if points
     )
 
 

@@ -11,6 +11,7 @@ from pareto_unlearn.report.facts import (
     Solution,
     Split,
 )
+from pareto_unlearn.report.figures import EMBEDDED
 from pareto_unlearn.report.fragments import legend, section, state_badge, text
 from pareto_unlearn.report.front_figure import front_legend
 from pareto_unlearn.report.marks import look, method_title
@@ -124,6 +125,22 @@ def metrics(report: Report) -> str:
     )
 
 
+def embeddings(report: Report) -> str:
+    """Return the plane of pictures before and after for the selected model; nothing where the run stores none."""
+    if not report.embeddings:
+        return ""
+    lead = (
+        "Held-out images as the original and the selected model reconstruct them, by t-SNE of the features of protocol builtin. What is "
+        "forgotten leaves the cluster it had; what is retained stays on it. Neighbourhoods mean something, distances between clusters and axes do not."
+    )
+    body = (
+        f'<div class="card"><div class="card-bar" id="embedding-text" aria-live="polite"></div>{legend(EMBEDDED.values())}'
+        '<div id="figure-embedding" class="figure figure-embedding" role="img" aria-label="Pictures of both sets before and after in the plane"></div>'
+        '<p id="embedding-none" class="note" hidden>Nothing is stored for this model; the original has no picture of its own. Select another.</p></div>'
+    )
+    return section("embeddings", "Pictures before and after", lead, body)
+
+
 def convergence(report: Report) -> str:
     """Return the curves of one trial, chosen here or by the selection."""
     options = "".join(
@@ -145,10 +162,10 @@ def _likeness(report: Report) -> str:
     if not report.likeness:
         return ""
     lines = "".join(
-        f"<p>{'' if len(report.seeds) == 1 else f'Seed {one.seed}: '}{text(explain_likeness(one))}.</p>"
+        f"<p>{'' if len(report.seeds) == 1 else f'Seed {one.seed}. '}{text(explain_likeness(one))}.</p>"
         for one in report.likeness
     )
-    return f'<div class="card"><h3>As if never seen</h3>{lines}</div>'
+    return f'<article class="card panel likeness"><h3>As if never seen</h3>{lines}</article>'
 
 
 def _gain_row(one: StepGain, num_seeds: int) -> str:

@@ -200,7 +200,7 @@ def describe_gains(gains: Sequence[StepGain]) -> list[str]:
 
 def describe_likeness(found: Sequence[Likeness]) -> list[str]:
     """Say which epsilon leaves as much error as a model that never saw the forget images, a line a seed; none without one."""
-    return [f"as if never seen (seed {one.seed}): {explain_likeness(one)}" for one in found]
+    return [f"As if never seen (seed {one.seed}). {explain_likeness(one)}" for one in found]
 
 
 def _gain_of(one: StepGain) -> str:

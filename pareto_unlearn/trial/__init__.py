@@ -20,6 +20,7 @@ from safetensors.torch import save as save_safetensors
 from pareto_unlearn.config import SweepConfig
 from pareto_unlearn.models import ImageToImage, save_model
 from pareto_unlearn.records import (
+    EMBEDDING_FILE,
     BankEntry,
     CurveRow,
     Phase,
@@ -41,6 +42,7 @@ from pareto_unlearn.trial.bank import (
     count_checkpoints,
     start_from,
 )
+from pareto_unlearn.trial.embedding import embed_pictures
 from pareto_unlearn.trial.evidence import (
     Completeness,
     completeness_rows,
@@ -355,7 +357,9 @@ def measure_trial(
         *measure_metrics(config, material),
     ]
     samples = draw_samples(config, material, with_truth=spec.phase is Phase.ORIGINAL)
-    files = {"model.safetensors": save_model(material.model)} if spec.phase is not Phase.ORIGINAL else {}
+    files = {} if spec.phase is Phase.ORIGINAL else {"model.safetensors": save_model(material.model)}
+    if config.evaluate.tsne and files:
+        files[EMBEDDING_FILE] = embed_pictures(config, material)
     return TrialResult(
         record=record, curves=curves, metrics=tuple(metrics), samples=tuple(samples), files=files
     )
