@@ -5,6 +5,7 @@ file of its own beside the trial's others.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -12,11 +13,12 @@ import torch
 from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
-from pareto_unlearn.config import PUBLISHED_METRICS, SweepConfig, parse_config
+from pareto_unlearn.config import SweepConfig, parse_config
+from pareto_unlearn.config.schema import PUBLISHED_METRICS
 from pareto_unlearn.data import SplitData, load_split, write_manifest
-from pareto_unlearn.metrics import Measure, Scoring, digests_of, score_pictures
+from pareto_unlearn.metrics import Pictures, Scoring, digests_of, score_pictures
 from pareto_unlearn.models import ImageToImage, pixel_format
-from pareto_unlearn.records import HAS_MODEL, ConfigError, MetricRow, StoreError, TrialRecord
+from pareto_unlearn.records import HAS_MODEL, ConfigError, MetricRow, TrialRecord
 from pareto_unlearn.store import Run, RunStore, load_run, record_extractors
 from pareto_unlearn.trial import (
     check_counts,
@@ -136,17 +138,8 @@ def _measure_missing(
             missing = work[record.trial_id]
             say(f"{record.trial_id} {record.label}: {', '.join(measure.metric for measure in missing)}")
             _load_weights(model, run.store, record, original)
-            _measure_one(config, run.store, split, record, model, _restricted(scoring, missing))
-
-
-def _restricted(scoring: Scoring, measures: Sequence[Measure]) -> Scoring:
-    return Scoring(
-        protocol=scoring.protocol,
-        measures=tuple(measures),
-        weights=scoring.weights,
-        files=scoring.files,
-        device=scoring.device,
-    )
+            pictures = heldout_pictures(split, partial(generate_pictures, model, split, config.seed, device))
+            _measure_one(run.store, record, pictures, replace(scoring, measures=tuple(missing)), say)
 
 
 def _load_weights(
@@ -159,19 +152,18 @@ def _load_weights(
 
 
 def _measure_one(
-    config: SweepConfig,
     store: RunStore,
-    split: SplitData,
     record: TrialRecord,
-    model: ImageToImage,
+    pictures: Mapping[str, Pictures],
     scoring: Scoring,
+    say: Callable[[str], None],
 ) -> None:
-    generate = partial(generate_pictures, model, split, config.seed, scoring.device)
-    pictures = heldout_pictures(split, generate)
     try:
         rows = score_pictures(scoring, pictures, record.checkpoint_sha256 or "original")
     except ValueError as error:
-        raise StoreError(f"{store.path}: trial {record.trial_id} ({record.label}): {error}") from error
+        # One model with broken pictures must not keep the others from being measured.
+        say(f"{record.trial_id} {record.label}: not measured, {error}")
+        return
     for measure in scoring.measures:
         store.add_metric(record, [row for row in rows if row.metric == measure.metric])
 

@@ -20,7 +20,6 @@ from pareto_unlearn.config.model_section import (
 )
 from pareto_unlearn.config.problems import problems_of
 from pareto_unlearn.config.schema import (
-    PUBLISHED_METRICS,
     SCHEDULES,
     AdaptiveEpsilon,
     Baseline,
@@ -53,7 +52,6 @@ from pareto_unlearn.config.yaml_source import (
 )
 
 __all__ = [
-    "PUBLISHED_METRICS",
     "AdaptiveEpsilon",
     "BankSection",
     "Baseline",

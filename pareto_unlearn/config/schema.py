@@ -5,6 +5,7 @@ never holds an open question and its dump shows what will really be used. Fields
 ordered: what decides comes before what depends on it.
 """
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
@@ -50,7 +51,14 @@ _WITHOUT_WEIGHTS = ("munba", "mgda", "pcgrad")
 _FILE_DATASETS = ("folder", "imagenet", "places365")
 _OTHER_DATASETS = ("digits", "generated")
 
-Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+def _digest(text: str) -> str:
+    if re.fullmatch(r"[0-9a-f]{64}", text) is None:
+        raise refusal(f"expected the 64 digits that `sha256sum` prints, found {found(text)}")
+    return text
+
+
+Sha256 = Annotated[str, AfterValidator(_digest)]
 Weights = Annotated[tuple[Positive, ...], Field(strict=False), AfterValidator(some_each_once)]
 ViolationTolerance = Annotated[
     float,

@@ -6,6 +6,7 @@ a metric's definition, so every one of the published ways is written out here.
 
 import hashlib
 import io
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +84,10 @@ def _open_inception_2015(weights: FoundWeights, device: torch.device) -> nn.Modu
     # What was verified is what runs: the file could have been replaced since.
     if hashlib.sha256(content).hexdigest() != weights.sha256:
         raise WeightsError(f"{path} changed after it was verified; start again")
-    network: nn.Module = torch.jit.load(io.BytesIO(content), map_location=device)  # type: ignore[no-untyped-call]
+    with warnings.catch_warnings():
+        # The format is on its way out, but the file is what it is.
+        warnings.simplefilter("ignore", FutureWarning)
+        network: nn.Module = torch.jit.load(io.BytesIO(content), map_location=device)  # type: ignore[no-untyped-call]
     return network.eval()
 
 

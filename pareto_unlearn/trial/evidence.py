@@ -11,7 +11,8 @@ from PIL import Image
 from scipy.special import betaincinv
 from torch import Tensor
 
-from pareto_unlearn.config import PUBLISHED_METRICS, SweepConfig
+from pareto_unlearn.config import SweepConfig
+from pareto_unlearn.config.schema import PUBLISHED_METRICS
 from pareto_unlearn.data import ImageSet
 from pareto_unlearn.metrics import compute_metrics, quantise, score_pictures
 from pareto_unlearn.objectives import feature_function
