@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,19 +13,29 @@ from tiny_networks import write_tiny_clip, write_tiny_inception
 from typer.testing import CliRunner
 
 from pareto_unlearn.cli import app
-from pareto_unlearn.config import load_config
+from pareto_unlearn.config import load_config, parse_config
 from pareto_unlearn.metrics.weights import CLIP_VIT_H_14, INCEPTION_2015
-from pareto_unlearn.records import HAS_MODEL, ConfigError, MetricRow, RunLockedError, StoreError, WeightsError
+from pareto_unlearn.records import (
+    HAS_MODEL,
+    WEIGHTS_VARIABLE,
+    ConfigError,
+    MetricRow,
+    RunLockedError,
+    StoreError,
+    WeightsError,
+)
 from pareto_unlearn.rescore import ScoredRow, rescore
 from pareto_unlearn.store import RunStore, load_run, read_extractors, record_extractors
 from pareto_unlearn.sweep import SweepOptions, check_sweep, run_sweep
+from pareto_unlearn.trial import load_material
+from pareto_unlearn.trial.evidence import measure_metrics
 
 TINY = (
     "solver.steps=30",
     "solver.path.steps=40",
     "solver.branch.steps=20",
     "solver.bank.checkpoints=6",
-    "data.heldout_per_class=5",
+    "data.heldout_per_class=2",
     "baselines=[]",
 )
 ALL = ("fid", "kid", "is", "clip")
@@ -35,24 +46,28 @@ def config_of(folder: Path, *overrides: str):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def networks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("networks")
+    with pytest.MonkeyPatch.context() as patch:
+        write_tiny_inception(folder, patch)
+        write_tiny_clip(folder, patch)
+        yield str(folder)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, networks: str) -> Path:
+    """A run whose sweep measured the inception score and found the networks by the environment."""
     folder = tmp_path_factory.mktemp("rescore")
-    assert run_sweep(config_of(folder), SweepOptions(), Console(quiet=True)) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(WEIGHTS_VARIABLE, networks)
+        config = config_of(folder, "evaluate={protocol: standard, metrics: [mse, is]}")
+        assert run_sweep(config, SweepOptions(), Console(quiet=True)) == 0
     return folder / "quickstart"
 
 
 @pytest.fixture
 def run_path(finished: Path, tmp_path: Path) -> str:
     return str(shutil.copytree(finished, tmp_path / "quickstart"))
-
-
-@pytest.fixture
-def networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    folder = tmp_path / "networks"
-    folder.mkdir()
-    write_tiny_inception(folder, monkeypatch)
-    write_tiny_clip(folder, monkeypatch)
-    return str(folder)
 
 
 def values(rows: list[ScoredRow]) -> list[tuple[str, MetricRow]]:
@@ -101,10 +116,10 @@ def test_asking_twice_gives_the_same_rows_and_measures_nothing(run_path, network
 
 def test_one_trial_and_one_metric_can_be_measured_before_the_others(run_path, networks):
     record = load_run(run_path).records[-1]
-    (forget, _) = rescore(run_path, "standard", ("is",), weights=networks, trial=record.trial_id[:6])
+    (forget, _) = rescore(run_path, "standard", ("kid",), weights=networks, trial=record.trial_id[:6])
     assert forget.trial.trial_id == record.trial_id
     said: list[str] = []
-    rows = rescore(run_path, "standard", ("is", "fid"), weights=networks, say=said.append)
+    rows = rescore(run_path, "standard", ("kid", "fid"), weights=networks, say=said.append)
     assert values([forget])[0] in values(rows)
     assert [line for line in said if line.startswith(record.trial_id)] == [
         f"{record.trial_id} {record.label}: fid"
@@ -118,24 +133,32 @@ def test_protocols_stand_beside_each_other(run_path, networks):
     assert values(rescore(run_path, "standard", ("fid",), weights=networks)) == values(standard)
 
 
-def test_rescored_values_are_those_a_sweep_measures(run_path, networks, tmp_path):
-    measured = config_of(
-        tmp_path / "measured",
-        "evaluate={protocol: standard, metrics: [mse, fid, is]}",
-        f"evaluate.weights={networks}",
-    )
-    assert run_sweep(measured, SweepOptions(), Console(quiet=True)) == 0
-    path = str(tmp_path / "measured" / "quickstart")
-    by_sweep = load_run(path).metrics.query("protocol == 'standard'")
-    expected = {(row.trial_id, row.metric, row.set): row.value for row in by_sweep.itertuples()}
-    later = {
-        (one.trial.trial_id, one.row.metric, one.row.set): one.row.value
-        for one in rescore(run_path, "standard", ("fid", "is"), weights=networks)
-    }
-    assert later == pytest.approx(expected, rel=1e-5)
+def test_sweep_measures_what_its_file_asks_for(run_path):
+    run = load_run(run_path)
+    models = [record.trial_id for record in run.records if record.state in HAS_MODEL]
+    measured = run.metrics.query("protocol == 'standard'")
+    assert sorted(measured["trial_id"].unique()) == sorted(models)
+    assert set(measured["metric"]) == {"is"}
+    assert set(measured["n"]) == {10}
+    assert read_extractors(run.store).keys() == {INCEPTION_2015}
+
+
+def test_what_the_sweep_has_measured_is_not_measured_again(run_path, networks):
     said: list[str] = []
-    assert rescore(path, "standard", ("fid",), weights=networks, say=said.append)
+    assert rescore(run_path, "standard", ("is",), weights=networks, say=said.append)
     assert said == []
+
+
+def test_rescored_values_are_those_a_sweep_measures(run_path, networks):
+    run = load_run(run_path)
+    text = run.store.read_text("sweep.yaml")
+    overrides = ["evaluate.metrics=[fid, clip]", f"evaluate.weights={networks}"]
+    config = parse_config(text, "sweep.yaml", overrides)
+    material = load_material(config, run.store.cache_dir(), run.info.config_hash[:16])
+    expected = {(row.metric, row.set): row.value for row in measure_metrics(config, material)}
+    original = run.records[0].trial_id
+    rows = rescore(run_path, "standard", ("fid", "clip"), weights=networks, trial=original)
+    assert {(one.row.metric, one.row.set): one.row.value for one in rows} == pytest.approx(expected, rel=1e-5)
 
 
 def test_missing_network_is_named_before_anything_is_touched(run_path, tmp_path):
@@ -173,7 +196,7 @@ def test_digest_of_an_unknown_file_is_refused(tmp_path):
 def test_one_run_looks_through_one_file_of_a_name(run_path, networks):
     rescore(run_path, "standard", ("fid",), weights=networks)
     store = RunStore.open(run_path)
-    (digest,) = read_extractors(store).values()
+    digest = read_extractors(store)[INCEPTION_2015]
     record_extractors(store, {INCEPTION_2015: digest, CLIP_VIT_H_14: "1" * 64})
     assert read_extractors(store).keys() == {INCEPTION_2015, CLIP_VIT_H_14}
     with pytest.raises(ConfigError, match="cannot be compared"):
@@ -269,6 +292,7 @@ def test_eval_prints_the_rows_and_writes_the_report_again(run_path, networks):
 
 
 def test_doctor_lists_what_a_sweep_needs(tmp_path, networks):
+    networks = str(shutil.copytree(networks, tmp_path / "networks"))
     file = tmp_path / "sweep.yaml"
     file.write_text(QUICKSTART.read_text().replace("protocol: builtin", "protocol: standard, metrics: null"))
     assert CliRunner().invoke(app, ["doctor", str(file), "--weights", networks]).exit_code == 0
