@@ -867,7 +867,8 @@ def test_published_protocols_measure_their_own_metrics_by_default(protocol: str)
 
 
 @pytest.mark.parametrize(
-    ("evaluate", "metric"), [("metrics: [fid]", "fid"), ("protocol: standard, metrics: [mse, cosine]", "cosine")]
+    ("evaluate", "metric"),
+    [("metrics: [fid]", "fid"), ("protocol: standard, metrics: [mse, cosine]", "cosine")],
 )
 def test_metrics_of_another_protocol_are_refused(evaluate: str, metric: str) -> None:
     assert only_error(f"evaluate: {{{evaluate}}}").endswith(f", found {metric}")
@@ -875,7 +876,10 @@ def test_metrics_of_another_protocol_are_refused(evaluate: str, metric: str) -> 
 
 def test_pinned_digests_are_whole() -> None:
     line = only_error("evaluate: {weights_sha256: {a.pt: abc}}")
-    assert "evaluate.weights_sha256.a.pt: expected the 64 digits that `sha256sum` prints, found the text `abc`" in line
+    assert (
+        "evaluate.weights_sha256.a.pt: expected the 64 digits that `sha256sum` prints, found the text `abc`"
+        in line
+    )
 
 
 def test_trying_a_sweep_out_needs_no_networks() -> None:
