@@ -1,7 +1,8 @@
 """The run directory: what a sweep has committed, and the only truth about it.
 
 One file per committed trial in each of ``trials``, ``curves``, ``metrics`` and ``samples``; the file in
-``trials`` is written last and is what commits a result. Knows no torch, no Ray and no pandas.
+``trials`` is written last and is what commits a result. Metrics measured afterwards lie beside it in files of their own.
+Knows no torch, no Ray and no pandas.
 """
 
 import dataclasses
