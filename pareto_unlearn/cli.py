@@ -48,6 +48,14 @@ RunPath = Annotated[str, typer.Argument(help="The run directory, e.g. runs/quick
 RunPaths = Annotated[
     list[str], typer.Argument(help="Run directories, e.g. runs/quickstart.", show_default=False)
 ]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        "--weights",
+        metavar="FOLDER",
+        help="Folder of the networks that metrics need; default: evaluate.weights, or PARETO_UNLEARN_WEIGHTS.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -200,6 +208,63 @@ def export(
     if epsilon is None:
         record = _find_record(store.records(), str(trial))
     print(f"{out} sha256 {export_trial(store, record, out)}")
+
+
+@app.command(name="eval")
+def evaluate(
+    run: RunPath,
+    metrics: Annotated[str, typer.Option("--metrics", help="Any of fid,kid,is,clip.")] = "fid,kid,is,clip",
+    protocol: Annotated[
+        str, typer.Option("--protocol", help="standard, li2024-code or paper-text.")
+    ] = "standard",
+    weights: Weights = None,
+    trial: Annotated[
+        str | None, typer.Option("--trial", help="Only this trial: its id, or its first digits.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure the metrics of the papers on a finished run, from its checkpoints, and write its report again."""
+    from pareto_unlearn.report import write_report
+    from pareto_unlearn.rescore import rescore
+
+    names = [name.strip() for name in metrics.split(",") if name.strip()]
+    rows = rescore(
+        run,
+        protocol,
+        names,
+        weights=weights,
+        trial=trial,
+        say=lambda text: print(text, file=sys.stderr),
+    )
+    if as_json:
+        print(json.dumps([{"trial_id": one.trial.trial_id, **asdict(one.row)} for one in rows], indent=1))
+    else:
+        for one in rows:
+            row = one.row
+            print(f"{one.trial.trial_id} {row.set} {row.metric} {row.protocol} {row.value:.6g} n={row.n}")
+    print(f"report {write_report(run, None)}", file=sys.stderr)
+
+
+@app.command()
+def doctor(
+    file: Annotated[Path | None, typer.Argument(help="The sweep file (YAML) that needs them.")] = None,
+    override: Overrides = None,
+    weights: Weights = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the weights that are there and those that are missing; exit code 8 where a needed one is missing or wrong."""
+    from pareto_unlearn.doctor import examine
+    from pareto_unlearn.records import WeightsError
+
+    findings = examine(None if file is None else _read(file, override, smoke=False), weights)
+    if as_json:
+        print(json.dumps([asdict(one) for one in findings], indent=1))
+    else:
+        for one in findings:
+            state = "ok     " if one.is_right else "wrong  " if one.is_there else "missing"
+            print(f"{state} {'needed' if one.is_needed else 'unused'} {one.name}: {one.detail}")
+    if any(one.is_trouble for one in findings):
+        raise typer.Exit(WeightsError.exit_code)
 
 
 @app.command()

@@ -15,6 +15,8 @@ from enum import StrEnum
 from typing import Literal
 
 SCHEMA_VERSION = 1
+WEIGHTS_VARIABLE = "PARETO_UNLEARN_WEIGHTS"
+"""The environment variable that names the folder of the metrics' networks where a sweep file does not."""
 
 
 class ParetoUnlearnError(Exception):

@@ -859,6 +859,35 @@ def test_metrics_of_the_digits_network_are_refused_on_other_images(metric: str) 
         of_other_images({"metrics": ("mse", metric)})
 
 
+@pytest.mark.parametrize("protocol", ["standard", "li2024-code", "paper-text"])
+def test_published_protocols_measure_their_own_metrics_by_default(protocol: str) -> None:
+    own = ("mse", "psnr", "fid", "kid", "is", "clip")
+    assert parse("", f"evaluate.protocol={protocol}").evaluate.metrics == own
+    assert parse("", model_of("mae"), f"evaluate.protocol={protocol}").evaluate.metrics == own
+
+
+@pytest.mark.parametrize(
+    ("evaluate", "metric"),
+    [("metrics: [fid]", "fid"), ("protocol: standard, metrics: [mse, cosine]", "cosine")],
+)
+def test_metrics_of_another_protocol_are_refused(evaluate: str, metric: str) -> None:
+    assert only_error(f"evaluate: {{{evaluate}}}").endswith(f", found {metric}")
+
+
+def test_pinned_digests_are_whole() -> None:
+    line = only_error("evaluate: {weights_sha256: {a.pt: abc}}")
+    assert (
+        "evaluate.weights_sha256.a.pt: expected the 64 digits that `sha256sum` prints, found the text `abc`"
+        in line
+    )
+
+
+def test_trying_a_sweep_out_needs_no_networks() -> None:
+    small = module.as_smoke(parse("", "evaluate.protocol=standard"))
+    assert small.evaluate.protocol == "builtin"
+    assert small.evaluate.metrics == parse().evaluate.metrics
+
+
 # Overrides
 
 
@@ -1009,6 +1038,7 @@ NOT_COUNTING = [
     "name=other", "smoke=true", "model.checkpoint=weights/other.pth", "model.tokenizer=vqgan.ckpt", "solver.checkpoint_every=7", "epsilon.points=9",
     "epsilon.spacing=geometric", "epsilon.violation_tolerance=0.5", "epsilon={schedule: list, values: [0.5]}", "seeds=[1, 2]",
     "baselines=[max_loss]", "controls=[retrained]", "evaluate.metrics=[mse]", "evaluate.samples_per_class=3", "evaluate.max_samples=3",
+    "evaluate.protocol=standard", "evaluate.weights=networks", f"evaluate.weights_sha256={{a.pt: '{'ab' * 32}'}}",
     "evaluate.sampling.method=ddim", "evaluate.sampling.steps=20", "evaluate.sampling.schedule=upstream_test", "run.executor=local",
     "evaluate.second_reconstruction=true", "evaluate.tsne=true",
     "run.gpus_per_trial=1", "run.max_concurrent=3", "run.storage=elsewhere", "run.address=auto", "run.reuse_workers=false",
@@ -1018,14 +1048,7 @@ NOT_COUNTING = [
 ]  # fmt: skip
 # data.root: only with another dataset, see test_the_root_of_image_files_counts.
 # The others too: they exclude the classes of every sweep here, see test_other_ways_to_split_count.
-ONE_VALUE_ONLY = {
-    "evaluate.protocol",
-    "data.root",
-    "data.split",
-    "data.forget_share",
-    "data.class_list",
-    "data.class_rule",
-}
+ONE_VALUE_ONLY = {"data.root", "data.split", "data.forget_share", "data.class_list", "data.class_rule"}
 # The family that has a second value for a key, where the embedded one has none.
 FAMILY_WITH = {
     "model.family=mage": "mae", "model.variant=vit_large": "mae", "model.predicts=normalised_patches": "mae",
@@ -1214,7 +1237,7 @@ def test_seed_of_the_split_and_of_the_trial_both_count() -> None:
 @pytest.mark.parametrize(
     "override",
     [
-        *COUNTING, "evaluate.metrics=[mse]", "evaluate.samples_per_class=3", "evaluate.max_samples=3",
+        *COUNTING, "evaluate.metrics=[mse]", "evaluate.protocol=standard", "evaluate.samples_per_class=3", "evaluate.max_samples=3",
         "evaluate.sampling.method=ddim", "evaluate.sampling.steps=20", "solver.checkpoint_every=7",
         "evaluate.second_reconstruction=true", "evaluate.tsne=true",
     ],
@@ -1232,7 +1255,7 @@ def test_config_hash_changes_and_the_difference_names_the_key(override: str) -> 
     "override",
     [
         "name=b", "model.checkpoint=a", "model.tokenizer=vqgan.ckpt", "run.storage=x", "seeds=[3]", "baselines=[max_loss]",
-        "controls=[retrained]",         "smoke=true", "data.cache_bytes=7",
+        "controls=[retrained]", "smoke=true", "data.cache_bytes=7", "evaluate.weights=networks", f"evaluate.weights_sha256={{a.pt: '{'ab' * 32}'}}",
     ],
 )  # fmt: skip
 def test_config_hash_ignores_what_may_differ_in_a_run(override: str) -> None:

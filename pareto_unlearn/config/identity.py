@@ -70,7 +70,8 @@ def result_fields(config: SweepConfig) -> dict[str, Any]:
     The checkpoint's path is not among them: a moved file is the same file. Its content counts in ``config_hash``.
     """
     dumped = config.model_dump(mode="json", include=_SHARED_SECTIONS)
-    del dumped["data"]["cache_bytes"]
+    # What a folder of weights holds is verified and recorded; where it lies is nothing.
+    del dumped["data"]["cache_bytes"], dumped["evaluate"]["weights"], dumped["evaluate"]["weights_sha256"]
     cpus = {"cpus_per_trial": config.run.cpus_per_trial}
     return {"seed": config.seed, "model": _model_identity(config), **dumped, "run": cpus}
 

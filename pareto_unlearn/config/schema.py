@@ -5,7 +5,8 @@ never holds an open question and its dump shows what will really be used. Fields
 ordered: what decides comes before what depends on it.
 """
 
-from typing import Annotated, Literal, get_args
+import re
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
@@ -29,6 +30,7 @@ from pareto_unlearn.config.value_types import (
     RunName,
     Section,
     Seed,
+    Text,
     each_once,
     refusal,
     some_each_once,
@@ -58,6 +60,14 @@ _VARIANTS: dict[str, dict[str, tuple[str, ...]]] = {
 }
 """Which families have published code for a method that differs from the paper, by variant."""
 
+
+def _digest(text: str) -> str:
+    if re.fullmatch(r"[0-9a-f]{64}", text) is None:
+        raise refusal(f"expected the 64 digits that `sha256sum` prints, found {found(text)}")
+    return text
+
+
+Sha256 = Annotated[str, AfterValidator(_digest)]
 Weights = Annotated[tuple[Positive, ...], Field(strict=False), AfterValidator(some_each_once)]
 ViolationTolerance = Annotated[
     float,
@@ -66,11 +76,15 @@ ViolationTolerance = Annotated[
         description="fraction of the valid range by which f1 may exceed epsilon before a trial is infeasible",
     ),
 ]
-MetricName = Literal["mse", "psnr", "frechet", "inception", "cosine"]
+MetricName = Literal["mse", "psnr", "frechet", "inception", "cosine", "fid", "kid", "is", "clip"]
+Protocol = Literal["builtin", "standard", "li2024-code", "paper-text"]
 ORIGINAL_STEPS = 3000
 """Of the training of the embedded digits model."""
 _PIXEL_METRICS: tuple[MetricName, ...] = ("mse", "psnr")
 """Those that need no feature network; the one that ships with the package knows the digits only."""
+_BUILTIN_METRICS: tuple[MetricName, ...] = (*_PIXEL_METRICS, "frechet", "inception", "cosine")
+PUBLISHED_METRICS: tuple[MetricName, ...] = ("fid", "kid", "is", "clip")
+"""Those of the papers, which need the papers' networks."""
 
 
 class GridEpsilon(Section):
@@ -260,12 +274,22 @@ def _controls_once(controls: tuple[Control, ...]) -> tuple[Control, ...]:
 class EvaluateSection(Section):
     """What is measured on every finished trial."""
 
-    protocol: Literal["builtin"] = Field(
-        default="builtin", description="definition of the metrics; stored with every value"
+    protocol: Protocol = Field(
+        default="builtin",
+        description="definition of the metrics, stored with every value: of the embedded digits, as the community computes them "
+        "(standard), as the code of the papers does (li2024-code), or as their text says (paper-text)",
     )
     metrics: Annotated[tuple[MetricName, ...], Field(strict=False), AfterValidator(each_once)] = Field(
-        default=get_args(MetricName),
-        description="which metrics are computed; null: all for digits and digits_mae, else mse and psnr",
+        default=_BUILTIN_METRICS,
+        description="which metrics are computed; null: all of the protocol, which are mse and psnr alone where builtin "
+        "does not know the images",
+    )
+    weights: Text | None = Field(
+        default=None,
+        description="folder of the networks that fid, kid, is and clip need; null: that of PARETO_UNLEARN_WEIGHTS",
+    )
+    weights_sha256: dict[str, Sha256] = Field(
+        default={}, description="SHA-256 of files in that folder, by name, for which none is published"
     )
     samples_per_class: int = Field(
         default=1, ge=0, description="held-out images of each class kept for the report"
@@ -400,13 +424,21 @@ class SweepConfig(Section):
     def _known_metrics(cls, value: object, info: ValidationInfo) -> object:
         if not isinstance(value, dict) or value.get("metrics") is not None:
             return value
-        return {**value, "metrics": get_args(MetricName) if _has_feature_network(info) else _PIXEL_METRICS}
+        if value.get("protocol", "builtin") != "builtin":
+            return {**value, "metrics": (*_PIXEL_METRICS, *PUBLISHED_METRICS)}
+        return {**value, "metrics": _BUILTIN_METRICS if _has_feature_network(info) else _PIXEL_METRICS}
 
     @field_validator("evaluate")
     @classmethod
-    def _features_of_digits(cls, value: EvaluateSection, info: ValidationInfo) -> EvaluateSection:
+    def _of_protocol(cls, value: EvaluateSection, info: ValidationInfo) -> EvaluateSection:
         others = [name for name in value.metrics if name not in _PIXEL_METRICS]
-        if others and not _has_feature_network(info):
+        known = _BUILTIN_METRICS if value.protocol == "builtin" else (*_PIXEL_METRICS, *PUBLISHED_METRICS)
+        unknown = [name for name in others if name not in known]
+        if unknown:
+            raise refusal(
+                f"expected of metrics only {', '.join(known)} under protocol {value.protocol}, found {', '.join(unknown)}"
+            )
+        if value.protocol == "builtin" and others and not _has_feature_network(info):
             raise refusal(
                 f"expected of metrics only {', '.join(_PIXEL_METRICS)}, found {', '.join(others)}: the feature network of "
                 "protocol builtin knows the digits only, as digits_mae reads them"

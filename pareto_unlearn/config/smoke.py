@@ -40,6 +40,9 @@ def as_smoke(config: SweepConfig) -> SweepConfig:
     content["baselines"] = [{**one, "weights": one["weights"][:1]} for one in content["baselines"]]
     content["controls"] = [one | {"steps": STEPS} for one in content["controls"]]
     content["evaluate"] |= {"samples_per_class": 1, "max_samples": CLASSES}
+    if config.evaluate.protocol != "builtin":
+        # The networks of the papers are what trying a sweep out must not need.
+        content["evaluate"] |= {"protocol": "builtin", "metrics": None}
     sampling = content["evaluate"]["sampling"]
     sampling["steps"] = min(sampling["steps"] or BATCH, BATCH)
     content["run"] |= {

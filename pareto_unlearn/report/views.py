@@ -31,7 +31,10 @@ from pareto_unlearn.report.facts import (
 Row = Mapping[str, Any]
 T = TypeVar("T")
 
-METRIC_ORDER = ("frechet_distance", "inception_score", "embedding_cosine", "mse_hole", "psnr_hole")
+METRIC_ORDER = (
+    *("fid", "kid", "is", "is_places365", "clip"),
+    *("frechet_distance", "inception_score", "embedding_cosine", "mse_hole", "psnr_hole"),
+)
 SET_ORDER = ("forget", "retain")
 # With Plotly's 4.8 MB these keep a page of some 200 trials under 8 MB.
 IMAGE_BYTES_LIMIT = 1_500_000

@@ -21,6 +21,8 @@ METRIC_TITLES = {
     "second_reconstruction_embedding_cosine": "Second reconstruction: embedding cosine",
     "fid": "FID",
     "is": "Inception score",
+    "is_places365": "Inception score, scenes",
+    "kid": "KID",
     "clip": "CLIP cosine",
 }
 
@@ -30,8 +32,11 @@ METRIC_HINTS = {
     "embedding_cosine": "Likeness of output and real image: forgetting lowers it on forget.",
     "mse_hole": "Error of the filled-in pixels: forgetting raises it on forget.",
     "psnr_hole": "Fidelity of the filled-in pixels: forgetting lowers it on forget.",
-    "fid": "Distance to the real images: forgetting raises it on forget, a good model keeps it low on retain.",
+    "fid": "Distance to the real images: forgetting raises it on forget, a good model keeps it low on retain. Fewer images give a "
+    "larger one, so only values of as many images compare.",
     "is": "How clearly outputs fall into classes: forgetting lowers it on forget.",
+    "is_places365": "How clearly outputs fall into classes of scenes: forgetting lowers it on forget.",
+    "kid": "Distance to the real images, on average the same for any number of them: forgetting raises it on forget.",
     "clip": "Likeness of output and real image: forgetting lowers it on forget.",
 }
 

@@ -1,7 +1,8 @@
 """The run directory: what a sweep has committed, and the only truth about it.
 
 One file per committed trial in each of ``trials``, ``curves``, ``metrics`` and ``samples``; the file in
-``trials`` is written last and is what commits a result. Knows no torch, no Ray and no pandas.
+``trials`` is written last and is what commits a result. Metrics measured afterwards lie beside it in files of their own.
+Knows no torch, no Ray and no pandas.
 """
 
 import dataclasses
@@ -10,7 +11,7 @@ import logging
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Self
@@ -22,6 +23,7 @@ from pareto_unlearn.records import (
     BankEntry,
     ConfigError,
     EmbeddedPicture,
+    MetricRow,
     RunInfo,
     Scales,
     StoreError,
@@ -55,6 +57,7 @@ RESUMABLE = frozenset({TrialState.INTERRUPTED, TrialState.STALE})
 
 _TRIAL_ID = re.compile(r"[0-9a-f]{8,64}")
 _PART_NAME = re.compile(r"part-([0-9a-f]{8,64})-([1-9][0-9]{0,8})\.parquet")
+_ADDED_NAME = re.compile(r"(part-[0-9a-f]{8,64}-[1-9][0-9]{0,8})\.[a-z0-9_-]+\.[a-z0-9_]+\.parquet")
 _logger = logging.getLogger(__name__)
 
 
@@ -206,6 +209,28 @@ class RunStore:
                 return self._read_record(part)
             return self._tidied(record)
 
+    def add_metric(self, record: TrialRecord, rows: Sequence[MetricRow]) -> bool:
+        """Add one metric, measured after the sweep, to a committed trial; return False if it has been added before.
+
+        What is committed stays: the rows go into a file of their own, and a second measurement of the same metric
+        under the same protocol is not taken.
+
+        Args:
+            record: the committed trial.
+            rows: of one metric and protocol, of all sets and splits.
+
+        Raises:
+            ValueError: there are no rows, or they are of several metrics.
+        """
+        kinds = {(row.protocol, row.metric) for row in rows}
+        if len(kinds) != 1:
+            raise ValueError(f"expected the rows of one metric and protocol, found those of {sorted(kinds)}")
+        ((protocol, metric),) = kinds
+        part = _part_name(record.trial_id, record.attempt).removesuffix(".parquet")
+        content = encode_rows("metrics", record.trial_id, record.attempt, rows)
+        with self._storage.exclusive(_writer_lock(record.trial_id)):
+            return self._storage.put_new(f"metrics/{part}.{protocol}.{metric}.parquet", content)
+
     def records(self) -> dict[str, TrialRecord]:
         """Return the committed row of every trial by trial id, the highest attempt of each.
 
@@ -237,7 +262,13 @@ class RunStore:
         if name not in SCHEMAS:
             raise ValueError(f"no table {name!r}: the tables are {', '.join(SCHEMAS)}")
         wanted = {_part_name(record.trial_id, record.attempt) for record in self.records().values()}
-        present = [part for part in self._storage.file_names(name) if part in wanted]
+        files = self._storage.file_names(name)
+        added = [
+            file
+            for file in files
+            if (match := _ADDED_NAME.fullmatch(file)) and f"{match[1]}.parquet" in wanted
+        ]
+        present = [part for part in files if part in wanted]
         if len(present) < len(wanted):
             _logger.warning(
                 "%s: %d of %d trials have no file in %s",
@@ -246,7 +277,7 @@ class RunStore:
                 len(wanted),
                 name,
             )
-        parts = [self._read_part(name, part) for part in present]
+        parts = [self._read_part(name, part) for part in (*present, *added)]
         return pa.concat_tables([empty_table(name), *parts], promote_options="permissive")
 
     def read_checkpoint(self, record: TrialRecord) -> dict[str, bytes]:

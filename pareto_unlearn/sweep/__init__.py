@@ -4,7 +4,7 @@ The store is the only truth: an interrupted sweep is continued by the same call,
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from pareto_unlearn.config.smoke import SMOKE_NOTICE
 from pareto_unlearn.records import (
     BROKEN,
     SCHEMA_VERSION,
+    WEIGHTS_VARIABLE,
     ConfigError,
     Phase,
     RunInfo,
@@ -34,7 +35,7 @@ from pareto_unlearn.records import (
 )
 from pareto_unlearn.robustness import find_gains
 from pareto_unlearn.schedule import count_trials
-from pareto_unlearn.store import RunStore, load_run
+from pareto_unlearn.store import RunStore, load_run, record_extractors
 from pareto_unlearn.sweep.executors import Executor, LocalExecutor
 from pareto_unlearn.sweep.planner import Planner
 from pareto_unlearn.sweep.progress import (
@@ -101,6 +102,7 @@ def run_sweep(config: SweepConfig, options: SweepOptions, console: Console) -> i
 @dataclass(frozen=True, slots=True)
 class _Prepared:
     weights_sha256: str
+    extractors: Mapping[str, str]
     manifest: str
     classes_forget: tuple[str, ...]
     classes_retain: tuple[str, ...]
@@ -120,18 +122,22 @@ def check_sweep(config: SweepConfig) -> tuple[int, str]:
 def _check(config: SweepConfig) -> _Prepared:
     """Find everything that is wrong with weights and data before anything is written or started."""
     from pareto_unlearn.data import check_duplicates, load_split, write_manifest  # imports torch
+    from pareto_unlearn.metrics import digests_of
     from pareto_unlearn.models import pixel_format, weights_sha256
-    from pareto_unlearn.trial import check_bank, check_forward, load_original
+    from pareto_unlearn.trial import check_bank, check_counts, check_forward, check_weights, load_original
 
     digest = weights_sha256(config.model)
+    extractors = digests_of(check_weights(config))
     model = load_original(config)
     check_bank(config, model)
     check_forward(config)
     split = load_split(config.data, config.seed, pixel_format(config.model))
+    check_counts(config, split)
     manifest = write_manifest(split)
     check_duplicates(split, config.data.duplicates)
     return _Prepared(
         digest,
+        extractors,
         manifest,
         split.forget_train.class_names,
         split.retain_heldout.class_names,  # those of the training set may be a proxy's
@@ -147,6 +153,7 @@ def _prepare_run(
     if before is not None and before.config_hash != digest:
         raise ConfigError(_changed_message(config, store))
     _check_same_images(store, prepared.manifest, is_new=before is None)
+    record_extractors(store, prepared.extractors)
     info = RunInfo(
         name=config.name,
         schema_version=SCHEMA_VERSION,
@@ -306,6 +313,8 @@ def _changed_message(config: SweepConfig, store: RunStore) -> str:
 def _with_absolute_paths(config: SweepConfig) -> SweepConfig:
     """Workers may have another working directory than the driver."""
     model, data = config.model, config.data
+    # The driver's environment need not be the workers'.
+    weights = config.evaluate.weights or os.environ.get(WEIGHTS_VARIABLE)
     paths = {"tokenizer": _absolute(model.tokenizer)}
     if not model.is_random and model.checkpoint != "builtin":
         paths["checkpoint"] = _absolute(model.checkpoint)
@@ -315,6 +324,7 @@ def _with_absolute_paths(config: SweepConfig) -> SweepConfig:
             "data": data.model_copy(
                 update={"root": _absolute(data.root), "class_list": _absolute(data.class_list)}
             ),
+            "evaluate": config.evaluate.model_copy(update={"weights": _absolute(weights)}),
         }
     )
 

@@ -58,16 +58,30 @@ from pareto_unlearn.trial.material import Material, load_material, load_original
 from pareto_unlearn.trial.problem import Problem, build_problem
 from pareto_unlearn.trial.retrained import retrain
 from pareto_unlearn.trial.scan import best_learning_rate, scan_learning_rate
+from pareto_unlearn.trial.scoring import (
+    check_counts,
+    check_weights,
+    generate_pictures,
+    heldout_pictures,
+    measures_of,
+    open_scoring,
+)
 
 __all__ = [
     "Hooks",
     "Material",
     "check_bank",
+    "check_counts",
     "check_forward",
+    "check_weights",
     "failed_result",
+    "generate_pictures",
+    "heldout_pictures",
     "load_material",
     "load_original",
     "measure_trial",
+    "measures_of",
+    "open_scoring",
     "plan_record",
     "run_trial",
 ]

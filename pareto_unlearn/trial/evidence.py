@@ -12,15 +12,16 @@ from scipy.special import betaincinv
 from torch import Tensor
 
 from pareto_unlearn.config import SweepConfig
+from pareto_unlearn.config.schema import PUBLISHED_METRICS
 from pareto_unlearn.data import ImageSet
-from pareto_unlearn.metrics import compute_metrics
+from pareto_unlearn.metrics import compute_metrics, quantise, score_pictures
 from pareto_unlearn.objectives import feature_function
 from pareto_unlearn.records import MetricRow, SampleRow
 from pareto_unlearn.solver import FlatParameters, direction
 from pareto_unlearn.trial.bank import spread_rows
 from pareto_unlearn.trial.comparison import compare, forget_distances, retain_distances
-from pareto_unlearn.trial.inputs import GENERATION_STREAM, SETS, generators_of
 from pareto_unlearn.trial.material import Material
+from pareto_unlearn.trial.scoring import generate, heldout_pictures
 from pareto_unlearn.trial.second import load_second
 
 HOLE_GREY = 0.5
@@ -151,12 +152,15 @@ def measure_residual(config: SweepConfig, material: Material, flat: FlatParamete
 def measure_metrics(config: SweepConfig, material: Material) -> list[MetricRow]:
     """Return the image metrics of the held-out forget and retain sets, and of their second reconstructions if asked for."""
     rows: list[MetricRow] = []
-    second, names = load_second(config, material), config.evaluate.metrics
+    second, kept = load_second(config, material), {}
+    names = tuple(name for name in config.evaluate.metrics if name not in PUBLISHED_METRICS)
     for name, split, images in material.split.items():
         if split != "heldout":
             continue
         pictures = reconstruct(material, name, torch.arange(len(images)))
         truth = images.images[:].to(material.device)
+        if material.scoring is not None:
+            kept[name] = quantise(pictures).cpu()
         rows += compute_metrics(
             names,
             pictures,
@@ -168,7 +172,10 @@ def measure_metrics(config: SweepConfig, material: Material) -> list[MetricRow]:
         )
         if second is not None:
             rows += second.measure(names, pictures, truth, image_set=name)
-    return rows
+    if material.scoring is None:
+        return rows
+    heldout = heldout_pictures(material.split, lambda name, chosen: kept[name][chosen])
+    return rows + score_pictures(material.scoring, heldout, None)
 
 
 def completeness_rows(completeness: Completeness, split: str, images: ImageSet) -> list[MetricRow]:
@@ -223,13 +230,9 @@ def draw_samples(config: SweepConfig, material: Material, *, with_truth: bool) -
 def reconstruct(material: Material, name: str, rows: Int[Tensor, " n"]) -> Float[Tensor, "n c h w"]:
     """Return held-out images of a set with their holes generated; what is drawn depends on the image alone."""
     images = getattr(material.split, f"{name}_heldout").images
-    place = SETS[name, "heldout"]
     return torch.cat(
         [
-            material.model.generate(
-                images[part].to(material.device),
-                generators_of(material.seed, GENERATION_STREAM, part, place),
-            )
+            generate(material.model, images, material.seed, material.device, name, part)
             for part in torch.split(rows, material.model.evaluation_batch)
         ]
     )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pareto_unlearn.config import SweepConfig
 from pareto_unlearn.data import PixelNoise, SplitData, load_split, seeded_generator
-from pareto_unlearn.metrics import DigitClassifier, load_classifier
+from pareto_unlearn.metrics import DigitClassifier, Scoring, load_classifier
 from pareto_unlearn.models import ImageToImage, load_model, pixel_format
 from pareto_unlearn.objectives import (
     Objectives,
@@ -30,6 +30,7 @@ from pareto_unlearn.trial.inputs import (
     open_inputs,
 )
 from pareto_unlearn.trial.noise import open_noise
+from pareto_unlearn.trial.scoring import open_scoring
 
 NOISE_BANK_STREAM = 30
 
@@ -40,6 +41,7 @@ class Material:
 
     ``original`` keeps them where its outputs are computed beside the model's, and is None where they are in ``targets``.
     ``sampler`` draws noise images; None leaves that to the model.
+    ``scoring`` measures the published metrics and is None where the sweep measures none.
     """
 
     model: ImageToImage
@@ -50,6 +52,7 @@ class Material:
     classifier: DigitClassifier | None
     device: torch.device
     original: ImageToImage | None = None
+    scoring: Scoring | None = None
     seed: int = 0
     shared: bool = False
     sampler: PixelNoise | None = None
@@ -75,7 +78,7 @@ def load_material(config: SweepConfig, cache: Path, targets_key: str) -> Materia
 
     Raises:
         ConfigError: the data does not fit the sweep file.
-        WeightsError: the model's weights are missing or do not fit.
+        WeightsError: the weights of the model or of a metric are missing or do not fit.
     """
     torch.set_num_threads(config.run.cpus_per_trial)
     device = torch.device("cuda" if config.run.gpus_per_trial > 0 else "cpu")
@@ -101,6 +104,7 @@ def assemble_material(
         cache: folder of the run's memory-mapped files on this machine.
         targets_key: changes whenever anything that decides the targets changes.
     """
+    scoring = open_scoring(config, cache, targets_key, device)
     inputs = open_inputs(model, split, config.seed, device, cache, targets_key)
     objectives, sampler = build_objectives(config.objective), open_noise(config, split, cache, targets_key)
     targets = open_targets(
@@ -117,6 +121,7 @@ def assemble_material(
         classifier=load_classifier(device) if config.data.dataset == "digits" else None,
         device=device,
         original=copy.deepcopy(model) if beside else None,
+        scoring=scoring,
         seed=config.seed,
         shared=config.objective.shared_parameters == "trained",
         sampler=sampler,

@@ -1,11 +1,10 @@
-"""How good generated images are: formulas, accumulation, and the feature network of the embedded data.
+"""Errors in the hole, and distances in the feature network of the embedded data.
 
 Images are [0, 1] pixels. Every number carries its protocol: ``pixel`` for errors in the hole, ``builtin`` for
 distances in the features of a small digit classifier that ships with the package. ``builtin`` values have the
 formulas of FID, IS and CLIP similarity but not their networks, so they never carry those names.
 """
 
-import math
 from collections.abc import Callable
 from importlib.resources import files
 
@@ -15,10 +14,15 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pareto_unlearn.metrics.formulas import (
+    compute_frechet,
+    compute_inception_score,
+    compute_psnr,
+    mean_interval,
+)
 from pareto_unlearn.records import MetricRow, WeightsError
 
 CLASSIFIER_FILE = "digits_classifier.safetensors"
-NORMAL_95 = 1.96
 
 _Measured = tuple[str, str, float, float | None, float | None]
 """Metric, protocol, value, and the two ends of its interval."""
@@ -88,7 +92,7 @@ def compute_metrics(
         raise ValueError("cannot compute metrics: the reconstructed images are not finite")
     squared = (images - truth).square()[..., removed].mean(dim=(1, 2)).double()
     values: dict[str, Callable[[], _Measured]] = {
-        "mse": lambda: ("mse_hole", "pixel", *_mean_interval(squared)),
+        "mse": lambda: ("mse_hole", "pixel", *mean_interval(squared)),
         "psnr": lambda: ("psnr_hole", "pixel", compute_psnr(float(squared.mean())), None, None),
     }
     if classifier is not None and not values.keys() >= set(names):
@@ -109,49 +113,5 @@ def _builtin_metrics(
     return {
         "frechet": lambda: ("frechet_distance", "builtin", compute_frechet(real, fake), None, None),
         "inception": lambda: ("inception_score", "builtin", compute_inception_score(logits), None, None),
-        "cosine": lambda: ("embedding_cosine", "builtin", *_mean_interval(cosine)),
+        "cosine": lambda: ("embedding_cosine", "builtin", *mean_interval(cosine)),
     }
-
-
-def compute_psnr(mean_squared_error: float) -> float:
-    """Return the peak signal-to-noise ratio in dB of [0, 1] images; infinite for identical images."""
-    return -10.0 * math.log10(mean_squared_error) if mean_squared_error > 0 else math.inf
-
-
-def compute_frechet(real: Float[Tensor, "n d"], fake: Float[Tensor, "m d"]) -> float:
-    """Return the Fréchet distance between Gaussians fitted to two sets of features, in float64 and at least 0.
-
-    tr((S1 S2)^1/2) is taken as the trace of the symmetric root of S1^1/2 S2 S1^1/2, which is always real.
-
-    Raises:
-        ValueError: fewer than two rows, or features that are not finite (the matrix root would end the process).
-    """
-    if min(len(real), len(fake)) < 2 or not (torch.isfinite(real).all() and torch.isfinite(fake).all()):
-        raise ValueError("the Fréchet distance needs at least two finite feature rows in each set")
-    mean_gap = real.double().mean(dim=0) - fake.double().mean(dim=0)
-    first, second = torch.cov(real.double().T), torch.cov(fake.double().T)
-    values, vectors = torch.linalg.eigh(first)
-    root = vectors * values.clamp(min=0.0).sqrt() @ vectors.T
-    cross = torch.linalg.eigvalsh(root @ second @ root).clamp(min=0.0).sqrt().sum()
-    distance = mean_gap.square().sum() + first.trace() + second.trace() - 2.0 * cross
-    return max(float(distance), 0.0)
-
-
-def compute_inception_score(logits: Float[Tensor, "n c"]) -> float:
-    """Return exp(mean KL(p(y|x) || p(y))) over all images as one split (Salimans et al., arXiv:1606.03498).
-
-    Written out because the library's version permutes images with the process-wide random generator.
-    """
-    log_conditional = functional.log_softmax(logits.double(), dim=1)
-    log_marginal = torch.logsumexp(log_conditional, dim=0) - math.log(len(logits))
-    divergence = (log_conditional.exp() * (log_conditional - log_marginal)).sum(dim=1)
-    return float(divergence.mean().exp())
-
-
-def _mean_interval(values: Float[Tensor, " n"]) -> tuple[float, float | None, float | None]:
-    """Return the mean with a normal 95 % interval, which one value alone does not have."""
-    mean = float(values.mean())
-    if len(values) < 2:
-        return mean, None, None
-    half = NORMAL_95 * float(values.std()) / math.sqrt(len(values))
-    return mean, mean - half, mean + half

@@ -1,0 +1,66 @@
+"""What a sweep needs and this machine has: the weights of the model and of the metrics, file by file."""
+
+from dataclasses import dataclass
+
+from pareto_unlearn.config import SweepConfig
+from pareto_unlearn.metrics import WEIGHTS_FILES, FoundWeights, inspect_weights, needed_files, weights_folder
+from pareto_unlearn.models import weights_sha256
+from pareto_unlearn.records import WeightsError
+from pareto_unlearn.trial import measures_of
+
+__all__ = ["Finding", "examine"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One file: whether it is there and the right one, whether the sweep needs it, and what to know about it."""
+
+    name: str
+    is_right: bool
+    is_needed: bool
+    is_there: bool
+    detail: str
+
+    @property
+    def is_trouble(self) -> bool:
+        """Whether a file that is needed is missing, or any file is not what its name says."""
+        return not self.is_right and (self.is_needed or self.is_there)
+
+
+def examine(config: SweepConfig | None, folder: str | None = None) -> list[Finding]:
+    """Look at every file of weights; nothing is loaded, run or downloaded.
+
+    Args:
+        config: the sweep that needs them; None to look at the folder alone, where nothing is needed.
+        folder: where the networks of metrics lie; None for that of the sweep file or of ``PARETO_UNLEARN_WEIGHTS``.
+    """
+    configured = folder or (config.evaluate.weights if config is not None else None)
+    pins = {} if config is None else config.evaluate.weights_sha256
+    needed = () if config is None else needed_files(measures_of(config))
+    place = weights_folder(configured)
+    findings = [_finding(inspect_weights(name, place, pins), name in needed) for name in WEIGHTS_FILES]
+    return findings if config is None else [_model_weights(config), *findings]
+
+
+def _finding(found: FoundWeights, needed: bool) -> Finding:
+    return Finding(
+        name=found.file.name,
+        is_right=found.problem is None,
+        is_needed=needed,
+        is_there=found.path is not None,
+        detail=found.problem or f"{found.path}, SHA-256 {found.sha256}",
+    )
+
+
+def _model_weights(config: SweepConfig) -> Finding:
+    try:
+        detail, right = f"SHA-256 {weights_sha256(config.model)}", True
+    except WeightsError as error:
+        detail, right = str(error), False
+    return Finding(
+        name=f"model.checkpoint {config.model.checkpoint}",
+        is_right=right,
+        is_needed=True,
+        is_there=right,
+        detail=detail,
+    )

@@ -1,0 +1,70 @@
+"""How good generated images are. Every number carries the protocol that defines it.
+
+``builtin`` holds errors in the hole and distances in the features of the embedded digit classifier, ``published`` the
+metrics of the papers: FID, KID, IS and CLIP cosine, in the networks that ``weights`` names. ``formulas`` knows features only.
+"""
+
+from pareto_unlearn.metrics.builtin import DigitClassifier, compute_metrics, load_classifier
+from pareto_unlearn.metrics.feature_files import FeatureFiles, ImageFeatures
+from pareto_unlearn.metrics.formulas import (
+    blocked_parts,
+    compute_frechet,
+    compute_inception_score,
+    compute_kernel_distance,
+    compute_psnr,
+    compute_split_inception_score,
+    mean_interval,
+    paired_cosines,
+    shuffled_parts,
+)
+from pareto_unlearn.metrics.published import (
+    LEAST_IMAGES,
+    Measure,
+    Pictures,
+    Scoring,
+    choose_measures,
+    needed_files,
+    quantise,
+    score_pictures,
+)
+from pareto_unlearn.metrics.weights import (
+    WEIGHTS_FILES,
+    FoundWeights,
+    WeightsFile,
+    digests_of,
+    find_weights,
+    inspect_weights,
+    weights_folder,
+)
+
+__all__ = [
+    "LEAST_IMAGES",
+    "WEIGHTS_FILES",
+    "DigitClassifier",
+    "FeatureFiles",
+    "FoundWeights",
+    "ImageFeatures",
+    "Measure",
+    "Pictures",
+    "Scoring",
+    "WeightsFile",
+    "blocked_parts",
+    "choose_measures",
+    "compute_frechet",
+    "compute_inception_score",
+    "compute_kernel_distance",
+    "compute_metrics",
+    "compute_psnr",
+    "compute_split_inception_score",
+    "digests_of",
+    "find_weights",
+    "inspect_weights",
+    "load_classifier",
+    "mean_interval",
+    "needed_files",
+    "paired_cosines",
+    "quantise",
+    "score_pictures",
+    "shuffled_parts",
+    "weights_folder",
+]

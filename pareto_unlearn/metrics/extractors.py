@@ -1,0 +1,232 @@
+"""The networks of the published metrics, each with the way its images are brought to its size.
+
+An extractor takes RGB pixels of 0 to 255 as uint8 and returns one row of float32 an image. How an image is resized is part of
+a metric's definition, so every one of the published ways is written out here.
+"""
+
+import hashlib
+import io
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pareto_unlearn.metrics.weights import (
+    CLIP_VIT_H_14,
+    INCEPTION_2015,
+    INCEPTION_TORCHVISION,
+    RESNET_PLACES365,
+    FoundWeights,
+)
+from pareto_unlearn.records import WeightsError
+
+INCEPTION_SIDE = 299
+CLIP_NAME = "ViT-H-14"
+_CIFAR = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_HALF = ((0.5,) * 3, (0.5,) * 3)
+
+Embed = Callable[[UInt8[Tensor, "n 3 h w"]], Float[Tensor, "n d"]]
+Prepare = Callable[[UInt8[Tensor, "n 3 h w"]], Float[Tensor, "n 3 s t"]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extractor:
+    """Which file an extractor reads, and how to open it on a device."""
+
+    file: str
+    load: Callable[[FoundWeights, torch.device], Embed]
+
+
+def resize_like_tensorflow(images: UInt8[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 s s"]:
+    """Return images of 299 pixels a side as TensorFlow 1 resizes: bilinear, corner to corner, without antialiasing."""
+    pixels = images.float()
+    for axis in (3, 2):
+        length = pixels.shape[axis]
+        place = torch.arange(INCEPTION_SIDE, device=pixels.device) * (length / INCEPTION_SIDE)
+        low = place.long()
+        high = (low + 1).clamp(max=length - 1)
+        share = (place - low).view(-1, *(1,) * (3 - axis))
+        first, second = pixels.index_select(axis, low), pixels.index_select(axis, high)
+        pixels = first + (second - first) * share
+    return pixels
+
+
+def resize_clean(images: UInt8[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 s s"]:
+    """Return images of 299 pixels a side as clean-fid resizes: bicubic with antialiasing, in float, cut off at 0 and 255."""
+    size = (INCEPTION_SIDE, INCEPTION_SIDE)
+    planes = images.cpu().flatten(0, 1).numpy().astype(np.float32)
+    resized = [np.asarray(Image.fromarray(plane).resize(size, Image.Resampling.BICUBIC)) for plane in planes]
+    return torch.from_numpy(np.stack(resized)).clamp(0.0, 255.0).view(-1, 3, *size).to(images.device)
+
+
+def through_pictures(transform: Callable[[Image.Image], Tensor]) -> Prepare:
+    """Return a preparation that takes every image through Pillow, as the loaders of image files do."""
+
+    def prepare(images: UInt8[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 s t"]:
+        pictures = [Image.fromarray(pixels) for pixels in images.cpu().permute(0, 2, 3, 1).numpy()]
+        return torch.stack([transform(picture) for picture in pictures]).to(images.device)
+
+    return prepare
+
+
+def _open_inception_2015(weights: FoundWeights, device: torch.device) -> nn.Module:
+    path = _path_of(weights)
+    content = path.read_bytes()
+    # What was verified is what runs: the file could have been replaced since.
+    if hashlib.sha256(content).hexdigest() != weights.sha256:
+        raise WeightsError(f"{path} changed after it was verified; start again")
+    with warnings.catch_warnings():
+        # The format is on its way out, but the file is what it is.
+        warnings.simplefilter("ignore", FutureWarning)
+        network: nn.Module = torch.jit.load(io.BytesIO(content), map_location=device)  # type: ignore[no-untyped-call]
+    return network.eval()
+
+
+def _inception_2015_features(resize: Prepare) -> Callable[[FoundWeights, torch.device], Embed]:
+    def load(weights: FoundWeights, device: torch.device) -> Embed:
+        layers: Any = _open_inception_2015(weights, device).layers
+        return lambda images: layers((resize(images) - 128.0) / 128.0).flatten(1)
+
+    return load
+
+
+def _inception_2015_logits(weights: FoundWeights, device: torch.device) -> Embed:
+    network = _open_inception_2015(weights, device)
+
+    def embed(images: UInt8[Tensor, "n 3 h w"]) -> Float[Tensor, "n c"]:
+        # The network maps 0..255 by (x - 127.5) / 127.5; the original graph by (x - 128) / 128.
+        pixels = (resize_like_tensorflow(images) - 128.0) * (127.5 / 128.0) + 127.5
+        # It returns probabilities; their logarithm has them as its softmax again.
+        return network(pixels, no_output_bias=True).log().clamp(min=-100.0)  # type: ignore[no-any-return]
+
+    return embed
+
+
+def _torchvision_inception(
+    prepare: Callable[[], Prepare], *, pooled: bool = False
+) -> Callable[[FoundWeights, torch.device], Embed]:
+    def load(weights: FoundWeights, device: torch.device) -> Embed:
+        from torchvision.models import inception_v3
+
+        network = inception_v3(weights=None, init_weights=False, aux_logits=True, transform_input=False)
+        _load_state(network, _read_state(weights), weights)
+        if pooled:
+            network.fc = nn.Identity()
+        return _composed(prepare(), network, device)
+
+    return load
+
+
+def _places365(weights: FoundWeights, device: torch.device) -> Embed:
+    from torchvision.models import resnet50
+
+    network = resnet50(weights=None, num_classes=365)
+    state = {
+        name.removeprefix("module."): value for name, value in _read_state(weights)["state_dict"].items()
+    }
+    _load_state(network, state, weights)
+    return _composed(_as_classifiers_do(256, 224), network, device)
+
+
+def _clip(weights: FoundWeights, device: torch.device) -> Embed:
+    import open_clip
+
+    # The text tower is read as well, since the file holds both, and let go again.
+    model = open_clip.create_model(CLIP_NAME, pretrained=str(_path_of(weights)), require_pretrained=True)
+    settings = open_clip.get_model_preprocess_cfg(model)
+    transform = open_clip.image_transform(
+        settings["size"],
+        is_train=False,
+        mean=settings["mean"],
+        std=settings["std"],
+        interpolation=settings.get("interpolation"),
+        resize_mode=settings.get("resize_mode"),
+    )
+    return _composed(through_pictures(transform), model.visual, device)
+
+
+def _as_in_the_released_code() -> Prepare:
+    """Squash to 256, CIFAR statistics, then bilinear to 299: metric.py of i2i_mage."""
+    from torchvision import transforms
+
+    first = transforms.Compose(
+        [transforms.Resize((256, 256)), transforms.ToTensor(), transforms.Normalize(*_CIFAR)]
+    )
+    prepare, size = through_pictures(first), (INCEPTION_SIDE, INCEPTION_SIDE)
+    return lambda images: functional.interpolate(prepare(images), size, mode="bilinear")
+
+
+def _whole_pictures() -> Prepare:
+    """The whole picture at 299 pixels in [-1, 1], on which the network was trained; nothing is cropped away."""
+    from torchvision import transforms
+
+    size = (INCEPTION_SIDE, INCEPTION_SIDE)
+    return through_pictures(
+        transforms.Compose([transforms.Resize(size), transforms.ToTensor(), transforms.Normalize(*_HALF)])
+    )
+
+
+def _as_classifiers_do(resized: int, side: int) -> Prepare:
+    from torchvision import transforms
+
+    steps = [transforms.Resize(resized), transforms.CenterCrop(side)]
+    return through_pictures(
+        transforms.Compose([*steps, transforms.ToTensor(), transforms.Normalize(*_IMAGENET)])
+    )
+
+
+def _composed(prepare: Prepare, network: nn.Module, device: torch.device) -> Embed:
+    ready = network.to(device).eval()
+    return lambda images: ready(prepare(images)).float()
+
+
+def _read_state(weights: FoundWeights) -> dict[str, Any]:
+    path = _path_of(weights)
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a damaged file makes the reader raise
+        raise WeightsError(
+            f"{path}: expected {weights.file.holds}, found a file that does not load: {error}"
+        ) from error
+    return content
+
+
+def _load_state(network: nn.Module, state: dict[str, Any], weights: FoundWeights) -> None:
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise WeightsError(
+            f"{weights.path}: expected the tensors of {weights.file.holds}: {error}"
+        ) from error
+
+
+def _path_of(weights: FoundWeights) -> Path:
+    if weights.path is None:
+        raise WeightsError(f"{weights.file.name} was not found: {weights.problem}")
+    return weights.path
+
+
+EXTRACTORS: dict[str, Extractor] = {
+    "inception_2015": Extractor(file=INCEPTION_2015, load=_inception_2015_features(resize_like_tensorflow)),
+    "inception_2015_clean": Extractor(file=INCEPTION_2015, load=_inception_2015_features(resize_clean)),
+    "inception_2015_logits": Extractor(file=INCEPTION_2015, load=_inception_2015_logits),
+    "torchvision_pooled": Extractor(
+        file=INCEPTION_TORCHVISION, load=_torchvision_inception(_whole_pictures, pooled=True)
+    ),
+    "torchvision_logits": Extractor(file=INCEPTION_TORCHVISION, load=_torchvision_inception(_whole_pictures)),
+    "torchvision_logits_as_released": Extractor(
+        file=INCEPTION_TORCHVISION, load=_torchvision_inception(_as_in_the_released_code)
+    ),
+    "places365_logits": Extractor(file=RESNET_PLACES365, load=_places365),
+    "clip_vit_h_14": Extractor(file=CLIP_VIT_H_14, load=_clip),
+}
+"""Every way of looking at images, by the name under which its features are kept."""

@@ -1,0 +1,135 @@
+"""The networks that the published metrics look through: named files in a folder, each verified by its SHA-256.
+
+Nothing is ever downloaded, and nothing stands in for a missing file: a network with other weights gives other numbers
+under the same name.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pareto_unlearn.records import WEIGHTS_VARIABLE, WeightsError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightsFile:
+    """A published file: ``sha256`` is its digest, or its first digits, or empty where none is published.
+
+    ``size`` counts bytes and is None where it is not known.
+    """
+
+    name: str
+    holds: str
+    source: str
+    sha256: str = ""
+    size: int | None = None
+
+    def describe(self) -> str:
+        """Say in one line which file is meant and who publishes it."""
+        size = "size unknown" if self.size is None else f"{self.size:,} bytes"
+        digest = f"SHA-256 {self.sha256}" if self.sha256 else "no published SHA-256"
+        return f"{self.name} ({self.holds}; {size}; {digest}; published at {self.source})"
+
+
+INCEPTION_2015, INCEPTION_TORCHVISION = "inception-2015-12-05.pt", "inception_v3_google-0cc3c7bd.pth"
+RESNET_PLACES365, CLIP_VIT_H_14 = "resnet50_places365.pth.tar", "open_clip_pytorch_model.bin"
+
+_LIST = (
+    WeightsFile(
+        name=INCEPTION_2015,
+        holds="Inception of TensorFlow 2015-12-05 as TorchScript",
+        source="https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt",
+        # The file is a program that runs when it is used: it is opened because this digest is known, and for nothing else.
+        sha256="f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4",
+        size=95_607_719,
+    ),
+    WeightsFile(
+        name=INCEPTION_TORCHVISION,
+        holds="Inception-v3 of torchvision, IMAGENET1K_V1",
+        source="https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth",
+        sha256="0cc3c7bd75056d25e46cba549dc184522069b81e9787eff6df84f397bd52a5ef",
+        size=108_949_747,
+    ),
+    WeightsFile(
+        name=RESNET_PLACES365,
+        holds="ResNet-50 of Places365",
+        source="http://places2.csail.mit.edu/models_places365/resnet50_places365.pth.tar",
+    ),
+    WeightsFile(
+        name=CLIP_VIT_H_14,
+        holds="open_clip ViT-H-14, laion2b_s32b_b79k",
+        source="https://huggingface.co/laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
+        sha256="9a78ef8e8c73fd0df621682e7a8e8eb36c6916cb3c16b291a082ecd52ab79cc4",
+        size=3_944_692_325,
+    ),
+)
+WEIGHTS_FILES: dict[str, WeightsFile] = {file.name: file for file in _LIST}
+"""Every file a metric may need, by name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundWeights:
+    """A file as it was found; ``problem`` is None where it is there and is the right one."""
+
+    file: WeightsFile
+    path: Path | None = None
+    sha256: str | None = None
+    problem: str | None = None
+
+
+def weights_folder(configured: str | None) -> Path | None:
+    """Return the absolute folder of weights: the configured one, else that of ``PARETO_UNLEARN_WEIGHTS``, else None."""
+    chosen = configured or os.environ.get(WEIGHTS_VARIABLE)
+    return Path(chosen).absolute() if chosen else None
+
+
+def inspect_weights(name: str, folder: Path | None, pins: Mapping[str, str]) -> FoundWeights:
+    """Look for one file and compute its digest.
+
+    Args:
+        name: a key of ``WEIGHTS_FILES``.
+        folder: where to look; None where the user named none.
+        pins: digests by file name that the user vouches for.
+    """
+    file = WEIGHTS_FILES[name]
+    path = None if folder is None else folder / name
+    if path is None or not path.is_file():
+        where = f"in {folder}" if folder else "since no folder is named"
+        return FoundWeights(file=file, problem=f"missing {where}: expected {file.describe()}")
+    digest = file_sha256(path)
+    for expected, origin in ((file.sha256, "published"), (pins.get(name, "").lower(), "pinned")):
+        if not digest.startswith(expected):
+            problem = f"another file: {path} has SHA-256 {digest}, expected the {origin} {expected} of {file.describe()}"
+            return FoundWeights(file=file, path=path, sha256=digest, problem=problem)
+    return FoundWeights(file=file, path=path, sha256=digest)
+
+
+def find_weights(
+    names: Iterable[str], folder: Path | None, pins: Mapping[str, str]
+) -> dict[str, FoundWeights]:
+    """Return the verified files by name.
+
+    Raises:
+        WeightsError: lists every file that is missing or is another one.
+    """
+    found = {name: inspect_weights(name, folder, pins) for name in names}
+    problems = [one.problem for one in found.values() if one.problem is not None]
+    if problems:
+        raise WeightsError(
+            f"weights of metrics: {'; '.join(problems)}. Put the files into one folder and name it by evaluate.weights or "
+            f"{WEIGHTS_VARIABLE}; they are never downloaded"
+        )
+    return found
+
+
+def digests_of(found: Mapping[str, FoundWeights]) -> dict[str, str]:
+    """Return the digest of every file that was found, by name."""
+    return {name: one.sha256 for name, one in found.items() if one.sha256 is not None}
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,187 @@
+"""Measures the published metrics of a finished run from its checkpoints, without training.
+
+What is there already is not measured again, and nothing that was committed changes: every new metric of a trial is a
+file of its own beside the trial's others.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from safetensors.torch import load as load_safetensors
+from torch import Tensor
+
+from pareto_unlearn.config import SweepConfig, parse_config
+from pareto_unlearn.config.schema import PUBLISHED_METRICS
+from pareto_unlearn.data import SplitData, load_split, write_manifest
+from pareto_unlearn.metrics import Pictures, Scoring, digests_of, score_pictures
+from pareto_unlearn.models import ImageToImage, pixel_format
+from pareto_unlearn.records import HAS_MODEL, ConfigError, MetricRow, TrialRecord
+from pareto_unlearn.store import Run, RunStore, load_run, record_extractors
+from pareto_unlearn.trial import (
+    check_counts,
+    check_weights,
+    generate_pictures,
+    heldout_pictures,
+    load_original,
+    measures_of,
+    open_scoring,
+)
+
+__all__ = ["ScoredRow", "rescore"]
+
+
+class ScoredRow(NamedTuple):
+    """A metric row and the trial it belongs to."""
+
+    trial: TrialRecord
+    row: MetricRow
+
+
+def rescore(
+    run_path: str,
+    protocol: str,
+    metrics: Sequence[str],
+    *,
+    weights: str | None = None,
+    trial: str | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> list[ScoredRow]:
+    """Measure and commit the metrics of every trial with a model; return their rows, those that were there included.
+
+    Args:
+        run_path: the run directory.
+        protocol: standard, li2024-code or paper-text.
+        metrics: names among fid, kid, is and clip.
+        weights: folder of the networks; None for that of the sweep file or of ``PARETO_UNLEARN_WEIGHTS``.
+        trial: first digits of the id of one trial; None for all.
+        say: told of every trial that is measured.
+
+    Raises:
+        ConfigError: unknown names, other images than the run's, or too few of them.
+        RunLockedError: a sweep is writing to the run.
+        StoreError: a checkpoint is damaged.
+        WeightsError: a network is missing or is another file; nothing was measured then.
+    """
+    run = load_run(run_path)
+    config = _config_for(run.store, protocol, metrics, weights)
+    chosen = _choose_trials(run, trial)
+    found = check_weights(config)
+    with run.store.lock():
+        split = _open_images(config, run.store)
+        record_extractors(run.store, digests_of(found))
+        _measure_missing(config, run, split, chosen, say)
+    return _rows_of(run.store, config, chosen)
+
+
+def _config_for(store: RunStore, protocol: str, metrics: Sequence[str], weights: str | None) -> SweepConfig:
+    others = [name for name in metrics if name not in PUBLISHED_METRICS]
+    if others or not metrics or protocol == "builtin":
+        raise ConfigError(
+            f"expected of metrics {', '.join(PUBLISHED_METRICS)} under standard, li2024-code or paper-text, found "
+            f"{', '.join(others or metrics) or 'none'} under {protocol}; all else is measured by the sweep itself"
+        )
+    overrides = [f"evaluate.protocol={protocol}", f"evaluate.metrics=[{', '.join(metrics)}]"]
+    config = parse_config(store.read_text("sweep.yaml"), "sweep.yaml", overrides)
+    if weights is None:
+        return config
+    return config.model_copy(update={"evaluate": config.evaluate.model_copy(update={"weights": weights})})
+
+
+def _choose_trials(run: Run, trial: str | None) -> list[TrialRecord]:
+    with_model = [record for record in run.records if record.state in HAS_MODEL]
+    chosen = [record for record in with_model if record.trial_id.startswith(trial or "")]
+    if not chosen or (trial is not None and len(chosen) != 1):
+        raise ConfigError(
+            f"{run.path}: expected {'trials' if trial is None else 'the id of one trial'} with a model, found {len(chosen)}"
+            f"{'' if trial is None else f' whose id starts with {trial!r}'}; `ls --json` lists them"
+        )
+    return chosen
+
+
+def _open_images(config: SweepConfig, store: RunStore) -> SplitData:
+    """Return the images of the run, and no others."""
+    split = load_split(config.data, config.seed, pixel_format(config.model), store.cache_dir())
+    if write_manifest(split) != store.read_text("manifest.csv"):
+        raise ConfigError(
+            f"{store.path}: the images are not those of its manifest.csv; put those back that the sweep had"
+        )
+    check_counts(config, split)
+    return split
+
+
+def _measure_missing(
+    config: SweepConfig,
+    run: Run,
+    split: SplitData,
+    chosen: Sequence[TrialRecord],
+    say: Callable[[str], None],
+) -> None:
+    known = {(one.trial.trial_id, one.row.metric) for one in _rows_of(run.store, config, chosen)}
+    work = {
+        record.trial_id: missing
+        for record in chosen
+        if (missing := [one for one in measures_of(config) if (record.trial_id, one.metric) not in known])
+    }
+    if not work:
+        return
+    device = torch.device("cuda" if config.run.gpus_per_trial > 0 and torch.cuda.is_available() else "cpu")
+    scoring = open_scoring(config, run.store.cache_dir(), run.info.config_hash[:16], device)
+    if scoring is None:
+        raise ValueError("expected metrics to measure, found none")
+    model = load_original(config, device)
+    original = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    for record in chosen:
+        if record.trial_id in work:
+            missing = work[record.trial_id]
+            say(f"{record.trial_id} {record.label}: {', '.join(measure.metric for measure in missing)}")
+            _load_weights(model, run.store, record, original)
+            pictures = heldout_pictures(split, partial(generate_pictures, model, split, config.seed, device))
+            _measure_one(run.store, record, pictures, replace(scoring, measures=tuple(missing)), say)
+
+
+def _load_weights(
+    model: ImageToImage, store: RunStore, record: TrialRecord, original: Mapping[str, Tensor]
+) -> None:
+    if record.checkpoint is None:
+        model.load_state_dict(original)
+    else:
+        model.load_state_dict(load_safetensors(store.read_checkpoint(record)["model.safetensors"]))
+
+
+def _measure_one(
+    store: RunStore,
+    record: TrialRecord,
+    pictures: Mapping[str, Pictures],
+    scoring: Scoring,
+    say: Callable[[str], None],
+) -> None:
+    try:
+        rows = score_pictures(scoring, pictures, record.checkpoint_sha256 or "original")
+    except ValueError as error:
+        # One model with broken pictures must not keep the others from being measured.
+        say(f"{record.trial_id} {record.label}: not measured, {error}")
+        return
+    for measure in scoring.measures:
+        store.add_metric(record, [row for row in rows if row.metric == measure.metric])
+
+
+def _rows_of(store: RunStore, config: SweepConfig, chosen: Sequence[TrialRecord]) -> list[ScoredRow]:
+    """Return what is stored of the metrics that a sweep file names, in the order of trials and metrics."""
+    by_id = {record.trial_id: record for record in chosen}
+    order = [measure.metric for measure in measures_of(config)]
+    found = [
+        ScoredRow(by_id[row["trial_id"]], _metric_row(row))
+        for row in store.table("metrics").to_pylist()
+        if row["trial_id"] in by_id and row["protocol"] == config.evaluate.protocol and row["metric"] in order
+    ]
+    places = {trial_id: place for place, trial_id in enumerate(by_id)}
+    return sorted(
+        found, key=lambda one: (places[one.trial.trial_id], order.index(one.row.metric), one.row.set)
+    )
+
+
+def _metric_row(values: Mapping[str, object]) -> MetricRow:
+    return MetricRow(**{name: value for name, value in values.items() if name not in ("trial_id", "attempt")})  # type: ignore[arg-type]

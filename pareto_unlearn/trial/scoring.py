@@ -1,0 +1,140 @@
+"""The published metrics of a model of the sweep: which networks they need, and the pictures they look at."""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import torch
+from jaxtyping import Int, UInt8
+from torch import Tensor
+
+from pareto_unlearn.config import SweepConfig
+from pareto_unlearn.data import Images, ImageSet, SplitData
+from pareto_unlearn.metrics import (
+    LEAST_IMAGES,
+    WEIGHTS_FILES,
+    FeatureFiles,
+    FoundWeights,
+    Measure,
+    Pictures,
+    Scoring,
+    choose_measures,
+    find_weights,
+    needed_files,
+    quantise,
+    weights_folder,
+)
+from pareto_unlearn.models import ImageToImage
+from pareto_unlearn.records import ConfigError
+from pareto_unlearn.trial.bank import spread_rows
+from pareto_unlearn.trial.inputs import GENERATION_STREAM, SETS, generators_of
+
+HELDOUT = "heldout"
+
+
+def measures_of(config: SweepConfig) -> tuple[Measure, ...]:
+    """Return the published metrics that a sweep measures; none under protocol builtin."""
+    return choose_measures(config.evaluate.protocol, config.evaluate.metrics, config.data.dataset)
+
+
+def check_weights(config: SweepConfig) -> dict[str, FoundWeights]:
+    """Return the verified files that the metrics of a sweep need, by name.
+
+    Raises:
+        ConfigError: a digest is given for a file that no metric knows.
+        WeightsError: a file is missing or is another one.
+    """
+    pins = config.evaluate.weights_sha256
+    unknown = [name for name in pins if name not in WEIGHTS_FILES]
+    if unknown:
+        raise ConfigError(
+            f"evaluate.weights_sha256: expected names among {', '.join(WEIGHTS_FILES)}, found {', '.join(unknown)}"
+        )
+    return find_weights(needed_files(measures_of(config)), weights_folder(config.evaluate.weights), pins)
+
+
+def check_counts(config: SweepConfig, split: SplitData) -> None:
+    """Refuse held-out sets that are too small for a metric.
+
+    Raises:
+        ConfigError: names the metric and both numbers.
+    """
+    counts = {"forget": len(split.forget_heldout), "retain": len(split.retain_heldout)}
+    for measure in measures_of(config):
+        least = LEAST_IMAGES[measure.metric]
+        if min(counts.values()) < least:
+            raise ConfigError(
+                f"evaluate.metrics: {measure.metric} needs {least} held-out images of each set, found {counts['forget']} to "
+                f"forget and {counts['retain']} to keep; give more by data.heldout_per_class, or leave it out"
+            )
+
+
+def open_scoring(config: SweepConfig, folder: Path, run_key: str, device: torch.device) -> Scoring | None:
+    """Return what measures the published metrics, its files verified; None where the sweep measures none.
+
+    Args:
+        config: the sweep.
+        folder: where features are kept on this machine.
+        run_key: changes whenever the images of the run could.
+        device: where networks run.
+
+    Raises:
+        WeightsError: a file is missing or is another one.
+    """
+    measures = measures_of(config)
+    if not measures:
+        return None
+    return Scoring(
+        protocol=config.evaluate.protocol,
+        measures=measures,
+        weights=check_weights(config),
+        files=FeatureFiles(folder, run_key),
+        device=device,
+    )
+
+
+def heldout_pictures(
+    split: SplitData, outputs: Callable[[str, Int[Tensor, " n"]], UInt8[Tensor, "n 3 h w"]]
+) -> dict[str, Pictures]:
+    """Return as many held-out images of both sets, spread evenly over the larger one, with a model's pictures of them.
+
+    Args:
+        split: the images of the sweep.
+        outputs: returns the pictures of some images of a set, as ``quantise`` leaves them.
+    """
+    sets = {"forget": split.forget_heldout, "retain": split.retain_heldout}
+    # A distance depends on the number of images, so that sets of unequal size could not be compared.
+    count = min(len(images) for images in sets.values())
+    return {name: _pictures(name, images, count, outputs) for name, images in sets.items()}
+
+
+def _pictures(
+    name: str,
+    images: ImageSet,
+    count: int,
+    outputs: Callable[[str, Int[Tensor, " n"]], UInt8[Tensor, "n 3 h w"]],
+) -> Pictures:
+    rows = spread_rows(len(images), count)
+    return Pictures(
+        ids=tuple(images.image_ids[row] for row in rows.tolist()),
+        # Several networks look at them, and generating them is the work.
+        truth=cache(lambda: quantise(images.images[rows])),
+        output=cache(lambda: outputs(name, rows)),
+    )
+
+
+def generate_pictures(
+    model: ImageToImage, split: SplitData, seed: int, device: torch.device, name: str, rows: Int[Tensor, " n"]
+) -> UInt8[Tensor, "n 3 h w"]:
+    """Return held-out images of a set with their holes generated, as a file of them would hold them."""
+    images = getattr(split, f"{name}_{HELDOUT}").images
+    parts = torch.split(rows, model.evaluation_batch)
+    return torch.cat([quantise(generate(model, images, seed, device, name, part)).cpu() for part in parts])
+
+
+def generate(
+    model: ImageToImage, images: Images, seed: int, device: torch.device, name: str, rows: Int[Tensor, " b"]
+) -> Tensor:
+    """Return one batch of held-out images with their holes generated; what is drawn depends on the image alone."""
+    draws = generators_of(seed, GENERATION_STREAM, rows, SETS[name, HELDOUT])
+    return model.generate(images[rows].to(device), draws)
