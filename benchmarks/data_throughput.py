@@ -5,9 +5,13 @@
 Makes its own folder of JPEG files of 500 x 375 pixels, the usual size of ImageNet's, and prints one row per format. The files are in the
 page cache of the machine, so a slow disk is not part of the numbers. Decoding on demand takes one thread, as a trial with one
 CPU does; checking and filling the cache take all cores.
+
+A second table says whether reading keeps up with a step that leaves the CPU free, as on a GPU: its time with the images read in line, and
+read ahead. The CPU time of an image tells how many threads the step needs when nothing else has the cores.
 """
 
 import argparse
+import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -19,15 +23,18 @@ from machine import machine_facts
 from PIL import Image
 
 from pareto_unlearn.config import DataSection
-from pareto_unlearn.data import BatchOrder, SplitData, load_split, write_manifest
+from pareto_unlearn.data import BatchOrder, SplitData, load_split, reading_ahead, write_manifest
 from pareto_unlearn.records import PixelFormat
 
 WIDTH, HEIGHT, CLASSES, BATCH = 500, 375, 4, 32
+STEP_SECONDS, STEP_BATCH, STEPS = 0.05, 64, 12
 FORMATS = {
     "224 squash bicubic": PixelFormat(side=224, channels=3, fit="squash"),
     "256 crop bicubic": PixelFormat(side=256, channels=3, fit="crop"),
     "256 squash bilinear": PixelFormat(side=256, channels=3, fit="squash", resample="bilinear"),
 }
+
+SECTION = DataSection(dataset="folder", root="images", forget_classes=2, retain_classes=None)
 
 
 def main() -> None:
@@ -49,6 +56,42 @@ def main() -> None:
                 f"{value:.2f}" if value < 1 else f"{value:.0f}" for value in measure(folder, pixels)
             )
             print(f"| {label} | {cells} |", flush=True)
+        print_steps(folder, FORMATS["224 squash bicubic"], sorted({1, 2, os.cpu_count() or 1}))
+
+
+def print_steps(folder: Path, pixels: PixelFormat, threads: list[int]) -> None:
+    """Print the time of a step of batch 64 + 64 that waits for its images, by threads and by where they come from."""
+    print(
+        f"\n| a step of {STEP_SECONDS * 1000:.0f} ms, ms | threads | in line | read ahead | CPU of an image |"
+    )
+    print("|---|---|---|---|---|")
+    for name, cache in (("decoded", None), ("from the cache", folder / f"cache-{pixels}")):
+        split = load_split(SECTION.model_copy(update={"root": str(folder / "images")}), 0, pixels, cache)
+        for count in threads:
+            torch.set_num_threads(count)
+            started = time.process_time()
+            plain = step_seconds(split, is_ahead=False)
+            cpu = (time.process_time() - started) / (STEPS * 2 * STEP_BATCH)
+            ahead = step_seconds(split, is_ahead=True)
+            cells = " | ".join(f"{1000 * value:.0f}" for value in (plain, ahead))
+            print(f"| {name} | {count} | {cells} | {1000 * cpu:.2f} |", flush=True)
+
+
+def step_seconds(split: SplitData, *, is_ahead: bool) -> float:
+    """Return the mean time of a step: its images, and then as long as a GPU would compute."""
+    sets = [split.forget_train.images, split.retain_train.images]
+    orders = [BatchOrder(len(images), STEP_BATCH, 0, place) for place, images in enumerate(sets)]
+    if is_ahead:
+        orders = [reading_ahead(order, images) for order, images in zip(orders, sets, strict=True)]
+
+    def run() -> None:
+        for step in range(STEPS):
+            batches = [order(step) for order in orders]
+            for images, rows in zip(sets, batches, strict=True):
+                images[rows]
+            time.sleep(STEP_SECONDS)
+
+    return seconds(run) / STEPS
 
 
 def make_images(root: Path, count: int) -> int:
@@ -67,9 +110,7 @@ def make_images(root: Path, count: int) -> int:
 
 def measure(folder: Path, pixels: PixelFormat) -> list[float]:
     """Return seconds of load_split, then images per second of each way."""
-    section = DataSection(
-        dataset="folder", root=str(folder / "images"), forget_classes=2, retain_classes=None
-    )
+    section = SECTION.model_copy(update={"root": str(folder / "images")})
     started = time.perf_counter()
     split = load_split(section, 0, pixels)
     loading = time.perf_counter() - started

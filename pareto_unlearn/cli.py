@@ -1,5 +1,6 @@
 """The command line: arguments to calls, nothing else. Results go to stdout, talk goes to stderr."""
 
+import hashlib
 import json
 import logging
 import math
@@ -203,22 +204,66 @@ def export(
 
 @app.command()
 def train(
-    what: Annotated[str, typer.Argument(help="digits_mae or digits_classifier.", show_default=False)],
-    out: Annotated[Path, typer.Argument(help="The .safetensors file to write.", show_default=False)],
-    seed: Annotated[int, typer.Option("--seed", help="Decides initial weights and batches.")] = 0,
+    what: Annotated[
+        str, typer.Argument(help="A sweep file, or digits_mae or digits_classifier.", show_default=False)
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Argument(help="The file to write; of a sweep, by default named after it.", show_default=False),
+    ] = None,
+    out_option: Annotated[Path | None, typer.Option("--out", help="The same as OUT.")] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", help="Decides initial weights and batches; default: the sweep's, or 0."),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, help="Steps of 64 images; default: the embedded model's.")
+    ] = None,
+    leave_out_forget: Annotated[
+        bool, typer.Option("--leave-out-forget", help="Train a sweep's model on its retain images alone.")
+    ] = False,
+    override: Overrides = None,
 ) -> None:
-    """Train the embedded model or classifier again; the same seed gives the same file."""
-    import hashlib
+    """Train the model of a sweep, or an embedded one again, from scratch; the same seed gives the same file.
 
+    An interrupted training of a sweep's model is continued by the same command.
+    """
     from pareto_unlearn.pretrain import TRAINERS
 
+    target = out or out_option
     if what not in TRAINERS:
-        raise typer.BadParameter(f"expected one of {', '.join(TRAINERS)}, found {what!r}")
-    content = TRAINERS[what](
-        seed=seed, report=lambda step, loss: print(f"step {step}: loss {loss:.5f}", file=sys.stderr)
+        _train_of_sweep(what, target, override, leave_out_forget, steps, seed)
+        return
+    if target is None or override or leave_out_forget:
+        raise typer.BadParameter(f"{what} needs OUT, and knows neither --leave-out-forget nor overrides")
+    chosen = {} if steps is None else {"steps": steps}
+    content = TRAINERS[what](seed=seed or 0, report=_print_loss, **chosen)
+    target.write_bytes(content)
+    print(f"{target} sha256 {hashlib.sha256(content).hexdigest()}")
+
+
+def _train_of_sweep(
+    what: str,
+    out: Path | None,
+    override: list[str] | None,
+    leave_out_forget: bool,
+    steps: int | None,
+    seed: int | None,
+) -> None:
+    from pareto_unlearn.pretrain import TRAINERS, default_file, train_sweep_model
+
+    if not Path(what).is_file():
+        raise typer.BadParameter(f"expected a sweep file or one of {', '.join(TRAINERS)}, found {what!r}")
+    config = _read(Path(what), override, smoke=False)
+    target = out or default_file(config, leave_out_forget=leave_out_forget)
+    digest = train_sweep_model(
+        config, target, leave_out_forget=leave_out_forget, steps=steps, seed=seed, report=_print_loss
     )
-    out.write_bytes(content)
-    print(f"{out} sha256 {hashlib.sha256(content).hexdigest()}")
+    print(f"{target} sha256 {digest}")
+
+
+def _print_loss(step: int, loss: float) -> None:
+    print(f"step {step}: loss {loss:.5f}", file=sys.stderr)
 
 
 def _read(file: Path, override: list[str] | None, smoke: bool) -> "SweepConfig":

@@ -267,11 +267,10 @@ def _retain_targets(
         rows = outputs[split]
 
         def chunks(images: Rows = images, rows: Tensor | None = rows) -> Iterable[Tensor]:
-            return (
-                (part for _, part in iterate_features(features, images, batch))
-                if rows is None
-                else _chunks(rows)
+            parts = (
+                (part for _, part in iterate_features(features, images, batch)) if rows is None else (rows,)
             )
+            return (chunk for part in parts for chunk in _chunks(part))
 
         spreads[split] = _spread(chunks, objectives.distance)
     return outputs, spreads

@@ -1,12 +1,16 @@
-"""Trains the embedded original model and the classifier of the builtin metrics, from a seed to the bit.
+"""Trains original models from scratch, from a seed to the bit: the embedded ones, and that of a sweep, with its forget set or without.
 
 The same seed on the same kind of CPU with the same torch gives the same file, so anyone can check
-that the shipped weights are what this recipe makes. One thread is used: more would change the order of sums.
+that the shipped weights are what this recipe makes. One thread is used unless a sweep file says otherwise: more would change
+the order of sums.
 """
 
-import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
@@ -14,28 +18,66 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pareto_unlearn.config import TaskSection
-from pareto_unlearn.data import BatchOrder, ImageSet, load_digits, mark_heldout, seeded_generator
+from pareto_unlearn.config import SweepConfig, TaskSection
+from pareto_unlearn.config.schema import ORIGINAL_STEPS
+from pareto_unlearn.data import (
+    BatchOrder,
+    ImageSet,
+    load_digits,
+    load_split,
+    mark_heldout,
+    seeded_generator,
+)
 from pareto_unlearn.metrics import DigitClassifier
-from pareto_unlearn.models import initialise_model, save_model
+from pareto_unlearn.models import (
+    ImageToImage,
+    family_of,
+    initialise_model,
+    pixel_format,
+    save_model,
+    write_model,
+)
+from pareto_unlearn.records import ConfigError
+from pareto_unlearn.training import (
+    BATCH_STREAM,
+    DRAW_STREAM,
+    RECIPES,
+    WEIGHT_STREAM,
+    LossAt,
+    Recipe,
+    Report,
+    Watch,
+    limited_threads,
+    train,
+)
 
-Report = Callable[[int, float], None]
-MAE_STEPS, CLASSIFIER_STEPS, BATCH = 3000, 1500, 64
-BATCH_STREAM = 20
+MAE = RECIPES["digits_mae"]
+CLASSIFIER_STEPS, CLASSIFIER_RATE, CLASSIFIER_STREAM = 1500, 0.003, 11
+
+_WHY_NOT = {
+    "mage": "it generates the codes of a tokeniser that is trained on its own, which this package does not do",
+    "palette": "its published training averages the weights over hundreds of thousands of steps, for which this loop is not made",
+}
 
 
-def train_digits_mae(*, seed: int = 0, steps: int = MAE_STEPS, report: Report | None = None) -> bytes:
+def train_digits_mae(*, seed: int = 0, steps: int = ORIGINAL_STEPS, report: Report | None = None) -> bytes:
     """Train the embedded masked autoencoder on the training split of all ten digits.
 
     Returns:
         A safetensors file for ``model.checkpoint``.
     """
-    with _one_thread():
+    with limited_threads():
         images, _ = _training_digits()
-        model = initialise_model(TaskSection(), seeded_generator(seed, 10))
-        inputs = model.prepare(images)
-        order = BatchOrder(len(inputs), BATCH, seed, BATCH_STREAM)
-        _train(model, lambda step: model.training_loss(inputs[order(step)]), steps, 0.002, report)
+        model = initialise_model(TaskSection(), seeded_generator(seed, WEIGHT_STREAM))
+        inputs = model.prepare(images, ())
+        order = BatchOrder(len(inputs), MAE.batch, seed, BATCH_STREAM)
+        train(
+            list(model.parameters()),
+            lambda step: model.training_loss(inputs[order(step)]),
+            steps,
+            MAE.peak_learning_rate,
+            Watch(report=report or _silent),
+        )
     return save_model(model)
 
 
@@ -45,16 +87,16 @@ def train_classifier(*, seed: int = 0, steps: int = CLASSIFIER_STEPS, report: Re
     Returns:
         A safetensors file with its state.
     """
-    with _one_thread():
+    with limited_threads():
         images, labels = _training_digits()
-        model = _initialised_classifier(seeded_generator(seed, 11))
-        order = BatchOrder(len(images), BATCH, seed, BATCH_STREAM)
+        model = _initialised_classifier(seeded_generator(seed, CLASSIFIER_STREAM))
+        order = BatchOrder(len(images), MAE.batch, seed, BATCH_STREAM)
 
         def loss_at(step: int) -> Tensor:
             batch = order(step)
             return functional.cross_entropy(model(images[batch]), labels[batch])
 
-        _train(model, loss_at, steps, 0.003, report)
+        train(list(model.parameters()), loss_at, steps, CLASSIFIER_RATE, Watch(report=report or _silent))
     return save_safetensors({name: tensor.contiguous() for name, tensor in model.state_dict().items()})
 
 
@@ -64,20 +106,147 @@ TRAINERS: dict[str, Callable[..., bytes]] = {
 }
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def train_sweep_model(
+    config: SweepConfig,
+    out: Path,
+    *,
+    leave_out_forget: bool = False,
+    steps: int | None = None,
+    seed: int | None = None,
+    report: Report | None = None,
+) -> str:
+    """Train a model of a sweep's family from scratch on the sweep's training images, and write its file.
+
+    A hidden file beside ``out`` keeps the state of a training that was interrupted; the same call continues it, to the
+    same bits. On the digits with nothing left out, this is the embedded model's own training. Of mae, the loss is the published one,
+    under the masks of the published training, whatever the sweep measures.
+
+    Args:
+        config: family, variant, task and data count; the checkpoint is not looked at.
+        out: the file to write, named as the family's files are.
+        leave_out_forget: train on the retain images alone, as if the forget images had never been seen.
+        steps: of 64 images; None: the embedded model's, where the family has it.
+        seed: decides initial weights, batches and masks; None: the sweep's.
+        report: hears of the loss.
+
+    Returns:
+        The SHA-256 of the file.
+
+    Raises:
+        ConfigError: the family cannot be trained here, steps are missing, or the data does not fit.
+    """
+    plan = _plan_training(config, leave_out_forget, steps, config.seed if seed is None else seed)
+    state = out.with_name(f".{out.name}.{plan.key}.state")
+    device = torch.device("cuda" if config.run.gpus_per_trial > 0 else "cpu")
+    with limited_threads(config.run.cpus_per_trial):
+        generator = seeded_generator(plan.seed, WEIGHT_STREAM)
+        model = initialise_model(plan.task, generator, config.model, seed=config.seed).to(device)
+        watch = Watch(
+            report=report or _silent,
+            save=lambda _, content: _write(state, content),
+            state=state.read_bytes() if state.is_file() else None,
+        )
+        train(
+            list(model.parameters()),
+            plan.loss_of(model, device),
+            plan.steps,
+            plan.recipe.peak_learning_rate,
+            watch,
+        )
+    write_model(out, model)
+    state.unlink(missing_ok=True)
+    return hashlib.sha256(out.read_bytes()).hexdigest()
+
+
+def default_file(config: SweepConfig, *, leave_out_forget: bool) -> Path:
+    """Return where the model of a sweep goes unless told: into the working directory."""
+    part = "-without-forget" if leave_out_forget else ""
+    return Path(f"{config.name}{part}{family_of(config.model.family).suffix}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Training:
+    """One training of a sweep's model. ``key`` changes whenever anything that decides the result does."""
+
+    recipe: Recipe
+    task: TaskSection
+    sets: Sequence[ImageSet]
+    steps: int
+    seed: int
+    key: str
+
+    def loss_of(self, model: ImageToImage, device: torch.device) -> LossAt:
+        """Return the loss of a model at a step."""
+        places = _places_by_id(self.sets)
+        order = BatchOrder(len(places), self.recipe.batch, self.seed, BATCH_STREAM)
+
+        def loss_at(step: int) -> Tensor:
+            images = _take(self.sets, places[order(step)]).to(device)
+            draws = [seeded_generator(self.seed, DRAW_STREAM, step, row) for row in range(len(images))]
+            return model.training_loss(model.prepare(images, draws))
+
+        return loss_at
+
+
+def _plan_training(config: SweepConfig, leave_out_forget: bool, steps: int | None, seed: int) -> _Training:
+    family = config.model.family
+    if family not in RECIPES:
+        raise ConfigError(
+            f"model.family: expected {' or '.join(RECIPES)}, which can be trained from scratch, found {family}: {_WHY_NOT[family]}"
+        )
+    recipe = RECIPES[family]
+    steps = recipe.steps if steps is None else steps
+    if steps is None:
+        raise ConfigError(
+            f"--steps: expected a number of steps with family {family}, found none: its published training, 1600 epochs of "
+            "ImageNet, is no default for other images"
+        )
+    task = config.task if family == "digits_mae" else config.task.model_copy(update={"removal": "published"})
+    split = load_split(config.data, config.seed, pixel_format(config.model))
+    sets = (split.retain_train,) if leave_out_forget else (split.forget_train, split.retain_train)
+    decisive = {
+        "model": config.model.model_dump(mode="json", include={"family", "variant", "predicts"}),
+        "task": task.model_dump(mode="json"),
+        "data": [
+            config.data.model_dump(mode="json", exclude={"cache_bytes"}),
+            [one.image_ids for one in sets],
+        ],
+        "training": [config.seed, seed, steps, config.run.cpus_per_trial, torch.__version__],
+    }
+    key = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
+    return _Training(recipe=recipe, task=task, sets=sets, steps=steps, seed=seed, key=key)
+
+
+def _places_by_id(sets: Sequence[ImageSet]) -> Int[Tensor, "n 2"]:
+    """Return where every image is, as (set, row), in the order of the ids: so whole digits are as ``load_digits`` has them."""
+    named = [
+        (image_id, place, row) for place, one in enumerate(sets) for row, image_id in enumerate(one.image_ids)
+    ]
+    return torch.tensor([(place, row) for _, place, row in sorted(named)])
+
+
+def _take(sets: Sequence[ImageSet], places: Int[Tensor, "b 2"]) -> Float[Tensor, "b c h w"]:
+    images = torch.empty(len(places), *sets[0].images.shape[1:])
+    for number, one in enumerate(sets):
+        chosen = places[:, 0] == number
+        images[chosen] = one.images[places[chosen, 1]]
+    return images
+
+
+def _write(path: Path, content: bytes) -> None:
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_bytes(content)
+    os.replace(partial, path)  # noqa: PTH105 - says in one word that it overwrites
+
+
+def _silent(step: int, loss: float) -> None:
+    del step, loss
 
 
 def _training_digits() -> tuple[Float[Tensor, "n 1 16 16"], Int[Tensor, " n"]]:
     whole: ImageSet = load_digits()
-    train = ~mark_heldout(whole)
-    return whole.images[train], whole.class_ids[train]
+    chosen = ~mark_heldout(whole)
+    return whole.images[chosen], whole.class_ids[chosen]
 
 
 def _initialised_classifier(generator: torch.Generator) -> DigitClassifier:
@@ -88,19 +257,3 @@ def _initialised_classifier(generator: torch.Generator) -> DigitClassifier:
         else:
             nn.init.zeros_(parameter)
     return model
-
-
-def _train(
-    model: nn.Module, loss_at: Callable[[int], Tensor], steps: int, peak: float, report: Report | None
-) -> None:
-    """AdamW with a short warm-up and half a cosine to zero."""
-    optimiser = torch.optim.AdamW(model.parameters(), lr=peak, weight_decay=0.05, betas=(0.9, 0.99))
-    for step in range(steps):
-        warm_up, decay = min(1.0, (step + 1) / 100), 0.5 * (1.0 + math.cos(math.pi * step / steps))
-        optimiser.param_groups[0]["lr"] = peak * warm_up * decay
-        loss = loss_at(step)
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        if report is not None and (step % 100 == 0 or step == steps - 1):
-            report(step, loss.item())

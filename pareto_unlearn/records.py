@@ -99,7 +99,7 @@ BROKEN = frozenset({TrialState.DIVERGED, TrialState.FAILED})
 """States that make a sweep partial (exit code 4)."""
 
 
-WITHOUT_WEIGHT = frozenset({"mgda", "munba", "pcgrad"})
+WITHOUT_WEIGHT = frozenset({"mgda", "munba", "pcgrad", "retain_only"})
 """Methods that have no coefficient to choose."""
 
 
@@ -154,7 +154,7 @@ class TrialRecord:
 
     None means not measured (or not applicable), NaN means measured and not a number. ``f1``, ``f2`` and
     everything derived from them are of the training set unless the name says ``heldout``.
-    ``start`` is what the solve began with: the ``original``, or a step of the path. A branch names the path's trial as its
+    ``start`` is what the solve began with: the ``original``, a step of the path, or ``scratch``. A branch names the path's trial as its
     ``parents``; an interpolated row names two, lower f1 first (trial ids, or ``<trial_id>@<step>`` for a checkpoint of a path), and the
     share of the second in its weights.
     A check names in ``checks`` the trial that it solved again with twice the steps.
@@ -322,6 +322,24 @@ class SampleRow:
     image: bytes
     width: int
     height: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddedPicture:
+    """One held-out image as a model reconstructs it, placed in the plane by its features.
+
+    ``version`` says which model: original or unlearned.
+    """
+
+    set: str
+    image_id: str
+    version: str
+    x: float
+    y: float
+
+
+EMBEDDING_FILE = "embedding.json"
+"""Of a checkpoint: its ``EmbeddedPicture`` as a list of JSON objects."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

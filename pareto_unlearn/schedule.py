@@ -68,7 +68,7 @@ class Progress:
 def plan(config: SweepConfig, progress: Progress, identify: Identify) -> TrialSpec | NoTrial:
     """Return the next trial to start, or whether to wait for live trials or finish.
 
-    Boundaries come first; then epsilons as soon as a seed's range is known; the original model and the baselines fill
+    Boundaries come first; then epsilons as soon as a seed's range is known; the original model, baselines and controls fill
     slots in between, so that no worker idles between the phases. Checks of a seed come last, once its epsilons ended.
 
     A seed whose boundaries leave no valid range gets no epsilons; ``derive_range`` tells why.
@@ -92,7 +92,7 @@ def count_trials(config: SweepConfig, *, check_convergence: bool = False) -> int
     points = sum(config.epsilon.rounds)
     baselines = sum(len(baseline.weights) for baseline in config.baselines)
     checks = 1 + min(points, len(QUARTILES)) if check_convergence else 0
-    return len(config.trial_seeds) * (3 + points + baselines + checks)
+    return len(config.trial_seeds) * (3 + points + baselines + len(config.controls) + checks)
 
 
 def derive_range(
@@ -234,8 +234,10 @@ def _wanted(config: SweepConfig, progress: Progress, identify: Identify) -> Iter
         for baseline in config.baselines:
             for weight in baseline.weights:
                 yield _identified(
-                    identify, phase=Phase.BASELINE, method=baseline.method, seed=seed, weight=weight
+                    identify, phase=Phase.BASELINE, method=baseline.name, seed=seed, weight=weight
                 )
+        for control in config.controls:
+            yield _identified(identify, phase=Phase.CONTROL, method=control.method, seed=seed)
     for seed in config.trial_seeds if progress.check_convergence else ():
         yield from _check_specs(config, seed, progress, identify)
 

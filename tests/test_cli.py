@@ -1,5 +1,6 @@
 """The command line without Ray: help, validation, exit codes, reading verbs."""
 
+import hashlib
 import importlib.util
 import json
 import subprocess
@@ -131,6 +132,16 @@ def test_a_sweep_can_be_asked_for_checks_and_print_config_ignores_it():
     assert "--check-convergence" in CliRunner().invoke(app, ["sweep", "--help"]).output
     done = call("sweep", QUICKSTART, "--check-convergence", "--print-config")
     assert done.stdout == call("sweep", QUICKSTART, "--print-config").stdout
+
+
+def test_train_makes_the_model_of_a_sweep_without_its_forget_set(tmp_path):
+    out = tmp_path / "model.safetensors"
+    done = CliRunner().invoke(
+        app, ["train", str(QUICKSTART), "--leave-out-forget", "--steps", "2", "--out", str(out)]
+    )
+    assert done.exit_code == 0, done.output
+    assert done.stdout == f"{out} sha256 {hashlib.sha256(out.read_bytes()).hexdigest()}\n"
+    assert "step 1: loss" in done.stderr
 
 
 def test_train_refuses_an_unknown_model(tmp_path):

@@ -440,7 +440,7 @@ def test_unknown_key_shows_place_suggestion_and_known_keys() -> None:
         ("batch: 3", "did you mean `solver.batch`?"),
         (
             "steps: 3",
-            "`solver.steps` or `solver.path.steps` or `solver.branch.steps` or `evaluate.sampling.steps`?",
+            "`solver.steps` or `solver.path.steps` or `solver.branch.steps` or `controls.steps` or `evaluate.sampling.steps`?",
         ),
         ("solver: {metrics: [mse]}", "did you mean `evaluate.metrics`?"),
         ("learning_rate: 3", "`solver.learning_rate` or `solver.lowest.learning_rate`"),
@@ -936,7 +936,8 @@ def test_override_error_names_the_override(override: str, message: str) -> None:
 def test_dump_shows_resolved_defaults_in_order() -> None:
     lines = dump_config(parse()).splitlines()
     assert [line.split(":")[0] for line in lines if not line.startswith((" ", "-"))] == [
-        "name", "seed", "smoke", "model", "data", "task", "objective", "solver", "epsilon", "seeds", "baselines", "evaluate", "run",
+        "name", "seed", "smoke", "model", "data", "task", "objective", "solver", "epsilon", "seeds", "baselines", "controls",
+        "evaluate", "run",
     ]  # fmt: skip
     assert "  learning_rate: 0.003" in lines
     assert "  noise_target: mean" in lines
@@ -993,7 +994,7 @@ COUNTING = [
     "data.train_per_class=5", "data.heldout_per_class=5", "task.size=0.25", "task.kind=random", "task.patches=2",
     "task.removal=published", "objective.retain_target=computed", "objective.original_precision=bfloat16",
     "objective.shared_parameters=trained", "objective.space=encoder", "objective.distance=l2",
-    "objective.noise_target=draws", "objective.noise_images=64", "solver.steps=401", "solver.batch=33", "solver.update=paper",
+    "objective.noise_target=draws", "objective.noise=uniform", "objective.noise_rank=8", "objective.noise_images=64", "solver.steps=401", "solver.batch=33", "solver.update=paper",
     "solver.learning_rate=0.005", "solver.learning_rate_end=0.5", "solver.betas=[0.8, 0.99]", "solver.average=0",
     "solver.stabiliser=1e-6", "solver.clip=1", "solver.boundary.alpha=2", "solver.boundary.delta=3", "solver.lowest.kind=paper",
     "solver.lowest.tolerance=0.01", "solver.lowest.beta=66", "solver.lowest.learning_rate=1", "solver.control.beta=6",
@@ -1002,19 +1003,29 @@ COUNTING = [
     "solver.path.steps=9", "solver.path.learning_rate=1", "solver.path.warm_up=0", "solver.path.scan=[]", "solver.path.scan_length=0.2", "solver.path.end=0.1", "solver.path.hold=0",
     "solver.path.average=0.1", "solver.branch.steps=9", "solver.branch.learning_rate=1", "solver.bank.checkpoints=9",
     "solver.bank.images=99", "solver.bank.max_bytes=1000", "solver.precision=bfloat16", "solver.compile=true",
+    "data.retain_per_class=3", "data.proxy_retain.classes=3", "data.proxy_retain.per_class=2", "data.duplicates=drop_heldout",
 ]  # fmt: skip
 NOT_COUNTING = [
     "name=other", "smoke=true", "model.checkpoint=weights/other.pth", "model.tokenizer=vqgan.ckpt", "solver.checkpoint_every=7", "epsilon.points=9",
     "epsilon.spacing=geometric", "epsilon.violation_tolerance=0.5", "epsilon={schedule: list, values: [0.5]}", "seeds=[1, 2]",
-    "baselines=[max_loss]", "evaluate.metrics=[mse]", "evaluate.samples_per_class=3", "evaluate.max_samples=3",
+    "baselines=[max_loss]", "controls=[retrained]", "evaluate.metrics=[mse]", "evaluate.samples_per_class=3", "evaluate.max_samples=3",
     "evaluate.sampling.method=ddim", "evaluate.sampling.steps=20", "evaluate.sampling.schedule=upstream_test", "run.executor=local",
+    "evaluate.second_reconstruction=true", "evaluate.tsne=true",
     "run.gpus_per_trial=1", "run.max_concurrent=3", "run.storage=elsewhere", "run.address=auto", "run.reuse_workers=false",
     "run.max_failures=0", "run.memory_bytes=1000", "solver.budget.total_steps=null", "solver.budget.wall_steps=null",
     "solver.learning_rate=0.003", "objective.noise_target=mean", "seeds=[0]", "task.size=5e-1",
     "data.cache_bytes=0", "objective.retain_target=cached", "model.variant=small",
 ]  # fmt: skip
 # data.root: only with another dataset, see test_the_root_of_image_files_counts.
-ONE_VALUE_ONLY = {"evaluate.protocol", "data.root"}
+# The others too: they exclude the classes of every sweep here, see test_other_ways_to_split_count.
+ONE_VALUE_ONLY = {
+    "evaluate.protocol",
+    "data.root",
+    "data.split",
+    "data.forget_share",
+    "data.class_list",
+    "data.class_rule",
+}
 # The family that has a second value for a key, where the embedded one has none.
 FAMILY_WITH = {
     "model.family=mage": "mae", "model.variant=vit_large": "mae", "model.predicts=normalised_patches": "mae",
@@ -1033,14 +1044,14 @@ def without_and_with(override: str) -> tuple[SweepConfig, SweepConfig]:
 def test_every_key_is_tried_for_identity() -> None:
     tried = {override.partition("=")[0] for override in COUNTING + NOT_COUNTING}
     leaves = {key.partition(" ")[0] for key in field_descriptions()}
-    sections = {key.rpartition(".")[0] for key in leaves} | {"epsilon", "baselines"}
-    plain = {key for key in leaves - sections if not key.startswith(("epsilon.", "baselines."))}
+    sections = {key.rpartition(".")[0] for key in leaves} | {"epsilon", "baselines", "controls"}
+    plain = {key for key in leaves - sections if not key.startswith(("epsilon.", "baselines.", "controls."))}
     assert plain - ONE_VALUE_ONLY <= tried
 
 
 def test_trial_id_is_pinned() -> None:
     # A change here makes every stored trial count as new: raise the identity version on purpose only.
-    assert trial_id(parse(), **TRIAL) == "e3c605dc4b01bb30"
+    assert trial_id(parse(), **TRIAL) == "1e5c7cb9957e4d5b"
 
 
 @pytest.mark.parametrize("override", COUNTING)
@@ -1102,6 +1113,63 @@ def test_the_root_of_image_files_counts() -> None:
     assert describe_difference(result_fields(one), result_fields(other)) == ["data.root: a -> b"]
 
 
+def by_list(path: str, rule: str) -> tuple[str, ...]:
+    return "data.forget_classes=null", f"data.class_list={path}", f"data.class_rule={rule}"
+
+
+def test_other_ways_to_split_count() -> None:
+    random = "data.forget_classes=null", "data.split=random_images"
+    sweeps = [
+        (),
+        random,
+        (*random, "data.forget_share=0.3"),
+        by_list("a", "imagenet_r"),
+        by_list("b", "imagenet_r"),
+    ]
+    sweeps.append(by_list("a", "places_flist"))
+    assert len({trial_id(parse("", *sweep), **TRIAL) for sweep in sweeps}) == len(sweeps)
+    assert parse("", *random) == parse("", *random, "data.forget_share=0.5")
+
+
+def test_a_proxy_is_on_or_has_numbers() -> None:
+    assert parse("", "data.proxy_retain=true") == parse("", "data.proxy_retain={}")
+    assert parse("", "data.proxy_retain=false") == parse()
+    assert parse("", "data.proxy_retain={classes: 3, per_class: 2}").data.proxy_retain.classes == 3
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key", "expected"),
+    [
+        (("data.retain_classes=0",), "retain_classes", "expected at least one, found the number 0: f2 is measured on"),
+        (("data.retain_classes=[]",), "retain_classes", "`proxy_retain: true` takes other classes instead"),
+        (("data.retain_per_class=0",), "retain_per_class", "expected at least one, found the number 0: f2 is measured on"),
+        (("data.forget_share=0.3",), "forget_share", "expected none without `split: random_images`"),
+        (("data.class_rule=imagenet_r",), "class_rule", "expected class_list and class_rule together"),
+        ((*by_list("a", "imagenet_r"), "data.retain_classes=3"), "retain_classes", "expected none beside class_list"),
+        (("data.retain_per_class=2", "data.proxy_retain=true"), "proxy_retain", "expected either retain_per_class or"),
+    ],
+)  # fmt: skip
+def test_data_that_contradicts_itself_is_refused(overrides: tuple[str, ...], key: str, expected: str) -> None:
+    line = only_error("", *overrides)
+    assert f": data.{key}: " in line
+    assert expected in line
+
+
+def test_a_list_and_named_classes_exclude_each_other() -> None:
+    line = only_error("", *by_list("a", "imagenet_r")[1:])
+    assert (
+        "data.forget_classes: expected none beside class_list, which names the classes, found a list" in line
+    )
+
+
+@pytest.mark.parametrize(
+    "extra", ["retain_classes=[1]", "retain_per_class=2", "proxy_retain=true", "forget_classes=[0]"]
+)
+def test_random_images_have_no_classes_to_choose(extra: str) -> None:
+    line = only_error("", "data.forget_classes=null", "data.split=random_images", f"data.{extra}")
+    assert "expected none with `split: random_images`, which does not look at classes" in line
+
+
 @pytest.mark.parametrize("dataset", ["folder", "imagenet", "places365"])
 def test_a_data_set_of_files_needs_a_root(dataset: str) -> None:
     assert only_error("", f"data.dataset={dataset}") == (
@@ -1148,6 +1216,7 @@ def test_seed_of_the_split_and_of_the_trial_both_count() -> None:
     [
         *COUNTING, "evaluate.metrics=[mse]", "evaluate.samples_per_class=3", "evaluate.max_samples=3",
         "evaluate.sampling.method=ddim", "evaluate.sampling.steps=20", "solver.checkpoint_every=7",
+        "evaluate.second_reconstruction=true", "evaluate.tsne=true",
     ],
 )  # fmt: skip
 def test_config_hash_changes_and_the_difference_names_the_key(override: str) -> None:
@@ -1163,7 +1232,7 @@ def test_config_hash_changes_and_the_difference_names_the_key(override: str) -> 
     "override",
     [
         "name=b", "model.checkpoint=a", "model.tokenizer=vqgan.ckpt", "run.storage=x", "seeds=[3]", "baselines=[max_loss]",
-        "smoke=true", "data.cache_bytes=7",
+        "controls=[retrained]",         "smoke=true", "data.cache_bytes=7",
     ],
 )  # fmt: skip
 def test_config_hash_ignores_what_may_differ_in_a_run(override: str) -> None:

@@ -140,7 +140,7 @@ def test_a_manifest_row_states_class_set_split_and_hash_of_the_pixels(split, who
 
 def test_drawn_classes_are_disjoint_and_as_many_as_asked_for():
     for seed in range(20):
-        forget, retain = choose_classes(data_section(forget_classes=3, retain_classes=4), DIGITS, seed)
+        forget, retain, _ = choose_classes(data_section(forget_classes=3, retain_classes=4), DIGITS, seed)
         assert (len(forget), len(retain)) == (3, 4)
         assert not set(forget) & set(retain)
 
@@ -153,7 +153,7 @@ def test_drawn_classes_are_a_function_of_the_seed():
 
 
 def test_without_retain_classes_all_others_are_retained():
-    forget, retain = choose_classes(data_section(forget_classes=[8, 2], retain_classes=None), DIGITS, 0)
+    forget, retain, _ = choose_classes(data_section(forget_classes=[8, 2], retain_classes=None), DIGITS, 0)
     assert forget == ("2", "8")
     assert retain == ("0", "1", "3", "4", "5", "6", "7", "9")
 

@@ -147,8 +147,15 @@ def test_the_floor_of_palette_is_nothing(load, removal, space):
     assert material.targets.scales.f1_floor_heldout == 0.0
 
 
-@every_distance
-@pytest.mark.parametrize(("family", "space"), [("mae", "output"), ("mae", "encoder"), ("mage", "encoder")])
+@pytest.mark.parametrize(
+    ("family", "space", "distance"),
+    [
+        ("mae", "output", "mse"),
+        ("mae", "encoder", "mse"),
+        ("mae", "output", "l2"),
+        ("mage", "encoder", "mse"),
+    ],
+)
 def test_paired_floors_are_the_spread_of_the_noise_targets(load, family, space, distance):
     counts = {"forget_train": 16, "forget_heldout": 1, "retain_train": 2, "retain_heldout": 1}
     _, material = load(family, removal="published", space=space, distance=distance, counts=counts)
@@ -173,7 +180,7 @@ def test_paired_floors_are_the_spread_of_the_noise_targets(load, family, space, 
 # Inputs
 
 
-def test_codes_of_mage_are_made_once_a_run(load, monkeypatch):
+def test_codes_of_mage_are_made_once_a_run(load):
     _, material = load("mage")
     assert all(isinstance(rows, Tensor) for rows in material.inputs.values())
     for key, images in [(("forget", "train"), material.split.forget_train)]:

@@ -1,12 +1,18 @@
 """The recipes of the shipped weights: the same seed gives the same file."""
 
 import hashlib
+import re
 from importlib.resources import files
 
 import pytest
 import torch
+from small_sweep import QUICKSTART
 
-from pareto_unlearn.pretrain import TRAINERS
+from pareto_unlearn import training
+from pareto_unlearn.config import SweepConfig, load_config
+from pareto_unlearn.models import load_model
+from pareto_unlearn.pretrain import TRAINERS, train_digits_mae, train_sweep_model
+from pareto_unlearn.records import ConfigError
 
 
 @pytest.fixture(params=sorted(TRAINERS))
@@ -53,3 +59,99 @@ def test_the_full_recipe_makes_the_shipped_file(name):
     # A minute on one core. Bits may differ on another kind of CPU or with another torch.
     shipped = (files("pareto_unlearn.assets") / f"{name}.safetensors").read_bytes()
     assert hashlib.sha256(TRAINERS[name]()).hexdigest() == hashlib.sha256(shipped).hexdigest()
+
+
+# The model of a sweep
+
+
+def small_sweep(family: str = "digits_mae", *overrides: str) -> SweepConfig:
+    own = {
+        "digits_mae": "model={family: digits_mae, checkpoint: builtin}",
+        "mae": "model={family: mae, variant: tiny, checkpoint: nowhere.pth}",
+    }
+    dataset = "digits" if family == "digits_mae" else "generated"
+    data = f"data={{dataset: {dataset}, forget_classes: 5, retain_classes: 5}}"
+    few = () if family == "digits_mae" else ("data.train_per_class=4", "task={kind: center, patches: 6}")
+    return load_config(QUICKSTART, [own.get(family, family), data, *few, *overrides])
+
+
+def test_a_sweep_of_all_digits_trains_the_embedded_model(tmp_path):
+    out = tmp_path / "model.safetensors"
+    digest = train_sweep_model(small_sweep(), out, steps=3)
+    assert out.read_bytes() == train_digits_mae(steps=3)
+    assert digest == hashlib.sha256(out.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize(("family", "name"), [("digits_mae", "a.safetensors"), ("mae", "a.pth")])
+def test_a_trained_file_is_a_checkpoint_of_its_family_and_the_same_again(family, name, tmp_path):
+    config = small_sweep(family)
+    first = train_sweep_model(config, tmp_path / name, steps=2)
+    assert train_sweep_model(config, tmp_path / f"other-{name}", steps=2) == first
+    section = config.model.model_copy(update={"checkpoint": str(tmp_path / name)})
+    assert load_model(section, config.task).family == family
+
+
+def test_a_model_without_the_forget_set_sees_the_retain_images_alone(tmp_path):
+    whole, left_out = (
+        train_sweep_model(small_sweep(), tmp_path / f"{flag}.safetensors", steps=2, leave_out_forget=flag)
+        for flag in (False, True)
+    )
+    retained = "data={dataset: digits, forget_classes: [9], retain_classes: [5, 6, 7, 8]}"
+    with_others = "data={dataset: digits, forget_classes: [0], retain_classes: [5, 6, 7, 8]}"
+    same = {
+        train_sweep_model(
+            small_sweep("digits_mae", data), tmp_path / "x.safetensors", steps=2, leave_out_forget=True
+        )
+        for data in (retained, with_others)
+    }
+    assert whole != left_out
+    assert len(same) == 1
+
+
+@pytest.mark.parametrize("family", ["digits_mae", "mae"])
+def test_an_interrupted_training_ends_with_the_same_bytes(family, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "SAVE_EVERY", 2)
+    monkeypatch.setattr(training, "REPORT_EVERY", 100)
+    name, config = {"digits_mae": "a.safetensors", "mae": "a.pth"}[family], small_sweep(family)
+    (tmp_path / "whole").mkdir()
+    expected = train_sweep_model(config, tmp_path / "whole" / name, steps=5)
+    out, steps = tmp_path / name, []
+
+    def stop(step: int, _: float) -> None:
+        if step == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_sweep_model(config, out, steps=5, report=stop)
+    assert not out.exists()
+    assert train_sweep_model(config, out, steps=5, report=lambda step, _: steps.append(step)) == expected
+    assert steps == [4]
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [name]
+
+
+def test_a_state_is_not_taken_for_that_of_another_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "SAVE_EVERY", 2)
+    out = tmp_path / "a.safetensors"
+    expected = train_sweep_model(small_sweep(), out, steps=4, seed=1)
+
+    def stop(step: int, _: float) -> None:
+        if step == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_sweep_model(small_sweep(), out, steps=4, report=stop)
+    assert train_sweep_model(small_sweep(), out, steps=4, seed=1) == expected
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model={family: mage, checkpoint: a.pth}"], "found mage: it generates the codes of a tokeniser"),
+        (["model={family: palette, checkpoint: a.pth}"], "found palette: its published training"),
+        (["model={family: mae, checkpoint: a.pth}"], "--steps: expected a number of steps with family mae"),
+    ],
+)
+def test_what_cannot_be_trained_says_why(overrides, message, tmp_path):
+    config = small_sweep("digits_mae", *overrides, "data={dataset: generated, forget_classes: 5}")
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        train_sweep_model(config, tmp_path / "a.pth")

@@ -89,6 +89,7 @@ def solve(spec: TrialSpec) -> TrialRecord:
         (Phase.BOUNDARY, Role.LOWEST): 1.3,
         (Phase.ORIGINAL, None): SCALES.f1_original,
         (Phase.BASELINE, None): 1.0,
+        (Phase.CONTROL, None): 1.4,
     }
     phase = spec.phase_solved
     f1 = spec.epsilon if phase is Phase.EPSILON else known[phase, spec.role]
@@ -683,3 +684,11 @@ def test_a_seed_without_a_range_is_not_checked():
     sweep = Sweep(make_config("seeds=[0, 7]"), outcome=outcome, check_convergence=True).run()
     assert {spec.seed for spec in checks_of(sweep)} == {0}
     assert sweep.next() is NoTrial.FINISHED
+
+
+def test_controls_are_solved_once_a_seed_and_counted():
+    config = make_config("controls=[retrained]", "seeds=[0, 1]", BASELINES)
+    sweep = Sweep(config).run()
+    controls = [spec for spec in sweep.planned if spec.phase is Phase.CONTROL]
+    assert [(spec.method, spec.seed) for spec in controls] == [("retrained", 0), ("retrained", 1)]
+    assert len(sweep.planned) == count_trials(config)

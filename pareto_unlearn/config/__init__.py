@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from pareto_unlearn.config.budget import count_front_steps, known_slots, spend_budget
+from pareto_unlearn.config.data_section import DataSection, ProxySection
 from pareto_unlearn.config.fields import field_descriptions
 from pareto_unlearn.config.identity import config_hash, describe_difference, result_fields, trial_id
 from pareto_unlearn.config.model_section import (
@@ -23,7 +24,7 @@ from pareto_unlearn.config.schema import (
     SCHEDULES,
     AdaptiveEpsilon,
     Baseline,
-    DataSection,
+    Control,
     EvaluateSection,
     GridEpsilon,
     ListEpsilon,
@@ -58,6 +59,7 @@ __all__ = [
     "BoundarySection",
     "BranchSection",
     "BudgetSection",
+    "Control",
     "ControlSection",
     "ConvergenceSection",
     "DataSection",
@@ -68,6 +70,7 @@ __all__ = [
     "ModelSection",
     "ObjectiveSection",
     "PathSection",
+    "ProxySection",
     "RunSection",
     "SamplingSection",
     "SolverSection",

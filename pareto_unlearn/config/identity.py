@@ -41,8 +41,10 @@ def trial_id(
     """
     dumped = config.for_phase(phase).model_dump(mode="json")
     del dumped["solver"]["checkpoint_every"], dumped["data"]["cache_bytes"]
+    training = {"training_steps": config.steps_of(phase, role, method)} if phase is Phase.CONTROL else {}
     return _digest(
         {
+            **training,
             "identity_version": _IDENTITY_VERSION,
             "model": _model_identity(config),
             "weights_sha256": weights_sha256,

@@ -118,7 +118,7 @@ class TaskSection(Section):
         default=None,
         validate_default=True,
         description="side of the square / side of the image; outpaint: both borders together; a strip: its depth; random: share "
-        "of the patches; null: 0.5, or as patches say",
+        "of the patches; null: 0.5, or as patches say, which are 8 with mae",
     )
     removal: Literal["hole", "published"] = Field(
         default="hole",
@@ -166,6 +166,16 @@ class ObjectiveSection(Section):
         description="what forget outputs are pulled to: the mean of the original's outputs on noise, single draws of them, or its "
         "output on the image's own noise (palette: noise in the hole; removal published: noise under the same masks); "
         "null: paired where inputs are drawn anew every step, else mean for mse, draws for l2",
+    )
+    noise: Literal["gaussian", "uniform", "batch_statistics", "covariance"] = Field(
+        default="gaussian",
+        description="noise images: gaussian: N(0, I) in the model's space, as in the papers; uniform in [0, 1]; batch_statistics: normal "
+        "with mean and deviation of all training pixels, clipped, as the published code has it for each batch; covariance: normal with "
+        "mean and covariance of the training images; palette has its own",
+    )
+    noise_rank: Count = Field(
+        default=64,
+        description="directions of noise covariance that are kept; exact from the number of training images less one",
     )
     noise_images: int = Field(
         default=2048, ge=16, description="noise images whose outputs make up the target mean or draws"
@@ -250,12 +260,26 @@ def check_objective(value: ObjectiveSection, info: ValidationInfo) -> ObjectiveS
             "expected noise_target paired and retain_target computed, since inputs are drawn anew every step, found "
             f"{value.noise_target} and {value.retain_target}: outputs of other draws are no targets; leave both out"
         )
+    if model.family == "palette" and value.noise != "gaussian":
+        raise refusal(
+            f"expected noise gaussian with family palette, found {value.noise}: its noise target is the noise of the diffusion "
+            "itself; leave noise out"
+        )
     if not is_redrawn(model, task) and value.noise_target == "paired":
         raise refusal(
             "expected mean or draws, found paired: inputs of this model and task are the same every step; set "
             "task.removal: published, or leave noise_target out"
         )
     return value
+
+
+def fill_task(value: object, info: ValidationInfo) -> object:
+    """Fill in the hole that fits mae's 14 x 14 patches, where none is asked for: half of them cannot be centred."""
+    model = info.data.get("model")
+    if not isinstance(value, Mapping) or not isinstance(model, ModelSection) or model.family != "mae":
+        return value
+    open_keys = value.get("size") is None and value.get("patches") is None
+    return {**value, "patches": 8} if open_keys and value.get("kind", "center") == "center" else value
 
 
 def check_task(value: TaskSection, info: ValidationInfo) -> TaskSection:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
+from pareto_unlearn.config.data_section import DataSection
 from pareto_unlearn.config.model_section import (
     RANDOM,
     ModelSection,
@@ -18,26 +19,29 @@ from pareto_unlearn.config.model_section import (
     check_objective,
     check_task,
     fill_objective,
+    fill_task,
 )
 from pareto_unlearn.config.solver_section import SolverSection
 from pareto_unlearn.config.value_types import (
-    Classes,
     Count,
     Location,
     Positive,
     RunName,
     Section,
     Seed,
-    Text,
     each_once,
     refusal,
     some_each_once,
 )
-from pareto_unlearn.config.wording import found, quoted
-from pareto_unlearn.records import Phase
+from pareto_unlearn.config.wording import found
+from pareto_unlearn.records import Phase, Role
 
 _DEFAULT_WEIGHTS = {
     "max_loss": (1.0,),
+    "retain_label": (0.25,),
+    "noisy_label": (0.25,),
+    "random_encoder": (0.25,),
+    "retain_only": (1.0,),
     "composite": (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0),
     "cup": (0.1, 0.3, 0.5, 0.7, 0.9),
     "munba": (1.0,),
@@ -46,9 +50,13 @@ _DEFAULT_WEIGHTS = {
     "erasediff": (0.1,),
     "orthogonal": (1.0,),
 }
-_WITHOUT_WEIGHTS = ("munba", "mgda", "pcgrad")
-_FILE_DATASETS = ("folder", "imagenet", "places365")
-_OTHER_DATASETS = ("digits", "generated")
+_WITHOUT_WEIGHTS = ("munba", "mgda", "pcgrad", "retain_only")
+_VARIANTS: dict[str, dict[str, tuple[str, ...]]] = {
+    "retain_label": {"fork": ("mage", "palette"), "fork_bug": ("mage",)},
+    "noisy_label": {"fork": ("mage",)},
+    "random_encoder": {"fork": ("mage", "palette"), "fork_bug": ("mage",)},
+}
+"""Which families have published code for a method that differs from the paper, by variant."""
 
 Weights = Annotated[tuple[Positive, ...], Field(strict=False), AfterValidator(some_each_once)]
 ViolationTolerance = Annotated[
@@ -59,66 +67,10 @@ ViolationTolerance = Annotated[
     ),
 ]
 MetricName = Literal["mse", "psnr", "frechet", "inception", "cosine"]
+ORIGINAL_STEPS = 3000
+"""Of the training of the embedded digits model."""
 _PIXEL_METRICS: tuple[MetricName, ...] = ("mse", "psnr")
 """Those that need no feature network; the one that ships with the package knows the digits only."""
-
-
-class DataSection(Section):
-    """The images to forget and the images to keep."""
-
-    dataset: Literal["digits", "generated", "folder", "imagenet", "places365"] = Field(
-        description="where the images come from: digits are embedded, generated ones drawn, the others are files below `root`"
-    )
-    root: Text | None = Field(
-        default=None,
-        validate_default=True,
-        description="folder of the image files; a relative path starts at the working directory",
-    )
-    forget_classes: Classes = Field(
-        description="classes to forget: a list of names or numbers, or how many to draw"
-    )
-    retain_classes: Classes | None = Field(
-        default=None,
-        description="classes to keep: a list, or how many to draw; null: all that are not forgotten",
-    )
-    train_per_class: Count | None = Field(
-        default=None,
-        description="training images of each class; null: all, or 80 % where the data set has no split",
-    )
-    heldout_per_class: Count | None = Field(
-        default=None,
-        description="held-out images of each class; null: all, or 20 % where the data set has no split",
-    )
-    cache_bytes: int = Field(
-        default=16 * 2**30,
-        ge=0,
-        description="disk space for decoded image files on each machine; sets that do not fit are decoded whenever they are read",
-    )
-
-    @field_validator("root")
-    @classmethod
-    def _for_files_only(cls, root: str | None, info: ValidationInfo) -> str | None:
-        dataset = info.data.get("dataset")
-        if root is None and dataset in _FILE_DATASETS:
-            raise refusal(f"expected the folder that holds the images of dataset {dataset}, found nothing")
-        if root is not None and dataset in _OTHER_DATASETS:
-            raise refusal(
-                f"expected none for dataset {dataset}, which needs no files, found {found(root)}; remove it"
-            )
-        return root
-
-    @field_validator("retain_classes")
-    @classmethod
-    def _disjoint(
-        cls, retain: tuple[str, ...] | int | None, info: ValidationInfo
-    ) -> tuple[str, ...] | int | None:
-        forget = info.data.get("forget_classes")
-        if isinstance(forget, tuple) and isinstance(retain, tuple):
-            both = [name for name in retain if name in forget]
-            if both:
-                names = ", ".join(f"`{quoted(name)}`" for name in both)
-                raise refusal(f"expected classes that are not in forget_classes, found {names} in both lists")
-        return retain
 
 
 class GridEpsilon(Section):
@@ -206,11 +158,29 @@ SCHEDULES: dict[str, type[Section]] = {"grid": GridEpsilon, "list": ListEpsilon,
 class Baseline(Section):
     """A method to compare with; one trial per weight and seed."""
 
-    method: Literal["max_loss", "composite", "cup", "munba", "mgda", "pcgrad", "erasediff", "orthogonal"] = (
-        Field(
-            description="max_loss: ascend the original loss on the forget set; composite: one weighted sum of f1 and f2; "
-            "the others combine the gradients of f1 and f2 by the published rule of that name (orthogonal: Bloop)"
-        )
+    method: Literal[
+        "max_loss",
+        "retain_label",
+        "noisy_label",
+        "random_encoder",
+        "composite",
+        "retain_only",
+        "cup",
+        "munba",
+        "mgda",
+        "pcgrad",
+        "erasediff",
+        "orthogonal",
+    ] = Field(
+        description="max_loss: ascend the original loss on the forget set; retain_label, noisy_label: train on, with retain images or "
+        "noise as what forget images should become; random_encoder: pull their encoder outputs to noise; composite: one weighted sum "
+        "of f1 and f2; retain_only: a control, trained on with retain images alone; the others combine the gradients of f1 and f2 "
+        "by the published rule of that name (orthogonal: Bloop)"
+    )
+    variant: Literal["paper", "fork", "fork_bug"] = Field(
+        default="paper",
+        description="of retain_label, noisy_label and random_encoder: the paper's formula; `fork`: the published code where it "
+        "differs (mage; palette but for noisy_label); `fork_bug`: mage's with its forget loss on retain images, by mistake",
     )
     weights: Weights = Field(
         default=None,
@@ -218,6 +188,25 @@ class Baseline(Section):
         description="coefficients of the forget loss; for cup gammas in (0, 1), for erasediff etas; munba, mgda and "
         "pcgrad have none; null: the method's usual ones",
     )
+
+    @property
+    def name(self) -> str:
+        """The method of its trials: variants other than the paper's are methods of their own."""
+        return self.method if self.variant == "paper" else f"{self.method}_{self.variant}"
+
+    @property
+    def families(self) -> tuple[str, ...] | None:
+        """The families that have it; None: all."""
+        return _VARIANTS.get(self.method, {}).get(self.variant)
+
+    @field_validator("variant")
+    @classmethod
+    def _of_method(cls, value: str, info: ValidationInfo) -> str:
+        method = info.data.get("method")
+        known = ("paper", *_VARIANTS.get(method or "", {}))
+        if method is not None and value not in known:
+            raise refusal(f"expected {' or '.join(known)} with {method}, found {value}")
+        return value
 
     @field_validator("weights", mode="before")
     @classmethod
@@ -247,8 +236,25 @@ def _named_baseline(value: object) -> object:
 
 
 def _methods_once(baselines: tuple[Baseline, ...]) -> tuple[Baseline, ...]:
-    each_once(tuple(baseline.method for baseline in baselines))
+    each_once(tuple(baseline.name for baseline in baselines))
     return baselines
+
+
+class Control(Section):
+    """A model to judge the others by; one trial per seed."""
+
+    method: Literal["retrained"] = Field(
+        description="retrained: trained from scratch on the retain images alone, as if the forget images had never been seen; "
+        "digits_mae only"
+    )
+    steps: Count = Field(
+        default=ORIGINAL_STEPS, description="steps of its training; the default is the original's own budget"
+    )
+
+
+def _controls_once(controls: tuple[Control, ...]) -> tuple[Control, ...]:
+    each_once(tuple(control.method for control in controls))
+    return controls
 
 
 class EvaluateSection(Section):
@@ -267,6 +273,15 @@ class EvaluateSection(Section):
     max_samples: Count = Field(
         default=16,
         description="held-out images of each set kept for the report at most, from its first classes",
+    )
+    second_reconstruction: bool = Field(
+        default=False,
+        description="keep of every picture what was generated alone, the hole, let the original model generate the rest from it, and measure "
+        "that too (digits_mae generates whole pictures: what lies around the hole is kept, the hole is filled again)",
+    )
+    tsne: bool = Field(
+        default=False,
+        description="place held-out pictures before and after in the plane, by t-SNE of the protocol's features, for the report",
     )
     sampling: SamplingSection = SamplingSection()
 
@@ -329,7 +344,9 @@ class SweepConfig(Section):
     )
     model: ModelSection
     data: DataSection
-    task: Annotated[TaskSection, AfterValidator(check_task)] = TaskSection()
+    task: Annotated[TaskSection, BeforeValidator(fill_task), AfterValidator(check_task)] = Field(
+        default={}, validate_default=True
+    )
     objective: Annotated[
         ObjectiveSection, BeforeValidator(fill_objective), AfterValidator(check_objective)
     ] = Field(default={}, validate_default=True)
@@ -346,7 +363,15 @@ class SweepConfig(Section):
         tuple[Annotated[Baseline, BeforeValidator(_named_baseline)], ...],
         Field(strict=False),
         AfterValidator(_methods_once),
-    ] = Field(default=(), description="methods to compare with: a name, or {method: ..., weights: [...]}")
+    ] = Field(
+        default=(),
+        description="methods to compare with: a name, or {method: ..., variant: ..., weights: [...]}",
+    )
+    controls: tuple[Annotated[Control, BeforeValidator(_named_baseline)], ...] = Field(
+        default=(),
+        strict=False,
+        description="models to judge the others by: a name, or {method: ..., steps: ...}",
+    )
     evaluate: EvaluateSection = Field(default={}, validate_default=True)
     run: RunSection = RunSection()
 
@@ -358,6 +383,17 @@ class SweepConfig(Section):
                 f"expected a checkpoint, found `{RANDOM}`: only a sweep started with --smoke runs on random weights"
             )
         return value
+
+    @field_validator("controls")
+    @classmethod
+    def _affordable(cls, value: tuple[Control, ...], info: ValidationInfo) -> tuple[Control, ...]:
+        model = info.data.get("model")
+        if value and isinstance(model, ModelSection) and model.family != "digits_mae":
+            raise refusal(
+                f"expected none with family {model.family}, found {value[0].method}: only digits_mae is trained in a minute; "
+                "`pareto-unlearn train` trains other models without their forget set"
+            )
+        return _controls_once(value)
 
     @field_validator("evaluate", mode="before")
     @classmethod
@@ -377,6 +413,56 @@ class SweepConfig(Section):
             )
         return value
 
+    @field_validator("baselines")
+    @classmethod
+    def _of_family(cls, value: tuple[Baseline, ...], info: ValidationInfo) -> tuple[Baseline, ...]:
+        model = info.data.get("model")
+        if not isinstance(model, ModelSection):
+            return value
+        for one in value:
+            if one.families is not None and model.family not in one.families:
+                raise refusal(
+                    f"expected variant {one.variant} of {one.method} with family {' or '.join(one.families)}, found {model.family}, "
+                    "whose published code has no such variant; leave `variant` out"
+                )
+        return value
+
+    @field_validator("evaluate")
+    @classmethod
+    def _features_for_tsne(cls, value: EvaluateSection, info: ValidationInfo) -> EvaluateSection:
+        if value.tsne and not _has_feature_network(info):
+            raise refusal(
+                "expected tsne false, found true: the feature network of protocol builtin knows the digits only, as digits_mae "
+                "reads them"
+            )
+        return value
+
+    @field_validator("evaluate")
+    @classmethod
+    def _hole_has_an_opposite(cls, value: EvaluateSection, info: ValidationInfo) -> EvaluateSection:
+        task, model = info.data.get("task"), info.data.get("model")
+        if not isinstance(task, TaskSection) or not isinstance(model, ModelSection):
+            return value
+        if not value.second_reconstruction:
+            return value
+        if task.kind == "random" and model.family != "digits_mae":
+            raise refusal(
+                "expected second_reconstruction false with task.kind random, whose opposite is no task"
+            )
+        if model.predicts == "normalised_patches":
+            raise refusal(
+                "expected second_reconstruction false with predicts normalised_patches: their pictures need mean and variance "
+                "of the removed patches, which would give the truth away"
+            )
+        return value
+
+    @field_validator("evaluate")
+    @classmethod
+    def _error_of_controls(cls, value: EvaluateSection, info: ValidationInfo) -> EvaluateSection:
+        if info.data.get("controls") and "mse" not in value.metrics:
+            raise refusal("expected mse among the metrics, since `controls` are compared by it, found none")
+        return value
+
     @field_validator("seeds", mode="before")
     @classmethod
     def _only_seed(cls, value: object, info: ValidationInfo) -> object:
@@ -392,6 +478,12 @@ class SweepConfig(Section):
         if phase is not Phase.CHECK:
             return self
         return self.model_copy(update={"solver": self.solver.with_steps_doubled()})
+
+    def steps_of(self, phase: Phase, role: Role | None, method: str) -> int:
+        """Return the steps a trial takes, by what it is for."""
+        if phase is Phase.CONTROL:
+            return next((one.steps for one in self.controls if one.method == method), 0)
+        return self.solver.steps_of(phase, role)
 
 
 def _has_feature_network(info: ValidationInfo) -> bool:

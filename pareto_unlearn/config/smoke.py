@@ -27,12 +27,18 @@ def as_smoke(config: SweepConfig) -> SweepConfig:
     content |= {"name": f"{config.name[:58]}-smoke", "smoke": True, "seeds": content["seeds"][:1]}
     if not is_digits:
         content["model"] |= {"variant": "tiny", "checkpoint": RANDOM, "tokenizer": None}
-        content["data"] = {"dataset": "generated", "forget_classes": CLASSES, "retain_classes": CLASSES}
+        content["data"] = {
+            "dataset": "generated",
+            "forget_classes": CLASSES,
+            "retain_classes": CLASSES,
+            "proxy_retain": config.data.proxy_retain is not None,
+        }
     content["data"] |= {"train_per_class": 2 * BATCH, "heldout_per_class": BATCH}
     content["objective"]["noise_images"] = 16
     content["solver"] = _small_solver(content["solver"], LEARNING_RATES[config.model.family])
     content["epsilon"] = _few_points(content["epsilon"])
     content["baselines"] = [{**one, "weights": one["weights"][:1]} for one in content["baselines"]]
+    content["controls"] = [one | {"steps": STEPS} for one in content["controls"]]
     content["evaluate"] |= {"samples_per_class": 1, "max_samples": CLASSES}
     sampling = content["evaluate"]["sampling"]
     sampling["steps"] = min(sampling["steps"] or BATCH, BATCH)

@@ -4,11 +4,21 @@ Images are float32, NCHW, [0, 1] (one channel where the data set has one). A spl
 set, split and SHA-256, decided by ids and classes alone, so it is the same on any machine.
 """
 
+from pareto_unlearn.data.choice import ClassChoice, choose_classes
 from pareto_unlearn.data.digits import DIGITS_PIXELS, DIGITS_SIDE, load_digits
-from pareto_unlearn.data.image_sets import Digests, Images, ImageSet, SplitData, write_manifest
-from pareto_unlearn.data.order import BatchOrder, StratifiedOrder, seeded_generator
+from pareto_unlearn.data.duplicates import check_duplicates
+from pareto_unlearn.data.image_sets import Digests, Images, ImageSet, ReadsAhead, SplitData, write_manifest
+from pareto_unlearn.data.noise import (
+    PixelNoise,
+    clipped_noise,
+    correlated_noise,
+    fit_covariance,
+    measure_pixels,
+    uniform_noise,
+)
+from pareto_unlearn.data.order import BatchOrder, Order, StratifiedOrder, reading_ahead, seeded_generator
 from pareto_unlearn.data.sources import HELDOUT_RATIO, mark_heldout
-from pareto_unlearn.data.split import DATASETS, choose_classes, load_split
+from pareto_unlearn.data.split import DATASETS, load_split
 
 __all__ = [
     "DATASETS",
@@ -16,15 +26,26 @@ __all__ = [
     "DIGITS_SIDE",
     "HELDOUT_RATIO",
     "BatchOrder",
+    "ClassChoice",
     "Digests",
     "ImageSet",
     "Images",
+    "Order",
+    "PixelNoise",
+    "ReadsAhead",
     "SplitData",
     "StratifiedOrder",
+    "check_duplicates",
     "choose_classes",
+    "clipped_noise",
+    "correlated_noise",
+    "fit_covariance",
     "load_digits",
     "load_split",
     "mark_heldout",
+    "measure_pixels",
+    "reading_ahead",
     "seeded_generator",
+    "uniform_noise",
     "write_manifest",
 ]

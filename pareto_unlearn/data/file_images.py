@@ -5,7 +5,7 @@ import json
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from pareto_unlearn.records import ConfigError, PixelFormat
 
 _BATCH_PER_THREAD = 32
 _SHOWN_PROBLEMS = 5
+_READ_AHEAD = 2
 _READING_RULES = 1
 """Raised whenever the same file would become other pixels."""
 
@@ -79,13 +80,20 @@ class FileLocator:
 
 
 class FileImages:
-    """Images that are read when they are asked for, from their files or from the cache of decoded pixels."""
+    """Images that are read when they are asked for, from their files or from the cache of decoded pixels.
 
-    def __init__(self, files: Sequence[ImageFile], pixels: PixelFormat, room: CacheRoom) -> None:
+    ``reader`` is the background thread of ``read_ahead``; the images of a data set share it.
+    """
+
+    def __init__(
+        self, files: Sequence[ImageFile], pixels: PixelFormat, room: CacheRoom, reader: Executor
+    ) -> None:
         self._files, self._pixels = tuple(files), pixels
         shape = (len(files), pixels.channels, pixels.side, pixels.side)
         self._shape = shape
         self._folder = room.claim(len(files) * pixels.channels * pixels.side**2)
+        self._reader = reader
+        self._ahead: dict[tuple[int, ...], Future[Tensor]] = {}
 
     def __len__(self) -> int:
         return len(self._files)
@@ -103,12 +111,31 @@ class FileImages:
         Raises:
             ConfigError: a file cannot be read; names it.
         """
-        places = torch.arange(len(self))[rows.cpu() if isinstance(rows, Tensor) else rows]
+        places = self._places(rows)
+        ahead = self._ahead.pop(places, None)
+        return self._read(places, torch.get_num_threads()) if ahead is None else ahead.result()
+
+    def read_ahead(self, rows: Tensor | list[int] | slice, /) -> None:
+        """Start to read some images in the background, for the next call that asks for the same.
+
+        The one at hand and the next may wait; a third takes the place of the oldest. What goes wrong is raised by that call.
+        """
+        places = self._places(rows)
+        if places in self._ahead:
+            return
+        while len(self._ahead) >= _READ_AHEAD:
+            self._ahead.pop(next(iter(self._ahead))).cancel()
+        self._ahead[places] = self._reader.submit(self._read, places, torch.get_num_threads())
+
+    def _places(self, rows: Tensor | list[int] | slice) -> tuple[int, ...]:
+        chosen = torch.arange(len(self))[rows.cpu() if isinstance(rows, Tensor) else rows]
+        return tuple(chosen.tolist())
+
+    def _read(self, places: tuple[int, ...], threads: int) -> Float[Tensor, "n c h w"]:
         if self._cached is not None:
-            values = self._cached[places.numpy()]
+            values = self._cached[list(places)]
         else:
-            files = [self._files[place] for place in places.tolist()]
-            parts = list(_decode(files, self._pixels, torch.get_num_threads()))
+            parts = list(_decode([self._files[place] for place in places], self._pixels, threads))
             values = np.concatenate([np.empty((0, *self._shape[1:]), np.uint8), *parts])
         return torch.from_numpy(values).to(torch.float32).div_(255.0)
 

@@ -58,6 +58,10 @@ class GeneratedSource:
         images = torch.stack([self._draw(image_id) for image_id in image_ids])
         return images, tuple(hashlib.sha256(image.numpy().tobytes()).hexdigest() for image in images)
 
+    def identify(self, image_ids: Sequence[str]) -> Sequence[str]:
+        """Return the digests of images, which are drawn for it."""
+        return tuple(self.open(image_ids)[1])
+
     def _draw(self, image_id: str) -> Float[Tensor, "c h w"]:
         name, _, number = image_id.partition("/")
         return draw_image(self.class_names.index(name), int(number), self._pixels)

@@ -31,6 +31,15 @@ class Images(Protocol):
 
 
 @runtime_checkable
+class ReadsAhead(Protocol):
+    """Images that take time to read, so that it is worth knowing early which will be asked for."""
+
+    def read_ahead(self, rows: Tensor | list[int] | slice, /) -> None:
+        """Start to read some images in the background; what is returned for them later does not depend on it."""
+        ...
+
+
+@runtime_checkable
 class Digests(Protocol):
     """SHA-256 hex digests, one per image: a tuple, or computed when first asked for."""
 
@@ -61,12 +70,16 @@ class ImageSet:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SplitData:
-    """The four image sets of a sweep, keyed by (set, split)."""
+    """The four image sets of a sweep, keyed by (set, split).
+
+    ``has_proxy`` says that ``retain_train`` has images of other classes than ``retain_heldout``.
+    """
 
     forget_train: ImageSet
     forget_heldout: ImageSet
     retain_train: ImageSet
     retain_heldout: ImageSet
+    has_proxy: bool = False
 
     def items(self) -> Iterable[tuple[str, str, ImageSet]]:
         """Yield (set, split, images) in a fixed order."""
@@ -79,6 +92,7 @@ class SplitData:
 def write_manifest(split: SplitData) -> str:
     """Return the split as CSV text with columns image_id, class_name, set, split, sha256.
 
+    A set is ``forget``, ``retain``, or ``proxy`` for the images that are trained on in place of the retain set's.
     Image files are read from end to end here, for their digests and to find the damaged ones: once per sweep, by its driver.
 
     Raises:
@@ -89,6 +103,7 @@ def write_manifest(split: SplitData) -> str:
     writer.writerow(("image_id", "class_name", "set", "split", "sha256"))
     for name, part, images in split.items():
         class_ids = images.class_ids.tolist()
+        shown = "proxy" if split.has_proxy and (name, part) == ("retain", "train") else name
         for image_id, class_id, digest in zip(images.image_ids, class_ids, images.sha256, strict=True):
-            writer.writerow((image_id, images.class_names[class_id], name, part, digest))
+            writer.writerow((image_id, images.class_names[class_id], shown, part, digest))
     return text.getvalue()

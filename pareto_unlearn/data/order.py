@@ -1,11 +1,16 @@
 """The order of mini-batches: a pure function of the step, drawn from seeds."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
+
+from pareto_unlearn.data.image_sets import Images, ReadsAhead
+
+Order = Callable[[int], Int[Tensor, " b"]]
+"""From a step to the indices of its mini-batch."""
 
 
 class BatchOrder:
@@ -82,6 +87,19 @@ class StratifiedOrder:
         """
         places, classes = step * self._rest, len(self._members)
         return step * self._base + places // classes + (rank < places % classes)
+
+
+def reading_ahead(order: Order, images: Images) -> Order:
+    """Return the same order; asked for a step, it has image files of the next one read while that step computes."""
+    if not isinstance(images, ReadsAhead):
+        return order
+
+    def indices_at(step: int) -> Int[Tensor, " b"]:
+        rows = order(step)
+        images.read_ahead(order(step + 1))
+        return rows
+
+    return indices_at
 
 
 def seeded_generator(*key: int) -> torch.Generator:

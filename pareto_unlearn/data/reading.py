@@ -70,6 +70,16 @@ def check_image(path: Path, pixels: PixelFormat) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def digest_file(path: Path) -> str:
+    """Return the SHA-256 hex digest of a file's bytes, whatever they are.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    with _naming(path), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
     """Turn whatever a damaged file raises into an error that names it."""

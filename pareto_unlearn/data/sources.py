@@ -35,6 +35,10 @@ class Source(Protocol):
         """Return images in the order of the ids, and their digests."""
         ...
 
+    def identify(self, image_ids: Sequence[str]) -> Sequence[str]:
+        """Return a text for every image; those of two images are equal exactly when their bytes are."""
+        ...
+
 
 class MemorySource:
     """A data set that is whole in memory and has no split of its own."""
@@ -57,6 +61,10 @@ class MemorySource:
         places = {image_id: place for place, image_id in enumerate(self._whole.image_ids)}
         chosen = [places[image_id] for image_id in image_ids]
         return self._whole.images[chosen], tuple(self._whole.sha256[place] for place in chosen)
+
+    def identify(self, image_ids: Sequence[str]) -> Sequence[str]:
+        """Return the digests of images."""
+        return tuple(self.open(image_ids)[1])
 
 
 def hold_out(image_ids: Sequence[str]) -> Members:

@@ -19,22 +19,28 @@ from torch import Tensor
 from pareto_unlearn.config import ModelSection, SamplingSection, TaskSection
 from pareto_unlearn.models.digits_mae import DigitsMae
 from pareto_unlearn.models.protocol import (
+    BaselineLosses,
+    Batch,
     Family,
     Generators,
     ImageToImage,
     Published,
     Setting,
+    Term,
     describe_model,
 )
 from pareto_unlearn.records import PixelFormat, WeightsError
 
 __all__ = [
     "MODELS",
+    "BaselineLosses",
+    "Batch",
     "DigitsMae",
     "Family",
     "Generators",
     "ImageToImage",
     "Setting",
+    "Term",
     "checkpoint_path",
     "export_model",
     "family_of",
@@ -43,6 +49,7 @@ __all__ = [
     "pixel_format",
     "save_model",
     "weights_sha256",
+    "write_model",
 ]
 
 MODELS: Mapping[str, str] = {
@@ -127,12 +134,29 @@ def load_model(
     return model.to(device or torch.device("cpu")).eval()
 
 
-def initialise_model(task: TaskSection, generator: torch.Generator) -> DigitsMae:
-    """Return an untrained embedded model of the default size with weights drawn from ``generator``."""
-    family = family_of("digits_mae")
-    model = family.build(Setting(model=ModelSection(family="digits_mae", checkpoint="builtin"), task=task))
-    family.initialise(model, generator)
-    return model  # type: ignore[no-any-return]
+def initialise_model(
+    task: TaskSection, generator: torch.Generator, config: ModelSection | None = None, *, seed: int = 0
+) -> ImageToImage:
+    """Return an untrained model with weights drawn from ``generator``; no checkpoint is looked at.
+
+    Args:
+        task: what is removed from images.
+        generator: decides the weights.
+        config: which family and variant; None is the embedded model.
+        seed: decides a random hole.
+    """
+    config = config or ModelSection(family="digits_mae", checkpoint="builtin")
+    family = family_of(config.family)
+    model: ImageToImage = family.build(Setting(model=config, task=task, seed=seed))
+    with torch.no_grad():
+        family.initialise(model, generator)
+    return model
+
+
+def write_model(path: Path, model: ImageToImage) -> None:
+    """Write weights as the family's published files hold them, in one rename; same weights and name, same bytes."""
+    family = family_of(model.family)
+    family.write(path, model, family.own_form(model))
 
 
 def save_model(model: ImageToImage) -> bytes:

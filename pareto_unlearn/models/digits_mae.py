@@ -116,10 +116,13 @@ class DigitsMae(nn.Module):
         return inputs
 
     def noise_like(
-        self, inputs: Float[Tensor, "b n p"], generators: Sequence[torch.Generator]
+        self,
+        inputs: Float[Tensor, "b n p"],
+        generators: Sequence[torch.Generator],
+        pixels: Tensor | None = None,
     ) -> Float[Tensor, "b n p"]:
         """Refuse: all images have the same noise target here."""
-        del inputs, generators
+        del inputs, generators, pixels
         raise ValueError(f"expected a model whose inputs are drawn anew, found {self.family}")
 
     def sample_noise(self, count: int, generator: torch.Generator) -> Float[Tensor, "b n p"]:
@@ -145,9 +148,11 @@ class DigitsMae(nn.Module):
         """Return the model's full output: predicted normalised patches."""
         return self.decode(self.encode(inputs))
 
-    def training_loss(self, inputs: Float[Tensor, "b n p"]) -> Float[Tensor, ""]:
+    def training_loss(
+        self, inputs: Float[Tensor, "b n p"], wanted: Float[Tensor, "b n p"] | None = None
+    ) -> Float[Tensor, ""]:
         """Return the loss of the original's training: squared error of removed plus of visible patches."""
-        errors = (self(inputs) - inputs).square()
+        errors = (self(inputs) - (inputs if wanted is None else wanted)).square()
         return errors[:, self.hole_ids].mean() + errors[:, self.visible_ids].mean()  # type: ignore[no-any-return]
 
     def to_images(self, outputs: Float[Tensor, "b n p"]) -> Float[Tensor, "b 1 h w"]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from pareto_unlearn.models.baselines import PAPER
 from pareto_unlearn.models.checkpoint_files import (
     SAFETENSORS,
     Wrapper,
@@ -75,5 +76,6 @@ FAMILY = Family(
     load=_load,
     write=_write,
     own_form=_own_form,
+    baselines=PAPER,
     suffix=SAFETENSORS,
 )

@@ -13,13 +13,23 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from timm.layers.patch_embed import PatchEmbed
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from pareto_unlearn.models.checkpoint_files import Wrapper, load_strictly, read_checkpoint, write_checkpoint
 from pareto_unlearn.models.holes import removed_patches
+from pareto_unlearn.models.mae_patches import (
+    NORM_EPSILON,
+    Masking,
+    mask_by_noise,
+    normalise_patches,
+    patch_statistics,
+    patchify,
+    position_embedding,
+    unpatchify,
+)
 from pareto_unlearn.records import ConfigError
 
 __all__ = [
@@ -43,9 +53,6 @@ __all__ = [
 
 PIXEL_MEAN, PIXEL_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Mean and standard deviation of ImageNet's channels, in [0, 1]; part of the published weights."""
-
-NORM_EPSILON = 1e-6
-"""Of every layer norm, and beside the variance of a patch."""
 
 FIRST_IN_FILE = ("cls_token", "pos_embed", "mask_token", "decoder_pos_embed")
 """The published order begins so. Positions are constants here, which torch lists after the parameters."""
@@ -93,19 +100,6 @@ class Predicts(StrEnum):
 
 PUBLISHED_RATIO = 0.75
 """Share of the patches that the published training removes."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Masking:
-    """Which patches of each image the encoder sees.
-
-    ``keep`` numbers them in the order they are seen; ``restore`` says, for each place of the image, where its patch
-    is in the sequence of kept, then removed patches.
-    """
-
-    keep: Int[Tensor, "b v"]
-    restore: Int[Tensor, "b n"]
-    removed: Bool[Tensor, "b n"]
 
 
 class Mae(nn.Module):
@@ -209,11 +203,17 @@ class Mae(nn.Module):
         return self._with_masks(inputs[:, :3], generators) if self.is_redrawn else inputs
 
     def noise_like(
-        self, inputs: Float[Tensor, "b 4 h w"], generators: Sequence[torch.Generator]
+        self,
+        inputs: Float[Tensor, "b 4 h w"],
+        generators: Sequence[torch.Generator],
+        pixels: Float[Tensor, "b 3 h w"] | None = None,
     ) -> Float[Tensor, "b 4 h w"]:
-        """Return N(0, I) in the normalised space under the masks of ``inputs``."""
+        """Return N(0, I) in the normalised space, or the given noise, under the masks of ``inputs``."""
         side = self.shape.side
-        noise = torch.stack([torch.randn(3, side, side, generator=one) for one in generators])
+        if pixels is None:
+            noise = torch.stack([torch.randn(3, side, side, generator=one) for one in generators])
+        else:
+            noise = (pixels - self.pixel_mean) / self.pixel_std
         return torch.cat([noise.to(inputs.device), inputs[:, 3:]], dim=1)
 
     def sample_noise(self, count: int, generator: torch.Generator) -> Float[Tensor, "b 3 h w"]:
@@ -264,10 +264,12 @@ class Mae(nn.Module):
         """Return predictions of all patches from the kept ones."""
         return self.decode_masked(self.encode_masked(inputs, masking), masking)
 
-    def training_loss(self, inputs: Float[Tensor, "b c h w"]) -> Float[Tensor, ""]:
+    def training_loss(
+        self, inputs: Float[Tensor, "b c h w"], wanted: Float[Tensor, "b _ h w"] | None = None
+    ) -> Float[Tensor, ""]:
         """Return the published loss, under the masks of the inputs."""
-        images = inputs[:, :3]
-        return self.reconstruction_loss(images, images, self.masking_of(inputs))
+        truth = inputs if wanted is None else wanted
+        return self.reconstruction_loss(inputs[:, :3], truth[:, :3], self.masking_of(inputs))
 
     def reconstruction_loss(
         self, inputs: Float[Tensor, "b 3 h w"], wanted: Float[Tensor, "b 3 h w"], masking: Masking
@@ -298,7 +300,7 @@ class Mae(nn.Module):
         Each patch takes mean and variance of the true one, so removed content leaks into the picture: its brightness
         and contrast are not the model's.
         """
-        mean, deviation = _patch_statistics(patchify(inputs, self.shape.patch))
+        mean, deviation = patch_statistics(patchify(inputs, self.shape.patch))
         return self._to_unit(unpatchify(outputs * deviation + mean, self.shape.patch, self.shape.side))
 
     def paste(
@@ -412,48 +414,6 @@ def write_mae(
     write_checkpoint(path, state, wrapper)
 
 
-def mask_by_noise(noise: Float[Tensor, "b n"], kept: int) -> Masking:
-    """Return the published training's random masking: the ``kept`` patches of each image with the smallest noise.
-
-    The published ratio 0.75 keeps 49 of 196. ``noise`` is one draw per patch; equal draws keep their order.
-    """
-    order = noise.argsort(dim=1, stable=True)
-    restore = order.argsort(dim=1)
-    return Masking(order[:, :kept], restore, restore >= kept)
-
-
-def patchify(images: Float[Tensor, "b 3 h w"], patch: int) -> Float[Tensor, "b n p"]:
-    """Cut images into patches; within one, values go by row, column, channel."""
-    batch, channels, height, width = images.shape
-    grid = images.reshape(batch, channels, height // patch, patch, width // patch, patch)
-    return grid.permute(0, 2, 4, 3, 5, 1).reshape(batch, -1, patch * patch * channels)
-
-
-def unpatchify(patches: Float[Tensor, "b n p"], patch: int, side: int) -> Float[Tensor, "b 3 h w"]:
-    """Put patches back into images."""
-    grid = patches.reshape(len(patches), side // patch, side // patch, patch, patch, 3)
-    return grid.permute(0, 5, 1, 3, 2, 4).reshape(len(patches), 3, side, side)
-
-
-def normalise_patches(patches: Float[Tensor, "b n p"]) -> Float[Tensor, "b n p"]:
-    """Return patches relative to their own mean and deviation (unbiased variance)."""
-    mean, deviation = _patch_statistics(patches)
-    return (patches - mean) / deviation
-
-
-def position_embedding(width: int, grid: int) -> Float[Tensor, "1 n d"]:
-    """Return the fixed sine and cosine positions: zeros for the class token, then the grid row by row.
-
-    The first half of the channels tells the column, the second the row; each half holds sines, then cosines.
-    """
-    frequencies = 10_000.0 ** (-torch.arange(width // 4, dtype=torch.float64) / (width / 4))
-    angles = torch.arange(grid, dtype=torch.float64)[:, None] * frequencies
-    line = torch.cat([angles.sin(), angles.cos()], dim=1)
-    columns, rows = line.repeat(grid, 1), line.repeat_interleave(grid, 0)
-    places = torch.cat([columns, rows], dim=1)
-    return torch.cat([torch.zeros_like(places[:1]), places])[None].float()
-
-
 def initialise(model: Mae, generator: torch.Generator) -> None:
     """Fill all weights from ``generator`` as for a training from scratch.
 
@@ -477,13 +437,6 @@ def _blocks(width: int, heads: int, count: int) -> nn.Sequential:
 def _block(width: int, heads: int) -> Block:
     norm = partial(nn.LayerNorm, eps=NORM_EPSILON)
     return Block(width, heads, mlp_ratio=4.0, qkv_bias=True, norm_layer=norm)  # type: ignore[arg-type]
-
-
-def _patch_statistics(
-    patches: Float[Tensor, "b n p"],
-) -> tuple[Float[Tensor, "b n 1"], Float[Tensor, "b n 1"]]:
-    variance, mean = torch.var_mean(patches, dim=2, keepdim=True)
-    return mean, (variance + NORM_EPSILON).sqrt()
 
 
 def _expected(shape: MaeShape, predicts: Predicts) -> str:

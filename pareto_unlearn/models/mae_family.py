@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from pareto_unlearn.models.baselines import PAPER
 from pareto_unlearn.models.checkpoint_files import Wrapper
 from pareto_unlearn.models.holes import build_hole
 from pareto_unlearn.models.mae import (
@@ -59,5 +60,11 @@ def _own_form(model: Mae) -> MaeFile:
 
 
 FAMILY = Family(
-    pixels=_pixels, build=_build, initialise=initialise, load=_load, write=_write, own_form=_own_form
+    pixels=_pixels,
+    build=_build,
+    initialise=initialise,
+    load=_load,
+    write=_write,
+    own_form=_own_form,
+    baselines=PAPER,
 )

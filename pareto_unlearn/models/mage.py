@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pareto_unlearn.models.holes import removed_patches
+from pareto_unlearn.models.mage_generation import draw_rounds, inpaint, join_draws
+from pareto_unlearn.models.mage_layers import BLOCK_EPS, Embeddings, PatchEmbed, WordHead
 from pareto_unlearn.models.mage_losses import LABEL_SMOOTHING
 from pareto_unlearn.models.mage_masks import (
     DROPPED_RATIO,
@@ -36,7 +38,7 @@ from pareto_unlearn.records import ConfigError
 SPARE_WORDS, CLASS_WORD = 1000, 76
 """Words after the codes of the codebook: 1000 spare ones, of which number 76 is the constant class token, then the mask."""
 
-MLP_RATIO, BLOCK_EPS = 4, 1e-6
+MLP_RATIO = 4
 
 RING = 1
 """Tokens masked around the hole, because their codes have seen its pixels."""
@@ -94,47 +96,6 @@ TINY = MageShape(
 )
 
 
-class Embeddings(nn.Module):
-    """Word plus position, then a layer norm."""
-
-    position_ids: Tensor
-
-    def __init__(self, words: int, positions: int, width: int) -> None:
-        super().__init__()
-        # Part of the published state dict, used by nothing else.
-        self.register_buffer("position_ids", torch.arange(positions)[None])
-        self.word_embeddings = nn.Embedding(words, width)
-        self.position_embeddings = nn.Embedding(positions, width)
-        self.LayerNorm = nn.LayerNorm(width, eps=BLOCK_EPS)
-
-    def forward(self, words: Int[Tensor, "b n"]) -> Float[Tensor, "b n d"]:
-        """Return one vector per word."""
-        return self.LayerNorm(self.word_embeddings(words) + self.position_embeddings.weight)  # type: ignore[no-any-return]
-
-
-class WordHead(nn.Module):
-    """Predicts words. Its output matrix is the table of word embeddings, through which no gradient goes."""
-
-    def __init__(self, inputs: int, width: int, words: int) -> None:
-        super().__init__()
-        self.bias = nn.Parameter(torch.zeros(1, 1, words))
-        self.fc = nn.Linear(inputs, width)
-        self.ln = nn.LayerNorm(width)
-
-    def forward(self, hidden: Float[Tensor, "b n c"], table: Float[Tensor, "v d"]) -> Float[Tensor, "b n v"]:
-        """Return logits of the first words: as many as ``table`` has rows."""
-        hidden = self.ln(functional.gelu(self.fc(hidden)))
-        return hidden @ table.detach().T + self.bias[..., : len(table)]
-
-
-class PatchEmbed(nn.Module):
-    """An unused layer of the published network."""
-
-    def __init__(self, patch: int, width: int) -> None:
-        super().__init__()
-        self.proj = nn.Conv2d(3, width, patch, stride=patch)
-
-
 class Mage(nn.Module):
     """MAGE with its tokeniser; see ``ImageToImage`` for what each method promises."""
 
@@ -180,6 +141,11 @@ class Mage(nn.Module):
         self.decoder_norm = nn.LayerNorm(shape.decoder_width, eps=BLOCK_EPS)
         self.decoder_pred = nn.Linear(shape.decoder_width, 3 * patch**2).requires_grad_(False)
         self.mlm_layer = WordHead(shape.decoder_width, shape.width, words)
+
+    @property
+    def mask_word(self) -> int:
+        """Return the word that stands for a removed code."""
+        return self.shape.mask_word
 
     def describe(self) -> dict[str, Any]:
         """Return the sizes that rebuild this network; see ``shape_of``."""
@@ -232,12 +198,18 @@ class Mage(nn.Module):
         return self._masked(inputs[:, 1], *self._draw_masks(generators, draw_mask_rate(generators[0])))
 
     def noise_like(
-        self, inputs: Int[Tensor, "b 3 n"], generators: Sequence[torch.Generator]
+        self,
+        inputs: Int[Tensor, "b 3 n"],
+        generators: Sequence[torch.Generator],
+        pixels: Float[Tensor, "b 3 h w"] | None = None,
     ) -> Int[Tensor, "b 3 n"]:
-        """Return the codes of images of Gaussian noise under the masks of ``inputs``."""
+        """Return the codes of images of Gaussian noise, or of the given noise, under the masks of ``inputs``."""
         side = self.shape.side
-        noise = torch.stack([torch.randn(3, side, side, generator=one) for one in generators])
-        codes = self.tokenize(_noise_pixels(noise).to(self.hole.device))
+        if pixels is None:
+            pixels = _noise_pixels(
+                torch.stack([torch.randn(3, side, side, generator=one) for one in generators])
+            )
+        codes = self.tokenize(pixels.to(self.hole.device))
         return self._masked(codes, inputs[:, 0] == self.shape.mask_word, inputs[:, 2])
 
     def _draw_masks(
@@ -318,6 +290,11 @@ class Mage(nn.Module):
         masks = self._masks_of(inputs)
         return self.predict(self.decode(self.encode(inputs), masks)[:, 1:], self.shape.tokenizer.codes)
 
+    def all_logits(self, inputs: Int[Tensor, "b *rows n"]) -> Float[Tensor, "b n1 v"]:
+        """Return logits of all words, spare ones and the mask's included, in the class token's place too."""
+        hidden = self.decode(self.encode(inputs), self._masks_of(inputs))
+        return self.predict(hidden, self.shape.mask_word + 1)
+
     def _masks_of(self, inputs: Int[Tensor, "b *rows n"]) -> TokenMasks:
         seen = _seen(inputs)
         masked = seen == self.shape.mask_word
@@ -327,11 +304,17 @@ class Mage(nn.Module):
             return TokenMasks(kept, masked)
         return TokenMasks(torch.arange(seen.shape[1], device=seen.device).expand_as(seen), masked)
 
-    def training_loss(self, inputs: Int[Tensor, "b r n"]) -> Float[Tensor, ""]:
+    def training_loss(
+        self, inputs: Int[Tensor, "b r n"], wanted: Int[Tensor, "b _ n"] | None = None
+    ) -> Float[Tensor, ""]:
         """Return the loss of the original's training at the removed codes: cross entropy, labels smoothed."""
+        return self.code_loss(inputs, (inputs if wanted is None else wanted)[:, 1])
+
+    def code_loss(self, inputs: Int[Tensor, "b r n"], truth: Int[Tensor, "b n"]) -> Float[Tensor, ""]:
+        """Return the loss of the original's training against given codes of whole images."""
         masked = _seen(inputs) == self.shape.mask_word
         losses = functional.cross_entropy(
-            self(inputs).transpose(1, 2), inputs[:, 1], label_smoothing=LABEL_SMOOTHING, reduction="none"
+            self(inputs).transpose(1, 2), truth, label_smoothing=LABEL_SMOOTHING, reduction="none"
         )
         return (losses * masked).sum() / masked.sum()
 
@@ -353,11 +336,6 @@ class Mage(nn.Module):
         self, images: Float[Tensor, "b 3 h w"], generators: Sequence[torch.Generator]
     ) -> Float[Tensor, "b 3 h w"]:
         """Return the images with the hole generated in rounds and joined softly, as published."""
-        from pareto_unlearn.models.mage_generation import (
-            draw_rounds,
-            inpaint,
-            join_draws,
-        )  # it builds on this module
 
         draws = join_draws([draw_rounds(1, self.shape.tokens, one) for one in generators])
         with torch.no_grad():

@@ -7,6 +7,7 @@ from pareto_unlearn.models.checkpoint_files import Wrapper
 from pareto_unlearn.models.holes import build_hole
 from pareto_unlearn.models.initialisation import fill_weights
 from pareto_unlearn.models.mage import TINY, VIT_BASE, VIT_LARGE, Mage
+from pareto_unlearn.models.mage_baselines import BASELINES
 from pareto_unlearn.models.mage_checkpoints import MageFiles, StoredForm, load_mage, write_mage_checkpoint
 from pareto_unlearn.models.protocol import Family, Setting
 from pareto_unlearn.records import PixelFormat
@@ -49,4 +50,5 @@ FAMILY = Family(
     load=_load,
     write=_write,
     own_form=_own_form,
+    baselines=BASELINES,
 )

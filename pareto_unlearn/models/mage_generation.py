@@ -8,6 +8,7 @@ first image and is right for one image only.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -15,8 +16,33 @@ from jaxtyping import Bool, Float, Int
 from PIL import Image, ImageFilter
 from torch import Tensor
 
-from pareto_unlearn.models.mage import Mage
 from pareto_unlearn.models.mage_masks import dilate
+from pareto_unlearn.models.mage_vqgan import Vqgan
+
+
+@runtime_checkable
+class CodeModel(Protocol):
+    """What generation needs of a network that completes codes: ``mage.Mage`` is one."""
+
+    hole: Tensor
+    vqgan: Vqgan
+
+    @property
+    def mask_word(self) -> int:
+        """Return the word that stands for a removed code."""
+        ...
+
+    def __call__(self, inputs: Int[Tensor, "b n"]) -> Float[Tensor, "b n v"]:
+        """Return logits of the codes at every place."""
+        ...
+
+    def see(self, images: Float[Tensor, "b 3 h w"]) -> Int[Tensor, "b n"]:
+        """Return the codes of images with the mask token where the hole is."""
+        ...
+
+    def without_hole(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+        """Return the images with the hole painted over."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +101,7 @@ def join_draws(each: Sequence[Draws]) -> Draws:
 
 @torch.no_grad()
 def complete(
-    model: Mage, seen: Int[Tensor, "b n"], draws: Draws, rounds: Rounds | None = None
+    model: CodeModel, seen: Int[Tensor, "b n"], draws: Draws, rounds: Rounds | None = None
 ) -> Int[Tensor, "b n"]:
     """Return the codes of whole images, with those that ``seen`` has in their places.
 
@@ -84,7 +110,7 @@ def complete(
     """
     rounds = rounds or Rounds()
     chance = Draws(draws.codes.to(seen.device), draws.gumbel.to(seen.device))
-    shares = (seen == model.shape.mask_word).double().mean(dim=1)
+    shares = (seen == model.mask_word).double().mean(dim=1)
     current, drawn = seen.clone(), seen.clone()
     for step in range(rounds.count):
         active = (shares > rounds.masked_share(step)).nonzero().flatten()
@@ -98,7 +124,7 @@ def complete(
                 chance.gumbel[active, step],
                 step,
                 rounds,
-                model.shape.mask_word,
+                model.mask_word,
             )
     return drawn
 
@@ -135,7 +161,7 @@ def next_round(
 
 
 def inpaint(
-    model: Mage,
+    model: CodeModel,
     images: Float[Tensor, "b 3 h w"],
     draws: Draws,
     *,
@@ -159,7 +185,7 @@ def inpaint(
 
 
 def composite(
-    model: Mage,
+    model: CodeModel,
     images: Float[Tensor, "b 3 h w"],
     generated: Float[Tensor, "b 3 h w"],
     seam: Seam | None = None,

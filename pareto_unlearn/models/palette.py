@@ -160,10 +160,13 @@ class Palette(nn.Module):
         return self._pack(unpack(inputs).clean, source, self.hybrid)
 
     def noise_like(
-        self, inputs: Float[Tensor, "b 12 h w"], generators: Sequence[torch.Generator]
+        self,
+        inputs: Float[Tensor, "b 12 h w"],
+        generators: Sequence[torch.Generator],
+        pixels: Tensor | None = None,
     ) -> Float[Tensor, "b 12 h w"]:
-        """Return the inputs with nothing but their own noise in the hole: nothing more is drawn."""
-        del generators
+        """Return the inputs with nothing but their own noise in the hole: nothing more is drawn, and no other noise fits."""
+        del generators, pixels
         return replace_hole_by_noise(inputs)
 
     def sample_noise(self, count: int, generator: torch.Generator) -> Float[Tensor, "b 12 h w"]:
@@ -189,10 +192,17 @@ class Palette(nn.Module):
         parts = unpack(inputs)
         return self.denoise_fn(build_unet_images(parts), parts.gamma)  # type: ignore[no-any-return]
 
-    def training_loss(self, inputs: Float[Tensor, "b 12 h w"]) -> Float[Tensor, ""]:
-        """Return the squared error of the noise in the hole, averaged over the pixels of the whole image."""
+    def training_loss(
+        self, inputs: Float[Tensor, "b 12 h w"], wanted: Float[Tensor, "b 12 h w"] | None = None
+    ) -> Float[Tensor, ""]:
+        """Return the squared error of the noise in the hole, averaged over the pixels of the whole image.
+
+        With ``wanted``, it is their images that the noise is mixed with; the conditioning image stays that of the inputs.
+        """
         parts = unpack(inputs)
-        return (parts.hole * (parts.noise - self(inputs))).square().mean()  # type: ignore[no-any-return]
+        clean = None if wanted is None else unpack(wanted).clean
+        outputs = self.denoise_fn(build_unet_images(parts, clean), parts.gamma)
+        return (parts.hole * (parts.noise - outputs)).square().mean()  # type: ignore[no-any-return]
 
     def predict_clean(
         self, outputs: Float[Tensor, "b 3 h w"], inputs: Float[Tensor, "b 12 h w"]

@@ -7,6 +7,7 @@ from pareto_unlearn.models.checkpoint_files import Wrapper
 from pareto_unlearn.models.holes import build_hole
 from pareto_unlearn.models.initialisation import fill_weights
 from pareto_unlearn.models.palette import PLACES2, TINY, Palette
+from pareto_unlearn.models.palette_baselines import BASELINES
 from pareto_unlearn.models.palette_files import PaletteFile, fill_palette, save_palette
 from pareto_unlearn.models.palette_sampling import Method, Sampling
 from pareto_unlearn.models.palette_schedule import UPSTREAM_TEST
@@ -56,4 +57,5 @@ FAMILY = Family(
     load=_load,
     write=save_palette,
     own_form=_own_form,
+    baselines=BASELINES,
 )

@@ -86,9 +86,17 @@ def mix_noise(parts: Parts) -> Float[Tensor, "b 3 h w"]:
     return gamma.sqrt() * parts.clean + (1 - gamma).sqrt() * parts.noise
 
 
-def build_unet_images(parts: Parts) -> Float[Tensor, "b 6 h w"]:
-    """Return what the U-Net sees: the conditioning image, and the noisy one with its visible pixels clean."""
-    noisy = mix_noise(parts) * parts.hole + (1 - parts.hole) * parts.clean
+def build_unet_images(
+    parts: Parts, clean: Float[Tensor, "b 3 h w"] | None = None
+) -> Float[Tensor, "b 6 h w"]:
+    """Return what the U-Net sees: the conditioning image, and the noisy one with its visible pixels clean.
+
+    Args:
+        parts: Of packed inputs.
+        clean: Other images to become the noisy ones.
+    """
+    shown = parts if clean is None else parts._replace(clean=clean)
+    noisy = mix_noise(shown) * shown.hole + (1 - shown.hole) * shown.clean
     return torch.cat([build_condition(parts), noisy], dim=1)
 
 

@@ -64,10 +64,8 @@ def compute_random_encoder_loss(
     with torch.no_grad():
         targets = original.feature_maps(replace_hole_by_noise(inputs, forget))
         chosen = forget[:, None, None, None]
-        targets = [
-            torch.where(chosen, draw * each.std() + each.mean(), each)
-            for draw, each in zip(normal, targets, strict=True)
-        ]
+        noise = random_maps(targets, normal)
+        targets = [torch.where(chosen, drawn, each) for drawn, each in zip(noise, targets, strict=True)]
     return _split(_map_errors(model.feature_maps(inputs), targets), forget)
 
 
@@ -123,6 +121,13 @@ def draw_like(maps: Sequence[Float[Tensor, "b _ _ _"]], generator: torch.Generat
     return [
         torch.randn(each.shape, generator=generator, device=generator.device).to(each.device) for each in maps
     ]
+
+
+def random_maps(
+    maps: Sequence[Float[Tensor, "b _ _ _"]], normal: Sequence[Float[Tensor, "b _ _ _"]]
+) -> list[Tensor]:
+    """Scale N(0, 1) draws to the mean and deviation of each map, scalars over the whole batch."""
+    return [draw * each.std() + each.mean() for draw, each in zip(normal, maps, strict=True)]
 
 
 def _map_errors(maps: Sequence[Tensor], targets: Sequence[Tensor]) -> Float[Tensor, " b"]:

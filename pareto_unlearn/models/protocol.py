@@ -17,7 +17,18 @@ from torch import Tensor, nn
 from pareto_unlearn.config import ModelSection, SamplingSection, TaskSection
 from pareto_unlearn.records import PixelFormat
 
-__all__ = ["DESCRIPTION", "Family", "Generators", "ImageToImage", "Published", "Setting", "describe_model"]
+__all__ = [
+    "DESCRIPTION",
+    "BaselineLosses",
+    "Batch",
+    "Family",
+    "Generators",
+    "ImageToImage",
+    "Published",
+    "Setting",
+    "Term",
+    "describe_model",
+]
 
 DESCRIPTION = "pareto_unlearn"
 """The one metadata key of a weights file of ours: with several, the library writes them in a random order."""
@@ -65,8 +76,11 @@ class ImageToImage(Protocol):
         """Return inputs of the same images with other draws, where ``is_redrawn``; else the same inputs."""
         ...
 
-    def noise_like(self, inputs: Tensor, generators: Generators) -> Tensor:
-        """Return the inputs whose output by the original is the noise target of these, where ``is_redrawn``."""
+    def noise_like(self, inputs: Tensor, generators: Generators, pixels: Tensor | None = None) -> Tensor:
+        """Return the inputs whose output by the original is the noise target of these, where ``is_redrawn``.
+
+        ``pixels`` are noise images to take in place of the family's own; the generators are not used then.
+        """
         ...
 
     def sample_noise(self, count: int, generator: torch.Generator) -> Tensor:
@@ -81,8 +95,11 @@ class ImageToImage(Protocol):
         """Return the model's full output for T(inputs), batch first."""
         ...
 
-    def training_loss(self, inputs: Tensor) -> Float[Tensor, ""]:
-        """Return the loss the original was trained with, against the inputs themselves."""
+    def training_loss(self, inputs: Tensor, wanted: Tensor | None = None) -> Float[Tensor, ""]:
+        """Return the loss the original was trained with, against the inputs themselves or the images of ``wanted``.
+
+        ``wanted`` are inputs too, as many; of them only the images count, not what was removed from them.
+        """
         ...
 
     def generate(self, images: Float[Tensor, "b c h w"], generators: Generators) -> Float[Tensor, "b c h w"]:
@@ -135,12 +152,43 @@ class Setting:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """What the losses of a published baseline are made of at one step: inputs of both sets, the original, and chance."""
+
+    original: ImageToImage
+    forget: Tensor
+    retain: Tensor
+    generator: torch.Generator
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One of the two losses of a baseline, a mean over its own images.
+
+    ``given`` draws and asks the original, without gradients; ``loss`` takes the model and the tensors that ``given`` returned.
+    """
+
+    given: Callable[[Batch], tuple[Tensor, ...]]
+    loss: Callable[..., Tensor]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaselineLosses:
+    """What a published baseline minimises, retain + weight * forget, over the parameters of a space (``trainable``)."""
+
+    forget: Term
+    retain: Term
+    space: str = "output"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
     """How the models of one family are made, read and written; ``model`` is always one that it built itself.
 
     ``pixels`` says what images a variant reads. ``build`` makes a network of undefined weights, ``initialise`` fills
     them. ``load`` reads a checkpoint and says how the file holds it; ``write`` writes weights in such a form;
-    ``own_form`` is the form of the file that people know, and ``suffix`` the end of its name.
+    ``own_form`` is the form of the file that people know, and ``suffix`` the end of its name. ``baselines`` are the
+    published ones by the name of their trials' method.
     """
 
     pixels: Callable[[str], PixelFormat]
@@ -149,6 +197,7 @@ class Family:
     load: Callable[[Setting, Path], tuple[Any, Published]]
     write: Callable[[Path, Any, Published], None]
     own_form: Callable[[Any], Published]
+    baselines: Mapping[str, BaselineLosses]
     suffix: str = ".pth"
 
 

@@ -7,7 +7,8 @@ has axes, because the axes are in percent. ``None`` means that there is nothing 
 from dataclasses import dataclass
 from enum import StrEnum
 
-from pareto_unlearn.records import HAS_MODEL, TrialState
+from pareto_unlearn.records import HAS_MODEL, EmbeddedPicture, TrialState
+from pareto_unlearn.reference import Likeness
 from pareto_unlearn.robustness import EndSpread, StepGain
 
 
@@ -31,6 +32,7 @@ class Kind(StrEnum):
     EPSILON = "epsilon"
     BASELINE = "baseline"
     CHECK = "check"
+    CONTROL = "control"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,6 +221,14 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Embedding:
+    """Pictures of held-out images before and after one trial, in the plane."""
+
+    key: int
+    points: tuple[EmbeddedPicture, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EpsilonRange:
     """The valid range of one seed: raw, normalised (e, ratio), and why its upper end is what it is."""
 
@@ -263,6 +273,7 @@ class Report:
     spread_of_ends: tuple[EndSpread, EndSpread] | None
     hypervolumes: tuple[Hypervolume, ...]
     gains: tuple[StepGain, ...]
+    likeness: tuple[Likeness, ...]
     solutions: tuple[Solution, ...]
     slider: tuple[int, ...]
     start: int | None
@@ -271,6 +282,7 @@ class Report:
     class_tables: tuple[ClassTable, ...]
     panels: tuple[MetricPanel, ...]
     curves: tuple[Curve, ...]
+    embeddings: tuple[Embedding, ...]
     trial_columns: tuple[str, ...]
     trial_rows: tuple[tuple[str | float | int | None, ...], ...]
     sweep_file: str

@@ -15,6 +15,7 @@ from plotly.subplots import make_subplots
 
 from pareto_unlearn.report.facts import (
     Curve,
+    Embedding,
     Kind,
     MetricPanel,
     MetricSeries,
@@ -41,7 +42,7 @@ CONFIG: dict[str, Any] = {
 _SELECTED_SIZE = 24
 
 
-DEPTH = {Kind.BASELINE: 0, Kind.ORIGINAL: 1, Kind.EPSILON: 2, Kind.BOUNDARY: 3}
+DEPTH = {Kind.BASELINE: 0, Kind.CONTROL: 0, Kind.ORIGINAL: 1, Kind.EPSILON: 2, Kind.BOUNDARY: 3}
 
 
 def plain(text: str) -> str:
@@ -193,6 +194,40 @@ def _reference(series: MetricSeries, index: int) -> Figure:
         "layer": "below",
         "line": {"dash": "dash", "width": 1.2, "color": "var(--ink-faint)"},
     }
+
+
+EMBEDDED = {
+    ("retain", "original"): ("circle-open", "var(--blue)", "retain, original model"),
+    ("retain", "unlearned"): ("circle", "var(--blue)", "retain, this model"),
+    ("forget", "original"): ("diamond-open", "var(--vermillion)", "forget, original model"),
+    ("forget", "unlearned"): ("diamond", "var(--vermillion)", "forget, this model"),
+}
+"""Symbol, colour and words of what one model makes of one set."""
+
+
+def embedding_figure(embedding: Embedding) -> Figure:
+    """Draw the pictures of both sets before and after; the axes of a t-SNE have no meaning and no ticks."""
+    figure = go.Figure()
+    for (name, version), (symbol, colour, words) in EMBEDDED.items():
+        points = [one for one in embedding.points if (one.set, one.version) == (name, version)]
+        figure.add_trace(
+            go.Scatter(
+                x=[float(f"{one.x:.4g}") for one in points],
+                y=[float(f"{one.y:.4g}") for one in points],
+                mode="markers",
+                hovertext=[f"{plain(one.image_id)}<br>{words}" for one in points],
+                hoverinfo="text",
+                marker={"symbol": symbol, "size": 7, "color": colour, "opacity": 0.75},
+            )
+        )
+    drawn = dictionary(figure)
+    bare: Figure = {"showticklabels": False, "ticks": "", "showgrid": False}
+    drawn["layout"] = styled_layout(
+        xaxis=styled_axis("", **bare),
+        yaxis=styled_axis("", **bare, scaleanchor="x"),
+        margin={"l": 16, "r": 16, "t": 16, "b": 16},
+    )
+    return drawn
 
 
 def curve_figure(curve: Curve, solution: Solution) -> Figure:

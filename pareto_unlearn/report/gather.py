@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pareto_unlearn.records import Phase, RunInfo, Scales, TrialRecord, TrialState
 from pareto_unlearn.report.facts import (
+    Embedding,
     EpsilonRange,
     Hypervolume,
     Kind,
@@ -37,12 +38,22 @@ METHOD_ORDER = (
     "epsilon_constraint",
     "composite",
     "max_loss",
+    "retain_label",
+    "retain_label_fork",
+    "retain_label_fork_bug",
+    "noisy_label",
+    "noisy_label_fork",
+    "random_encoder",
+    "random_encoder_fork",
+    "random_encoder_fork_bug",
+    "retain_only",
     "cup",
     "munba",
     "mgda",
     "pcgrad",
     "erasediff",
     "orthogonal",
+    "retrained",
 )
 STATE_ORDER = (
     TrialState.DONE,
@@ -58,6 +69,7 @@ _KINDS = {
     Phase.BOUNDARY: Kind.BOUNDARY,
     Phase.EPSILON: Kind.EPSILON,
     Phase.CHECK: Kind.CHECK,
+    Phase.CONTROL: Kind.CONTROL,
 }
 
 
@@ -73,7 +85,7 @@ def gather(run: Run, sweep_file: str = "") -> Report:
     solutions = ordered(tuple(_solution(record, run.info.scales, seeds) for record in records))
     fronts = tuple(front_view(solutions, split, log) for split in Split for log in (False, True))
     columns = drawn_keys(solutions)
-    slider = [key for key in columns if solutions[key].kind is not Kind.BASELINE]
+    slider = [key for key in columns if solutions[key].kind not in (Kind.BASELINE, Kind.CONTROL)]
     originals = [key for key in columns if solutions[key].kind is Kind.ORIGINAL]
     metrics = _rows(run.metrics, solutions)
     info = run.info
@@ -96,6 +108,7 @@ def gather(run: Run, sweep_file: str = "") -> Report:
         spread_of_ends=spread_of_ends(info.ranges, info.scales),
         hypervolumes=_hypervolumes(solutions, run),
         gains=find_gains(records, info.scales),
+        likeness=run.compare_with_retrained(),
         solutions=solutions,
         slider=tuple(slider),
         start=slider[len(slider) // 2] if slider else (columns[0] if columns else None),
@@ -109,9 +122,24 @@ def gather(run: Run, sweep_file: str = "") -> Report:
         class_tables=tuple(class_table(metrics, split, columns, info.classes_forget) for split in Split),
         panels=metric_panels(metrics, solutions, fronts[0].box.x),
         curves=curves(_rows(run.curves, solutions)),
+        embeddings=_embeddings(run, solutions),
         trial_columns=tuple(field.name for field in fields(TrialRecord)),
         trial_rows=_trial_rows(records, solutions),
         sweep_file=sweep_file,
+    )
+
+
+def _embeddings(run: Run, solutions: Sequence[Solution]) -> tuple[Embedding, ...]:
+    """Return the pictures of every trial that were placed in the plane, with finite places only."""
+    by_id = {record.trial_id: record for record in run.records}
+    found = ((key, run.store.read_embedding(by_id[one.trial_id])) for key, one in enumerate(solutions))
+    return tuple(
+        Embedding(
+            key=key,
+            points=tuple(one for one in points if finite(one.x) is not None and finite(one.y) is not None),
+        )
+        for key, points in found
+        if points
     )
 
 
@@ -258,7 +286,9 @@ def _ranges(info: RunInfo) -> tuple[EpsilonRange, ...]:
 
 def _hypervolumes(solutions: Sequence[Solution], run: Run) -> tuple[Hypervolume, ...]:
     """Return one value a seed for every method that has models; nothing before the reference point is fixed."""
-    compared = (s for s in solutions if s.has_model and s.kind not in (Kind.ORIGINAL, Kind.CHECK))
+    compared = (
+        s for s in solutions if s.has_model and s.kind not in (Kind.ORIGINAL, Kind.CHECK, Kind.CONTROL)
+    )
     members = group(compared, lambda s: s.method)
     found = []
     for method, models in members.items():

@@ -13,7 +13,7 @@ from plotly.offline import get_plotlyjs
 from pareto_unlearn.config.smoke import SMOKE
 from pareto_unlearn.report import header, sections, tables
 from pareto_unlearn.report.facts import Measured, Report, Solution, Split
-from pareto_unlearn.report.figures import CONFIG, curve_figure, metric_figure
+from pareto_unlearn.report.figures import CONFIG, curve_figure, embedding_figure, metric_figure
 from pareto_unlearn.report.fragments import text
 from pareto_unlearn.report.front_figure import front_figure
 from pareto_unlearn.report.views import finite
@@ -38,6 +38,7 @@ def render(report: Report) -> str:
             tables.images,
             tables.classes,
             sections.metrics,
+            sections.embeddings,
             sections.convergence,
             tables.trials,
             sections.provenance,
@@ -77,6 +78,7 @@ def page_data(report: Report) -> dict[str, Any]:
         "front": {sections.view_name(view): front_figure(view, solutions) for view in report.fronts},
         "metrics": [metric_figure(panel, solutions) for panel in report.panels],
         "curves": {key: figure["data"] for key, figure in drawn_curves.items()},
+        "embeddings": {str(one.key): embedding_figure(one) for one in report.embeddings},
         # One layout for all: it is most of the bytes of a curve and the same every time.
         "curveLayout": next((figure["layout"] for figure in drawn_curves.values()), None),
         "trials": {

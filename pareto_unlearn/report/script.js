@@ -78,7 +78,17 @@
     if (figure) draw(div, figure, `curve-${key}`);
   };
 
-  const drawAll = () => { drawFront(); drawMetrics(); drawCurve(); };
+  const drawEmbedding = () => {
+    const div = byId("figure-embedding");
+    if (!div) return;
+    const figure = report.embeddings[state.key];
+    byId("embedding-none").hidden = Boolean(figure);
+    div.hidden = !figure;
+    byId("embedding-text").textContent = report.solutions[state.key]?.label ?? "";
+    if (figure) draw(div, figure, `embedding-${state.key}`);
+  };
+
+  const drawAll = () => { drawFront(); drawMetrics(); drawCurve(); drawEmbedding(); };
 
   // Details: bars, evidence and the first images of the selected model.
   const barList = (bars) => {
@@ -183,6 +193,7 @@
     placeRings(byId("figure-front"), front, [front.positions]);
     report.metrics.forEach((figure, index) => placeRings(byId(`figure-metric-${index}`), figure, figure.positions));
     followCurve();
+    drawEmbedding();
   };
 
   const followCurve = () => {
@@ -268,6 +279,7 @@
   const choice = byId("curve-choice");
   if ([...choice.options].some((option) => option.value === String(state.key))) choice.value = String(state.key);
   drawCurve();
+  drawEmbedding();
   listenToFigure(byId("figure-front"));
   report.metrics.forEach((_, index) => listenToFigure(byId(`figure-metric-${index}`)));
   document.addEventListener("click", onClick);

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from pareto_unlearn.reference import explain_likeness
 from pareto_unlearn.report.facts import (
     FrontView,
     Kind,
@@ -10,18 +11,19 @@ from pareto_unlearn.report.facts import (
     Solution,
     Split,
 )
+from pareto_unlearn.report.figures import EMBEDDED
 from pareto_unlearn.report.fragments import legend, section, state_badge, text
 from pareto_unlearn.report.front_figure import front_legend
 from pareto_unlearn.report.marks import look, method_title
 from pareto_unlearn.report.words import (
     GAINS_NOTE,
     GLOSSARY,
-    METRIC_HINTS,
     NO_GAINS_NOTE,
     NONE,
     PROTOCOL_NOTES,
     RESIDUAL_NOTE,
     STATE_MEANINGS,
+    metric_hint,
     metric_title,
     number,
     share,
@@ -100,7 +102,7 @@ def _panel(panel: MetricPanel, index: int) -> str:
     split = Split(panel.split).words if panel.split in {one.value for one in Split} else panel.split
     return (
         f'<article class="card panel"><h3>{text(title)} <span class="protocol">protocol: {text(panel.protocol)}</span></h3>'
-        f'<p class="minor">{text(METRIC_HINTS.get(panel.metric, ""))}<br>{text(split)}{text(images)}</p>'
+        f'<p class="minor">{text(metric_hint(panel.metric))}<br>{text(split)}{text(images)}</p>'
         f'<div id="figure-metric-{index}" class="figure figure-metric" role="img" aria-label="{text(title)}, protocol {text(panel.protocol)}, against completeness"></div>'
         "</article>"
     )
@@ -116,8 +118,27 @@ def metrics(report: Report) -> str:
     )
     panels = "".join(_panel(panel, index) for index, panel in enumerate(report.panels))
     return section(
-        "metrics", "Image metrics", lead, f'<div class="panels">{panels}{_how_to_read(report)}</div>'
+        "metrics",
+        "Image metrics",
+        lead,
+        f'<div class="panels">{panels}{_how_to_read(report)}</div>{_likeness(report)}',
     )
+
+
+def embeddings(report: Report) -> str:
+    """Return the plane of pictures before and after for the selected model; nothing where the run stores none."""
+    if not report.embeddings:
+        return ""
+    lead = (
+        "Held-out images as the original and the selected model reconstruct them, by t-SNE of the features of protocol builtin. What is "
+        "forgotten leaves the cluster it had; what is retained stays on it. Neighbourhoods mean something, distances between clusters and axes do not."
+    )
+    body = (
+        f'<div class="card"><div class="card-bar" id="embedding-text" aria-live="polite"></div>{legend(EMBEDDED.values())}'
+        '<div id="figure-embedding" class="figure figure-embedding" role="img" aria-label="Pictures of both sets before and after in the plane"></div>'
+        '<p id="embedding-none" class="note" hidden>Nothing is stored for this model; the original has no picture of its own. Select another.</p></div>'
+    )
+    return section("embeddings", "Pictures before and after", lead, body)
 
 
 def convergence(report: Report) -> str:
@@ -134,6 +155,17 @@ def convergence(report: Report) -> str:
         'aria-label="f1 and f2 against the step"></div><p id="curve-none" class="note" hidden>No curve is stored for this trial.</p></div>'
     )
     return section("convergence", "Convergence", lead, body)
+
+
+def _likeness(report: Report) -> str:
+    """Return where a model forgets as much as one that never saw the images; nothing without such a model."""
+    if not report.likeness:
+        return ""
+    lines = "".join(
+        f"<p>{'' if len(report.seeds) == 1 else f'Seed {one.seed}. '}{text(explain_likeness(one))}.</p>"
+        for one in report.likeness
+    )
+    return f'<article class="card panel likeness"><h3>As if never seen</h3>{lines}</article>'
 
 
 def _gain_row(one: StepGain, num_seeds: int) -> str:

@@ -84,7 +84,7 @@ def _clamp(value: float, limits: tuple[float, float]) -> float:
 
 
 def _is_core(solution: Solution) -> bool:
-    return solution.kind is not Kind.BASELINE
+    return solution.kind not in (Kind.BASELINE, Kind.CONTROL)
 
 
 def drawn_keys(solutions: Sequence[Solution]) -> list[int]:
@@ -121,7 +121,10 @@ def _box(solutions: Sequence[Solution], placed: Sequence[tuple[int, float, float
 
 
 def _dominated(solutions: Sequence[Solution], placed: Sequence[tuple[int, float, float]]) -> set[int]:
-    """Return the keys of models that another one of the same seed beats on both axes; the original counts in all seeds."""
+    """Return the keys of models that another one of the same seed beats on both axes; the original counts in all seeds, controls in none."""
+    placed = [
+        place for place in placed if solutions[place[0]].kind is not Kind.CONTROL
+    ]  # no rivals, no solutions
     seeds = {solutions[key].seed for key, _, _ in placed}
     worse: set[int] = set()
     for seed in seeds:

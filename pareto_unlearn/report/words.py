@@ -14,6 +14,11 @@ METRIC_TITLES = {
     "embedding_cosine": "Embedding cosine",
     "mse_hole": "Squared error in the hole",
     "psnr_hole": "PSNR in the hole, dB",
+    "second_reconstruction_mse": "Second reconstruction: squared error",
+    "second_reconstruction_psnr": "Second reconstruction: PSNR, dB",
+    "second_reconstruction_frechet_distance": "Second reconstruction: Fréchet distance",
+    "second_reconstruction_inception_score": "Second reconstruction: Inception score",
+    "second_reconstruction_embedding_cosine": "Second reconstruction: embedding cosine",
     "fid": "FID",
     "is": "Inception score",
     "clip": "CLIP cosine",
@@ -91,6 +96,14 @@ GLOSSARY = (
         "reference point",
         "the worst corner of that box, fixed once after Phase I and the same for every method",
     ),
+    (
+        "retain only",
+        "a control: the original trained on with retain images alone, for as many steps; what it changes is no forgetting",
+    ),
+    (
+        "fork, fork bug",
+        "a baseline as in its public code, where that differs from the paper; with that code's own mistake",
+    ),
     ("multiplier (eta)", "the solver's last weight of the constraint's gradient"),
     ("protocol", "the exact way a metric was computed; values of different protocols must not be compared"),
     ("original model", "the model before unlearning"),
@@ -107,6 +120,18 @@ GAINS_NOTE = (
     f"range. To read a gain: {HOW_TO_READ_GAINS}."
 )
 NO_GAINS_NOTE = "Whether more steps would improve the front was not checked in this run; the same sweep command with --check-convergence does it."
+
+SECOND_HINT = (
+    "The original model generates the rest from what was generated alone: what it makes tells what that still knows. "
+    "Compare with the original's own value, the dashed line."
+)
+
+
+def metric_hint(metric: str) -> str:
+    """Return what to look for in a metric; empty for one unknown here."""
+    if metric.startswith("second_reconstruction_"):
+        return SECOND_HINT
+    return METRIC_HINTS.get(metric, "")
 
 
 def number(value: float | None, digits: int = 4) -> str:

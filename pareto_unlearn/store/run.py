@@ -10,6 +10,7 @@ import numpy as np
 
 from pareto_unlearn.front import hypervolume, is_non_dominated
 from pareto_unlearn.records import HAS_MODEL, Phase, Role, RunInfo, StoreError, TrialRecord
+from pareto_unlearn.reference import COMPARED, RETRAINED, Errors, Likeness, find_likeness
 from pareto_unlearn.store.run_store import RunStore
 
 if TYPE_CHECKING:
@@ -17,9 +18,8 @@ if TYPE_CHECKING:
 
 FRONT_METHODS = ("original", "epsilon_constraint")
 _FRONT_PHASES = (Phase.ORIGINAL, Phase.BOUNDARY, Phase.EPSILON)
-_ALL_PHASES = tuple(
-    phase for phase in Phase if phase is not Phase.CHECK
-)  # whose solutions had twice the steps
+# Checks had twice the steps, and controls are no solutions.
+_ALL_PHASES = tuple(phase for phase in Phase if phase not in (Phase.CHECK, Phase.CONTROL))
 
 
 class Run:
@@ -79,9 +79,7 @@ class Run:
         Args:
             seed: only the trials of this seed, and the original model, which has none of its own.
         """
-        rows = [row for row in self._chosen(None, seed, None) if row.state in HAS_MODEL]
-        members = np.array(rows, dtype=object)[is_non_dominated(_costs(rows))] if rows else []
-        ids = {record.trial_id for record in members}
+        ids = {record.trial_id for record in self._front_records(seed)}
         frame = self.trials
         return frame[frame["trial_id"].isin(list(ids))].sort_values("f1", ignore_index=True)
 
@@ -96,7 +94,7 @@ class Run:
         Args:
             method: a method name such as epsilon_constraint or composite; None for what ``front`` is made of.
             seed: only trials of this seed (and the original model); None pools all seeds.
-            phases: only trials of these phases; None for all but the checks, which had twice the steps.
+            phases: only trials of these phases; None for all but checks, which had twice the steps, and controls.
 
         Returns:
             None while the reference point is not fixed; 0.0 if no trial ended with a model.
@@ -117,6 +115,21 @@ class Run:
         """
         return sum(record.gradient_pairs for record in self._chosen(method, seed, phases))
 
+    def compare_with_retrained(self) -> tuple[Likeness, ...]:
+        """Return which e on each seed's front has the error in the hole of a model that never saw the forget images.
+
+        Empty without `controls: [retrained]` in the sweep file.
+        """
+        wanted = {"set": "forget", "split": "heldout", "metric": COMPARED, "class_name": None}
+        errors = {
+            row["trial_id"]: Errors(value=row["value"], low=row["low"], high=row["high"])
+            for row in self.store.table("metrics").to_pylist()
+            if all(row[name] == value for name, value in wanted.items())
+        }
+        seeds = {record.seed for record in self.records if record.method == RETRAINED}
+        fronts = {seed: self._front_records(seed) for seed in seeds}
+        return find_likeness(self.records, fronts, errors, self.info.scales, self.info.ranges)
+
     def __repr__(self) -> str:
         ended = sum(record.state in HAS_MODEL for record in self.records)
         return f"Run({self.info.name!r}, {len(self.records)} trials, {ended} with a model)"
@@ -124,6 +137,11 @@ class Run:
     def _repr_html_(self) -> str:
         columns = ["trial_id", "phase", "method", "seed", "epsilon", "state", "f1", "f2", "completeness"]
         return f"<p>{html.escape(repr(self))}</p>{self.trials[columns].to_html(index=False)}"
+
+    def _front_records(self, seed: int | None) -> list[TrialRecord]:
+        rows = [row for row in self._chosen(None, seed, None) if row.state in HAS_MODEL]
+        kept = is_non_dominated(_costs(rows)).tolist() if rows else []
+        return [row for row, is_kept in zip(rows, kept, strict=True) if is_kept]
 
     def _chosen(
         self, method: str | None, seed: int | None, phases: Collection[Phase] | None

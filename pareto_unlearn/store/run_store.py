@@ -18,8 +18,10 @@ from typing import Any, Self
 import pyarrow as pa
 
 from pareto_unlearn.records import (
+    EMBEDDING_FILE,
     BankEntry,
     ConfigError,
+    EmbeddedPicture,
     RunInfo,
     Scales,
     StoreError,
@@ -264,6 +266,22 @@ class RunStore:
                 f"SHA-256 {record.checkpoint_sha256}, found {found}; restore it from a copy"
             )
         return files
+
+    def read_embedding(self, record: TrialRecord) -> tuple[EmbeddedPicture, ...]:
+        """Return the pictures of a committed trial placed in the plane; none where the sweep did not ask for it.
+
+        Raises:
+            StoreError: the file is damaged.
+        """
+        directory = _checkpoint_name(record.trial_id, record.attempt)
+        # A report can be made without checkpoints, which may lie elsewhere by then.
+        if record.checkpoint is None or not self._storage.exists(f"{directory}/{checkpoints.MANIFEST}"):
+            return ()
+        content = checkpoints.read_file(self._storage, directory, EMBEDDING_FILE, self._label)
+        try:
+            return tuple(EmbeddedPicture(**one) for one in json.loads(content or b"[]"))
+        except (TypeError, ValueError) as error:
+            raise StoreError(f"{self._label}: {directory}/{EMBEDDING_FILE} is damaged: {error}") from error
 
     def save_bank_state(self, trial_id: str, attempt: int, step: int, state: bytes) -> None:
         """Store one checkpoint of a path while the path goes on."""

@@ -43,6 +43,7 @@ from pareto_unlearn.sweep.progress import (
     describe_budget,
     describe_gains,
     describe_hypervolume,
+    describe_likeness,
     describe_range,
     describe_spread,
     say,
@@ -118,7 +119,7 @@ def check_sweep(config: SweepConfig) -> tuple[int, str]:
 
 def _check(config: SweepConfig) -> _Prepared:
     """Find everything that is wrong with weights and data before anything is written or started."""
-    from pareto_unlearn.data import load_split, write_manifest  # imports torch
+    from pareto_unlearn.data import check_duplicates, load_split, write_manifest  # imports torch
     from pareto_unlearn.models import pixel_format, weights_sha256
     from pareto_unlearn.trial import check_bank, check_forward, load_original
 
@@ -127,11 +128,13 @@ def _check(config: SweepConfig) -> _Prepared:
     check_bank(config, model)
     check_forward(config)
     split = load_split(config.data, config.seed, pixel_format(config.model))
+    manifest = write_manifest(split)
+    check_duplicates(split, config.data.duplicates)
     return _Prepared(
         digest,
-        write_manifest(split),
+        manifest,
         split.forget_train.class_names,
-        split.retain_train.class_names,
+        split.retain_heldout.class_names,  # those of the training set may be a proxy's
         model.describe_features(config.objective.space),
     )
 
@@ -190,7 +193,7 @@ def _check_same_images(store: RunStore, manifest: str, *, is_new: bool) -> None:
 
 def _execute(planner: Planner, info: RunInfo, options: SweepOptions, console: Console) -> int | None:
     config = planner.config
-    progress = Progress(console, total=planner.total, committed=planner.num_committed, solver=config.solver)
+    progress = Progress(console, total=planner.total, committed=planner.num_committed, config=config)
     executor = _make_executor(config, options, progress.say)
     if planner.is_finished():
         return None
@@ -268,7 +271,8 @@ def _print_summary(path: str, info: RunInfo, report: str | None, console: Consol
         box = f"as a share of the box from f1 {info.scales.f1_floor:.5g}, f2 0 to {reference}"
         for valid in info.ranges:
             say(console, f"{describe_hypervolume(run, valid.seed)}; {box}")
-    for line in describe_gains(find_gains(run.records, info.scales)):
+    gains = describe_gains(find_gains(run.records, info.scales))
+    for line in (*describe_likeness(run.compare_with_retrained()), *gains):
         say(console, line)
     if info.smoke:
         say(console, f"[bold yellow]{SMOKE_NOTICE}[/]")
@@ -281,7 +285,8 @@ def _describe_objective(config: SweepConfig, features: str) -> str:
     objective, task = config.objective, config.task
     distance = {"mse": "mean squared error per value", "l2": "L2 norm per image"}[objective.distance]
     drawn = " under the masks of the published training" if task.removal == "published" else ""
-    return f"{distance} of the {features}{drawn}; noise target: {objective.noise_target}"
+    proxy = "" if config.data.proxy_retain is None else "; trained on other classes than the retain set's"
+    return f"{distance} of the {features}{drawn}; noise target: {objective.noise_target}{proxy}"
 
 
 def _changed_message(config: SweepConfig, store: RunStore) -> str:
@@ -307,7 +312,9 @@ def _with_absolute_paths(config: SweepConfig) -> SweepConfig:
     return config.model_copy(
         update={
             "model": model.model_copy(update=paths),
-            "data": data.model_copy(update={"root": _absolute(data.root)}),
+            "data": data.model_copy(
+                update={"root": _absolute(data.root), "class_list": _absolute(data.class_list)}
+            ),
         }
     )
 

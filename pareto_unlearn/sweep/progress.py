@@ -11,9 +11,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from pareto_unlearn.config import SolverSection, SweepConfig, count_front_steps, known_slots
+from pareto_unlearn.config import SweepConfig, count_front_steps, known_slots
 from pareto_unlearn.config.smoke import SMOKE
 from pareto_unlearn.records import BROKEN, Phase, RunInfo, TrialRecord, TrialSpec, TrialState, ValidRange
+from pareto_unlearn.reference import Likeness, explain_likeness
 from pareto_unlearn.robustness import HOW_TO_READ_GAINS, StepGain, spread_of_ends
 from pareto_unlearn.store import Run
 
@@ -39,8 +40,8 @@ class _Running:
 class Progress:
     """Follows a sweep as an ``Observer``; use it as a context manager around the executor."""
 
-    def __init__(self, console: Console, *, total: int, committed: int, solver: SolverSection) -> None:
-        self._console, self._total, self._solver = console, total, solver
+    def __init__(self, console: Console, *, total: int, committed: int, config: SweepConfig) -> None:
+        self._console, self._total, self._config = console, total, config
         self._already, self._done, self._broken = committed, committed, 0
         self._running: dict[str, _Running] = {}
         self._started = time.monotonic()
@@ -69,7 +70,7 @@ class Progress:
         """A trial took steps."""
         running = self._running.setdefault(spec.trial_id, _Running(spec, time.monotonic()))
         running.step, running.f1, running.f2 = step, f1, f2
-        steps = self._solver.steps_of(spec.phase, spec.role)
+        steps = self._config.steps_of(spec.phase, spec.role, spec.method)
         halfway = step >= steps // 2 and not running.halfway
         running.halfway |= halfway
         if not self._console.is_terminal and halfway:
@@ -93,7 +94,8 @@ class Progress:
         for name in ("phase", "trial", "step", "", "f1", "f2"):
             table.add_column(name)
         for running in self._running.values():
-            steps = self._solver.steps_of(running.spec.phase, running.spec.role)
+            spec = running.spec
+            steps = self._config.steps_of(spec.phase, spec.role, spec.method)
             table.add_row(
                 _phase_name(running.spec),
                 running.spec.label,
@@ -194,6 +196,11 @@ def describe_gains(gains: Sequence[StepGain]) -> list[str]:
         for seed in seeds
     ]
     return [*lines, HOW_TO_READ_GAINS] if lines else []
+
+
+def describe_likeness(found: Sequence[Likeness]) -> list[str]:
+    """Say which epsilon leaves as much error as a model that never saw the forget images, a line a seed; none without one."""
+    return [f"As if never seen (seed {one.seed}). {explain_likeness(one)}" for one in found]
 
 
 def _gain_of(one: StepGain) -> str:

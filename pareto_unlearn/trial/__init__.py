@@ -20,6 +20,7 @@ from safetensors.torch import save as save_safetensors
 from pareto_unlearn.config import SweepConfig
 from pareto_unlearn.models import ImageToImage, save_model
 from pareto_unlearn.records import (
+    EMBEDDING_FILE,
     BankEntry,
     CurveRow,
     Phase,
@@ -31,6 +32,7 @@ from pareto_unlearn.records import (
     TrialState,
 )
 from pareto_unlearn.solver import EpsilonSolver, FlatParameters, Outcome, StepRow, StopRule, nearest, solve
+from pareto_unlearn.training import RECIPES
 from pareto_unlearn.trial.bank import (
     BANK_FILE,
     CONSTRAINT,
@@ -40,6 +42,7 @@ from pareto_unlearn.trial.bank import (
     count_checkpoints,
     start_from,
 )
+from pareto_unlearn.trial.embedding import embed_pictures
 from pareto_unlearn.trial.evidence import (
     Completeness,
     completeness_rows,
@@ -53,6 +56,7 @@ from pareto_unlearn.trial.evidence import (
 from pareto_unlearn.trial.forward import check_forward
 from pareto_unlearn.trial.material import Material, load_material, load_original
 from pareto_unlearn.trial.problem import Problem, build_problem
+from pareto_unlearn.trial.retrained import retrain
 from pareto_unlearn.trial.scan import best_learning_rate, scan_learning_rate
 
 __all__ = [
@@ -132,11 +136,8 @@ def run_trial(
 
     """
     base, config = plan_record(spec, code_version), config.for_phase(spec.phase)
-    if spec.phase is Phase.ORIGINAL:
-        flat = FlatParameters(material.trainable(config.objective.space))
-        return measure_trial(
-            config, spec, material, flat, replace(base, state=TrialState.DONE, reason="not trained"), ()
-        )
+    if spec.phase in (Phase.ORIGINAL, Phase.CONTROL):
+        return _run_unsolved(config, spec, material, hooks, base)
     kept = hooks.load_resume()
     history = _History() if kept is None else _unpack_history(kept[1])
     problem = build_problem(config, spec, material)
@@ -145,7 +146,7 @@ def run_trial(
     start = _choose_start(config, spec, problem, history, hooks)
     problem = replace(problem, settings=replace(problem.settings, learning_rate=start.learning_rate))
     solver = EpsilonSolver(
-        material.trainable(config.objective.space),
+        material.trainable(problem.space or config.objective.space),
         problem.rule,
         problem.settings,
         epsilon=problem.epsilon,
@@ -186,6 +187,29 @@ def run_trial(
         return result
     scan = json.dumps([asdict(row) for row in history.scan], indent=1).encode()
     return replace(result, files={**result.files, BANK_FILE: keeper.listing(), SCAN_FILE: scan})
+
+
+def _run_unsolved(
+    config: SweepConfig, spec: TrialSpec, material: Material, hooks: Hooks, base: TrialRecord
+) -> TrialResult:
+    """Measure the original model, or a control like every other model; the steps of its training are no gradient pairs."""
+    record = replace(base, state=TrialState.DONE, reason="not trained")
+    if spec.phase is Phase.CONTROL:
+        kept = hooks.load_resume()
+        seconds = retrain(
+            config, spec, material, hooks.on_progress, hooks.save_resume, None if kept is None else kept[1]
+        )
+        record = replace(
+            record,
+            start="scratch",
+            reason="trained from scratch on the retain images alone",
+            steps=config.steps_of(spec.phase, spec.role, spec.method),
+            learning_rate=RECIPES[config.model.family].peak_learning_rate,
+            seconds=seconds,
+            num_parameters=sum(parameter.numel() for parameter in material.model.parameters()),
+        )
+    flat = FlatParameters(material.trainable(config.objective.space))
+    return measure_trial(config, spec, material, flat, record, ())
 
 
 def check_bank(config: SweepConfig, model: ImageToImage) -> None:
@@ -333,7 +357,9 @@ def measure_trial(
         *measure_metrics(config, material),
     ]
     samples = draw_samples(config, material, with_truth=spec.phase is Phase.ORIGINAL)
-    files = {"model.safetensors": save_model(material.model)} if spec.phase is not Phase.ORIGINAL else {}
+    files = {} if spec.phase is Phase.ORIGINAL else {"model.safetensors": save_model(material.model)}
+    if config.evaluate.tsne and files:
+        files[EMBEDDING_FILE] = embed_pictures(config, material)
     return TrialResult(
         record=record, curves=curves, metrics=tuple(metrics), samples=tuple(samples), files=files
     )

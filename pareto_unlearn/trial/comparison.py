@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pareto_unlearn.config import SweepConfig
 from pareto_unlearn.objectives import Features, NoiseTarget, feature_function
-from pareto_unlearn.trial.inputs import STEP_INPUT_STREAM, STEP_NOISE_STREAM, generators_of
+from pareto_unlearn.trial.inputs import STEP_INPUT_STREAM, STEP_NOISE_STREAM, generators_of, make_noise
 from pareto_unlearn.trial.material import Material
 
 FORGET, RETAIN = 0, 1
@@ -114,11 +114,15 @@ class StepInputs:
 
     def forget(self, rows: Int[Tensor, " b"], step: int) -> tuple[Tensor, Tensor | None]:
         """Return the inputs of some forget images, and those of their own noise targets where they have them."""
-        model, inputs = self.material.model, self._drawn("forget", FORGET, rows, step)
+        model, inputs = self.material.model, self.forget_alone(rows, step)
         if not model.is_redrawn:
             return inputs, None
-        noise = model.noise_like(inputs, generators_of(self.seed, STEP_NOISE_STREAM, range(len(rows)), step))
-        return inputs, noise
+        generators = generators_of(self.seed, STEP_NOISE_STREAM, range(len(rows)), step)
+        return inputs, make_noise(model, inputs, generators, self.material.sampler)
+
+    def forget_alone(self, rows: Int[Tensor, " b"], step: int) -> Tensor:
+        """Return the inputs of some forget images, for losses that need no noise targets."""
+        return self._drawn("forget", FORGET, rows, step)
 
     def retain(self, rows: Int[Tensor, " b"], step: int) -> Tensor:
         """Return the inputs of some retain images."""

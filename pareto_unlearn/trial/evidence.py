@@ -21,6 +21,7 @@ from pareto_unlearn.trial.bank import spread_rows
 from pareto_unlearn.trial.comparison import compare, forget_distances, retain_distances
 from pareto_unlearn.trial.inputs import GENERATION_STREAM, SETS, generators_of
 from pareto_unlearn.trial.material import Material
+from pareto_unlearn.trial.second import load_second
 
 HOLE_GREY = 0.5
 WORST_SHARE = 0.05
@@ -148,20 +149,25 @@ def measure_residual(config: SweepConfig, material: Material, flat: FlatParamete
 
 
 def measure_metrics(config: SweepConfig, material: Material) -> list[MetricRow]:
-    """Return the image metrics of the held-out forget and retain sets."""
+    """Return the image metrics of the held-out forget and retain sets, and of their second reconstructions if asked for."""
     rows: list[MetricRow] = []
+    second, names = load_second(config, material), config.evaluate.metrics
     for name, split, images in material.split.items():
         if split != "heldout":
             continue
+        pictures = reconstruct(material, name, torch.arange(len(images)))
+        truth = images.images[:].to(material.device)
         rows += compute_metrics(
-            config.evaluate.metrics,
-            reconstruct(material, name, torch.arange(len(images))),
-            images.images[:].to(material.device),
+            names,
+            pictures,
+            truth,
             material.model.removed_pixels(),
             material.classifier,
             image_set=name,
             split=split,
         )
+        if second is not None:
+            rows += second.measure(names, pictures, truth, image_set=name)
     return rows
 
 

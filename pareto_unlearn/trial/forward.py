@@ -20,7 +20,7 @@ from pareto_unlearn.records import ConfigError
 from pareto_unlearn.trial.comparison import Comparison
 from pareto_unlearn.trial.material import Material
 
-Forward = Callable[[Tensor], Tensor]
+Forward = Callable[..., Tensor]
 
 
 def step_features(config: SweepConfig, material: Material) -> Forward:
@@ -38,7 +38,7 @@ def step_comparison(config: SweepConfig, material: Material) -> Comparison:
 
 
 def run_in_steps(config: SweepConfig, function: Forward) -> Forward:
-    """Return a function of model inputs as ``solver.compile`` and ``solver.precision`` want it; its output is float32.
+    """Return a function of tensors, model inputs first, as ``solver.compile`` and ``solver.precision`` want it; its output is float32.
 
     Raises:
         ConfigError: this machine lacks what they need.
@@ -91,9 +91,9 @@ def _cpp_compiler() -> str:
 
 
 def _in_bfloat16(function: Forward) -> Forward:
-    def narrow(inputs: Tensor) -> Tensor:
+    def narrow(inputs: Tensor, *others: Tensor) -> Tensor:
         with torch.autocast(inputs.device.type, torch.bfloat16):
-            outputs = function(inputs)
+            outputs = function(inputs, *others)
         return outputs.float()
 
     return narrow

@@ -12,12 +12,13 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from pareto_unlearn.data import ImageSet, SplitData, seeded_generator
+from pareto_unlearn.data import ImageSet, PixelNoise, SplitData, seeded_generator
 from pareto_unlearn.models import ImageToImage
 from pareto_unlearn.objectives import open_rows
 
 INPUT_STREAM, NOISE_STREAM, SECOND_NOISE_STREAM, GENERATION_STREAM = 31, 32, 33, 34
-STEP_INPUT_STREAM, STEP_NOISE_STREAM = 35, 36
+STEP_INPUT_STREAM, STEP_NOISE_STREAM, BASELINE_STREAM = 35, 36, 37
+SECOND_GENERATION_STREAM = 38
 
 SETS = {
     ("forget", "train"): 0,
@@ -87,10 +88,24 @@ def _open_set(
 
 
 def noise_inputs(
-    model: ImageToImage, inputs: Rows, split: str, seed: int, stream: int = NOISE_STREAM
+    model: ImageToImage,
+    inputs: Rows,
+    split: str,
+    seed: int,
+    stream: int = NOISE_STREAM,
+    sampler: PixelNoise | None = None,
 ) -> LazyRows:
     """Return the inputs whose outputs by the original are the noise targets of a split of the forget set."""
     place = SETS["forget", split]
     return LazyRows(
-        len(inputs), lambda rows: model.noise_like(inputs[rows], generators_of(seed, stream, rows, place))
+        len(inputs),
+        lambda rows: make_noise(model, inputs[rows], generators_of(seed, stream, rows, place), sampler),
     )
+
+
+def make_noise(
+    model: ImageToImage, inputs: Tensor, generators: Sequence[torch.Generator], sampler: PixelNoise | None
+) -> Tensor:
+    """Return the inputs of the noise targets of some inputs; without a sampler, the model draws its own noise."""
+    pixels = None if sampler is None else sampler(generators).to(inputs.device)
+    return model.noise_like(inputs, generators, pixels)

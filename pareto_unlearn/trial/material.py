@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pareto_unlearn.config import SweepConfig
-from pareto_unlearn.data import SplitData, load_split, seeded_generator
+from pareto_unlearn.data import PixelNoise, SplitData, load_split, seeded_generator
 from pareto_unlearn.metrics import DigitClassifier, load_classifier
 from pareto_unlearn.models import ImageToImage, load_model, pixel_format
 from pareto_unlearn.objectives import (
@@ -29,6 +29,7 @@ from pareto_unlearn.trial.inputs import (
     noise_inputs,
     open_inputs,
 )
+from pareto_unlearn.trial.noise import open_noise
 
 NOISE_BANK_STREAM = 30
 
@@ -38,6 +39,7 @@ class Material:
     """Everything on its device. ``model`` holds the original weights until a solver moves them.
 
     ``original`` keeps them where its outputs are computed beside the model's, and is None where they are in ``targets``.
+    ``sampler`` draws noise images; None leaves that to the model.
     """
 
     model: ImageToImage
@@ -50,6 +52,7 @@ class Material:
     original: ImageToImage | None = None
     seed: int = 0
     shared: bool = False
+    sampler: PixelNoise | None = None
 
     def trainable(self, space: str) -> list[nn.Parameter]:
         """Return the parameters a trial may change: all, or the encoder's where f1 and f2 compare its outputs."""
@@ -59,7 +62,7 @@ class Material:
         """Return the inputs of the forget images' own noise targets, None where all have the same."""
         if self.targets.noise is not None:
             return None
-        return noise_inputs(self.model, self.inputs["forget", split], split, self.seed)
+        return noise_inputs(self.model, self.inputs["forget", split], split, self.seed, sampler=self.sampler)
 
 
 def load_material(config: SweepConfig, cache: Path, targets_key: str) -> Material:
@@ -99,9 +102,10 @@ def assemble_material(
         targets_key: changes whenever anything that decides the targets changes.
     """
     inputs = open_inputs(model, split, config.seed, device, cache, targets_key)
-    objectives = build_objectives(config.objective)
+    objectives, sampler = build_objectives(config.objective), open_noise(config, split, cache, targets_key)
     targets = open_targets(
-        cache / f"targets-{targets_key}", lambda: _compute_targets(config, model, inputs, objectives, cache)
+        cache / f"targets-{targets_key}",
+        lambda: _compute_targets(config, model, inputs, objectives, sampler, cache),
     ).to(device)
     beside = config.objective.retain_target == "computed"
     return Material(
@@ -115,6 +119,7 @@ def assemble_material(
         original=copy.deepcopy(model) if beside else None,
         seed=config.seed,
         shared=config.objective.shared_parameters == "trained",
+        sampler=sampler,
     )
 
 
@@ -133,25 +138,37 @@ def _compute_targets(
     model: ImageToImage,
     inputs: Mapping[tuple[str, str], Rows],
     objectives: Objectives,
+    sampler: PixelNoise | None,
     cache: Path,
 ) -> Targets:
     features, batch = feature_function(model, config.objective.space), model.evaluation_batch
     if config.objective.noise_target == "paired":
         pairs = {
             split: (
-                noise_inputs(model, inputs["forget", split], split, config.seed, NOISE_STREAM),
-                noise_inputs(model, inputs["forget", split], split, config.seed, SECOND_NOISE_STREAM),
+                noise_inputs(model, inputs["forget", split], split, config.seed, NOISE_STREAM, sampler),
+                noise_inputs(
+                    model, inputs["forget", split], split, config.seed, SECOND_NOISE_STREAM, sampler
+                ),
             )
             for split in ("train", "heldout")
         }
         return compute_paired_targets(features, inputs, pairs, objectives, batch=batch)
-    bank = model.sample_noise(config.objective.noise_images, seeded_generator(config.seed, NOISE_BANK_STREAM))
     return compute_targets(
         features,
         inputs,
-        bank.to(next(model.parameters()).device),
+        _draw_bank(config, model, sampler),
         objectives,
         batch=batch,
         spill=cache,
         keep_retain=config.objective.retain_target == "cached",
     )
+
+
+def _draw_bank(config: SweepConfig, model: ImageToImage, sampler: PixelNoise | None) -> Tensor:
+    """Return the inputs of pure noise that all images have as their target, on the model's device."""
+    count, generator = config.objective.noise_images, seeded_generator(config.seed, NOISE_BANK_STREAM)
+    device = next(model.parameters()).device
+    if sampler is None:
+        return model.sample_noise(count, generator).to(device)
+    generators = [generator] * count
+    return model.prepare(sampler(generators).to(device), generators)

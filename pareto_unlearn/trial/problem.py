@@ -1,14 +1,17 @@
 """Turns a planned trial into losses, a rule and settings for the solver."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from pareto_unlearn.config import SweepConfig
-from pareto_unlearn.data import BatchOrder, StratifiedOrder
+from pareto_unlearn.data import BatchOrder, Order, StratifiedOrder, reading_ahead, seeded_generator
+from pareto_unlearn.models import Batch, Term, family_of
 from pareto_unlearn.records import CurveRow, Phase, Role, TrialSpec
 from pareto_unlearn.solver import (
     BoundaryControl,
@@ -27,9 +30,10 @@ from pareto_unlearn.solver import (
 )
 from pareto_unlearn.trial.bank import count_checkpoints
 from pareto_unlearn.trial.class_weights import ClassWeights, class_constraint, power_mean
-from pareto_unlearn.trial.comparison import StepInputs
+from pareto_unlearn.trial.comparison import FORGET, RETAIN, StepInputs
 from pareto_unlearn.trial.evidence import LEAST_RANGE
 from pareto_unlearn.trial.forward import run_in_steps, step_comparison, step_features
+from pareto_unlearn.trial.inputs import BASELINE_STREAM
 from pareto_unlearn.trial.material import Material
 
 FORGET_STREAM, RETAIN_STREAM, DRAW_STREAM = 1, 2, 3
@@ -62,7 +66,8 @@ class Problem:
     ``swapped`` says that f2 is the constraint and f1 the objective. ``spreads`` are the full ranges of constraint and
     objective in their units: what a change of either is measured against. ``path`` is set where the solve leaves a bank.
     ``state`` holds tensors that the constraint
-    updates at every step and that a resume must bring back.
+    updates at every step and that a resume must bring back. ``space`` names the parameters that are trained, None for those of
+    the sweep's objectives.
     """
 
     constraint: StepLoss
@@ -77,6 +82,7 @@ class Problem:
     has_epsilon: bool = False
     spreads: tuple[float, float] = (1.0, 1.0)
     state: dict[str, Tensor] = field(default_factory=dict)
+    space: str | None = None
 
     def curve_row(self, row: StepRow, images_per_second: float | None) -> CurveRow:
         """Return a logged step with raw f1, f2 and epsilon; gradients and multiplier stay in the solver's units."""
@@ -222,10 +228,11 @@ def _baseline(config: SweepConfig, spec: TrialSpec, material: Material) -> Probl
         units = _units(config, material)
         forget, retain = _unlearning_losses(config, spec, material, units)
         return Problem(forget, retain, RIVALS[spec.method](spec.weight), _settings(config), units)
-    losses = {"composite": _composite_losses, "max_loss": _max_losses}[spec.method]
-    forget, retain, forget_unit = losses(config, spec, material)
-    rule = FixedMultiplier(weight=spec.weight)
-    return Problem(forget, retain, rule, _settings(config), (forget_unit, Unit()))
+    return {
+        "composite": _composite,
+        "max_loss": _max_loss,
+        "retain_only": _retain_only,
+    }.get(spec.method, _published)(config, spec, material, spec.weight)
 
 
 RIVALS: dict[str, Callable[[float], Rule]] = {
@@ -239,25 +246,64 @@ RIVALS: dict[str, Callable[[float], Rule]] = {
 """Methods that differ in nothing but the rule, from the weight of a trial to that rule."""
 
 
-def _composite_losses(
-    config: SweepConfig, spec: TrialSpec, material: Material
-) -> tuple[StepLoss, StepLoss, Unit]:
+def _composite(config: SweepConfig, spec: TrialSpec, material: Material, weight: float) -> Problem:
     """Eq. 10, arXiv:2402.00351: the weighted sum of both objectives, raw."""
-    return *_unlearning_losses(config, spec, material, (Unit(), Unit())), Unit()
+    forget, retain = _unlearning_losses(config, spec, material, (Unit(), Unit()))
+    return Problem(forget, retain, FixedMultiplier(weight=weight), _settings(config), (Unit(), Unit()))
 
 
-def _max_losses(config: SweepConfig, spec: TrialSpec, material: Material) -> tuple[StepLoss, StepLoss, Unit]:
+def _max_loss(config: SweepConfig, spec: TrialSpec, material: Material, weight: float) -> Problem:
     """Appendix C.6.1, arXiv:2402.00351: ascend the training loss on forget images, descend it on retain images.
 
     The unit turns the negated forget loss back into a loss for the curves.
     """
+    forget, retain = _training_losses(config, spec, material)
+    rule, units = FixedMultiplier(weight=weight), (Unit(scale=-1.0), Unit())
+    return Problem(lambda step: -forget(step), retain, rule, _settings(config), units, space="output")
+
+
+def _retain_only(config: SweepConfig, spec: TrialSpec, material: Material, _: float) -> Problem:
+    """Train on with retain images alone; the loss of forget images is only watched."""
+    forget, retain = _training_losses(config, spec, material)
+    rule, units = FixedMultiplier(weight=0.0), (Unit(), Unit())
+    return Problem(forget, retain, rule, _settings(config), units, space="output")
+
+
+def _training_losses(config: SweepConfig, spec: TrialSpec, material: Material) -> tuple[StepLoss, StepLoss]:
+    """Return the loss of the original's training on forget images and on retain images."""
     orders, inputs = _orders(config, spec, material), StepInputs(material, spec.seed)
     training_loss = run_in_steps(config, material.model.training_loss)
     return (
-        lambda step: -training_loss(inputs.forget(orders[0](step), step)[0]),
+        lambda step: training_loss(inputs.forget_alone(orders[0](step), step)),
         lambda step: training_loss(inputs.retain(orders[1](step), step)),
-        Unit(scale=-1.0),
     )
+
+
+def _published(config: SweepConfig, spec: TrialSpec, material: Material, weight: float) -> Problem:
+    """Appendix C.6.2 to C.6.4, arXiv:2402.00351, as the family has it; what a step draws depends on seed and step."""
+    baseline = family_of(config.model.family).baselines[spec.method]
+    orders, inputs = _orders(config, spec, material), StepInputs(material, spec.seed)
+    original = copy.deepcopy(material.model) if material.original is None else material.original
+
+    def in_steps(term: Term, place: int) -> StepLoss:
+        loss = run_in_steps(config, partial(term.loss, material.model))
+
+        def compute(step: int) -> Float[Tensor, ""]:
+            batch = Batch(
+                original=original,
+                forget=inputs.forget_alone(orders[0](step), step),
+                retain=inputs.retain(orders[1](step), step),
+                generator=seeded_generator(spec.seed, BASELINE_STREAM, place, step),
+            )
+            with torch.no_grad():
+                given = term.given(batch)
+            return loss(*given)
+
+        return compute
+
+    losses = in_steps(baseline.forget, FORGET), in_steps(baseline.retain, RETAIN)
+    rule, units = FixedMultiplier(weight=weight), (Unit(), Unit())
+    return Problem(*losses, rule, _settings(config), units, space=baseline.space)
 
 
 def _unlearning_losses(
@@ -325,9 +371,10 @@ def _original_gap(material: Material) -> Float[Tensor, " n"]:
     return material.targets.forget_f1_train - material.targets.scales.f1_floor
 
 
-def _stratified(config: SweepConfig, spec: TrialSpec, material: Material) -> StratifiedOrder:
+def _stratified(config: SweepConfig, spec: TrialSpec, material: Material) -> Order:
     class_ids = material.split.forget_train.class_ids
-    return StratifiedOrder(class_ids, config.solver.batch, spec.seed, FORGET_STREAM)
+    order = StratifiedOrder(class_ids, config.solver.batch, spec.seed, FORGET_STREAM)
+    return _reading_ahead(order, material, "forget")
 
 
 def _ramped(epsilon: float, ramp: tuple[float, int]) -> Callable[[int], float]:
@@ -336,15 +383,23 @@ def _ramped(epsilon: float, ramp: tuple[float, int]) -> Callable[[int], float]:
     return lambda step: epsilon if step + 1 >= steps else start + (step + 1) / steps * (epsilon - start)
 
 
-def _orders(
-    config: SweepConfig, spec: TrialSpec, material: Material
-) -> tuple[BatchOrder, BatchOrder, BatchOrder]:
+def _orders(config: SweepConfig, spec: TrialSpec, material: Material) -> tuple[Order, Order, Order]:
     batch, bank = config.solver.batch, material.targets.noise
+    forget = BatchOrder(len(material.inputs["forget", "train"]), batch, spec.seed, FORGET_STREAM)
+    retain = BatchOrder(len(material.inputs["retain", "train"]), batch, spec.seed, RETAIN_STREAM)
     return (
-        BatchOrder(len(material.inputs["forget", "train"]), batch, spec.seed, FORGET_STREAM),
-        BatchOrder(len(material.inputs["retain", "train"]), batch, spec.seed, RETAIN_STREAM),
+        _reading_ahead(forget, material, "forget"),
+        _reading_ahead(retain, material, "retain"),
         BatchOrder(1 if bank is None else len(bank.rows), batch, spec.seed, DRAW_STREAM),
     )
+
+
+def _reading_ahead(order: Order, material: Material, name: str) -> Order:
+    """Return an order over a training set that has files read ahead where a step needs them."""
+    if isinstance(material.inputs[name, "train"], Tensor):
+        return order
+    images = material.split.forget_train if name == "forget" else material.split.retain_train
+    return reading_ahead(order, images.images)
 
 
 def _units(config: SweepConfig, material: Material) -> tuple[Unit, Unit]:

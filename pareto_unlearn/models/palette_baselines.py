@@ -1,0 +1,64 @@
+"""The published baselines of Palette: the formulas of arXiv:2402.00351, and its code where that differs (``_fork``).
+
+Noisy label is the same in both. Every term is a mean over its own set: twice what ``palette_losses`` gives for a batch of halves.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from pareto_unlearn.models.baselines import (
+    ENCODED_AS_BEFORE,
+    PAPER,
+    TRAINED_ON,
+    encoder_distance,
+    repeat_in_turn,
+    training_loss,
+)
+from pareto_unlearn.models.palette import Palette, flatten_maps
+from pareto_unlearn.models.palette_inputs import replace_hole_by_noise
+from pareto_unlearn.models.palette_losses import draw_like, random_maps
+from pareto_unlearn.models.protocol import BaselineLosses, Batch, Term
+
+
+def _output_distance(
+    model: Palette, inputs: Float[Tensor, "b 12 h w"], wanted: Float[Tensor, "b 3 h w"]
+) -> Float[Tensor, ""]:
+    return functional.mse_loss(model(inputs), wanted)
+
+
+def _noise_as_maps(batch: Batch) -> tuple[Tensor, ...]:
+    maps = batch.original.feature_maps(batch.forget)  # type: ignore[attr-defined]
+    return batch.forget, flatten_maps(draw_like(maps, batch.generator))
+
+
+def _noise_like_maps(batch: Batch) -> tuple[Tensor, ...]:
+    """Give forget images noise with the statistics of each map over both sets, as the published code has it."""
+    count = len(batch.retain)
+    inputs = torch.cat([batch.retain, replace_hole_by_noise(batch.forget)])
+    maps = batch.original.feature_maps(inputs)  # type: ignore[attr-defined]
+    noise = random_maps(maps, draw_like(maps, batch.generator))
+    return batch.forget, flatten_maps([each[count:] for each in noise])
+
+
+def _retain_outputs_instead(batch: Batch) -> tuple[Tensor, ...]:
+    return batch.forget, repeat_in_turn(batch.original(batch.retain), len(batch.forget))
+
+
+BASELINES = PAPER | {
+    "retain_label_fork": BaselineLosses(
+        forget=Term(_retain_outputs_instead, _output_distance),
+        retain=Term(lambda batch: (batch.retain, batch.original(batch.retain)), _output_distance),
+    ),
+    # Eq. C.32: the image is nothing but the noise that is to be predicted.
+    "noisy_label": BaselineLosses(
+        forget=Term(lambda batch: (replace_hole_by_noise(batch.forget),), training_loss), retain=TRAINED_ON
+    ),
+    "random_encoder": BaselineLosses(
+        forget=Term(_noise_as_maps, encoder_distance), retain=ENCODED_AS_BEFORE, space="encoder"
+    ),
+    "random_encoder_fork": BaselineLosses(
+        forget=Term(_noise_like_maps, encoder_distance), retain=ENCODED_AS_BEFORE, space="encoder"
+    ),
+}

@@ -1,0 +1,59 @@
+"""The control that never saw the forget images: the original's own training on the retain images alone."""
+
+import time
+from collections.abc import Callable, Mapping
+
+import torch
+
+from pareto_unlearn.config import SweepConfig
+from pareto_unlearn.data import BatchOrder, seeded_generator
+from pareto_unlearn.models import family_of
+from pareto_unlearn.records import TrialSpec
+from pareto_unlearn.training import BATCH_STREAM, RECIPES, WEIGHT_STREAM, Watch, train
+from pareto_unlearn.trial.evidence import measure_costs
+from pareto_unlearn.trial.material import Material
+
+STATE_FILE = "training.safetensors"
+GLANCE = 64
+"""Images of each training set that f1 and f2 are looked at on while the training goes on."""
+
+
+def retrain(
+    config: SweepConfig,
+    spec: TrialSpec,
+    material: Material,
+    on_progress: Callable[[int, float, float], None],
+    save: Callable[[int, Mapping[str, bytes]], None],
+    kept: Mapping[str, bytes] | None,
+) -> float:
+    """Train the model of ``material`` anew, in place, and return the seconds this took since the last resume.
+
+    Args:
+        config: of its controls, how many steps.
+        spec: its seed decides initial weights and batches.
+        material: its retain images are all that is seen.
+        on_progress: takes step, f1 and f2.
+        save: keeps a state to resume from.
+        kept: such a state, None for a start from scratch.
+    """
+    started, model, inputs = time.monotonic(), material.model, material.inputs["retain", "train"]
+    recipe = RECIPES[config.model.family]
+    with torch.no_grad():
+        # Drawn on the CPU, so that the weights do not depend on the device.
+        model.to(torch.device("cpu"))
+        family_of(config.model.family).initialise(model, seeded_generator(spec.seed, WEIGHT_STREAM))
+        model.to(material.device)
+    order = BatchOrder(len(inputs), recipe.batch, spec.seed, BATCH_STREAM)
+    watch = Watch(
+        report=lambda step, _: on_progress(step + 1, *measure_costs(config, material, GLANCE)),
+        save=lambda step, state: save(step, {STATE_FILE: state}),
+        state=None if kept is None else kept[STATE_FILE],
+    )
+    train(
+        list(model.parameters()),
+        lambda step: model.training_loss(inputs[order(step)]),
+        config.steps_of(spec.phase, spec.role, spec.method),
+        recipe.peak_learning_rate,
+        watch,
+    )
+    return time.monotonic() - started
