@@ -87,6 +87,13 @@ def test_ranks_follow_the_direction_and_leave_the_original_out(table):
     assert forgotten == [False, True, False]
 
 
+def test_a_control_stands_below_the_original_and_has_no_rank(tmp_path):
+    made = [*results(0), synthetic_result(Planned(Phase.CONTROL, "retrained", 0.001, 0.0001))]
+    found = gather_table([load_run(write_run(str(tmp_path), made))], Layout.PAPER2)
+    assert labels(found)[:3] == ["original", "retrained", "max loss"]
+    assert {one.rank for one in dict(found.rows)["retrained"]} == {0}
+
+
 def test_caption_names_protocol_seeds_and_broken_constraints(table):
     assert "Protocol builtin: features of a small classifier" in table.caption
     assert "2 seeds" in table.caption

@@ -37,8 +37,14 @@ _SETS = {Layout.PAPER1: ("retain", "forget"), Layout.PAPER2: ("forget", "retain"
 _ERRORS = ("fid", "frechet_distance", "mse_hole")
 _FIDELITIES = ("is", "inception_score", "clip", "embedding_cosine", "psnr_hole")
 _BASELINES = ("max_loss", "retain_label", "noisy_label", "random_encoder", "composite")
-_ORIGINAL, _BASELINE, _HIGHEST, _EPSILON, _LOWEST = range(5)
-_PARTS = {Phase.ORIGINAL: _ORIGINAL, Phase.BOUNDARY: _HIGHEST, Phase.EPSILON: _EPSILON}
+_ORIGINAL, _CONTROL, _BASELINE, _HIGHEST, _EPSILON, _LOWEST = range(6)
+_NO_RIVALS = (_ORIGINAL, _CONTROL)
+_PARTS = {
+    Phase.ORIGINAL: _ORIGINAL,
+    Phase.CONTROL: _CONTROL,
+    Phase.BOUNDARY: _HIGHEST,
+    Phase.EPSILON: _EPSILON,
+}
 _RANKS = 2
 _DECIMALS = {"clip": 3, "embedding_cosine": 3, "mse_hole": 4}
 
@@ -90,7 +96,7 @@ _RowKey = tuple[int, int, str, float, str]
 
 
 def gather_table(runs: Sequence[Run], layout: Layout) -> PaperTable:
-    """Return the rows original, baselines, highest, the epsilons, lowest; several runs stand side by side.
+    """Return the rows original, controls, baselines, highest, the epsilons, lowest; several runs stand side by side.
 
     Only trials that ended with a model take part, checks do not. Held-out images, where they were measured.
     """
@@ -181,10 +187,12 @@ def _cell(key: _RowKey, values: Sequence[float]) -> Cell:
 
 
 def _ranked(column: Column, cells: dict[_RowKey, Cell]) -> dict[_RowKey, Cell]:
-    """Mark best and second as they are shown: values that look equal share a rank; the original has none."""
+    """Mark best and second as they are shown: values that look equal share a rank; the original and controls have none."""
     if column.rises is None:
         return cells
-    shown = {key: round(cell.mean, column.decimals) for key, cell in cells.items() if key[0] != _ORIGINAL}
+    shown = {
+        key: round(cell.mean, column.decimals) for key, cell in cells.items() if key[0] not in _NO_RIVALS
+    }
     ranks = {value: rank for rank, value in enumerate(sorted(set(shown.values()), reverse=column.rises), 1)}
     marked = {key: ranks[value] for key, value in shown.items() if ranks[value] <= _RANKS}
     return {key: replace(cell, rank=marked.get(key, 0)) for key, cell in cells.items()}
@@ -203,7 +211,7 @@ def _caption(runs: Sequence[Run], columns: Sequence[Column]) -> str:
         for name in protocols
     ]
     parts.append(
-        "F is the forget set, R the retain set; arrows show what is better. Best in bold, second underlined, the original left aside."
+        "F is the forget set, R the retain set; arrows show what is better. Best in bold, second underlined, the original and controls left aside."
     )
     seeds = {record.seed for run in runs for record in run.records if record.phase is not Phase.ORIGINAL}
     if len(seeds) > 1:
