@@ -447,6 +447,12 @@ def test_rows_come_by_metric_then_set(scoring):
     ]
 
 
+def test_scoring_leaves_the_process_wide_random_state_alone(scoring):
+    before = torch.random.get_rng_state()
+    score_pictures(scoring, {"forget": a_set(), "retain": a_set(key=2)}, None)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
 def test_sets_of_unequal_size_are_refused(scoring):
     with pytest.raises(ValueError, match="unequal"):
         score_pictures(scoring, {"forget": a_set(12), "retain": a_set(13)}, None)

@@ -179,7 +179,7 @@ class _Looking:
     def __init__(self, scoring: Scoring, extractor: str) -> None:
         self._scoring, self._name = scoring, extractor
         self._weights = scoring.weights[EXTRACTORS[extractor].file]
-        self._network = cache(partial(EXTRACTORS[extractor].load, self._weights, scoring.device))
+        self._network = cache(self._open)
 
     def see(
         self,
@@ -193,6 +193,11 @@ class _Looking:
             return compute()
         digest = str(self._weights.sha256)
         return self._scoring.files.open((kind, model, name, self._name, digest, str(len(ids))), compute)
+
+    def _open(self) -> Embed:
+        # Building a network draws weights that the file then replaces; nobody else's draws may change by that.
+        with torch.random.fork_rng(devices=[]):
+            return EXTRACTORS[self._name].load(self._weights, self._scoring.device)
 
     def _compute(self, ids: tuple[str, ...], images: Callable[[], UInt8[Tensor, "n 3 h w"]]) -> ImageFeatures:
         return ImageFeatures(ids, embed_all(self._network(), images(), self._scoring.device))
