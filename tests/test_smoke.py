@@ -109,6 +109,7 @@ def test_model_of_a_smoke_run_is_exported_under_a_name_that_says_so(tried, tmp_p
     assert not any(name.startswith(("decoder", "mlm", "vqgan", "denoise_fn.output")) for name in changed)
 
 
+@pytest.mark.parametrize("tried", ["mage"], indirect=True)
 def test_any_epsilon_can_be_dialled(tried):
     run, _ = tried
     done = call("export", run.path, Path(run.path, "smoke.pth"), "--epsilon", "0.5")
