@@ -29,7 +29,9 @@ def run(tmp_path_factory) -> Run:
     named = ", ".join("{method: cup, weights: [0.5]}" if name == "cup" else name for name in METHODS)
     named = named.replace("composite", "{method: composite, weights: [0.1]}")
     overrides = [f"run.storage={tmp_path_factory.mktemp('rivals')}", f"baselines=[{named}]"]
-    config = load_config(QUICKSTART, [*SMALL, "run.executor=local", "epsilon.points=1", *overrides])
+    config = load_config(
+        QUICKSTART, [*SMALL, "solver.steps=50", "run.executor=local", "epsilon.points=1", *overrides]
+    )
     assert run_sweep(config, SweepOptions(), Console(quiet=True)) == 0
     return load_run(f"{config.run.storage}/{config.name}")
 

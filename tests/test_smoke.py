@@ -17,7 +17,13 @@ from pareto_unlearn.store import Run, load_run
 
 SWEEPS = Path(__file__).parent.parent / "sweeps"
 FILES = {"mae": "imagenet_mae.yaml", "mage": "imagenet_vqgan.yaml", "palette": "places_diffusion.yaml"}
-LOCAL = ("run.executor=local", "epsilon.points=1", "baselines=[{method: composite, weights: [0.25]}]")
+LOCAL = (
+    "run.executor=local",
+    "epsilon.points=1",
+    "baselines=[{method: composite, weights: [0.25]}]",
+    "solver.precision=float32",  # bfloat16 has tests of its own and is slow on a CPU
+    "objective.original_precision=float32",
+)
 
 
 def call(*arguments: object) -> subprocess.CompletedProcess[str]:
