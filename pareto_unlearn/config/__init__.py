@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from pareto_unlearn.config.budget import count_front_steps, known_slots, spend_budget
 from pareto_unlearn.config.data_section import DataSection, ProxySection
+from pareto_unlearn.config.epsilon_section import SCHEDULES, AdaptiveEpsilon, GridEpsilon, ListEpsilon
 from pareto_unlearn.config.fields import field_descriptions
 from pareto_unlearn.config.identity import config_hash, describe_difference, result_fields, trial_id
 from pareto_unlearn.config.model_section import (
@@ -21,13 +22,9 @@ from pareto_unlearn.config.model_section import (
 )
 from pareto_unlearn.config.problems import problems_of
 from pareto_unlearn.config.schema import (
-    SCHEDULES,
-    AdaptiveEpsilon,
     Baseline,
     Control,
     EvaluateSection,
-    GridEpsilon,
-    ListEpsilon,
     RunSection,
     SweepConfig,
 )

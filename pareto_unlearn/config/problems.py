@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from pareto_unlearn.config.epsilon_section import SCHEDULES
 from pareto_unlearn.config.fields import SECTIONS
-from pareto_unlearn.config.schema import SCHEDULES
 from pareto_unlearn.config.value_types import Section
 from pareto_unlearn.config.wording import KeyPath, did_you_mean, dotted, found, listed
 from pareto_unlearn.config.yaml_source import Document, Problem, looks_like_number

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
 from pareto_unlearn.config.data_section import DataSection
+from pareto_unlearn.config.epsilon_section import EpsilonSection, GridEpsilon
 from pareto_unlearn.config.model_section import (
     RANDOM,
     ModelSection,
@@ -69,13 +70,6 @@ def _digest(text: str) -> str:
 
 Sha256 = Annotated[str, AfterValidator(_digest)]
 Weights = Annotated[tuple[Positive, ...], Field(strict=False), AfterValidator(some_each_once)]
-ViolationTolerance = Annotated[
-    float,
-    Field(
-        ge=0,
-        description="fraction of the valid range by which f1 may exceed epsilon before a trial is infeasible",
-    ),
-]
 MetricName = Literal["mse", "psnr", "frechet", "inception", "cosine", "fid", "kid", "is", "clip"]
 Protocol = Literal["builtin", "standard", "li2024-code", "paper-text"]
 ORIGINAL_STEPS = 3000
@@ -85,88 +79,6 @@ _PIXEL_METRICS: tuple[MetricName, ...] = ("mse", "psnr")
 _BUILTIN_METRICS: tuple[MetricName, ...] = (*_PIXEL_METRICS, "frechet", "inception", "cosine")
 PUBLISHED_METRICS: tuple[MetricName, ...] = ("fid", "kid", "is", "clip")
 """Those of the papers, which need the papers' networks."""
-
-
-class GridEpsilon(Section):
-    """Epsilons at fixed fractions of the valid range."""
-
-    schedule: Literal["grid"] = Field(
-        default="grid", description="how epsilons are chosen: grid, list or adaptive"
-    )
-    points: int = Field(
-        default=3, ge=1, le=999, description="number of epsilons strictly inside the valid range"
-    )
-    spacing: Literal["linear", "geometric"] = Field(
-        default="linear", description="even steps, or steps that shrink towards the lower end"
-    )
-    violation_tolerance: ViolationTolerance = 0.02
-
-    @property
-    def rounds(self) -> tuple[int, ...]:
-        """How many epsilons are solved side by side, round by round."""
-        return (self.points,)
-
-
-class ListEpsilon(Section):
-    """Epsilons given one by one."""
-
-    schedule: Literal["list"] = Field(
-        default="list", description="how epsilons are chosen: grid, list or adaptive"
-    )
-    absolute: bool = Field(default=False, description="values are raw f1, not fractions of the valid range")
-    values: Annotated[tuple[float, ...], Field(strict=False), AfterValidator(some_each_once)] = Field(
-        description="the epsilons: fractions of the valid range (0 = lower end), or raw f1 with `absolute: true`"
-    )
-    violation_tolerance: ViolationTolerance = 0.02
-
-    @field_validator("values")
-    @classmethod
-    def _in_range(cls, values: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
-        if "absolute" not in info.data:  # it is wrong itself
-            return values
-        if info.data["absolute"]:
-            outside = [value for value in values if value <= 0]
-            trouble = "f1 is never below 0, so an epsilon must be above it"
-        else:
-            outside = [value for value in values if not 0 < value < 1]
-            trouble = "a fraction outside (0, 1) lies outside the valid range; for raw values of f1 write `absolute: true`"
-        if outside:
-            raise refusal(f"{trouble}; found {', '.join(map(repr, outside))}")
-        return values
-
-    @property
-    def rounds(self) -> tuple[int, ...]:
-        """How many epsilons are solved side by side, round by round."""
-        return (len(self.values),)
-
-
-class AdaptiveEpsilon(Section):
-    """Epsilons chosen round by round where the front is least known."""
-
-    schedule: Literal["adaptive"] = Field(
-        default="adaptive", description="how epsilons are chosen: grid, list or adaptive"
-    )
-    points: int = Field(default=9, ge=3, description="number of epsilons in all")
-    per_round: Count = Field(default=2, description="epsilons chosen at a time; they are solved side by side")
-    violation_tolerance: ViolationTolerance = 0.02
-
-    @property
-    def rounds(self) -> tuple[int, ...]:
-        """How many epsilons are solved side by side, round by round: 25, 50 and 75 % are the first."""
-        whole, rest = divmod(self.points - 3, self.per_round)
-        return (3, *(self.per_round,) * whole, *(rest,) * (rest > 0))
-
-
-def _with_schedule(value: object) -> object:
-    return {"schedule": "grid", **value} if isinstance(value, dict) else value
-
-
-EpsilonSection = Annotated[
-    GridEpsilon | ListEpsilon | AdaptiveEpsilon,
-    Field(discriminator="schedule"),
-    BeforeValidator(_with_schedule),
-]
-SCHEDULES: dict[str, type[Section]] = {"grid": GridEpsilon, "list": ListEpsilon, "adaptive": AdaptiveEpsilon}
 
 
 class Baseline(Section):
