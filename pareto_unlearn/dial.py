@@ -24,7 +24,7 @@ from torch import Tensor
 
 from pareto_unlearn.config import SweepConfig, parse_config, trial_id
 from pareto_unlearn.front import is_non_dominated, is_on_lower_hull
-from pareto_unlearn.models import ImageToImage, weights_sha256
+from pareto_unlearn.models import ImageToImage
 from pareto_unlearn.records import (
     HAS_MODEL,
     BankEntry,
@@ -38,7 +38,14 @@ from pareto_unlearn.records import (
 )
 from pareto_unlearn.solver import FlatParameters
 from pareto_unlearn.store import Run, RunStore, load_run
-from pareto_unlearn.trial import Material, load_material, load_original, measure_trial, plan_record
+from pareto_unlearn.trial import (
+    Material,
+    load_material,
+    load_original,
+    measure_trial,
+    plan_record,
+    weights_digest,
+)
 from pareto_unlearn.trial.evidence import measure_completeness, measure_retain_loss
 
 __all__ = [
@@ -331,7 +338,7 @@ def _epsilon_at(valid: ValidRange, fraction: float) -> float:
 def _spec(config: SweepConfig, valid: ValidRange, target: float, pairs: Sequence[Pair]) -> TrialSpec:
     identity = trial_id(
         config,
-        weights_sha256=weights_sha256(config.model),
+        weights_sha256=weights_digest(config),
         phase=Phase.EPSILON,
         method=":".join((INTERPOLATED, *(name for pair in pairs for name in _names(pair)))),
         role=None,

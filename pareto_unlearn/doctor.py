@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from pareto_unlearn.config import SweepConfig
+from pareto_unlearn.config import ModelSection, SweepConfig
 from pareto_unlearn.metrics import WEIGHTS_FILES, FoundWeights, inspect_weights, needed_files, weights_folder
-from pareto_unlearn.models import weights_sha256
+from pareto_unlearn.models import CHECKPOINT, REFERENCE, weights_sha256
 from pareto_unlearn.records import WeightsError
-from pareto_unlearn.trial import measures_of
+from pareto_unlearn.trial import measures_of, reference_section
 
 __all__ = ["Finding", "examine"]
 
@@ -39,7 +39,7 @@ def examine(config: SweepConfig | None, folder: str | None = None) -> list[Findi
     needed = () if config is None else needed_files(measures_of(config))
     place = weights_folder(configured)
     findings = [_finding(inspect_weights(name, place, pins), name in needed) for name in WEIGHTS_FILES]
-    return findings if config is None else [_model_weights(config), *findings]
+    return findings if config is None else [*_model_weights(config), *findings]
 
 
 def _finding(found: FoundWeights, needed: bool) -> Finding:
@@ -52,13 +52,19 @@ def _finding(found: FoundWeights, needed: bool) -> Finding:
     )
 
 
-def _model_weights(config: SweepConfig) -> Finding:
+def _model_weights(config: SweepConfig) -> list[Finding]:
+    original, reference = config.model, reference_section(config)
+    others = [] if reference is None else [_checkpoint(reference, REFERENCE)]
+    return [_checkpoint(original, CHECKPOINT), *others]
+
+
+def _checkpoint(section: ModelSection, key: str) -> Finding:
     try:
-        detail, right = f"SHA-256 {weights_sha256(config.model)}", True
+        detail, right = f"SHA-256 {weights_sha256(section, key)}", True
     except WeightsError as error:
         detail, right = str(error), False
     return Finding(
-        name=f"model.checkpoint {config.model.checkpoint}",
+        name=f"{key} {section.checkpoint}",
         is_right=right,
         is_needed=True,
         is_there=right,

@@ -9,6 +9,9 @@ Where the inputs hold draws that every step makes anew (Palette, the published t
 noise target: the original's output on the same input with noise in place of content. f1 is the distance from that, and its
 floor what two noise targets of one input differ by: half their squared distance, nothing where noise draws nothing.
 
+Where a reference model that never saw the forget images gives the targets, f1 is the distance from its outputs on the same
+inputs, and its floor is zero.
+
 What does not change is computed once a run, stored as plain arrays and opened memory-mapped by every trial.
 """
 
@@ -85,7 +88,7 @@ class Targets:
     """What the original model says, flat float32 rows, memory-mapped.
 
     ``retain_*`` are its outputs on the retain images in their order, ``forget_f1_*`` its f1 on every forget image. ``noise``
-    is None where every input has its own noise target, ``retain_*`` where the original answers anew each time.
+    is None where every input has its own target, ``retain_*`` where the original answers anew each time.
     """
 
     noise: NoiseTarget | None
@@ -134,7 +137,7 @@ class Objectives:
     def retain_per_image(
         self, features: Float[Tensor, "n d"], original: Float[Tensor, "n d"]
     ) -> Float[Tensor, " n"]:
-        """Return the distance of every image from its own target: f2, or f1 where each input has its noise target."""
+        """Return the distance of every image from its own target: f2, or f1 where each input has a target of its own."""
         return _distances(features, original, self.distance)
 
 
@@ -247,6 +250,43 @@ def compute_paired_targets(
         )
     retain, spread = _retain_targets(features, inputs, objectives, batch, None, keep=False)
     return _assemble(None, f1, retain, spread, floors["train"], floors["heldout"])
+
+
+def compute_reference_targets(
+    features: Features,
+    reference: Features,
+    inputs: Mapping[tuple[str, str], Rows],
+    objectives: Objectives,
+    *,
+    batch: int = EVALUATION_BATCH,
+    spill: Path | None = None,
+    keep_retain: bool = True,
+) -> Targets:
+    """Measure the original against a reference model on the forget images, and run it over the retain images.
+
+    Args:
+        features: of the original model.
+        reference: of a model that never saw the forget images.
+        inputs: model inputs keyed by (set, split).
+        objectives: which distance is measured.
+        batch: how many at once.
+        spill: folder for what is too large for memory.
+        keep_retain: keep the outputs on retain images; False where the original answers anew each time.
+    """
+    f1 = {}
+    for split in ("train", "heldout"):
+        images = inputs["forget", split]
+        answers = iterate_features(reference, images, batch)
+        f1[split] = torch.cat(
+            [
+                objectives.retain_per_image(part, wanted)
+                for (_, part), (_, wanted) in zip(
+                    iterate_features(features, images, batch), answers, strict=True
+                )
+            ]
+        )
+    retain, spread = _retain_targets(features, inputs, objectives, batch, spill, keep_retain)
+    return _assemble(None, f1, retain, spread, 0.0, 0.0)
 
 
 def _retain_targets(

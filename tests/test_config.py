@@ -1023,7 +1023,7 @@ COUNTING = [
     "data.train_per_class=5", "data.heldout_per_class=5", "task.size=0.25", "task.kind=random", "task.patches=2",
     "task.removal=published", "objective.retain_target=computed", "objective.original_precision=bfloat16",
     "objective.shared_parameters=trained", "objective.space=encoder", "objective.distance=l2",
-    "objective.noise_target=draws", "objective.noise=uniform", "objective.noise_rank=8", "objective.noise_images=64", "solver.steps=401", "solver.batch=33", "solver.update=paper",
+    "objective.noise_target=draws", "objective.forget_target=reference", "objective.noise=uniform", "objective.noise_rank=8", "objective.noise_images=64", "solver.steps=401", "solver.batch=33", "solver.update=paper",
     "solver.learning_rate=0.005", "solver.learning_rate_end=0.5", "solver.betas=[0.8, 0.99]", "solver.average=0",
     "solver.stabiliser=1e-6", "solver.clip=1", "solver.boundary.alpha=2", "solver.boundary.delta=3", "solver.lowest.kind=paper",
     "solver.lowest.tolerance=0.01", "solver.lowest.beta=66", "solver.lowest.learning_rate=1", "solver.control.beta=6",
@@ -1044,7 +1044,7 @@ NOT_COUNTING = [
     "run.gpus_per_trial=1", "run.max_concurrent=3", "run.storage=elsewhere", "run.address=auto", "run.reuse_workers=false",
     "run.max_failures=0", "run.memory_bytes=1000", "solver.budget.total_steps=null", "solver.budget.wall_steps=null",
     "solver.learning_rate=0.003", "objective.noise_target=mean", "seeds=[0]", "task.size=5e-1",
-    "data.cache_bytes=0", "objective.retain_target=cached", "model.variant=small",
+    "data.cache_bytes=0", "objective.reference=a.safetensors", "objective.retain_target=cached", "model.variant=small",
 ]  # fmt: skip
 # data.root: only with another dataset, see test_the_root_of_image_files_counts.
 # The others too: they exclude the classes of every sweep here, see test_other_ways_to_split_count.
@@ -1061,6 +1061,8 @@ def without_and_with(override: str) -> tuple[SweepConfig, SweepConfig]:
     """The same sweep without and with an override, with a family that has its key."""
     family = FAMILY_WITH.get(override)
     base = () if family is None else (model_of(family),)
+    if override == "objective.forget_target=reference":
+        base = ("objective.reference=a.safetensors",)
     return parse("", *base), parse("", *base, override)
 
 
@@ -1074,7 +1076,7 @@ def test_every_key_is_tried_for_identity() -> None:
 
 def test_trial_id_is_pinned() -> None:
     # A change here makes every stored trial count as new: raise the identity version on purpose only.
-    assert trial_id(parse(), **TRIAL) == "1e5c7cb9957e4d5b"
+    assert trial_id(parse(), **TRIAL) == "562408da3339cf39"
 
 
 @pytest.mark.parametrize("override", COUNTING)

@@ -31,7 +31,7 @@ def trial_id(
 
     Args:
         config: the sweep.
-        weights_sha256: hex digest of the original model's weights.
+        weights_sha256: hex digest of the original model's weights, and of the reference's where f1 has one.
         phase: what the trial is for. A check has the id of the trial it checks in a sweep that takes twice the steps.
         method: how it is solved.
         role: end of the front of a boundary trial, else None.
@@ -40,7 +40,7 @@ def trial_id(
         seed: seed of the trial; ``config.seed``, which decides the split, counts as well.
     """
     dumped = config.for_phase(phase).model_dump(mode="json")
-    del dumped["solver"]["checkpoint_every"], dumped["data"]["cache_bytes"]
+    del dumped["solver"]["checkpoint_every"], dumped["data"]["cache_bytes"], dumped["objective"]["reference"]
     training = {"training_steps": config.steps_of(phase, role, method)} if phase is Phase.CONTROL else {}
     return _digest(
         {
@@ -67,17 +67,18 @@ def trial_id(
 def result_fields(config: SweepConfig) -> dict[str, Any]:
     """Return the fields that two sweeps must share to share a run directory, as plain nested values.
 
-    The checkpoint's path is not among them: a moved file is the same file. Its content counts in ``config_hash``.
+    The paths of checkpoints are not among them: a moved file is the same file. Their content counts in ``config_hash``.
     """
     dumped = config.model_dump(mode="json", include=_SHARED_SECTIONS)
     # What a folder of weights holds is verified and recorded; where it lies is nothing.
     del dumped["data"]["cache_bytes"], dumped["evaluate"]["weights"], dumped["evaluate"]["weights_sha256"]
+    del dumped["objective"]["reference"]
     cpus = {"cpus_per_trial": config.run.cpus_per_trial}
     return {"seed": config.seed, "model": _model_identity(config), **dumped, "run": cpus}
 
 
 def config_hash(config: SweepConfig, weights_sha256: str) -> str:
-    """Return the sha256 hex digest of ``result_fields`` and of the original weights' digest."""
+    """Return the sha256 hex digest of ``result_fields`` and of the weights' digest, as ``trial_id`` takes it."""
     return _digest({"weights_sha256": weights_sha256, **result_fields(config)})
 
 

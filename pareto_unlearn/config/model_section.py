@@ -160,10 +160,21 @@ class ObjectiveSection(Section):
     distance: Literal["mse", "l2"] = Field(
         default="mse", description="mean squared error per value, or mean L2 norm of the difference per image"
     )
+    forget_target: Literal["noise", "reference"] = Field(
+        default="noise",
+        description="what forget outputs are pulled to: the original's outputs on noise, as in the papers, or what a model that never saw "
+        "the forget images says of them; noise and its keys below are not looked at then",
+    )
+    reference: Text | None = Field(
+        default=None,
+        validate_default=True,
+        description="forget_target reference: checkpoint of that model, of the original's family and variant; "
+        "`pareto-unlearn train SWEEP --leave-out-forget` makes one",
+    )
     noise_target: Literal["mean", "draws", "paired"] = Field(
         default=None,
         validate_default=True,
-        description="what forget outputs are pulled to: the mean of the original's outputs on noise, single draws of them, or its "
+        description="which noise outputs: the mean of the original's outputs on noise, single draws of them, or its "
         "output on the image's own noise (palette: noise in the hole; removal published: noise under the same masks); "
         "null: paired where inputs are drawn anew every step, else mean for mse, draws for l2",
     )
@@ -194,6 +205,16 @@ class ObjectiveSection(Section):
         description="space encoder: parameters of the encoder that the decoder uses too (mage: word embeddings; palette: "
         "embedding of the noise level); the published training changes them, and the decoder with them",
     )
+
+    @field_validator("reference")
+    @classmethod
+    def _of_target(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if info.data.get("forget_target") == "reference" and value is None:
+            raise refusal(
+                "expected the checkpoint of a model that never saw the forget images, found none; "
+                "`pareto-unlearn train SWEEP --leave-out-forget` makes one"
+            )
+        return value
 
     @field_validator("noise_target", mode="before")
     @classmethod
@@ -255,6 +276,8 @@ def check_objective(value: ObjectiveSection, info: ValidationInfo) -> ObjectiveS
     model, task = info.data.get("model"), info.data.get("task")
     if not isinstance(model, ModelSection) or not isinstance(task, TaskSection):
         return value
+    if value.forget_target == "reference":
+        _check_reference(value, model, info)
     if is_redrawn(model, task) and (value.noise_target, value.retain_target) != ("paired", "computed"):
         raise refusal(
             "expected noise_target paired and retain_target computed, since inputs are drawn anew every step, found "
@@ -271,6 +294,22 @@ def check_objective(value: ObjectiveSection, info: ValidationInfo) -> ObjectiveS
             "task.removal: published, or leave noise_target out"
         )
     return value
+
+
+def _check_reference(value: ObjectiveSection, model: ModelSection, info: ValidationInfo) -> None:
+    if value.space == "encoder":
+        raise refusal(
+            "expected space output with forget_target reference, found encoder: what an encoder says means something to its own "
+            "decoder alone"
+        )
+    if value.reference == RANDOM and not info.data.get("smoke", False):
+        raise refusal(
+            f"expected a checkpoint as reference, found `{RANDOM}`: only a sweep started with --smoke runs on random weights"
+        )
+    if (value.reference == "builtin") and model.family != "digits_mae":
+        raise refusal(
+            f"expected a checkpoint of {model.family} as reference, found `builtin`, which is digits_mae"
+        )
 
 
 def fill_task(value: object, info: ValidationInfo) -> object:

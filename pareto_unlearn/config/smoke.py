@@ -27,6 +27,7 @@ def as_smoke(config: SweepConfig) -> SweepConfig:
     content |= {"name": f"{config.name[:58]}-smoke", "smoke": True, "seeds": content["seeds"][:1]}
     if not is_digits:
         content["model"] |= {"variant": "tiny", "checkpoint": RANDOM, "tokenizer": None}
+        content["objective"]["reference"] = None if config.objective.reference is None else RANDOM
         content["data"] = {
             "dataset": "generated",
             "forget_classes": CLASSES,

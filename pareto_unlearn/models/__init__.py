@@ -32,7 +32,9 @@ from pareto_unlearn.models.protocol import (
 from pareto_unlearn.records import PixelFormat, WeightsError
 
 __all__ = [
+    "CHECKPOINT",
     "MODELS",
+    "REFERENCE",
     "BaselineLosses",
     "Batch",
     "DigitsMae",
@@ -71,7 +73,10 @@ FILES = {
 }
 """Which file a family reads and who publishes it."""
 
-RANDOM_SEED = 7
+CHECKPOINT, REFERENCE = "model.checkpoint", "objective.reference"
+"""Where a sweep file names weights."""
+
+_RANDOM_SEEDS = {CHECKPOINT: 7, REFERENCE: 8}
 """Of the weights of a smoke run."""
 
 
@@ -86,22 +91,35 @@ def pixel_format(config: ModelSection) -> PixelFormat:
     return family_of(config.family).pixels(config.variant)
 
 
-def checkpoint_path(config: ModelSection) -> Path:
-    """Return the file that holds the original model's weights.
+def checkpoint_path(config: ModelSection, key: str = CHECKPOINT) -> Path:
+    """Return the file that holds the original model's weights, or those of another model of its family.
+
+    Args:
+        config: names the file.
+        key: where the sweep file names it.
 
     Raises:
         WeightsError: it does not exist.
     """
     if config.checkpoint == "builtin":
         return Path(str(files("pareto_unlearn") / "assets" / BUILTIN))
-    return _existing(config.checkpoint, "model.checkpoint", FILES[config.family])
+    return _existing(config.checkpoint, key, FILES[config.family])
 
 
-def weights_sha256(config: ModelSection) -> str:
-    """Return the SHA-256 of the original model's weights: of its file, or of all its files where it has two."""
+def weights_sha256(config: ModelSection, key: str = CHECKPOINT) -> str:
+    """Return the SHA-256 of a model's weights: of its file, or of all its files where it has two.
+
+    Args:
+        config: names the files.
+        key: where the sweep file names the checkpoint.
+
+    Raises:
+        WeightsError: a file is missing.
+    """
     if config.is_random:
-        return hashlib.sha256(f"random {config.family} {config.variant} {RANDOM_SEED}".encode()).hexdigest()
-    digest = _file_sha256(checkpoint_path(config))
+        seed = _RANDOM_SEEDS[key]
+        return hashlib.sha256(f"random {config.family} {config.variant} {seed}".encode()).hexdigest()
+    digest = _file_sha256(checkpoint_path(config, key))
     if config.tokenizer is None:
         return digest
     tokenizer = _existing(config.tokenizer, "model.tokenizer", "vqgan_jax_strongaug.ckpt of LTH14/mage")
@@ -115,8 +133,9 @@ def load_model(
     *,
     sampling: SamplingSection | None = None,
     seed: int = 0,
+    key: str = CHECKPOINT,
 ) -> ImageToImage:
-    """Load the original model, ready for inference and training.
+    """Load the original model, or another of its family, ready for inference and training.
 
     Args:
         config: which family, variant and file.
@@ -124,13 +143,14 @@ def load_model(
         device: where to put it; None is the CPU.
         sampling: how a family generates pictures that can do so in several ways.
         seed: decides a random hole.
+        key: where the sweep file names the checkpoint.
 
     Raises:
         ConfigError: the task does not fit the model.
         WeightsError: the file is missing, damaged, or does not fit the family.
     """
     setting = Setting(model=config, task=task, sampling=sampling or SamplingSection(), seed=seed)
-    model, _ = _load(setting)
+    model, _ = _load(setting, key)
     return model.to(device or torch.device("cpu")).eval()
 
 
@@ -198,13 +218,13 @@ def export_model(path: Path, config: ModelSection, task: TaskSection, weights: M
         os.replace(written, path)  # noqa: PTH105 - says in one word that it overwrites
 
 
-def _load(setting: Setting) -> tuple[ImageToImage, Published]:
+def _load(setting: Setting, key: str = CHECKPOINT) -> tuple[ImageToImage, Published]:
     family = family_of(setting.model.family)
     if not setting.model.is_random:
-        return family.load(setting, checkpoint_path(setting.model))
+        return family.load(setting, checkpoint_path(setting.model, key))
     model = family.build(setting)
     with torch.no_grad():
-        family.initialise(model, torch.Generator().manual_seed(RANDOM_SEED))
+        family.initialise(model, torch.Generator().manual_seed(_RANDOM_SEEDS[key]))
     with tempfile.TemporaryDirectory() as folder:
         # Through a file of the published form, so that trying a sweep out tries the reader out.
         path = Path(folder) / f"random{family.suffix}"

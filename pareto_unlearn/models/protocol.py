@@ -124,6 +124,10 @@ class ImageToImage(Protocol):
         """Return all parameters."""
         ...
 
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Return all parameters with their names in ``state_dict``."""
+        ...
+
     def state_dict(self) -> dict[str, Any]:
         """Return the weights by name."""
         ...

@@ -20,6 +20,7 @@ from pareto_unlearn.config import (
     parse_config,
     result_fields,
 )
+from pareto_unlearn.config.model_section import RANDOM
 from pareto_unlearn.config.smoke import SMOKE_NOTICE
 from pareto_unlearn.records import (
     BROKEN,
@@ -123,12 +124,21 @@ def _check(config: SweepConfig) -> _Prepared:
     """Find everything that is wrong with weights and data before anything is written or started."""
     from pareto_unlearn.data import check_duplicates, load_split, write_manifest  # imports torch
     from pareto_unlearn.metrics import digests_of
-    from pareto_unlearn.models import pixel_format, weights_sha256
-    from pareto_unlearn.trial import check_bank, check_counts, check_forward, check_weights, load_original
+    from pareto_unlearn.models import pixel_format
+    from pareto_unlearn.trial import (
+        check_bank,
+        check_counts,
+        check_forward,
+        check_reference,
+        check_weights,
+        load_original,
+        weights_digest,
+    )
 
-    digest = weights_sha256(config.model)
+    digest = weights_digest(config)
     extractors = digests_of(check_weights(config))
     model = load_original(config)
+    check_reference(config, model)
     check_bank(config, model)
     check_forward(config)
     split = load_split(config.data, config.seed, pixel_format(config.model))
@@ -293,7 +303,11 @@ def _describe_objective(config: SweepConfig, features: str) -> str:
     distance = {"mse": "mean squared error per value", "l2": "L2 norm per image"}[objective.distance]
     drawn = " under the masks of the published training" if task.removal == "published" else ""
     proxy = "" if config.data.proxy_retain is None else "; trained on other classes than the retain set's"
-    return f"{distance} of the {features}{drawn}; noise target: {objective.noise_target}{proxy}"
+    target = {
+        "noise": f"noise target: {objective.noise_target}",
+        "reference": "forget target: what a model that never saw the forget images says of them",
+    }[objective.forget_target]
+    return f"{distance} of the {features}{drawn}; {target}{proxy}"
 
 
 def _changed_message(config: SweepConfig, store: RunStore) -> str:
@@ -303,7 +317,7 @@ def _changed_message(config: SweepConfig, store: RunStore) -> str:
         lines = []
     else:
         lines = describe_difference(old, result_fields(config))
-    changes = "; ".join(lines) if lines else "the original model's weights"
+    changes = "; ".join(lines) if lines else "the weights of the original model or of its reference"
     return (
         f"{store.path} holds a run of another sweep: {changes}. Give this sweep another `name`, or undo the change; "
         "epsilons, seeds and baselines may be added to a run"
@@ -315,18 +329,22 @@ def _with_absolute_paths(config: SweepConfig) -> SweepConfig:
     model, data = config.model, config.data
     # The driver's environment need not be the workers'.
     weights = config.evaluate.weights or os.environ.get(WEIGHTS_VARIABLE)
-    paths = {"tokenizer": _absolute(model.tokenizer)}
-    if not model.is_random and model.checkpoint != "builtin":
-        paths["checkpoint"] = _absolute(model.checkpoint)
+    paths = {"tokenizer": _absolute(model.tokenizer), "checkpoint": _absolute_checkpoint(model.checkpoint)}
+    reference = _absolute_checkpoint(config.objective.reference)
     return config.model_copy(
         update={
             "model": model.model_copy(update=paths),
+            "objective": config.objective.model_copy(update={"reference": reference}),
             "data": data.model_copy(
                 update={"root": _absolute(data.root), "class_list": _absolute(data.class_list)}
             ),
             "evaluate": config.evaluate.model_copy(update={"weights": _absolute(weights)}),
         }
     )
+
+
+def _absolute_checkpoint(name: str | None) -> str | None:
+    return name if name in (RANDOM, "builtin") else _absolute(name)
 
 
 def _absolute(path: str | None) -> str | None:

@@ -56,6 +56,7 @@ from pareto_unlearn.trial.evidence import (
 from pareto_unlearn.trial.forward import check_forward
 from pareto_unlearn.trial.material import Material, load_material, load_original
 from pareto_unlearn.trial.problem import Problem, build_problem
+from pareto_unlearn.trial.reference_model import check_reference, reference_section, weights_digest
 from pareto_unlearn.trial.retrained import retrain
 from pareto_unlearn.trial.scan import best_learning_rate, scan_learning_rate
 from pareto_unlearn.trial.scoring import (
@@ -73,6 +74,7 @@ __all__ = [
     "check_bank",
     "check_counts",
     "check_forward",
+    "check_reference",
     "check_weights",
     "failed_result",
     "generate_pictures",
@@ -83,7 +85,9 @@ __all__ = [
     "measures_of",
     "open_scoring",
     "plan_record",
+    "reference_section",
     "run_trial",
+    "weights_digest",
 ]
 
 logger = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""f1 and f2 of the model as it stands: what the original says is looked up, or computed beside it."""
+"""f1 and f2 of the model as it stands: what the original or a reference says is looked up, or computed beside it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pareto_unlearn.config import SweepConfig
+from pareto_unlearn.models import ImageToImage
 from pareto_unlearn.objectives import Features, NoiseTarget, feature_function
 from pareto_unlearn.trial.inputs import STEP_INPUT_STREAM, STEP_NOISE_STREAM, generators_of, make_noise
 from pareto_unlearn.trial.material import Material
@@ -17,27 +18,33 @@ FORGET, RETAIN = 0, 1
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Distances between features of the model and of the original.
+    """Distances between features of the model and their targets.
 
-    ``original`` gives the original's features of inputs; None where all its answers are stored.
+    ``original`` gives the original's features of inputs; None where all its answers are stored. ``reference`` gives those of the model
+    that forget images are compared with in its place, None where they are compared with noise.
     """
 
     material: Material
     original: Features | None
+    reference: Features | None = None
 
-    def forget_per_image(self, features: Float[Tensor, "b d"], noise: Tensor | None) -> Float[Tensor, " b"]:
-        """Return f1 of every image, exactly; ``noise`` are the inputs of their own noise targets, where they have them."""
-        if noise is None:
+    def forget_per_image(self, features: Float[Tensor, "b d"], asked: Tensor | None) -> Float[Tensor, " b"]:
+        """Return f1 of every image, exactly.
+
+        ``asked`` are the inputs whose answers are the images' own targets; None where all images share the noise bank.
+        """
+        if asked is None:
             return self.material.objectives.forget_per_image(features, self._bank())
-        return self.material.objectives.retain_per_image(features, self._answer(noise))
+        answers = self.original if self.reference is None else self.reference
+        return self.material.objectives.retain_per_image(features, _answer(answers, asked))
 
     def forget_loss(
-        self, features: Float[Tensor, "b d"], noise: Tensor | None, draw: Int[Tensor, " b"]
+        self, features: Float[Tensor, "b d"], asked: Tensor | None, draw: Int[Tensor, " b"]
     ) -> Float[Tensor, ""]:
         """Return f1 of a mini-batch; ``draw`` picks targets of the bank where they are drawn."""
-        if noise is None:
+        if asked is None:
             return self.material.objectives.forget_loss(features, self._bank(), draw)
-        return self.forget_per_image(features, noise).mean()
+        return self.forget_per_image(features, asked).mean()
 
     def retain_per_image(
         self, features: Float[Tensor, "b d"], inputs: Tensor, rows: Int[Tensor, " b"], split: str
@@ -45,36 +52,43 @@ class Comparison:
         """Return f2 of every image; ``rows`` are their numbers in the split."""
         targets = self.material.targets
         stored = targets.retain_train if split == "train" else targets.retain_heldout
-        wanted = self._answer(inputs) if stored is None else stored[rows.cpu()].to(features.device)
+        wanted = _answer(self.original, inputs) if stored is None else stored[rows.cpu()].to(features.device)
         return self.material.objectives.retain_per_image(features, wanted)
-
-    def _answer(self, inputs: Tensor) -> Float[Tensor, "b d"]:
-        if self.original is None:
-            raise ValueError("expected stored targets, or the original model beside this one; found neither")
-        with torch.no_grad():
-            return self.original(inputs)
 
     def _bank(self) -> NoiseTarget:
         if self.material.targets.noise is None:
-            raise ValueError("expected inputs of noise targets, since there is no bank of them; found none")
+            raise ValueError(
+                "expected inputs of the images' own targets, since there is no noise bank; found none"
+            )
         return self.material.targets.noise
 
 
 def compare(config: SweepConfig, material: Material) -> Comparison:
     """Return the comparison that measures: all in float32."""
-    if material.original is None:
-        return Comparison(material, None)
-    return Comparison(material, feature_function(material.original, config.objective.space))
+    return Comparison(
+        material, *(_features_of(one, config) for one in (material.original, material.reference))
+    )
+
+
+def _features_of(model: ImageToImage | None, config: SweepConfig) -> Features | None:
+    return None if model is None else feature_function(model, config.objective.space)
+
+
+def _answer(model: Features | None, inputs: Tensor) -> Float[Tensor, "b d"]:
+    if model is None:
+        raise ValueError("expected stored targets, or the original model beside this one; found neither")
+    with torch.no_grad():
+        return model(inputs)
 
 
 def forget_distances(
     config: SweepConfig, material: Material, split: str, rows: Int[Tensor, " n"] | None = None
 ) -> Float[Tensor, " n"]:
     """Return exact f1 of the forget images of a split, or of some of them, without gradients."""
-    comparison, noise = compare(config, material), material.noise(split)
+    comparison, asked = compare(config, material), material.asked(split)
     return torch.cat(
         [
-            comparison.forget_per_image(features, None if noise is None else noise[part])
+            comparison.forget_per_image(features, None if asked is None else asked[part])
             for part, _, features in _batches(config, material, ("forget", split), rows)
         ]
     )
@@ -113,15 +127,17 @@ class StepInputs:
     seed: int
 
     def forget(self, rows: Int[Tensor, " b"], step: int) -> tuple[Tensor, Tensor | None]:
-        """Return the inputs of some forget images, and those of their own noise targets where they have them."""
+        """Return the inputs of some forget images, and those whose answers are their own targets where they have them."""
         model, inputs = self.material.model, self.forget_alone(rows, step)
+        if self.material.reference is not None:
+            return inputs, inputs
         if not model.is_redrawn:
             return inputs, None
         generators = generators_of(self.seed, STEP_NOISE_STREAM, range(len(rows)), step)
         return inputs, make_noise(model, inputs, generators, self.material.sampler)
 
     def forget_alone(self, rows: Int[Tensor, " b"], step: int) -> Tensor:
-        """Return the inputs of some forget images, for losses that need no noise targets."""
+        """Return the inputs of some forget images, for losses that need no targets."""
         return self._drawn("forget", FORGET, rows, step)
 
     def retain(self, rows: Int[Tensor, " b"], step: int) -> Tensor:

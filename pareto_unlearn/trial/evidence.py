@@ -128,11 +128,11 @@ def measure_costs(config: SweepConfig, material: Material, limit: int) -> tuple[
 def measure_residual(config: SweepConfig, material: Material, flat: FlatParameters) -> Residual:
     """Return the first-order residual of min f2 s.t. f1 <= epsilon at the current weights."""
     features = feature_function(material.model, config.objective.space)
-    comparison, noise, scales = compare(config, material), material.noise("train"), material.targets.scales
+    comparison, asked, scales = compare(config, material), material.asked("train"), material.targets.scales
 
     def forget(rows: Tensor) -> Tensor:
         outputs = features(material.inputs["forget", "train"][rows])
-        distances = comparison.forget_per_image(outputs, None if noise is None else noise[rows])
+        distances = comparison.forget_per_image(outputs, None if asked is None else asked[rows])
         return distances.sum() / scales.f1_range
 
     def retain(rows: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor
 from pareto_unlearn.config import SweepConfig
 from pareto_unlearn.objectives import feature_function
 from pareto_unlearn.records import ConfigError
-from pareto_unlearn.trial.comparison import Comparison
+from pareto_unlearn.trial.comparison import Comparison, compare
 from pareto_unlearn.trial.material import Material
 
 Forward = Callable[..., Tensor]
@@ -29,12 +29,12 @@ def step_features(config: SweepConfig, material: Material) -> Forward:
 
 
 def step_comparison(config: SweepConfig, material: Material) -> Comparison:
-    """Return the comparison that steps take: the original beside the model runs in ``objective.original_precision``."""
-    if material.original is None:
-        return Comparison(material, None)
-    answers = feature_function(material.original, config.objective.space)
-    narrow = config.objective.original_precision == "bfloat16"
-    return Comparison(material, _in_bfloat16(answers) if narrow else answers)
+    """Return the comparison that steps take: models beside the model run in ``objective.original_precision``."""
+    exact = compare(config, material)
+    if config.objective.original_precision == "float32":
+        return exact
+    narrow = (None if one is None else _in_bfloat16(one) for one in (exact.original, exact.reference))
+    return Comparison(material, *narrow)
 
 
 def run_in_steps(config: SweepConfig, function: Forward) -> Forward:

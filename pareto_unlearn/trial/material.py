@@ -17,6 +17,7 @@ from pareto_unlearn.objectives import (
     Targets,
     build_objectives,
     compute_paired_targets,
+    compute_reference_targets,
     compute_targets,
     feature_function,
     open_targets,
@@ -24,12 +25,12 @@ from pareto_unlearn.objectives import (
 from pareto_unlearn.trial.inputs import (
     NOISE_STREAM,
     SECOND_NOISE_STREAM,
-    LazyRows,
     Rows,
     noise_inputs,
     open_inputs,
 )
 from pareto_unlearn.trial.noise import open_noise
+from pareto_unlearn.trial.reference_model import load_reference
 from pareto_unlearn.trial.scoring import open_scoring
 
 NOISE_BANK_STREAM = 30
@@ -40,6 +41,7 @@ class Material:
     """Everything on its device. ``model`` holds the original weights until a solver moves them.
 
     ``original`` keeps them where its outputs are computed beside the model's, and is None where they are in ``targets``.
+    ``reference`` says what forget images should become, and is None where noise does.
     ``sampler`` draws noise images; None leaves that to the model.
     ``scoring`` measures the published metrics and is None where the sweep measures none.
     """
@@ -52,6 +54,7 @@ class Material:
     classifier: DigitClassifier | None
     device: torch.device
     original: ImageToImage | None = None
+    reference: ImageToImage | None = None
     scoring: Scoring | None = None
     seed: int = 0
     shared: bool = False
@@ -61,10 +64,12 @@ class Material:
         """Return the parameters a trial may change: all, or the encoder's where f1 and f2 compare its outputs."""
         return self.model.trainable(space, shared=self.shared)
 
-    def noise(self, split: str) -> LazyRows | None:
-        """Return the inputs of the forget images' own noise targets, None where all have the same."""
+    def asked(self, split: str) -> Rows | None:
+        """Return the inputs whose answers are the forget images' own targets, None where all share the noise bank."""
         if self.targets.noise is not None:
             return None
+        if self.reference is not None:
+            return self.inputs["forget", split]
         return noise_inputs(self.model, self.inputs["forget", split], split, self.seed, sampler=self.sampler)
 
 
@@ -107,9 +112,10 @@ def assemble_material(
     scoring = open_scoring(config, cache, targets_key, device)
     inputs = open_inputs(model, split, config.seed, device, cache, targets_key)
     objectives, sampler = build_objectives(config.objective), open_noise(config, split, cache, targets_key)
+    reference = load_reference(config, device)
     targets = open_targets(
         cache / f"targets-{targets_key}",
-        lambda: _compute_targets(config, model, inputs, objectives, sampler, cache),
+        lambda: _compute_targets(config, (model, reference), inputs, objectives, sampler, cache),
     ).to(device)
     beside = config.objective.retain_target == "computed"
     return Material(
@@ -121,6 +127,7 @@ def assemble_material(
         classifier=load_classifier(device) if config.data.dataset == "digits" else None,
         device=device,
         original=copy.deepcopy(model) if beside else None,
+        reference=reference,
         scoring=scoring,
         seed=config.seed,
         shared=config.objective.shared_parameters == "trained",
@@ -140,13 +147,20 @@ def load_original(config: SweepConfig, device: torch.device | None = None) -> Im
 
 def _compute_targets(
     config: SweepConfig,
-    model: ImageToImage,
+    models: tuple[ImageToImage, ImageToImage | None],
     inputs: Mapping[tuple[str, str], Rows],
     objectives: Objectives,
     sampler: PixelNoise | None,
     cache: Path,
 ) -> Targets:
+    model, reference = models
     features, batch = feature_function(model, config.objective.space), model.evaluation_batch
+    keep_retain = config.objective.retain_target == "cached"
+    if reference is not None:
+        wanted = feature_function(reference, config.objective.space)
+        return compute_reference_targets(
+            features, wanted, inputs, objectives, batch=batch, spill=cache, keep_retain=keep_retain
+        )
     if config.objective.noise_target == "paired":
         pairs = {
             split: (
@@ -165,7 +179,7 @@ def _compute_targets(
         objectives,
         batch=batch,
         spill=cache,
-        keep_retain=config.objective.retain_target == "cached",
+        keep_retain=keep_retain,
     )
 
 

@@ -314,8 +314,8 @@ def _unlearning_losses(
     inputs, orders = StepInputs(material, spec.seed), _orders(config, spec, material)
 
     def forget(step: int) -> Float[Tensor, ""]:
-        images, noise = inputs.forget(orders[0](step), step)
-        loss = comparison.forget_loss(features(images), noise, orders[2](step))
+        images, asked = inputs.forget(orders[0](step), step)
+        loss = comparison.forget_loss(features(images), asked, orders[2](step))
         return (loss - units[0].offset) / units[0].scale
 
     def retain(step: int) -> Float[Tensor, ""]:
@@ -361,8 +361,8 @@ def _gap_of_rows(
     inputs = StepInputs(material, spec.seed)
 
     def gap(rows: Tensor, step: int) -> Float[Tensor, " b"]:
-        images, noise = inputs.forget(rows, step)
-        return comparison.forget_per_image(features(images), noise) - material.targets.scales.f1_floor
+        images, asked = inputs.forget(rows, step)
+        return comparison.forget_per_image(features(images), asked) - material.targets.scales.f1_floor
 
     return gap
 

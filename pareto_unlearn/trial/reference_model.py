@@ -1,0 +1,77 @@
+"""The model that never saw the forget images, where f1 is the distance from what it says of them."""
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+from pareto_unlearn.config import ModelSection, SweepConfig
+from pareto_unlearn.models import REFERENCE, ImageToImage, load_model, weights_sha256
+from pareto_unlearn.records import ConfigError, WeightsError
+
+
+def reference_section(config: SweepConfig) -> ModelSection | None:
+    """Return how the reference model is loaded: as the original is, from another file; None where f1 compares with noise."""
+    objective = config.objective
+    if objective.forget_target == "noise":
+        return None
+    return config.model.model_copy(update={"checkpoint": objective.reference})
+
+
+def weights_digest(config: SweepConfig) -> str:
+    """Return the SHA-256 of the weights that decide a sweep's results: the original's, joined with the reference's if it has one.
+
+    Raises:
+        WeightsError: a file is missing.
+    """
+    original, section = weights_sha256(config.model), reference_section(config)
+    if section is None:
+        return original
+    return hashlib.sha256(f"{original} {weights_sha256(section, REFERENCE)}".encode()).hexdigest()
+
+
+def load_reference(config: SweepConfig, device: torch.device | None = None) -> ImageToImage | None:
+    """Load the reference model of a sweep, None where f1 compares with noise.
+
+    Raises:
+        WeightsError: its file is missing, or does not fit the family.
+    """
+    section = reference_section(config)
+    if section is None:
+        return None
+    reference = load_model(
+        section, config.task, device, sampling=config.evaluate.sampling, seed=config.seed, key=REFERENCE
+    )
+    for parameter in reference.parameters():
+        parameter.requires_grad_(False)
+    return reference
+
+
+def check_reference(config: SweepConfig, original: ImageToImage) -> None:
+    """Refuse a reference whose answers cannot be targets of the original, or are the original's own.
+
+    Raises:
+        ConfigError: it holds the original's weights.
+        WeightsError: its file is missing or does not fit, or what stays as it is in training differs from the original's.
+    """
+    reference = load_reference(config)
+    if reference is None:
+        return
+    differing = _differing(original, reference)
+    if not differing:
+        raise ConfigError(
+            f"{REFERENCE}: expected a model that never saw the forget images, found the original's own weights in "
+            f"{config.objective.reference}; `pareto-unlearn train SWEEP --leave-out-forget` makes one"
+        )
+    trained = {id(parameter) for parameter in original.trainable("output", shared=True)}
+    changing = {name for name, parameter in original.named_parameters() if id(parameter) in trained}
+    if others := [name for name in differing if name not in changing]:
+        raise WeightsError(
+            f"{REFERENCE}: expected the original's {others[0]}, which no training here changes, found other values in "
+            f"{config.objective.reference}: its answers mean something else"
+        )
+
+
+def _differing(one: ImageToImage, other: ImageToImage) -> list[str]:
+    values: dict[str, Tensor] = other.state_dict()
+    return [name for name, tensor in one.state_dict().items() if not torch.equal(tensor, values[name])]
