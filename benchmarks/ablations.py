@@ -1,0 +1,83 @@
+"""Runs the ablation sweeps as their headers say, and puts what each ends in on a page.
+
+    uv run python benchmarks/ablations.py docs/ablations.md [--folder FOLDER] [--only NAME ...]
+
+The runs go to FOLDER (the working directory); what is complete there is not solved again. Without ``--only`` every file of sweeps/ablations is run,
+about forty sweeps of a minute each.
+"""
+
+import argparse
+import itertools
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from page_section import replace_section
+
+ROOT = Path(__file__).parent.parent
+FILES = sorted((ROOT / "sweeps" / "ablations").glob("*.yaml"))
+READS = ("pareto-unlearn compare ", "pareto-unlearn report ")
+TITLE = "# The ablations on the digits\n\nWhat `uv run python benchmarks/ablations.py docs/ablations.md` measured: one seed, two CPU cores, each run as its file has it.\n"
+
+
+class Header(NamedTuple):
+    """What the comment at the head of a sweep file says: why, the commands that solve, and those that read the runs."""
+
+    prose: str
+    solve: str
+    read: tuple[str, ...]
+
+
+def main() -> None:
+    """Run every file that was asked for and write its section."""
+    options = _parse()
+    if not options.page.is_file():
+        options.page.write_text(TITLE)
+    for file in FILES:
+        if not options.only or file.stem in options.only:
+            replace_section(options.page, file.stem, _measure(file, options.folder))
+
+
+def read_header(text: str) -> Header:
+    """Take a header apart; commands are the lines that are indented."""
+    lines = list(itertools.takewhile(lambda line: line.startswith("#"), text.splitlines()))
+    prose = " ".join(line[2:] for line in lines if re.match(r"# \S", line))
+    commands = [line[4:] for line in lines if line.startswith("#   ")]
+    read = tuple(line for line in commands if line.startswith(READS))
+    return Header(prose, "\n".join(line for line in commands if line not in read), read)
+
+
+def _measure(file: Path, folder: Path) -> str:
+    header = read_header(file.read_text())
+    print(f"{file.stem}: {len(header.solve.splitlines())} lines of commands", file=sys.stderr)
+    _shell(header.solve, folder)
+    tables = "\n".join(_shell(f"{command} --format md", folder) for command in header.read)
+    prose = header.prose.rstrip(":")
+    return f"## {file.stem}\n\n{prose}.\n\n{tables.strip()}".replace("..\n", ".\n")
+
+
+def _shell(commands: str, folder: Path) -> str:
+    """Run shell commands of a header and return what they print, stopping at the first that fails."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "sweeps").exists():
+        (folder / "sweeps").symlink_to(ROOT / "sweeps")
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    done = subprocess.run(
+        ["bash", "-euc", commands], cwd=folder, env={**os.environ, "PATH": path}, stdout=subprocess.PIPE, text=True, check=True
+    )  # fmt: skip
+    return done.stdout
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("page", type=Path, help="page to write, such as docs/ablations.md")
+    parser.add_argument("--folder", type=Path, default=Path(), help="where the runs go")
+    parser.add_argument("--only", nargs="+", choices=[file.stem for file in FILES], help="names of files")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
