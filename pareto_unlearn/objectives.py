@@ -36,7 +36,14 @@ from pareto_unlearn.records import Scales
 
 EVALUATION_BATCH = 256
 
-ARRAYS = ("retain_train", "retain_heldout", "forget_f1_train", "forget_f1_heldout")
+ARRAYS = (
+    "retain_train",
+    "retain_heldout",
+    "forget_f1_train",
+    "forget_f1_heldout",
+    "reference_train",
+    "reference_heldout",
+)
 
 SPILL_BYTES = 2**28
 """Features of more bytes than this are kept in a file while they are computed."""
@@ -85,10 +92,11 @@ class NoiseTarget:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Targets:
-    """What the original model says, flat float32 rows, memory-mapped.
+    """What the original model and the reference say, flat float32 rows, memory-mapped.
 
     ``retain_*`` are its outputs on the retain images in their order, ``forget_f1_*`` its f1 on every forget image. ``noise``
-    is None where every input has its own target, ``retain_*`` where the original answers anew each time.
+    is None where every input has its own target, ``retain_*`` where the original answers anew each time. ``reference_*`` are the
+    outputs of a reference model on the forget images, None where there is none or it answers anew each time.
     """
 
     noise: NoiseTarget | None
@@ -97,9 +105,15 @@ class Targets:
     forget_f1_train: Float[Tensor, " a"]
     forget_f1_heldout: Float[Tensor, " b"]
     scales: Scales
+    reference_train: Float[Tensor, "a d"] | None = None
+    reference_heldout: Float[Tensor, "b d"] | None = None
+
+    def reference(self, split: str) -> Float[Tensor, "n d"] | None:
+        """Return the stored outputs of the reference model on the forget images of a split."""
+        return self.reference_train if split == "train" else self.reference_heldout
 
     def to(self, device: torch.device) -> "Targets":
-        """Return the targets for a device; the retain outputs stay mapped to their files, since they may be large."""
+        """Return the targets for a device; outputs on images stay mapped to their files, since they may be large."""
         noise = self.noise
         if noise is not None:
             noise = NoiseTarget(noise.rows.to(device), noise.mean.to(device), noise.floor)
@@ -260,9 +274,9 @@ def compute_reference_targets(
     *,
     batch: int = EVALUATION_BATCH,
     spill: Path | None = None,
-    keep_retain: bool = True,
+    keep: bool = True,
 ) -> Targets:
-    """Measure the original against a reference model on the forget images, and run it over the retain images.
+    """Run a reference model over the forget images and the original over all of them.
 
     Args:
         features: of the original model.
@@ -271,22 +285,23 @@ def compute_reference_targets(
         objectives: which distance is measured.
         batch: how many at once.
         spill: folder for what is too large for memory.
-        keep_retain: keep the outputs on retain images; False where the original answers anew each time.
+        keep: keep the outputs; False where both models answer anew each time.
     """
-    f1 = {}
+    f1: dict[str, Tensor] = {}
+    kept: dict[str, Tensor] = {}
     for split in ("train", "heldout"):
         images = inputs["forget", split]
-        answers = iterate_features(reference, images, batch)
-        f1[split] = torch.cat(
-            [
-                objectives.retain_per_image(part, wanted)
-                for (_, part), (_, wanted) in zip(
-                    iterate_features(features, images, batch), answers, strict=True
-                )
-            ]
+        both = zip(
+            iterate_features(features, images, batch),
+            iterate_features(reference, images, batch),
+            strict=True,
         )
-    retain, spread = _retain_targets(features, inputs, objectives, batch, spill, keep_retain)
-    return _assemble(None, f1, retain, spread, 0.0, 0.0)
+        f1[split] = torch.cat([objectives.retain_per_image(part, wanted) for (_, part), (_, wanted) in both])
+        if keep:
+            kept[split] = compute_features(reference, images, batch=batch, spill=spill)
+    retain, spread = _retain_targets(features, inputs, objectives, batch, spill, keep)
+    targets = _assemble(None, f1, retain, spread, 0.0, 0.0)
+    return replace(targets, reference_train=kept.get("train"), reference_heldout=kept.get("heldout"))
 
 
 def _retain_targets(

@@ -19,9 +19,11 @@ from pareto_unlearn.trial import Hooks, check_reference, load_original, run_tria
 from pareto_unlearn.trial.comparison import StepInputs, forget_distances
 from pareto_unlearn.trial.evidence import measure_completeness, measure_retain_loss
 from pareto_unlearn.trial.forward import step_comparison, step_features
+from pareto_unlearn.trial.reference_model import load_reference
 
 CASES = [(family, "hole") for family in FAMILIES] + [("mae", "published"), ("mage", "published")]
 every_case = pytest.mark.parametrize(("family", "removal"), CASES, ids=["-".join(case) for case in CASES])
+COMPUTED = [("digits_mae", "hole"), ("palette", "hole"), ("mae", "published"), ("mage", "published")]
 
 
 def write_reference(folder: Path, family: str, *, seed: int = 1) -> Path:
@@ -46,27 +48,27 @@ def load(tmp_path_factory):
     """Return a function from a family to its config, material and reference model; the material's model is a fresh copy."""
     loaded = {}
 
-    def fresh(family, removal="hole", distance="mse"):
-        key = (family, removal, distance)
+    def fresh(family, removal="hole", distance="mse", *others):
+        key = (family, removal, distance, *others)
         if key not in loaded:
             folder = tmp_path_factory.mktemp(family)
             path = write_reference(folder, family)
-            chosen = overrides(path, f"task.removal={removal}", f"objective.distance={distance}")
+            chosen = overrides(path, f"task.removal={removal}", f"objective.distance={distance}", *others)
             loaded[key] = load_on_generated(family, folder / "cache", *chosen)
         config, material = loaded[key]
-        return config, replace(material, model=copy.deepcopy(material.model))
+        return config, replace(material, model=copy.deepcopy(material.model)), load_reference(config)
 
     return fresh
 
 
 @every_case
 def test_the_original_has_e_of_one_and_the_reference_has_none(load, family, removal):
-    config, material = load(family, removal)
+    config, material, reference = load(family, removal)
     assert material.targets.noise is None
     for split in ("train", "heldout"):
         assert measure_completeness(config, material, split).e == 1.0
         assert measure_retain_loss(config, material, split) == 0.0
-    material.model.load_state_dict(material.reference.state_dict())
+    material.model.load_state_dict(reference.state_dict())
     for split in ("train", "heldout"):
         completeness = measure_completeness(config, material, split)
         assert (completeness.f1, completeness.e, completeness.worst_class) == (0.0, 0.0, 1.0)
@@ -76,9 +78,9 @@ def test_the_original_has_e_of_one_and_the_reference_has_none(load, family, remo
 @pytest.mark.parametrize("distance", ["mse", "l2"])
 @every_case
 def test_f1_is_the_distance_from_the_references_answer_on_the_same_input(load, family, removal, distance):
-    config, material = load(family, removal, distance)
+    config, material, other = load(family, removal, distance)
     moved(material)
-    model, reference = (feature_function(one, "output") for one in (material.model, material.reference))
+    model, reference = (feature_function(one, "output") for one in (material.model, other))
     for split in ("train", "heldout"):
         inputs = material.inputs["forget", split]
         rows = torch.arange(len(inputs))
@@ -91,20 +93,47 @@ def test_f1_is_the_distance_from_the_references_answer_on_the_same_input(load, f
 
 
 @every_case
+def test_the_references_answers_are_stored_where_inputs_stay_the_same(load, family, removal):
+    _, material, reference = load(family, removal)
+    stored = {split: material.targets.reference(split) for split in ("train", "heldout")}
+    if material.model.is_redrawn:
+        assert set(stored.values()) == {None}
+        assert material.reference is not None
+        return
+    assert material.reference is None
+    for split, rows in stored.items():
+        inputs = material.inputs["forget", split]
+        with torch.no_grad():
+            expected = feature_function(reference, "output")(inputs[torch.arange(len(inputs))])
+        torch.testing.assert_close(rows, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_stored_and_computed_answers_are_the_same_target(load):
+    found = []
+    for place in ("cached", "computed"):
+        config, material, _ = load("digits_mae", "hole", "mse", f"objective.retain_target={place}")
+        assert (material.reference is None) == (place == "cached")
+        moved(material)
+        found.append([forget_distances(config, material, split) for split in ("train", "heldout")])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=0.0)
+
+
+@pytest.mark.parametrize(("family", "removal"), COMPUTED)
 def test_a_step_compares_on_the_inputs_it_drew(load, family, removal):
-    config, material = load(family, removal)
+    config, material, reference = load(family, removal, "mse", "objective.retain_target=computed")
     inputs, comparison = StepInputs(material, seed=0), step_comparison(config, material)
     rows, draw = torch.tensor([0, 2]), torch.tensor([0, 0])
-    material.model.load_state_dict(material.reference.state_dict())
+    material.model.load_state_dict(reference.state_dict())
     features = step_features(config, material)
     for step in (0, 5):
         images, asked = inputs.forget(rows, step)
-        assert comparison.forget_loss(features(images), asked, draw).item() == 0.0
+        assert comparison.forget_loss(features(images), asked, rows, draw).item() == 0.0
     parameter = material.model.trainable("output")[0]
     with torch.no_grad():
         parameter.add_(0.1)
     images, asked = inputs.forget(rows, 0)
-    loss = comparison.forget_loss(features(images), asked, draw)
+    loss = comparison.forget_loss(features(images), asked, rows, draw)
     loss.backward()
     assert loss.item() > 0.0
     assert float(parameter.grad.abs().sum()) > 0.0
@@ -126,14 +155,16 @@ def test_a_trial_goes_towards_the_reference(tmp_path):
 
 
 def test_reference_answers_in_bfloat16_where_the_original_does(load):
-    config, material = load("digits_mae")
+    config, material, _ = load("digits_mae", "hole", "mse", "objective.retain_target=computed")
     narrow = config.model_copy(
         update={"objective": config.objective.model_copy(update={"original_precision": "bfloat16"})}
     )
-    inputs, asked = StepInputs(material, seed=0).forget(torch.tensor([0, 1]), 0)
+    rows = torch.tensor([0, 1])
+    inputs, asked = StepInputs(material, seed=0).forget(rows, 0)
     features = step_features(config, material)(inputs)
     losses = [
-        step_comparison(one, material).forget_per_image(features, asked).mean() for one in (config, narrow)
+        step_comparison(one, material).forget_per_image(features, asked, rows, "train").mean()
+        for one in (config, narrow)
     ]
     assert losses[0] != losses[1]
     torch.testing.assert_close(losses[0], losses[1], rtol=0.05, atol=0.0)

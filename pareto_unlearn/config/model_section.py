@@ -193,7 +193,7 @@ class ObjectiveSection(Section):
     )
     retain_target: Literal["cached", "computed"] = Field(
         default="cached",
-        description="the original's outputs on retain images: computed once and kept in files, or anew in every step by the "
+        description="the original's outputs on retain images, and a reference's on forget images: computed once and kept in files, or anew in every step by the "
         "original beside the model, where inputs are drawn anew or do not fit on disk; null: as the inputs are",
     )
     original_precision: Literal["float32", "bfloat16"] = Field(

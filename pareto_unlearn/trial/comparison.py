@@ -20,31 +20,41 @@ FORGET, RETAIN = 0, 1
 class Comparison:
     """Distances between features of the model and their targets.
 
-    ``original`` gives the original's features of inputs; None where all its answers are stored. ``reference`` gives those of the model
-    that forget images are compared with in its place, None where they are compared with noise.
+    ``original`` and ``reference`` give these models' features of inputs; None where all their answers are stored, and where there is
+    no reference.
     """
 
     material: Material
     original: Features | None
     reference: Features | None = None
 
-    def forget_per_image(self, features: Float[Tensor, "b d"], asked: Tensor | None) -> Float[Tensor, " b"]:
+    def forget_per_image(
+        self, features: Float[Tensor, "b d"], asked: Tensor | None, rows: Int[Tensor, " b"], split: str
+    ) -> Float[Tensor, " b"]:
         """Return f1 of every image, exactly.
 
-        ``asked`` are the inputs whose answers are the images' own targets; None where all images share the noise bank.
+        ``asked`` are the inputs whose answers are the images' own targets; None where these are stored by their numbers ``rows``
+        in the split, or all images share the noise bank.
         """
+        objectives, stored = self.material.objectives, self.material.targets.reference(split)
+        if stored is not None:
+            return objectives.retain_per_image(features, stored[rows.cpu()].to(features.device))
         if asked is None:
-            return self.material.objectives.forget_per_image(features, self._bank())
+            return objectives.forget_per_image(features, self._bank())
         answers = self.original if self.reference is None else self.reference
-        return self.material.objectives.retain_per_image(features, _answer(answers, asked))
+        return objectives.retain_per_image(features, _answer(answers, asked))
 
     def forget_loss(
-        self, features: Float[Tensor, "b d"], asked: Tensor | None, draw: Int[Tensor, " b"]
+        self,
+        features: Float[Tensor, "b d"],
+        asked: Tensor | None,
+        rows: Int[Tensor, " b"],
+        draw: Int[Tensor, " b"],
     ) -> Float[Tensor, ""]:
-        """Return f1 of a mini-batch; ``draw`` picks targets of the bank where they are drawn."""
-        if asked is None:
+        """Return f1 of a mini-batch of training images; ``draw`` picks targets of the bank where they are drawn."""
+        if self.material.targets.noise is not None:
             return self.material.objectives.forget_loss(features, self._bank(), draw)
-        return self.forget_per_image(features, asked).mean()
+        return self.forget_per_image(features, asked, rows, "train").mean()
 
     def retain_per_image(
         self, features: Float[Tensor, "b d"], inputs: Tensor, rows: Int[Tensor, " b"], split: str
@@ -88,7 +98,7 @@ def forget_distances(
     comparison, asked = compare(config, material), material.asked(split)
     return torch.cat(
         [
-            comparison.forget_per_image(features, None if asked is None else asked[part])
+            comparison.forget_per_image(features, None if asked is None else asked[part], part, split)
             for part, _, features in _batches(config, material, ("forget", split), rows)
         ]
     )

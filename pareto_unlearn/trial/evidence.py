@@ -132,7 +132,9 @@ def measure_residual(config: SweepConfig, material: Material, flat: FlatParamete
 
     def forget(rows: Tensor) -> Tensor:
         outputs = features(material.inputs["forget", "train"][rows])
-        distances = comparison.forget_per_image(outputs, None if asked is None else asked[rows])
+        distances = comparison.forget_per_image(
+            outputs, None if asked is None else asked[rows], rows, "train"
+        )
         return distances.sum() / scales.f1_range
 
     def retain(rows: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ class Material:
     """Everything on its device. ``model`` holds the original weights until a solver moves them.
 
     ``original`` keeps them where its outputs are computed beside the model's, and is None where they are in ``targets``.
-    ``reference`` says what forget images should become, and is None where noise does.
+    ``reference`` says what forget images should become; None where that is in ``targets``, and where noise says it.
     ``sampler`` draws noise images; None leaves that to the model.
     ``scoring`` measures the published metrics and is None where the sweep measures none.
     """
@@ -65,8 +65,8 @@ class Material:
         return self.model.trainable(space, shared=self.shared)
 
     def asked(self, split: str) -> Rows | None:
-        """Return the inputs whose answers are the forget images' own targets, None where all share the noise bank."""
-        if self.targets.noise is not None:
+        """Return the inputs whose answers are the forget images' own targets, None where no model is asked for them."""
+        if self.targets.noise is not None or self.targets.reference(split) is not None:
             return None
         if self.reference is not None:
             return self.inputs["forget", split]
@@ -112,10 +112,9 @@ def assemble_material(
     scoring = open_scoring(config, cache, targets_key, device)
     inputs = open_inputs(model, split, config.seed, device, cache, targets_key)
     objectives, sampler = build_objectives(config.objective), open_noise(config, split, cache, targets_key)
-    reference = load_reference(config, device)
     targets = open_targets(
         cache / f"targets-{targets_key}",
-        lambda: _compute_targets(config, (model, reference), inputs, objectives, sampler, cache),
+        lambda: _compute_targets(config, model, inputs, objectives, sampler, cache),
     ).to(device)
     beside = config.objective.retain_target == "computed"
     return Material(
@@ -127,7 +126,7 @@ def assemble_material(
         classifier=load_classifier(device) if config.data.dataset == "digits" else None,
         device=device,
         original=copy.deepcopy(model) if beside else None,
-        reference=reference,
+        reference=load_reference(config, device) if beside else None,
         scoring=scoring,
         seed=config.seed,
         shared=config.objective.shared_parameters == "trained",
@@ -147,19 +146,18 @@ def load_original(config: SweepConfig, device: torch.device | None = None) -> Im
 
 def _compute_targets(
     config: SweepConfig,
-    models: tuple[ImageToImage, ImageToImage | None],
+    model: ImageToImage,
     inputs: Mapping[tuple[str, str], Rows],
     objectives: Objectives,
     sampler: PixelNoise | None,
     cache: Path,
 ) -> Targets:
-    model, reference = models
     features, batch = feature_function(model, config.objective.space), model.evaluation_batch
-    keep_retain = config.objective.retain_target == "cached"
+    keep, reference = config.objective.retain_target == "cached", load_reference(config, _device_of(model))
     if reference is not None:
         wanted = feature_function(reference, config.objective.space)
         return compute_reference_targets(
-            features, wanted, inputs, objectives, batch=batch, spill=cache, keep_retain=keep_retain
+            features, wanted, inputs, objectives, batch=batch, spill=cache, keep=keep
         )
     if config.objective.noise_target == "paired":
         pairs = {
@@ -179,14 +177,18 @@ def _compute_targets(
         objectives,
         batch=batch,
         spill=cache,
-        keep_retain=keep_retain,
+        keep_retain=keep,
     )
+
+
+def _device_of(model: ImageToImage) -> torch.device:
+    return next(model.parameters()).device
 
 
 def _draw_bank(config: SweepConfig, model: ImageToImage, sampler: PixelNoise | None) -> Tensor:
     """Return the inputs of pure noise that all images have as their target, on the model's device."""
     count, generator = config.objective.noise_images, seeded_generator(config.seed, NOISE_BANK_STREAM)
-    device = next(model.parameters()).device
+    device = _device_of(model)
     if sampler is None:
         return model.sample_noise(count, generator).to(device)
     generators = [generator] * count

@@ -314,8 +314,9 @@ def _unlearning_losses(
     inputs, orders = StepInputs(material, spec.seed), _orders(config, spec, material)
 
     def forget(step: int) -> Float[Tensor, ""]:
-        images, asked = inputs.forget(orders[0](step), step)
-        loss = comparison.forget_loss(features(images), asked, orders[2](step))
+        rows = orders[0](step)
+        images, asked = inputs.forget(rows, step)
+        loss = comparison.forget_loss(features(images), asked, rows, orders[2](step))
         return (loss - units[0].offset) / units[0].scale
 
     def retain(step: int) -> Float[Tensor, ""]:
@@ -362,7 +363,10 @@ def _gap_of_rows(
 
     def gap(rows: Tensor, step: int) -> Float[Tensor, " b"]:
         images, asked = inputs.forget(rows, step)
-        return comparison.forget_per_image(features(images), asked) - material.targets.scales.f1_floor
+        return (
+            comparison.forget_per_image(features(images), asked, rows, "train")
+            - material.targets.scales.f1_floor
+        )
 
     return gap
 
