@@ -8,9 +8,9 @@ import torch
 from pareto_unlearn.data import load_digits, mark_heldout, seeded_generator
 from pareto_unlearn.metrics import (
     DigitClassifier,
+    PictureScores,
     compute_frechet,
     compute_inception_score,
-    compute_metrics,
     compute_psnr,
     load_classifier,
 )
@@ -173,6 +173,13 @@ def test_the_classifier_is_in_evaluation_mode_and_the_same_on_every_load(classif
 # Rows
 
 
+def compute_metrics(names, images, truth, hole, network, *, batch=100, **where) -> list[MetricRow]:
+    scores = PictureScores(names, hole, network)
+    for one, other in zip(images.split(batch), truth.split(batch), strict=True):
+        scores.add(one, other)
+    return scores.rows(**where)
+
+
 @pytest.fixture(scope="module")
 def hole() -> torch.Tensor:
     removed = torch.zeros(16, 16, dtype=torch.bool)
@@ -285,3 +292,19 @@ def test_images_that_are_not_finite_are_refused(classifier, hole, value):
     images[1, 0, 0, 0] = value
     with pytest.raises(ValueError, match="not finite"):
         compute_metrics(("mse",), images, images, hole, classifier, image_set="forget", split="train")
+
+
+def test_batches_make_no_difference(classifier, heldout, hole):
+    truth = heldout[0][:60]
+    noisy = truth + 0.1 * torch.rand(truth.shape, generator=seeded_generator(3))
+    found = [
+        compute_metrics(ALL, noisy, truth, hole, classifier, batch=batch, image_set="forget", split="train")
+        for batch in (60, 7)
+    ]
+    assert [row.n for row in found[1]] == [60] * len(ALL)
+    assert [row.value for row in found[1]] == pytest.approx([row.value for row in found[0]], rel=1e-4)
+
+
+def test_no_pictures_are_no_metrics(classifier, hole):
+    with pytest.raises(ValueError, match="found none"):
+        PictureScores(("mse",), hole, classifier).rows(image_set="forget", split="train")

@@ -4,7 +4,7 @@
 metrics of the papers: FID, KID, IS and CLIP cosine, in the networks that ``weights`` names. ``formulas`` knows features only.
 """
 
-from pareto_unlearn.metrics.builtin import DigitClassifier, compute_metrics, load_classifier
+from pareto_unlearn.metrics.builtin import DigitClassifier, PictureScores, load_classifier
 from pareto_unlearn.metrics.feature_files import FeatureFiles, ImageFeatures
 from pareto_unlearn.metrics.formulas import (
     blocked_parts,
@@ -45,6 +45,7 @@ __all__ = [
     "FoundWeights",
     "ImageFeatures",
     "Measure",
+    "PictureScores",
     "Pictures",
     "Scoring",
     "WeightsFile",
@@ -53,7 +54,6 @@ __all__ = [
     "compute_frechet",
     "compute_inception_score",
     "compute_kernel_distance",
-    "compute_metrics",
     "compute_psnr",
     "compute_split_inception_score",
     "digests_of",

@@ -5,7 +5,7 @@ distances in the features of a small digit classifier that ships with the packag
 formulas of FID, IS and CLIP similarity but not their networks, so they never carry those names.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 
 import torch
@@ -23,6 +23,7 @@ from pareto_unlearn.metrics.formulas import (
 from pareto_unlearn.records import MetricRow, WeightsError
 
 CLASSIFIER_FILE = "digits_classifier.safetensors"
+_PIXEL_NAMES = {"mse", "psnr"}
 
 _Measured = tuple[str, str, float, float | None, float | None]
 """Metric, protocol, value, and the two ends of its interval."""
@@ -64,54 +65,74 @@ def load_classifier(device: torch.device | None = None) -> DigitClassifier:
     return model.to(device or torch.device("cpu")).eval()
 
 
-def compute_metrics(
-    names: tuple[str, ...],
-    images: Float[Tensor, "n c h w"],
-    truth: Float[Tensor, "n c h w"],
-    removed: Bool[Tensor, "h w"],
-    classifier: DigitClassifier | None,
-    *,
-    image_set: str,
-    split: str,
-) -> list[MetricRow]:
-    """Return one row per metric for the images of one set and split.
+class PictureScores:
+    """The metrics of one set of pictures, which come batch by batch and are not kept.
 
     Args:
         names: any of mse, psnr, frechet, inception, cosine.
-        images: the model's reconstructions.
-        truth: the originals, in the same order.
         removed: True where pixels were generated; ``mse`` and ``psnr`` look there alone.
         classifier: the feature network of the builtin protocol; None where only mse and psnr are wanted.
-        image_set: forget or retain, for the rows.
-        split: train or heldout, for the rows.
-
-    Raises:
-        ValueError: pixels are not finite (a distance over them could end the process).
     """
-    if not torch.isfinite(images).all():
-        raise ValueError("cannot compute metrics: the reconstructed images are not finite")
-    squared = (images - truth).square()[..., removed].mean(dim=(1, 2)).double()
-    values: dict[str, Callable[[], _Measured]] = {
-        "mse": lambda: ("mse_hole", "pixel", *mean_interval(squared)),
-        "psnr": lambda: ("psnr_hole", "pixel", compute_psnr(float(squared.mean())), None, None),
-    }
-    if classifier is not None and not values.keys() >= set(names):
-        values |= _builtin_metrics(images, truth, classifier)
-    where, count = {"set": image_set, "split": split}, len(images)
-    return [
-        MetricRow(metric=metric, protocol=protocol, value=value, low=low, high=high, n=count, **where)
-        for metric, protocol, value, low, high in (values[name]() for name in names)
-    ]
 
+    def __init__(
+        self, names: Sequence[str], removed: Bool[Tensor, "h w"], classifier: DigitClassifier | None
+    ) -> None:
+        self._names, self._removed = tuple(names), removed
+        self._classifier = None if set(names) <= _PIXEL_NAMES else classifier
+        self._squared: list[Tensor] = []
+        self._seen: list[tuple[Tensor, Tensor, Tensor]] = []
 
-@torch.no_grad()
-def _builtin_metrics(
-    images: Float[Tensor, "n 1 h w"], truth: Float[Tensor, "n 1 h w"], classifier: DigitClassifier
-) -> dict[str, Callable[[], _Measured]]:
-    fake, real, logits = classifier.features(images), classifier.features(truth), classifier(images)
-    cosine = functional.cosine_similarity(fake, real).double()
-    return {
-        "frechet": lambda: ("frechet_distance", "builtin", compute_frechet(real, fake), None, None),
-        "inception": lambda: ("inception_score", "builtin", compute_inception_score(logits), None, None),
-        "cosine": lambda: ("embedding_cosine", "builtin", *mean_interval(cosine)),
-    }
+    @torch.no_grad()
+    def add(self, images: Float[Tensor, "n c h w"], truth: Float[Tensor, "n c h w"]) -> None:
+        """Look at pictures that a model made and at the originals, in the same order.
+
+        Raises:
+            ValueError: pixels are not finite (a distance over them could end the process).
+        """
+        if not torch.isfinite(images).all():
+            raise ValueError("cannot compute metrics: the reconstructed images are not finite")
+        self._squared.append((images - truth).square()[..., self._removed].mean(dim=(1, 2)).double())
+        if self._classifier is not None:
+            fake, real = self._classifier.features(images), self._classifier.features(truth)
+            self._seen.append((fake, real, self._classifier(images)))
+
+    def rows(self, *, image_set: str, split: str) -> list[MetricRow]:
+        """Return one row per metric, in the order of the names, of all pictures seen so far.
+
+        Args:
+            image_set: forget or retain, for the rows.
+            split: train or heldout, for the rows.
+
+        Raises:
+            ValueError: no picture was seen.
+        """
+        if not self._squared:
+            raise ValueError("expected pictures to measure, found none")
+        where, count = {"set": image_set, "split": split}, sum(map(len, self._squared))
+        measured = self._measured()
+        return [
+            MetricRow(metric=metric, protocol=protocol, value=value, low=low, high=high, n=count, **where)
+            for metric, protocol, value, low, high in (measured[name]() for name in self._names)
+        ]
+
+    def _measured(self) -> dict[str, Callable[[], _Measured]]:
+        squared = torch.cat(self._squared)
+        values: dict[str, Callable[[], _Measured]] = {
+            "mse": lambda: ("mse_hole", "pixel", *mean_interval(squared)),
+            "psnr": lambda: ("psnr_hole", "pixel", compute_psnr(float(squared.mean())), None, None),
+        }
+        if not self._seen:
+            return values
+        fake, real, logits = (torch.cat(parts) for parts in zip(*self._seen, strict=True))
+        cosine = functional.cosine_similarity(fake, real).double()
+        return values | {
+            "frechet": lambda: ("frechet_distance", "builtin", compute_frechet(real, fake), None, None),
+            "inception": lambda: (
+                "inception_score",
+                "builtin",
+                compute_inception_score(logits),
+                None,
+                None,
+            ),
+            "cosine": lambda: ("embedding_cosine", "builtin", *mean_interval(cosine)),
+        }

@@ -14,7 +14,7 @@ from torch import Tensor
 from pareto_unlearn.config import SweepConfig
 from pareto_unlearn.config.schema import PUBLISHED_METRICS
 from pareto_unlearn.data import ImageSet
-from pareto_unlearn.metrics import compute_metrics, quantise, score_pictures
+from pareto_unlearn.metrics import PictureScores, quantise, score_pictures
 from pareto_unlearn.objectives import feature_function
 from pareto_unlearn.records import MetricRow, SampleRow
 from pareto_unlearn.solver import FlatParameters, direction
@@ -22,7 +22,7 @@ from pareto_unlearn.trial.bank import spread_rows
 from pareto_unlearn.trial.comparison import compare, forget_distances, retain_distances
 from pareto_unlearn.trial.material import Material
 from pareto_unlearn.trial.scoring import generate, heldout_pictures
-from pareto_unlearn.trial.second import load_second
+from pareto_unlearn.trial.second import SecondScores, load_second
 
 HOLE_GREY = 0.5
 WORST_SHARE = 0.05
@@ -159,21 +159,21 @@ def measure_metrics(config: SweepConfig, material: Material) -> list[MetricRow]:
     for name, split, images in material.split.items():
         if split != "heldout":
             continue
-        pictures = reconstruct(material, name, torch.arange(len(images)))
-        truth = images.images[:].to(material.device)
+        scores = PictureScores(names, material.model.removed_pixels(), material.classifier)
+        again = None if second is None else SecondScores(second, material, names, name)
+        parts = []
+        # Batch by batch: all held-out pictures of ImageNet at once would be gigabytes.
+        for chosen in torch.split(torch.arange(len(images)), material.model.evaluation_batch):
+            pictures, truth = reconstruct(material, name, chosen), images.images[chosen].to(material.device)
+            scores.add(pictures, truth)
+            if again is not None:
+                again.add(pictures, truth, chosen)
+            if material.scoring is not None:
+                parts.append(quantise(pictures).cpu())
+        rows += scores.rows(image_set=name, split=split)
+        rows += [] if again is None else again.rows()
         if material.scoring is not None:
-            kept[name] = quantise(pictures).cpu()
-        rows += compute_metrics(
-            names,
-            pictures,
-            truth,
-            material.model.removed_pixels(),
-            material.classifier,
-            image_set=name,
-            split=split,
-        )
-        if second is not None:
-            rows += second.measure(names, pictures, truth, image_set=name)
+            kept[name] = torch.cat(parts)
     if material.scoring is None:
         return rows
     heldout = heldout_pictures(material.split, lambda name, chosen: kept[name][chosen])

@@ -30,6 +30,8 @@ from pareto_unlearn.trial.bank import spread_rows
 from pareto_unlearn.trial.inputs import GENERATION_STREAM, SETS, generators_of
 
 HELDOUT = "heldout"
+PART = 256
+"""Images that are in memory as floats at a time."""
 
 
 def measures_of(config: SweepConfig) -> tuple[Measure, ...]:
@@ -118,7 +120,7 @@ def _pictures(
     return Pictures(
         ids=tuple(images.image_ids[row] for row in rows.tolist()),
         # Several networks look at them, and generating them is the work.
-        truth=cache(lambda: quantise(images.images[rows])),
+        truth=cache(lambda: torch.cat([quantise(images.images[part]) for part in torch.split(rows, PART)])),
         output=cache(lambda: outputs(name, rows)),
     )
 

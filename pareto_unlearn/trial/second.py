@@ -9,14 +9,14 @@ what lies around the hole and fills the hole again.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from pareto_unlearn.config import SweepConfig, TaskSection
-from pareto_unlearn.metrics import compute_metrics
+from pareto_unlearn.metrics import PictureScores
 from pareto_unlearn.models import ImageToImage
 from pareto_unlearn.records import MetricRow
 from pareto_unlearn.trial.inputs import SECOND_GENERATION_STREAM, SETS, generators_of
@@ -33,54 +33,61 @@ _OPPOSITES = {
 }
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class SecondReconstruction:
-    """The original model, given what was generated alone."""
+class SecondScores:
+    """The metrics of held-out pictures of a set reconstructed again; errors are those of what the original generated.
 
-    original: ImageToImage
-    material: Material
+    Args:
+        original: the original model, as it reconstructs again.
+        material: of the trial.
+        names: of the metrics.
+        image_set: forget or retain.
+    """
 
-    def measure(
-        self,
-        names: tuple[str, ...],
-        pictures: Float[Tensor, "n c h w"],
-        truth: Float[Tensor, "n c h w"],
-        *,
-        image_set: str,
-    ) -> list[MetricRow]:
-        """Return the metrics of held-out pictures reconstructed again; errors are those of what the original generated."""
-        rows = compute_metrics(
-            names,
-            self._reconstruct(pictures, image_set),
-            truth,
-            self.original.removed_pixels(),
-            self.material.classifier,
-            image_set=image_set,
-            split="heldout",
-        )
-        return [replace(row, metric=PREFIX + row.metric.removesuffix("_hole")) for row in rows]
+    def __init__(
+        self, original: ImageToImage, material: Material, names: tuple[str, ...], image_set: str
+    ) -> None:
+        self._original, self._seed, self._set = original, material.seed, image_set
+        self._scores = PictureScores(names, original.removed_pixels(), material.classifier)
 
-    def _reconstruct(self, pictures: Float[Tensor, "n c h w"], image_set: str) -> Float[Tensor, "n c h w"]:
-        parts = torch.split(torch.arange(len(pictures)), self.original.evaluation_batch)
-        place = SETS[image_set, "heldout"]
-        return torch.cat(
-            [
-                self.original.generate(
-                    pictures[rows], generators_of(self.material.seed, SECOND_GENERATION_STREAM, rows, place)
-                )
-                for rows in parts
-            ]
-        )
+    def add(
+        self, pictures: Float[Tensor, "b c h w"], truth: Float[Tensor, "b c h w"], rows: Int[Tensor, " b"]
+    ) -> None:
+        """Reconstruct pictures again and look at them; ``rows`` are their numbers in the set."""
+        self._scores.add(reconstruct_again(self._original, pictures, self._seed, self._set, rows), truth)
+
+    def rows(self) -> list[MetricRow]:
+        """Return one row per metric."""
+        found = self._scores.rows(image_set=self._set, split="heldout")
+        return [replace(row, metric=PREFIX + row.metric.removesuffix("_hole")) for row in found]
 
 
-def load_second(config: SweepConfig, material: Material) -> SecondReconstruction | None:
+def reconstruct_again(
+    original: ImageToImage,
+    pictures: Float[Tensor, "b c h w"],
+    seed: int,
+    image_set: str,
+    rows: Int[Tensor, " b"],
+) -> Float[Tensor, "b c h w"]:
+    """Return what the original makes of held-out pictures of a set; what is drawn depends on an image's number alone."""
+    place = SETS[image_set, "heldout"]
+    return torch.cat(
+        [
+            original.generate(
+                pictures[part], generators_of(seed, SECOND_GENERATION_STREAM, rows[part], place)
+            )
+            for part in torch.split(torch.arange(len(rows)), original.evaluation_batch)
+        ]
+    )
+
+
+def load_second(config: SweepConfig, material: Material) -> ImageToImage | None:
     """Load the original as it reconstructs again, where the sweep asks for it."""
     if not config.evaluate.second_reconstruction:
         return None
     if config.model.family != "digits_mae":
         share = float(material.model.removed_pixels().double().mean())
         config = config.model_copy(update={"task": opposite_task(config.task, share)})
-    return SecondReconstruction(load_original(config, material.device), material)
+    return load_original(config, material.device)
 
 
 def opposite_task(task: TaskSection, share: float) -> TaskSection:
