@@ -1,9 +1,9 @@
-"""Runs the ablation sweeps as their headers say, and puts what each ends in on a page.
+"""Runs the papers' tables and the ablations on the digits as the sweep files say, and puts what each ends in on a page.
 
     uv run python benchmarks/ablations.py docs/ablations.md [--folder FOLDER] [--only NAME ...]
 
-The runs go to FOLDER (the working directory); what is complete there is not solved again. Without ``--only`` every file of sweeps/ablations is run,
-about forty sweeps of a minute each.
+The runs go to FOLDER (the working directory); what is complete there is not solved again. Without ``--only`` every file of sweeps/ablations is run
+and sweeps/paper_tables.yaml, about forty sweeps of a minute each.
 """
 
 import argparse
@@ -18,9 +18,9 @@ from typing import NamedTuple
 from page_section import replace_section
 
 ROOT = Path(__file__).parent.parent
-FILES = sorted((ROOT / "sweeps" / "ablations").glob("*.yaml"))
+FILES = [ROOT / "sweeps" / "paper_tables.yaml", *sorted((ROOT / "sweeps" / "ablations").glob("*.yaml"))]
 READS = ("pareto-unlearn compare ", "pareto-unlearn report ")
-TITLE = "# The ablations on the digits\n\nWhat `uv run python benchmarks/ablations.py docs/ablations.md` measured: one seed, two CPU cores, each run as its file has it.\n"
+TITLE = "# The papers' tables and ablations on the digits\n\nWhat `uv run python benchmarks/ablations.py docs/ablations.md` measured on two CPU cores, each run as its file has it.\n"
 
 
 class Header(NamedTuple):

@@ -16,7 +16,7 @@ from pareto_unlearn.models.holes import build_hole
 from pareto_unlearn.sweep import SweepOptions, run_sweep
 
 ROOT = Path(__file__).parent.parent
-FILES = sorted((ROOT / "sweeps" / "ablations").glob("*.yaml"))
+FILES = [ROOT / "sweeps" / "paper_tables.yaml", *sorted((ROOT / "sweeps" / "ablations").glob("*.yaml"))]
 
 
 def header(file: Path) -> list[str]:
