@@ -23,9 +23,11 @@ from pareto_unlearn.config.schema import ORIGINAL_STEPS
 from pareto_unlearn.data import (
     BatchOrder,
     ImageSet,
+    Order,
     load_digits,
     load_split,
     mark_heldout,
+    reading_ahead,
     seeded_generator,
 )
 from pareto_unlearn.metrics import DigitClassifier
@@ -176,12 +178,20 @@ class _Training:
     key: str
 
     def loss_of(self, model: ImageToImage, device: torch.device) -> LossAt:
-        """Return the loss of a model at a step."""
+        """Return the loss of a model at a step; image files of the next one are read while it computes."""
         places = _places_by_id(self.sets)
         order = BatchOrder(len(places), self.recipe.batch, self.seed, BATCH_STREAM)
+        orders = [
+            reading_ahead(_order_within(number, places, order), one.images)
+            for number, one in enumerate(self.sets)
+        ]
 
         def loss_at(step: int) -> Tensor:
-            images = _take(self.sets, places[order(step)]).to(device)
+            numbers = places[order(step), 0]
+            images = torch.empty(len(numbers), *self.sets[0].images.shape[1:])
+            for number, one in enumerate(self.sets):
+                images[numbers == number] = one.images[orders[number](step)]
+            images = images.to(device)
             draws = [seeded_generator(self.seed, DRAW_STREAM, step, row) for row in range(len(images))]
             return model.training_loss(model.prepare(images, draws))
 
@@ -225,12 +235,14 @@ def _places_by_id(sets: Sequence[ImageSet]) -> Int[Tensor, "n 2"]:
     return torch.tensor([(place, row) for _, place, row in sorted(named)])
 
 
-def _take(sets: Sequence[ImageSet], places: Int[Tensor, "b 2"]) -> Float[Tensor, "b c h w"]:
-    images = torch.empty(len(places), *sets[0].images.shape[1:])
-    for number, one in enumerate(sets):
-        chosen = places[:, 0] == number
-        images[chosen] = one.images[places[chosen, 1]]
-    return images
+def _order_within(number: int, places: Int[Tensor, "n 2"], order: Order) -> Order:
+    """Return the order of one set's own rows among the batches of all sets."""
+
+    def rows_at(step: int) -> Int[Tensor, " b"]:
+        chosen = places[order(step)]
+        return chosen[chosen[:, 0] == number, 1]
+
+    return rows_at
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -6,10 +6,12 @@ from importlib.resources import files
 
 import pytest
 import torch
+from PIL import Image
 from small_sweep import QUICKSTART
 
 from pareto_unlearn import training
 from pareto_unlearn.config import SweepConfig, load_config
+from pareto_unlearn.data.file_images import FileImages
 from pareto_unlearn.models import load_model
 from pareto_unlearn.pretrain import TRAINERS, train_digits_mae, train_sweep_model
 from pareto_unlearn.records import ConfigError
@@ -155,3 +157,31 @@ def test_what_cannot_be_trained_says_why(overrides, message, tmp_path):
     config = small_sweep("digits_mae", *overrides, "data={dataset: generated, forget_classes: 5}")
     with pytest.raises(ConfigError, match=re.escape(message)):
         train_sweep_model(config, tmp_path / "a.pth")
+
+
+def test_training_on_image_files_reads_the_next_batch_ahead_and_is_the_same_without(tmp_path, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    for split, count in (("train", 3), ("val", 2)):
+        for name in ("cat", "dog"):
+            folder = tmp_path / "images" / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = torch.randint(0, 256, (20, 24, 3), generator=generator, dtype=torch.uint8)
+                Image.fromarray(pixels.numpy()).save(folder / f"{number}.png")
+    data = (
+        f"data={{dataset: folder, root: {tmp_path / 'images'}, forget_classes: [cat], retain_classes: [dog]}}"
+    )
+    config = small_sweep("mae", data, "data.train_per_class=3", "data.heldout_per_class=2")
+    asked = []
+    own = FileImages.read_ahead
+
+    def watched(self, rows):
+        asked.append(len(rows))
+        own(self, rows)
+
+    monkeypatch.setattr(FileImages, "read_ahead", watched)
+    ahead = train_sweep_model(config, tmp_path / "ahead.pth", steps=2)
+    # Two sets, two steps; a batch holds every image about as often.
+    assert [sum(asked[:2]), sum(asked[2:])] == [64, 64]
+    monkeypatch.setattr(FileImages, "read_ahead", lambda *_: None)
+    assert train_sweep_model(config, tmp_path / "plain.pth", steps=2) == ahead
