@@ -229,15 +229,30 @@ def test_the_originals_own_weights_are_no_reference(tmp_path):
             check(*overrides(name))
 
 
-def test_a_reference_with_another_tokeniser_is_refused(tmp_path):
-    check(*overrides(write_reference(tmp_path, "mage")), family="mage")
-    model = build("mage")
-    trained = {id(parameter) for parameter in model.trainable("output", shared=True)}
-    frozen = next(parameter for parameter in model.parameters() if id(parameter) not in trained)
+def write_mage_with_another(name: str, folder: Path) -> Path:
+    """Write the reference with other values of one weight, made anew."""
+    model = load_model(
+        section("mage", checkpoint=str(write_reference(folder, "mage"))), configure("mage").task
+    )
     with torch.no_grad():
-        frozen.add_(1.0)
-    path = tmp_path / "other.safetensors"
+        dict(model.named_parameters())[name].normal_(generator=torch.Generator().manual_seed(0))
+    path = folder / f"{name}.safetensors"
     path.write_bytes(save_model(model))
+    return path
+
+
+@pytest.mark.parametrize("name", ["cls_token", "patch_embed.proj.weight"])
+def test_weights_that_nothing_uses_may_differ(name, tmp_path):
+    check(*overrides(write_mage_with_another(name, tmp_path)), family="mage")
+
+
+def test_a_reference_with_another_tokeniser_is_refused(tmp_path):
+    (name,) = [
+        name
+        for name, _ in build("mage").vqgan.named_parameters()
+        if name.startswith("encoder.conv_in.weight")
+    ]
+    path = write_mage_with_another(f"vqgan.{name}", tmp_path)
     with pytest.raises(WeightsError, match="its answers mean something else"):
         check(*overrides(path), family="mage")
 
