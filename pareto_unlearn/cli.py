@@ -213,9 +213,15 @@ def export(
 @app.command(name="eval")
 def evaluate(
     run: RunPath,
-    metrics: Annotated[str, typer.Option("--metrics", help="Any of fid,kid,is,clip.")] = "fid,kid,is,clip",
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            "--metrics",
+            help="Any of fid,kid,is,clip, or of fd_dinov2,kd_dinov2,dino,clip,lpips under modern; default: all.",
+        ),
+    ] = None,
     protocol: Annotated[
-        str, typer.Option("--protocol", help="standard, li2024-code or paper-text.")
+        str, typer.Option("--protocol", help="standard, li2024-code, paper-text or modern.")
     ] = "standard",
     weights: Weights = None,
     trial: Annotated[
@@ -223,11 +229,11 @@ def evaluate(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure the metrics of the papers on a finished run, from its checkpoints, and write its report again."""
+    """Measure published metrics on a finished run, from its checkpoints, and write its report again."""
     from pareto_unlearn.report import write_report
     from pareto_unlearn.rescore import rescore
 
-    names = [name.strip() for name in metrics.split(",") if name.strip()]
+    names = None if metrics is None else [name.strip() for name in metrics.split(",") if name.strip()]
     rows = rescore(
         run,
         protocol,

@@ -21,7 +21,7 @@ from pareto_unlearn.models import ImageToImage, pixel_format
 from pareto_unlearn.records import HAS_MODEL, ConfigError, MetricRow, TrialRecord
 from pareto_unlearn.store import Run, RunStore, load_run, record_extractors
 from pareto_unlearn.trial import (
-    check_counts,
+    check_heldout,
     check_weights,
     generate_pictures,
     heldout_pictures,
@@ -43,7 +43,7 @@ class ScoredRow(NamedTuple):
 def rescore(
     run_path: str,
     protocol: str,
-    metrics: Sequence[str],
+    metrics: Sequence[str] | None = None,
     *,
     weights: str | None = None,
     trial: str | None = None,
@@ -53,8 +53,8 @@ def rescore(
 
     Args:
         run_path: the run directory.
-        protocol: standard, li2024-code or paper-text.
-        metrics: names among fid, kid, is and clip.
+        protocol: a key of ``PUBLISHED_METRICS``.
+        metrics: names among those of the protocol; None for all of them.
         weights: folder of the networks; None for that of the sweep file or of ``PARETO_UNLEARN_WEIGHTS``.
         trial: first digits of the id of one trial; None for all.
         say: told of every trial that is measured.
@@ -66,7 +66,10 @@ def rescore(
         WeightsError: a network is missing or is another file; nothing was measured then.
     """
     run = load_run(run_path)
-    config = _config_for(run.store, protocol, metrics, weights)
+    config = _config_for(run.store, protocol, metrics)
+    if weights is not None:
+        evaluate = config.evaluate.model_copy(update={"weights": weights})
+        config = config.model_copy(update={"evaluate": evaluate})
     chosen = _choose_trials(run, trial)
     found = check_weights(config)
     with run.store.lock():
@@ -76,18 +79,21 @@ def rescore(
     return _rows_of(run.store, config, chosen)
 
 
-def _config_for(store: RunStore, protocol: str, metrics: Sequence[str], weights: str | None) -> SweepConfig:
-    others = [name for name in metrics if name not in PUBLISHED_METRICS]
-    if others or not metrics or protocol == "builtin":
+def _config_for(store: RunStore, protocol: str, metrics: Sequence[str] | None) -> SweepConfig:
+    """Return the sweep of a run as if its file asked for these metrics."""
+    known = PUBLISHED_METRICS.get(protocol)
+    if known is None:
+        raise ConfigError(f"expected of protocols {', '.join(PUBLISHED_METRICS)}, found {protocol}")
+    names = known if metrics is None else metrics
+    others = [name for name in names if name not in known]
+    if others or not names:
         raise ConfigError(
-            f"expected of metrics {', '.join(PUBLISHED_METRICS)} under standard, li2024-code or paper-text, found "
-            f"{', '.join(others or metrics) or 'none'} under {protocol}; all else is measured by the sweep itself"
+            f"expected of metrics {', '.join(known)} under {protocol}, found {', '.join(others) or 'none'}; all else is "
+            "measured by the sweep itself"
         )
-    overrides = [f"evaluate.protocol={protocol}", f"evaluate.metrics=[{', '.join(metrics)}]"]
-    config = parse_config(store.read_text("sweep.yaml"), "sweep.yaml", overrides)
-    if weights is None:
-        return config
-    return config.model_copy(update={"evaluate": config.evaluate.model_copy(update={"weights": weights})})
+    text = store.read_text("sweep.yaml")
+    overrides = [f"evaluate.protocol={protocol}", f"evaluate.metrics=[{', '.join(names)}]"]
+    return parse_config(text, "sweep.yaml", overrides)
 
 
 def _choose_trials(run: Run, trial: str | None) -> list[TrialRecord]:
@@ -108,7 +114,7 @@ def _open_images(config: SweepConfig, store: RunStore) -> SplitData:
         raise ConfigError(
             f"{store.path}: the images are not those of its manifest.csv; put those back that the sweep had"
         )
-    check_counts(config, split)
+    check_heldout(config, split)
     return split
 
 

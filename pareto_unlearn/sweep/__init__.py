@@ -124,7 +124,7 @@ def _check(config: SweepConfig) -> _Prepared:
     from pareto_unlearn.data import check_duplicates, load_split, write_manifest  # imports torch
     from pareto_unlearn.metrics import digests_of
     from pareto_unlearn.models import pixel_format, weights_sha256
-    from pareto_unlearn.trial import check_bank, check_counts, check_forward, check_weights, load_original
+    from pareto_unlearn.trial import check_bank, check_forward, check_heldout, check_weights, load_original
 
     digest = weights_sha256(config.model)
     extractors = digests_of(check_weights(config))
@@ -132,7 +132,7 @@ def _check(config: SweepConfig) -> _Prepared:
     check_bank(config, model)
     check_forward(config)
     split = load_split(config.data, config.seed, pixel_format(config.model))
-    check_counts(config, split)
+    check_heldout(config, split)
     manifest = write_manifest(split)
     check_duplicates(split, config.data.duplicates)
     return _Prepared(
