@@ -4,6 +4,7 @@ What is there already is not measured again, and nothing that was committed chan
 file of its own beside the trial's others.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -46,6 +47,7 @@ def rescore(
     metrics: Sequence[str] | None = None,
     *,
     weights: str | None = None,
+    weights_sha256: Mapping[str, str] | None = None,
     trial: str | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> list[ScoredRow]:
@@ -56,17 +58,18 @@ def rescore(
         protocol: a key of ``PUBLISHED_METRICS``.
         metrics: names among those of the protocol; None for all of them.
         weights: folder of the networks; None for that of the sweep file or of ``PARETO_UNLEARN_WEIGHTS``.
+        weights_sha256: digests by file name for which none is published, beside those of the sweep file.
         trial: first digits of the id of one trial; None for all.
         say: told of every trial that is measured.
 
     Raises:
-        ConfigError: unknown names, other images than the run's, or too few of them.
+        ConfigError: unknown names, no digests, other images than the run's, or too few of them.
         RunLockedError: a sweep is writing to the run.
         StoreError: a checkpoint is damaged.
         WeightsError: a network is missing or is another file; nothing was measured then.
     """
     run = load_run(run_path)
-    config = _config_for(run.store, protocol, metrics)
+    config = _config_for(run.store, protocol, metrics, weights_sha256 or {})
     if weights is not None:
         evaluate = config.evaluate.model_copy(update={"weights": weights})
         config = config.model_copy(update={"evaluate": evaluate})
@@ -79,8 +82,10 @@ def rescore(
     return _rows_of(run.store, config, chosen)
 
 
-def _config_for(store: RunStore, protocol: str, metrics: Sequence[str] | None) -> SweepConfig:
-    """Return the sweep of a run as if its file asked for these metrics."""
+def _config_for(
+    store: RunStore, protocol: str, metrics: Sequence[str] | None, pins: Mapping[str, str]
+) -> SweepConfig:
+    """Return the sweep of a run as if its file asked for these metrics; the digests go through the checks of that file."""
     known = PUBLISHED_METRICS.get(protocol)
     if known is None:
         raise ConfigError(f"expected of protocols {', '.join(PUBLISHED_METRICS)}, found {protocol}")
@@ -93,7 +98,12 @@ def _config_for(store: RunStore, protocol: str, metrics: Sequence[str] | None) -
         )
     text = store.read_text("sweep.yaml")
     overrides = [f"evaluate.protocol={protocol}", f"evaluate.metrics=[{', '.join(names)}]"]
-    return parse_config(text, "sweep.yaml", overrides)
+    config = parse_config(text, "sweep.yaml", overrides)
+    if not pins:
+        return config
+    # JSON is YAML, and quotes whatever a name may hold.
+    all_pins = json.dumps({**config.evaluate.weights_sha256, **pins})
+    return parse_config(text, "sweep.yaml", [*overrides, f"evaluate.weights_sha256={all_pins}"])
 
 
 def _choose_trials(run: Run, trial: str | None) -> list[TrialRecord]:

@@ -1,5 +1,6 @@
 """Metrics of the papers on a finished run: from its checkpoints, committed beside what is there, once."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -222,6 +223,23 @@ def test_images_too_small_for_a_metric_are_refused(run_path, networks):
         rescore(run_path, "modern", weights=networks)
 
 
+def test_given_digest_must_be_that_of_the_file(run_path, networks):
+    digest = hashlib.sha256((Path(networks) / INCEPTION_2015).read_bytes()).hexdigest()
+    assert rescore(run_path, "standard", ("fid",), weights=networks, weights_sha256={INCEPTION_2015: digest})
+    before = contents(run_path)
+    with pytest.raises(WeightsError, match="expected the pinned"):
+        rescore(run_path, "standard", ("kid",), weights=networks, weights_sha256={INCEPTION_2015: "0" * 64})
+    assert contents(run_path) == before
+
+
+def test_given_digest_stands_beside_those_of_the_sweep_file(run_path, networks):
+    sweep = Path(run_path) / "sweep.yaml"
+    pin = f"weights_sha256: {{{INCEPTION_2015}: '{'0' * 64}'}}"
+    sweep.write_text(sweep.read_text().replace("weights_sha256: {}", pin))
+    with pytest.raises(WeightsError, match="expected the pinned"):
+        rescore(run_path, "standard", ("fid",), weights=networks, weights_sha256={CLIP_VIT_H_14: "1" * 64})
+
+
 def test_other_images_are_refused(run_path, networks):
     manifest = Path(run_path) / "manifest.csv"
     manifest.write_text(manifest.read_text().replace("forget", "retain", 1))
@@ -315,6 +333,22 @@ def test_eval_prints_the_rows_and_writes_the_report_again(run_path, networks):
     page = (Path(run_path) / "report.html").read_text()
     assert "FID" in page
     assert "protocol: standard" in page
+
+
+@pytest.mark.parametrize(
+    ("digest", "exit_code", "text"),
+    [
+        (INCEPTION_2015, 2, "expected NAME=HEX"),
+        (f"{INCEPTION_2015}=abc", 3, f"weights_sha256.{INCEPTION_2015}: expected the 64 digits"),
+        (f"other.pt={'ab' * 32}", 3, "other.pt"),
+        (f"{INCEPTION_2015}={'ab' * 32}", 8, "expected the pinned"),
+    ],
+)
+def test_digests_of_the_command_line_are_checked(run_path, networks, digest, exit_code, text):
+    arguments = ["eval", run_path, "--metrics", "fid", "--weights", networks, "--weights-sha256", digest]
+    done = CliRunner().invoke(app, arguments)
+    assert getattr(done.exception, "exit_code", done.exit_code) == exit_code
+    assert text in done.output + str(done.exception)
 
 
 def test_eval_measures_the_whole_protocol_unless_told_otherwise(run_path, networks):
