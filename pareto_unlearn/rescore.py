@@ -97,7 +97,8 @@ def _config_for(
             "measured by the sweep itself"
         )
     text = store.read_text("sweep.yaml")
-    overrides = [f"evaluate.protocol={protocol}", f"evaluate.metrics=[{', '.join(names)}]"]
+    # A file with controls must ask for mse, which the sweep has measured.
+    overrides = [f"evaluate.protocol={protocol}", f"evaluate.metrics=[{', '.join(('mse', *names))}]"]
     config = parse_config(text, "sweep.yaml", overrides)
     if not pins:
         return config

@@ -240,6 +240,13 @@ def test_given_digest_stands_beside_those_of_the_sweep_file(run_path, networks):
         rescore(run_path, "standard", ("fid",), weights=networks, weights_sha256={CLIP_VIT_H_14: "1" * 64})
 
 
+def test_run_with_a_control_can_be_measured(run_path, networks):
+    sweep = Path(run_path) / "sweep.yaml"
+    assert "controls: []" in sweep.read_text()
+    sweep.write_text(sweep.read_text().replace("controls: []", "controls: [retrained]"))
+    assert rescore(run_path, "standard", ("fid",), weights=networks)
+
+
 def test_other_images_are_refused(run_path, networks):
     manifest = Path(run_path) / "manifest.csv"
     manifest.write_text(manifest.read_text().replace("forget", "retain", 1))
