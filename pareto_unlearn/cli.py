@@ -5,7 +5,7 @@ import json
 import logging
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -213,26 +213,41 @@ def export(
 @app.command(name="eval")
 def evaluate(
     run: RunPath,
-    metrics: Annotated[str, typer.Option("--metrics", help="Any of fid,kid,is,clip.")] = "fid,kid,is,clip",
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            "--metrics",
+            help="Any of fid,kid,is,clip, or of fd_dinov2,kd_dinov2,dino,clip,lpips under modern; default: all.",
+        ),
+    ] = None,
     protocol: Annotated[
-        str, typer.Option("--protocol", help="standard, li2024-code or paper-text.")
+        str, typer.Option("--protocol", help="standard, li2024-code, paper-text or modern.")
     ] = "standard",
     weights: Weights = None,
+    weights_sha256: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--weights-sha256",
+            metavar="NAME=HEX",
+            help="SHA-256 of a file in that folder for which none is published; may be repeated.",
+        ),
+    ] = None,
     trial: Annotated[
         str | None, typer.Option("--trial", help="Only this trial: its id, or its first digits.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure the metrics of the papers on a finished run, from its checkpoints, and write its report again."""
+    """Measure published metrics on a finished run, from its checkpoints, and write its report again."""
     from pareto_unlearn.report import write_report
     from pareto_unlearn.rescore import rescore
 
-    names = [name.strip() for name in metrics.split(",") if name.strip()]
+    names = None if metrics is None else [name.strip() for name in metrics.split(",") if name.strip()]
     rows = rescore(
         run,
         protocol,
         names,
         weights=weights,
+        weights_sha256=_pins(weights_sha256 or []),
         trial=trial,
         say=lambda text: print(text, file=sys.stderr),
     )
@@ -243,6 +258,14 @@ def evaluate(
             row = one.row
             print(f"{one.trial.trial_id} {row.set} {row.metric} {row.protocol} {row.value:.6g} n={row.n}")
     print(f"report {write_report(run, None)}", file=sys.stderr)
+
+
+def _pins(given: Sequence[str]) -> dict[str, str]:
+    pairs = [one.partition("=") for one in given]
+    for one, (_, sign, _) in zip(given, pairs, strict=True):
+        if not sign:
+            raise typer.BadParameter(f"--weights-sha256: expected NAME=HEX, found {one!r}")
+    return {name: digest for name, _, digest in pairs}
 
 
 @app.command()

@@ -4,6 +4,7 @@ What is there already is not measured again, and nothing that was committed chan
 file of its own beside the trial's others.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -21,7 +22,7 @@ from pareto_unlearn.models import ImageToImage, pixel_format
 from pareto_unlearn.records import HAS_MODEL, ConfigError, MetricRow, TrialRecord
 from pareto_unlearn.store import Run, RunStore, load_run, record_extractors
 from pareto_unlearn.trial import (
-    check_counts,
+    check_heldout,
     check_weights,
     generate_pictures,
     heldout_pictures,
@@ -43,9 +44,10 @@ class ScoredRow(NamedTuple):
 def rescore(
     run_path: str,
     protocol: str,
-    metrics: Sequence[str],
+    metrics: Sequence[str] | None = None,
     *,
     weights: str | None = None,
+    weights_sha256: Mapping[str, str] | None = None,
     trial: str | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> list[ScoredRow]:
@@ -53,20 +55,24 @@ def rescore(
 
     Args:
         run_path: the run directory.
-        protocol: standard, li2024-code or paper-text.
-        metrics: names among fid, kid, is and clip.
+        protocol: a key of ``PUBLISHED_METRICS``.
+        metrics: names among those of the protocol; None for all of them.
         weights: folder of the networks; None for that of the sweep file or of ``PARETO_UNLEARN_WEIGHTS``.
+        weights_sha256: digests by file name for which none is published, beside those of the sweep file.
         trial: first digits of the id of one trial; None for all.
         say: told of every trial that is measured.
 
     Raises:
-        ConfigError: unknown names, other images than the run's, or too few of them.
+        ConfigError: unknown names, no digests, other images than the run's, or too few of them.
         RunLockedError: a sweep is writing to the run.
         StoreError: a checkpoint is damaged.
         WeightsError: a network is missing or is another file; nothing was measured then.
     """
     run = load_run(run_path)
-    config = _config_for(run.store, protocol, metrics, weights)
+    config = _config_for(run.store, protocol, metrics, weights_sha256 or {})
+    if weights is not None:
+        evaluate = config.evaluate.model_copy(update={"weights": weights})
+        config = config.model_copy(update={"evaluate": evaluate})
     chosen = _choose_trials(run, trial)
     found = check_weights(config)
     with run.store.lock():
@@ -76,18 +82,29 @@ def rescore(
     return _rows_of(run.store, config, chosen)
 
 
-def _config_for(store: RunStore, protocol: str, metrics: Sequence[str], weights: str | None) -> SweepConfig:
-    others = [name for name in metrics if name not in PUBLISHED_METRICS]
-    if others or not metrics or protocol == "builtin":
+def _config_for(
+    store: RunStore, protocol: str, metrics: Sequence[str] | None, pins: Mapping[str, str]
+) -> SweepConfig:
+    """Return the sweep of a run as if its file asked for these metrics; the digests go through the checks of that file."""
+    known = PUBLISHED_METRICS.get(protocol)
+    if known is None:
+        raise ConfigError(f"expected of protocols {', '.join(PUBLISHED_METRICS)}, found {protocol}")
+    names = known if metrics is None else metrics
+    others = [name for name in names if name not in known]
+    if others or not names:
         raise ConfigError(
-            f"expected of metrics {', '.join(PUBLISHED_METRICS)} under standard, li2024-code or paper-text, found "
-            f"{', '.join(others or metrics) or 'none'} under {protocol}; all else is measured by the sweep itself"
+            f"expected of metrics {', '.join(known)} under {protocol}, found {', '.join(others) or 'none'}; all else is "
+            "measured by the sweep itself"
         )
-    overrides = [f"evaluate.protocol={protocol}", f"evaluate.metrics=[{', '.join(metrics)}]"]
-    config = parse_config(store.read_text("sweep.yaml"), "sweep.yaml", overrides)
-    if weights is None:
+    text = store.read_text("sweep.yaml")
+    # A file with controls must ask for mse, which the sweep has measured.
+    overrides = [f"evaluate.protocol={protocol}", f"evaluate.metrics=[{', '.join(('mse', *names))}]"]
+    config = parse_config(text, "sweep.yaml", overrides)
+    if not pins:
         return config
-    return config.model_copy(update={"evaluate": config.evaluate.model_copy(update={"weights": weights})})
+    # JSON is YAML, and quotes whatever a name may hold.
+    all_pins = json.dumps({**config.evaluate.weights_sha256, **pins})
+    return parse_config(text, "sweep.yaml", [*overrides, f"evaluate.weights_sha256={all_pins}"])
 
 
 def _choose_trials(run: Run, trial: str | None) -> list[TrialRecord]:
@@ -108,7 +125,7 @@ def _open_images(config: SweepConfig, store: RunStore) -> SplitData:
         raise ConfigError(
             f"{store.path}: the images are not those of its manifest.csv; put those back that the sweep had"
         )
-    check_counts(config, split)
+    check_heldout(config, split)
     return split
 
 

@@ -859,16 +859,31 @@ def test_metrics_of_the_digits_network_are_refused_on_other_images(metric: str) 
         of_other_images({"metrics": ("mse", metric)})
 
 
-@pytest.mark.parametrize("protocol", ["standard", "li2024-code", "paper-text"])
-def test_published_protocols_measure_their_own_metrics_by_default(protocol: str) -> None:
-    own = ("mse", "psnr", "fid", "kid", "is", "clip")
+@pytest.mark.parametrize(
+    ("protocol", "metrics"),
+    [
+        ("standard", ("fid", "kid", "is", "clip")),
+        ("li2024-code", ("fid", "kid", "is", "clip")),
+        ("paper-text", ("fid", "kid", "is", "clip")),
+        ("modern", ("fd_dinov2", "kd_dinov2", "dino", "clip", "lpips")),
+    ],
+)
+def test_published_protocols_measure_their_own_metrics_by_default(
+    protocol: str, metrics: tuple[str, ...]
+) -> None:
+    own = ("mse", "psnr", *metrics)
     assert parse("", f"evaluate.protocol={protocol}").evaluate.metrics == own
     assert parse("", model_of("mae"), f"evaluate.protocol={protocol}").evaluate.metrics == own
 
 
 @pytest.mark.parametrize(
     ("evaluate", "metric"),
-    [("metrics: [fid]", "fid"), ("protocol: standard, metrics: [mse, cosine]", "cosine")],
+    [
+        ("metrics: [fid]", "fid"),
+        ("protocol: standard, metrics: [mse, cosine]", "cosine"),
+        ("protocol: standard, metrics: [lpips]", "lpips"),
+        ("protocol: modern, metrics: [mse, clip, fid]", "fid"),
+    ],
 )
 def test_metrics_of_another_protocol_are_refused(evaluate: str, metric: str) -> None:
     assert only_error(f"evaluate: {{{evaluate}}}").endswith(f", found {metric}")

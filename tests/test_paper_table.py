@@ -124,6 +124,33 @@ def test_runs_of_one_name_are_told_apart_by_their_path(run_path, tmp_path):
     assert {column.run for column in both.columns} == {run_path, other}
 
 
+def test_metrics_of_protocol_modern_stand_beside_their_kind_under_their_own_names(tmp_path):
+    names = {
+        "frechet_distance": "fd_dinov2",
+        "inception_score": "kd_dinov2",
+        "embedding_cosine": "dino",
+        "mse_hole": "lpips",
+    }
+    made = [
+        dataclasses.replace(
+            one,
+            metrics=tuple(
+                dataclasses.replace(row, metric=names[row.metric], protocol="modern")
+                for row in one.metrics
+                if row.metric in names
+            ),
+        )
+        for one in results(0)
+    ]
+    found = gather_table([load_run(write_run(str(tmp_path), made))], Layout.PAPER1)
+    assert [f"{one.metric} {one.set} {one.arrow}" for one in found.columns] == [
+        *("fd_dinov2 retain ↓", "fd_dinov2 forget ↑"),
+        *("dino retain ↑", "dino forget ↓"),
+        *("lpips retain ↓", "lpips forget ↑"),
+    ]
+    assert "Protocol modern: features of DINOv2" in found.caption
+
+
 def test_metrics_without_a_place_in_the_papers_are_shown_where_there_is_nothing_else(tmp_path):
     made = [
         dataclasses.replace(one, metrics=tuple(row for row in one.metrics if row.protocol == "pixel"))

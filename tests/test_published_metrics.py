@@ -46,7 +46,8 @@ from pareto_unlearn.records import WEIGHTS_VARIABLE, WeightsError
 
 CPU = torch.device("cpu")
 ALL = ("fid", "kid", "is", "clip")
-PROTOCOLS = ("standard", "li2024-code", "paper-text")
+MODERN = ("fd_dinov2", "kd_dinov2", "dino", "clip", "lpips")
+PROTOCOLS = ("standard", "li2024-code", "paper-text", "modern")
 
 
 def correlated(count: int, key: int, shift: float = 0.0) -> torch.Tensor:
@@ -200,7 +201,7 @@ def test_torchscript_is_opened_only_because_its_whole_digest_is_known():
 
 
 def test_every_extractor_reads_a_listed_file_and_every_file_is_read():
-    assert {one.file for one in EXTRACTORS.values()} == WEIGHTS_FILES.keys()
+    assert {file for one in EXTRACTORS.values() for file in one.files} == WEIGHTS_FILES.keys()
 
 
 def test_missing_files_are_all_named_with_digest_size_and_place(tmp_path):
@@ -251,7 +252,7 @@ def test_torchscript_that_changes_after_its_check_is_not_run(tmp_path, monkeypat
     found = find_weights((INCEPTION_2015,), tmp_path, {})[INCEPTION_2015]
     found.path.write_bytes(b"another program")
     with pytest.raises(WeightsError, match="changed"):
-        EXTRACTORS["inception_2015"].load(found, CPU)
+        EXTRACTORS["inception_2015"].load({INCEPTION_2015: found}, CPU)
 
 
 @pytest.mark.parametrize("content", [b"no weights at all", None], ids=["damaged", "another network"])
@@ -262,7 +263,7 @@ def test_file_that_does_not_hold_its_network_is_named(tmp_path, monkeypatch, con
     else:
         path.write_bytes(content)
     trust(INCEPTION_TORCHVISION, path, monkeypatch)
-    found = find_weights((INCEPTION_TORCHVISION,), tmp_path, {})[INCEPTION_TORCHVISION]
+    found = find_weights((INCEPTION_TORCHVISION,), tmp_path, {})
     with pytest.raises(WeightsError, match="Inception-v3 of torchvision"):
         EXTRACTORS["torchvision_logits"].load(found, CPU)
 
@@ -273,7 +274,7 @@ def test_file_that_does_not_hold_its_network_is_named(tmp_path, monkeypatch, con
 @torch.no_grad()
 def test_inception_2015_gets_the_pixels_of_the_original_graph(tmp_path, monkeypatch):
     network = write_tiny_inception(tmp_path, monkeypatch)
-    found = find_weights((INCEPTION_2015,), tmp_path, {})[INCEPTION_2015]
+    found = find_weights((INCEPTION_2015,), tmp_path, {})
     images = pixels(3, 9)
     for name, resize in (("inception_2015", resize_like_tensorflow), ("inception_2015_clean", resize_clean)):
         features = network.layers((resize(images) - 128.0) / 128.0)
@@ -299,7 +300,7 @@ def torchvision_inception(tmp_path_factory):
 def test_torchvision_inception_as_the_released_code_calls_it(torchvision_inception, monkeypatch):
     folder, network = torchvision_inception
     trust(INCEPTION_TORCHVISION, folder / INCEPTION_TORCHVISION, monkeypatch)
-    found = find_weights((INCEPTION_TORCHVISION,), folder, {})[INCEPTION_TORCHVISION]
+    found = find_weights((INCEPTION_TORCHVISION,), folder, {})
     images = pixels(2, 9, 256, 256)
     mean, std = (
         torch.tensor(row)[:, None, None] for row in ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
@@ -314,7 +315,7 @@ def test_torchvision_inception_as_the_released_code_calls_it(torchvision_incepti
 def test_torchvision_inception_of_the_paper_is_pooled_before_its_classes(torchvision_inception, monkeypatch):
     folder, network = torchvision_inception
     trust(INCEPTION_TORCHVISION, folder / INCEPTION_TORCHVISION, monkeypatch)
-    found = find_weights((INCEPTION_TORCHVISION,), folder, {})[INCEPTION_TORCHVISION]
+    found = find_weights((INCEPTION_TORCHVISION,), folder, {})
     images = pixels(2, 9, 299, 299)
     pooled = EXTRACTORS["torchvision_pooled"].load(found, CPU)(images)
     assert pooled.shape == (2, 2048)
@@ -329,7 +330,7 @@ def test_places365_is_read_from_a_parallel_module(tmp_path, monkeypatch):
     network = resnet50(weights=None, num_classes=365).eval()
     state = {f"module.{name}": value for name, value in network.state_dict().items()}
     torch.save({"arch": "resnet50", "state_dict": state}, tmp_path / RESNET_PLACES365)
-    found = find_weights((RESNET_PLACES365,), tmp_path, {})[RESNET_PLACES365]
+    found = find_weights((RESNET_PLACES365,), tmp_path, {})
     images = pixels(2, 9, 256, 256)
     mean, std = (torch.tensor(row)[:, None, None] for row in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     expected = network((images[..., 16:240, 16:240] / 255.0 - mean) / std)
@@ -341,9 +342,10 @@ def test_clip_sees_what_open_clip_prepares(tmp_path, monkeypatch):
     import open_clip
 
     visual = write_tiny_clip(tmp_path, monkeypatch)
-    found = find_weights((CLIP_VIT_H_14,), tmp_path, {})[CLIP_VIT_H_14]
+    found = find_weights((CLIP_VIT_H_14,), tmp_path, {})
     images = pixels(3, 9, 40, 48)
-    _, _, prepare = open_clip.create_model_and_transforms("tiny-clip", pretrained=str(found.path))
+    path = str(found[CLIP_VIT_H_14].path)
+    _, _, prepare = open_clip.create_model_and_transforms("tiny-clip", pretrained=path)
     pictures = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in images]
     expected = visual(torch.stack([prepare(picture) for picture in pictures]))
     assert torch.allclose(EXTRACTORS["clip_vit_h_14"].load(found, CPU)(images), expected, atol=1e-5)
@@ -356,7 +358,7 @@ def test_no_metric_has_two_meanings_under_one_name():
     meanings = {}
     for protocol in PROTOCOLS:
         for dataset in ("imagenet", "places365", "folder", "digits"):
-            for measure in choose_measures(protocol, ALL, dataset):
+            for measure in choose_measures(protocol, (*ALL, *MODERN), dataset):
                 meaning = (measure.extractor, measure.compute)
                 assert meanings.setdefault((protocol, measure.metric), meaning) == meaning
 
@@ -366,7 +368,7 @@ def test_every_metric_of_every_protocol_says_how_many_images_it_needs():
         one.metric
         for protocol in PROTOCOLS
         for data in ("digits", "places365")
-        for one in choose_measures(protocol, ALL, data)
+        for one in choose_measures(protocol, (*ALL, *MODERN), data)
     }
     assert found == LEAST_IMAGES.keys()
 
@@ -420,7 +422,7 @@ def test_scores_of_saved_pictures_are_those_of_independent_code(scoring, tmp_pat
         saved.append(
             torch.stack([torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1) for file in files])
         )
-    network = EXTRACTORS["inception_2015"].load(scoring.weights[INCEPTION_2015], CPU)
+    network = EXTRACTORS["inception_2015"].load(scoring.weights, CPU)
     with torch.no_grad():
         real, fake = (network(images).double().numpy() for images in saved)
     root = np.real(sqrtm(np.cov(real, rowvar=False) @ np.cov(fake, rowvar=False)))

@@ -1,5 +1,6 @@
 """Metrics of the papers on a finished run: from its checkpoints, committed beside what is there, once."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -9,12 +10,19 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 from small_sweep import QUICKSTART, SMALL
-from tiny_networks import write_tiny_clip, write_tiny_inception
+from tiny_networks import write_lpips, write_tiny_clip, write_tiny_dinov2, write_tiny_inception
 from typer.testing import CliRunner
 
 from pareto_unlearn.cli import app
 from pareto_unlearn.config import load_config, parse_config
-from pareto_unlearn.metrics.weights import CLIP_VIT_H_14, INCEPTION_2015
+from pareto_unlearn.metrics.weights import (
+    ALEXNET_TORCHVISION,
+    CLIP_VIT_H_14,
+    DINOV2_VIT_L_14,
+    INCEPTION_2015,
+    LPIPS_ALEX,
+    WEIGHTS_FILES,
+)
 from pareto_unlearn.records import (
     HAS_MODEL,
     WEIGHTS_VARIABLE,
@@ -51,6 +59,8 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         write_tiny_inception(folder, patch)
         write_tiny_clip(folder, patch)
+        write_tiny_dinov2(folder, patch)
+        write_lpips(folder, patch)
         yield str(folder)
 
 
@@ -149,15 +159,20 @@ def test_what_the_sweep_has_measured_is_not_measured_again(run_path, networks):
     assert said == []
 
 
-def test_rescored_values_are_those_a_sweep_measures(run_path, networks):
+@pytest.mark.parametrize(
+    ("protocol", "metrics"), [("standard", ("fid", "clip")), ("modern", ("fd_dinov2", "kd_dinov2", "dino"))]
+)
+def test_rescored_values_are_those_a_sweep_measures(run_path, networks, protocol, metrics):
     run = load_run(run_path)
     text = run.store.read_text("sweep.yaml")
-    overrides = ["evaluate.metrics=[fid, clip]", f"evaluate.weights={networks}"]
+    evaluate = f"{{protocol: {protocol}, metrics: [{', '.join(metrics)}], weights: {networks}}}"
+    overrides = [f"evaluate={evaluate}"]
     config = parse_config(text, "sweep.yaml", overrides)
     material = load_material(config, run.store.cache_dir(), run.info.config_hash[:16])
     expected = {(row.metric, row.set): row.value for row in measure_metrics(config, material)}
     original = run.records[0].trial_id
-    rows = rescore(run_path, "standard", ("fid", "clip"), weights=networks, trial=original)
+    rows = rescore(run_path, protocol, metrics, weights=networks, trial=original)
+    assert [one.row.metric for one in rows[::2]] == list(metrics)
     assert {(one.row.metric, one.row.set): one.row.value for one in rows} == pytest.approx(expected, rel=1e-5)
 
 
@@ -203,6 +218,35 @@ def test_one_run_looks_through_one_file_of_a_name(run_path, networks):
         record_extractors(store, {INCEPTION_2015: "0" * 64})
 
 
+def test_images_too_small_for_a_metric_are_refused(run_path, networks):
+    with pytest.raises(ConfigError, match="lpips needs images of at least 31 pixels a side, found 16"):
+        rescore(run_path, "modern", weights=networks)
+
+
+def test_given_digest_must_be_that_of_the_file(run_path, networks):
+    digest = hashlib.sha256((Path(networks) / INCEPTION_2015).read_bytes()).hexdigest()
+    assert rescore(run_path, "standard", ("fid",), weights=networks, weights_sha256={INCEPTION_2015: digest})
+    before = contents(run_path)
+    with pytest.raises(WeightsError, match="expected the pinned"):
+        rescore(run_path, "standard", ("kid",), weights=networks, weights_sha256={INCEPTION_2015: "0" * 64})
+    assert contents(run_path) == before
+
+
+def test_given_digest_stands_beside_those_of_the_sweep_file(run_path, networks):
+    sweep = Path(run_path) / "sweep.yaml"
+    pin = f"weights_sha256: {{{INCEPTION_2015}: '{'0' * 64}'}}"
+    sweep.write_text(sweep.read_text().replace("weights_sha256: {}", pin))
+    with pytest.raises(WeightsError, match="expected the pinned"):
+        rescore(run_path, "standard", ("fid",), weights=networks, weights_sha256={CLIP_VIT_H_14: "1" * 64})
+
+
+def test_run_with_a_control_can_be_measured(run_path, networks):
+    sweep = Path(run_path) / "sweep.yaml"
+    assert "controls: []" in sweep.read_text()
+    sweep.write_text(sweep.read_text().replace("controls: []", "controls: [retrained]"))
+    assert rescore(run_path, "standard", ("fid",), weights=networks)
+
+
 def test_other_images_are_refused(run_path, networks):
     manifest = Path(run_path) / "manifest.csv"
     manifest.write_text(manifest.read_text().replace("forget", "retain", 1))
@@ -225,7 +269,14 @@ def test_damaged_checkpoint_is_not_measured(run_path, networks):
 
 @pytest.mark.parametrize(
     ("protocol", "metrics"),
-    [("builtin", ("fid",)), ("standard", ("cosine",)), ("standard", ()), ("stndard", ("fid",))],
+    [
+        ("builtin", ("fid",)),
+        ("standard", ("cosine",)),
+        ("standard", ()),
+        ("stndard", ("fid",)),
+        ("standard", ("lpips",)),
+        ("modern", ("fid",)),
+    ],
 )
 def test_what_is_no_published_metric_is_refused(run_path, protocol, metrics):
     with pytest.raises(ConfigError, match="expected"):
@@ -289,6 +340,44 @@ def test_eval_prints_the_rows_and_writes_the_report_again(run_path, networks):
     page = (Path(run_path) / "report.html").read_text()
     assert "FID" in page
     assert "protocol: standard" in page
+
+
+@pytest.mark.parametrize(
+    ("digest", "exit_code", "text"),
+    [
+        (INCEPTION_2015, 2, "expected NAME=HEX"),
+        (f"{INCEPTION_2015}=abc", 3, f"weights_sha256.{INCEPTION_2015}: expected the 64 digits"),
+        (f"other.pt={'ab' * 32}", 3, "other.pt"),
+        (f"{INCEPTION_2015}={'ab' * 32}", 8, "expected the pinned"),
+    ],
+)
+def test_digests_of_the_command_line_are_checked(run_path, networks, digest, exit_code, text):
+    arguments = ["eval", run_path, "--metrics", "fid", "--weights", networks, "--weights-sha256", digest]
+    done = CliRunner().invoke(app, arguments)
+    assert getattr(done.exception, "exit_code", done.exit_code) == exit_code
+    assert text in done.output + str(done.exception)
+
+
+def test_eval_measures_the_whole_protocol_unless_told_otherwise(run_path, networks):
+    done = CliRunner().invoke(app, ["eval", run_path, "--weights", networks, "--json"])
+    assert done.exit_code == 0, done.output
+    assert {row["metric"] for row in json.loads(done.stdout)} == set(ALL)
+
+
+def test_doctor_lists_the_files_of_protocol_modern(tmp_path, networks):
+    file = tmp_path / "sweep.yaml"
+    file.write_text(QUICKSTART.read_text().replace("protocol: builtin", "protocol: modern, metrics: null"))
+    done = CliRunner().invoke(app, ["doctor", str(file), "--weights", networks])
+    assert done.exit_code == 0, done.output
+    needed = [line.split()[2] for line in done.stdout.splitlines() if line.startswith("ok      needed")]
+    assert needed[1:] == [
+        f"{name}:" for name in (CLIP_VIT_H_14, DINOV2_VIT_L_14, ALEXNET_TORCHVISION, LPIPS_ALEX)
+    ]
+    done = CliRunner().invoke(app, ["doctor", str(file), "--weights", str(tmp_path)])
+    assert done.exit_code == 8
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith(f"missing needed {LPIPS_ALEX}"))
+    for text in ("6,009 bytes", WEIGHTS_FILES[LPIPS_ALEX].sha256, WEIGHTS_FILES[LPIPS_ALEX].source):
+        assert text in line
 
 
 def test_doctor_lists_what_a_sweep_needs(tmp_path, networks):

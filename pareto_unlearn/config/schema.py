@@ -70,15 +70,35 @@ def _digest(text: str) -> str:
 
 Sha256 = Annotated[str, AfterValidator(_digest)]
 Weights = Annotated[tuple[Positive, ...], Field(strict=False), AfterValidator(some_each_once)]
-MetricName = Literal["mse", "psnr", "frechet", "inception", "cosine", "fid", "kid", "is", "clip"]
-Protocol = Literal["builtin", "standard", "li2024-code", "paper-text"]
+MetricName = Literal[
+    "mse",
+    "psnr",
+    "frechet",
+    "inception",
+    "cosine",
+    "fid",
+    "kid",
+    "is",
+    "clip",
+    "fd_dinov2",
+    "kd_dinov2",
+    "dino",
+    "lpips",
+]
+Protocol = Literal["builtin", "standard", "li2024-code", "paper-text", "modern"]
 ORIGINAL_STEPS = 3000
 """Of the training of the embedded digits model."""
 _PIXEL_METRICS: tuple[MetricName, ...] = ("mse", "psnr")
 """Those that need no feature network; the one that ships with the package knows the digits only."""
 _BUILTIN_METRICS: tuple[MetricName, ...] = (*_PIXEL_METRICS, "frechet", "inception", "cosine")
-PUBLISHED_METRICS: tuple[MetricName, ...] = ("fid", "kid", "is", "clip")
-"""Those of the papers, which need the papers' networks."""
+_PAPER_METRICS: tuple[MetricName, ...] = ("fid", "kid", "is", "clip")
+PUBLISHED_METRICS: dict[str, tuple[MetricName, ...]] = {
+    "standard": _PAPER_METRICS,
+    "li2024-code": _PAPER_METRICS,
+    "paper-text": _PAPER_METRICS,
+    "modern": ("fd_dinov2", "kd_dinov2", "dino", "clip", "lpips"),
+}
+"""By protocol those that need published networks."""
 
 
 class Baseline(Section):
@@ -189,7 +209,7 @@ class EvaluateSection(Section):
     protocol: Protocol = Field(
         default="builtin",
         description="definition of the metrics, stored with every value: of the embedded digits, as the community computes them "
-        "(standard), as the code of the papers does (li2024-code), or as their text says (paper-text)",
+        "(standard), as the code of the papers does (li2024-code), as their text says (paper-text), or in DINOv2's features and by LPIPS (modern)",
     )
     metrics: Annotated[tuple[MetricName, ...], Field(strict=False), AfterValidator(each_once)] = Field(
         default=_BUILTIN_METRICS,
@@ -198,7 +218,7 @@ class EvaluateSection(Section):
     )
     weights: Text | None = Field(
         default=None,
-        description="folder of the networks that fid, kid, is and clip need; null: that of PARETO_UNLEARN_WEIGHTS",
+        description="folder of the networks that metrics of all protocols but builtin need; null: that of PARETO_UNLEARN_WEIGHTS",
     )
     weights_sha256: dict[str, Sha256] = Field(
         default={}, description="SHA-256 of files in that folder, by name, for which none is published"
@@ -336,15 +356,17 @@ class SweepConfig(Section):
     def _known_metrics(cls, value: object, info: ValidationInfo) -> object:
         if not isinstance(value, dict) or value.get("metrics") is not None:
             return value
-        if value.get("protocol", "builtin") != "builtin":
-            return {**value, "metrics": (*_PIXEL_METRICS, *PUBLISHED_METRICS)}
+        protocol = str(value.get("protocol"))
+        if protocol in PUBLISHED_METRICS:
+            return {**value, "metrics": (*_PIXEL_METRICS, *PUBLISHED_METRICS[protocol])}
         return {**value, "metrics": _BUILTIN_METRICS if _has_feature_network(info) else _PIXEL_METRICS}
 
     @field_validator("evaluate")
     @classmethod
     def _of_protocol(cls, value: EvaluateSection, info: ValidationInfo) -> EvaluateSection:
         others = [name for name in value.metrics if name not in _PIXEL_METRICS]
-        known = _BUILTIN_METRICS if value.protocol == "builtin" else (*_PIXEL_METRICS, *PUBLISHED_METRICS)
+        published = PUBLISHED_METRICS.get(value.protocol)
+        known = _BUILTIN_METRICS if published is None else (*_PIXEL_METRICS, *published)
         unknown = [name for name in others if name not in known]
         if unknown:
             raise refusal(

@@ -1,7 +1,7 @@
 """How good generated images are. Every number carries the protocol that defines it.
 
 ``builtin`` holds errors in the hole and distances in the features of the embedded digit classifier, ``published`` the
-metrics of the papers: FID, KID, IS and CLIP cosine, in the networks that ``weights`` names. ``formulas`` knows features only.
+metrics of the papers and of the community, in the networks that ``weights`` names. ``formulas`` knows features only.
 """
 
 from pareto_unlearn.metrics.builtin import DigitClassifier, PictureScores, load_classifier
@@ -19,6 +19,7 @@ from pareto_unlearn.metrics.formulas import (
 )
 from pareto_unlearn.metrics.published import (
     LEAST_IMAGES,
+    LEAST_SIDES,
     Measure,
     Pictures,
     Scoring,
@@ -39,6 +40,7 @@ from pareto_unlearn.metrics.weights import (
 
 __all__ = [
     "LEAST_IMAGES",
+    "LEAST_SIDES",
     "WEIGHTS_FILES",
     "DigitClassifier",
     "FeatureFiles",

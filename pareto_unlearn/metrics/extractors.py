@@ -1,15 +1,15 @@
 """The networks of the published metrics, each with the way its images are brought to its size.
 
-An extractor takes RGB pixels of 0 to 255 as uint8 and returns one row of float32 an image. How an image is resized is part of
-a metric's definition, so every one of the published ways is written out here.
+An extractor takes RGB pixels of 0 to 255 as uint8 and returns one row of float32 an image; one that compares takes the originals
+and then the pictures, and returns one row a pair. How an image is resized is part of a metric's definition, so every one of the
+published ways is written out here.
 """
 
 import hashlib
 import io
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,10 +19,16 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pareto_unlearn.metrics.dinov2 import DINOV2_SIDE, open_dinov2
+from pareto_unlearn.metrics.lpips import open_lpips
+from pareto_unlearn.metrics.opening import load_state, path_of, read_state
 from pareto_unlearn.metrics.weights import (
+    ALEXNET_TORCHVISION,
     CLIP_VIT_H_14,
+    DINOV2_VIT_L_14,
     INCEPTION_2015,
     INCEPTION_TORCHVISION,
+    LPIPS_ALEX,
     RESNET_PLACES365,
     FoundWeights,
 )
@@ -34,16 +40,18 @@ _CIFAR = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _HALF = ((0.5,) * 3, (0.5,) * 3)
 
-Embed = Callable[[UInt8[Tensor, "n 3 h w"]], Float[Tensor, "n d"]]
+Embed = Callable[..., Float[Tensor, "n d"]]
+"""Takes one batch of images, or of originals and of pictures."""
 Prepare = Callable[[UInt8[Tensor, "n 3 h w"]], Float[Tensor, "n 3 s t"]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extractor:
-    """Which file an extractor reads, and how to open it on a device."""
+    """Which files an extractor reads, how to open them on a device, and whether it ``compares`` pictures with their originals."""
 
-    file: str
-    load: Callable[[FoundWeights, torch.device], Embed]
+    files: tuple[str, ...]
+    load: Callable[[Mapping[str, FoundWeights], torch.device], Embed]
+    compares: bool = False
 
 
 def resize_like_tensorflow(images: UInt8[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 s s"]:
@@ -79,7 +87,7 @@ def through_pictures(transform: Callable[[Image.Image], Tensor]) -> Prepare:
 
 
 def _open_inception_2015(weights: FoundWeights, device: torch.device) -> nn.Module:
-    path = _path_of(weights)
+    path = path_of(weights)
     content = path.read_bytes()
     # What was verified is what runs: the file could have been replaced since.
     if hashlib.sha256(content).hexdigest() != weights.sha256:
@@ -118,7 +126,7 @@ def _torchvision_inception(
         from torchvision.models import inception_v3
 
         network = inception_v3(weights=None, init_weights=False, aux_logits=True, transform_input=False)
-        _load_state(network, _read_state(weights), weights)
+        load_state(network, read_state(weights), weights)
         if pooled:
             network.fc = nn.Identity()
         return _composed(prepare(), network, device)
@@ -130,10 +138,8 @@ def _places365(weights: FoundWeights, device: torch.device) -> Embed:
     from torchvision.models import resnet50
 
     network = resnet50(weights=None, num_classes=365)
-    state = {
-        name.removeprefix("module."): value for name, value in _read_state(weights)["state_dict"].items()
-    }
-    _load_state(network, state, weights)
+    state = {name.removeprefix("module."): value for name, value in read_state(weights)["state_dict"].items()}
+    load_state(network, state, weights)
     return _composed(_as_classifiers_do(256, 224), network, device)
 
 
@@ -141,7 +147,7 @@ def _clip(weights: FoundWeights, device: torch.device) -> Embed:
     import open_clip
 
     # The text tower is read as well, since the file holds both, and let go again.
-    model = open_clip.create_model(CLIP_NAME, pretrained=str(_path_of(weights)), require_pretrained=True)
+    model = open_clip.create_model(CLIP_NAME, pretrained=str(path_of(weights)), require_pretrained=True)
     settings = open_clip.get_model_preprocess_cfg(model)
     transform = open_clip.image_transform(
         settings["size"],
@@ -175,6 +181,16 @@ def _whole_pictures() -> Prepare:
     )
 
 
+def _squashed_to(side: int) -> Prepare:
+    """Pillow's bicubic, which has antialiasing, to side x side pixels whatever the aspect: dinov2.py of dgm-eval."""
+    from torchvision import transforms
+
+    resize = transforms.Resize((side, side), transforms.InterpolationMode.BICUBIC)
+    return through_pictures(
+        transforms.Compose([resize, transforms.ToTensor(), transforms.Normalize(*_IMAGENET)])
+    )
+
+
 def _as_classifiers_do(resized: int, side: int) -> Prepare:
     from torchvision import transforms
 
@@ -189,44 +205,30 @@ def _composed(prepare: Prepare, network: nn.Module, device: torch.device) -> Emb
     return lambda images: ready(prepare(images)).float()
 
 
-def _read_state(weights: FoundWeights) -> dict[str, Any]:
-    path = _path_of(weights)
-    try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a damaged file makes the reader raise
-        raise WeightsError(
-            f"{path}: expected {weights.file.holds}, found a file that does not load: {error}"
-        ) from error
-    return content
+def _dinov2(weights: FoundWeights, device: torch.device) -> Embed:
+    return _composed(_squashed_to(DINOV2_SIDE), open_dinov2(weights), device)
 
 
-def _load_state(network: nn.Module, state: dict[str, Any], weights: FoundWeights) -> None:
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        raise WeightsError(
-            f"{weights.path}: expected the tensors of {weights.file.holds}: {error}"
-        ) from error
+def _lpips(found: Mapping[str, FoundWeights], device: torch.device) -> Embed:
+    return open_lpips(found[ALEXNET_TORCHVISION], found[LPIPS_ALEX]).to(device).eval()
 
 
-def _path_of(weights: FoundWeights) -> Path:
-    if weights.path is None:
-        raise WeightsError(f"{weights.file.name} was not found: {weights.problem}")
-    return weights.path
+def _reads(file: str, load: Callable[[FoundWeights, torch.device], Embed]) -> Extractor:
+    return Extractor(files=(file,), load=lambda found, device: load(found[file], device))
 
 
 EXTRACTORS: dict[str, Extractor] = {
-    "inception_2015": Extractor(file=INCEPTION_2015, load=_inception_2015_features(resize_like_tensorflow)),
-    "inception_2015_clean": Extractor(file=INCEPTION_2015, load=_inception_2015_features(resize_clean)),
-    "inception_2015_logits": Extractor(file=INCEPTION_2015, load=_inception_2015_logits),
-    "torchvision_pooled": Extractor(
-        file=INCEPTION_TORCHVISION, load=_torchvision_inception(_whole_pictures, pooled=True)
+    "inception_2015": _reads(INCEPTION_2015, _inception_2015_features(resize_like_tensorflow)),
+    "inception_2015_clean": _reads(INCEPTION_2015, _inception_2015_features(resize_clean)),
+    "inception_2015_logits": _reads(INCEPTION_2015, _inception_2015_logits),
+    "torchvision_pooled": _reads(INCEPTION_TORCHVISION, _torchvision_inception(_whole_pictures, pooled=True)),
+    "torchvision_logits": _reads(INCEPTION_TORCHVISION, _torchvision_inception(_whole_pictures)),
+    "torchvision_logits_as_released": _reads(
+        INCEPTION_TORCHVISION, _torchvision_inception(_as_in_the_released_code)
     ),
-    "torchvision_logits": Extractor(file=INCEPTION_TORCHVISION, load=_torchvision_inception(_whole_pictures)),
-    "torchvision_logits_as_released": Extractor(
-        file=INCEPTION_TORCHVISION, load=_torchvision_inception(_as_in_the_released_code)
-    ),
-    "places365_logits": Extractor(file=RESNET_PLACES365, load=_places365),
-    "clip_vit_h_14": Extractor(file=CLIP_VIT_H_14, load=_clip),
+    "places365_logits": _reads(RESNET_PLACES365, _places365),
+    "clip_vit_h_14": _reads(CLIP_VIT_H_14, _clip),
+    "dinov2_vit_l_14": _reads(DINOV2_VIT_L_14, _dinov2),
+    "lpips_alex": Extractor(files=(ALEXNET_TORCHVISION, LPIPS_ALEX), load=_lpips, compares=True),
 }
 """Every way of looking at images, by the name under which its features are kept."""

@@ -1,12 +1,13 @@
-"""FID, KID, IS and CLIP cosine under named protocols: which network, which resize, which splits.
+"""Published metrics under named protocols: which network, which resize, which splits.
 
-``standard`` has the numbers of torch-fidelity, ``li2024-code`` those of the code released with arXiv:2402.00351, ``paper-text`` what
-the text of the papers says. A value is comparable only with values of its own protocol and count. Deviations from the
-released code: the original images are those the model was given, at its size (there uncropped files), and no picture
-goes through a JPEG file.
+FID, KID, IS and CLIP cosine: ``standard`` has the numbers of torch-fidelity, ``li2024-code`` those of the code released with
+arXiv:2402.00351, ``paper-text`` what the text of the papers says. ``modern`` has the distances in DINOv2's features of
+arXiv:2306.04675, the paired cosine of the same, CLIP cosine and LPIPS. A value is comparable only with values of its own
+protocol and count. Deviations from the released code: the original images are those the model was given, at its size
+(there uncropped files), and no picture goes through a JPEG file.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 
@@ -26,11 +27,24 @@ from pareto_unlearn.metrics.formulas import (
     paired_cosines,
     shuffled_parts,
 )
+from pareto_unlearn.metrics.lpips import LPIPS_LEAST_SIDE
 from pareto_unlearn.metrics.weights import FoundWeights
 from pareto_unlearn.records import MetricRow
 
-LEAST_IMAGES = {"fid": 2, "kid": 2, "is": INCEPTION_SPLITS, "is_places365": INCEPTION_SPLITS, "clip": 1}
+LEAST_IMAGES = {
+    "fid": 2,
+    "kid": 2,
+    "is": INCEPTION_SPLITS,
+    "is_places365": INCEPTION_SPLITS,
+    "clip": 1,
+    "fd_dinov2": 2,
+    "kd_dinov2": 2,
+    "dino": 1,
+    "lpips": 1,
+}
 """Held-out images of each set that a metric needs at least."""
+LEAST_SIDES = {"lpips": LPIPS_LEAST_SIDE}
+"""Pixels of their shorter side that a metric needs at least, where it does not resize."""
 BATCH = 32
 SPLIT = "heldout"
 
@@ -40,7 +54,10 @@ Interval = tuple[float, float | None, float | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measure:
-    """One metric of a protocol: the name in its rows, the extractor, and the arithmetic on (real, fake) features."""
+    """One metric of a protocol: the name in its rows, the extractor, and the arithmetic on (real, fake) features.
+
+    Where the extractor compares, both are its rows of the pairs.
+    """
 
     metric: str
     extractor: str
@@ -95,12 +112,22 @@ def _cosine(real: Float[Tensor, "n d"], fake: Float[Tensor, "n d"]) -> Interval:
     return mean_interval(paired_cosines(real, fake))
 
 
+def _distance(real: Float[Tensor, "n 1"], fake: Float[Tensor, "n 1"]) -> Interval:  # noqa: ARG001
+    if not torch.isfinite(fake).all():
+        raise ValueError("a mean distance needs finite distances")
+    return mean_interval(fake.flatten().double())
+
+
+_CLIP = Measure(metric="clip", extractor="clip_vit_h_14", compute=_cosine)
+_DINOV2 = "dinov2_vit_l_14"
+
+
 def _protocol(features: str, score: Measure) -> dict[str, Measure]:
     return {
         "fid": Measure(metric="fid", extractor=features, compute=_fid),
         "kid": Measure(metric="kid", extractor=features, compute=_kid),
         "is": score,
-        "clip": Measure(metric="clip", extractor="clip_vit_h_14", compute=_cosine),
+        "clip": _CLIP,
     }
 
 
@@ -114,13 +141,20 @@ _PROTOCOLS: dict[str, dict[str, Measure]] = {
         "inception_2015_clean", _score("torchvision_logits_as_released", _blocked_score)
     ),
     "paper-text": _protocol("torchvision_pooled", _score("torchvision_logits", _shuffled_score)),
+    "modern": {
+        "fd_dinov2": Measure(metric="fd_dinov2", extractor=_DINOV2, compute=_fid),
+        "kd_dinov2": Measure(metric="kd_dinov2", extractor=_DINOV2, compute=_kid),
+        "dino": Measure(metric="dino", extractor=_DINOV2, compute=_cosine),
+        "clip": _CLIP,
+        "lpips": Measure(metric="lpips", extractor="lpips_alex", compute=_distance, needs_truth=False),
+    },
 }
 _SCORE_OF_PLACES = _score("places365_logits", _shuffled_score, "is_places365")
 """Classes of scenes need a classifier of scenes; another metric, so another name."""
 
 
 def choose_measures(protocol: str, names: Iterable[str], dataset: str) -> tuple[Measure, ...]:
-    """Return what a protocol measures on a data set under some of the names fid, kid, is and clip; others are passed over."""
+    """Return what a protocol measures on a data set under some names; those it does not know are passed over."""
     known = dict(_PROTOCOLS.get(protocol, {}))
     if dataset == "places365" and protocol in ("li2024-code", "paper-text"):
         known["is"] = _SCORE_OF_PLACES
@@ -129,7 +163,8 @@ def choose_measures(protocol: str, names: Iterable[str], dataset: str) -> tuple[
 
 def needed_files(measures: Iterable[Measure]) -> tuple[str, ...]:
     """Return the names of the weight files that measures need, each once."""
-    return tuple(dict.fromkeys(EXTRACTORS[measure.extractor].file for measure in measures))
+    files = (file for measure in measures for file in EXTRACTORS[measure.extractor].files)
+    return tuple(dict.fromkeys(files))
 
 
 def quantise(images: Float[Tensor, "n c h w"]) -> UInt8[Tensor, "n 3 h w"]:
@@ -165,9 +200,7 @@ def score_pictures(
         looking = _Looking(scoring, extractor)
         chosen = [measure for measure in scoring.measures if measure.extractor == extractor]
         for name, one in pictures.items():
-            fake = looking.see(("output", output_key, name), one.ids, one.output)
-            needs_truth = any(measure.needs_truth for measure in chosen)
-            real = looking.see(("truth", "", name), one.ids, one.truth) if needs_truth else fake
+            real, fake = _see(looking, chosen, name, one, output_key)
             rows += [_row(scoring.protocol, measure, name, real, fake) for measure in chosen]
     order = [measure.metric for measure in scoring.measures]
     return sorted(rows, key=lambda row: (order.index(row.metric), row.set))
@@ -178,36 +211,55 @@ class _Looking:
 
     def __init__(self, scoring: Scoring, extractor: str) -> None:
         self._scoring, self._name = scoring, extractor
-        self._weights = scoring.weights[EXTRACTORS[extractor].file]
+        self._digest = "+".join(str(scoring.weights[file].sha256) for file in EXTRACTORS[extractor].files)
         self._network = cache(self._open)
+        self.compares = EXTRACTORS[extractor].compares
 
     def see(
         self,
         key: tuple[str, str | None, str],
         ids: tuple[str, ...],
-        images: Callable[[], UInt8[Tensor, "n 3 h w"]],
+        *images: Callable[[], UInt8[Tensor, "n 3 h w"]],
     ) -> ImageFeatures:
         kind, model, name = key
         compute = partial(self._compute, ids, images)
         if model is None:
             return compute()
-        digest = str(self._weights.sha256)
-        return self._scoring.files.open((kind, model, name, self._name, digest, str(len(ids))), compute)
+        return self._scoring.files.open((kind, model, name, self._name, self._digest, str(len(ids))), compute)
 
     def _open(self) -> Embed:
         # Building a network draws weights that the file then replaces; nobody else's draws may change by that.
         with torch.random.fork_rng(devices=[]):
-            return EXTRACTORS[self._name].load(self._weights, self._scoring.device)
+            return EXTRACTORS[self._name].load(self._scoring.weights, self._scoring.device)
 
-    def _compute(self, ids: tuple[str, ...], images: Callable[[], UInt8[Tensor, "n 3 h w"]]) -> ImageFeatures:
-        return ImageFeatures(ids, embed_all(self._network(), images(), self._scoring.device))
+    def _compute(
+        self, ids: tuple[str, ...], images: Sequence[Callable[[], UInt8[Tensor, "n 3 h w"]]]
+    ) -> ImageFeatures:
+        values = embed_all(self._network(), [one() for one in images], self._scoring.device)
+        return ImageFeatures(ids, values)
+
+
+def _see(
+    looking: _Looking, measures: Iterable[Measure], name: str, one: Pictures, output_key: str | None
+) -> tuple[ImageFeatures, ImageFeatures]:
+    """Return the features of the originals and of the pictures of a set; twice those of the pairs where pictures are compared."""
+    if looking.compares:
+        pairs = looking.see(("pair", output_key, name), one.ids, one.truth, one.output)
+        return pairs, pairs
+    fake = looking.see(("output", output_key, name), one.ids, one.output)
+    if not any(measure.needs_truth for measure in measures):
+        return fake, fake
+    return looking.see(("truth", "", name), one.ids, one.truth), fake
 
 
 @torch.no_grad()
-def embed_all(embed: Embed, images: UInt8[Tensor, "n 3 h w"], device: torch.device) -> Float[Tensor, "n d"]:
-    """Return the features of all images on the CPU, in full float32 arithmetic on a GPU too."""
+def embed_all(
+    embed: Embed, images: Sequence[UInt8[Tensor, "n 3 h w"]], device: torch.device
+) -> Float[Tensor, "n d"]:
+    """Return the features of all images, or pairs of them, on the CPU, in full float32 arithmetic on a GPU too."""
+    batches = zip(*(torch.split(one, BATCH) for one in images), strict=True)
     with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
-        parts = [embed(part.to(device)).float().cpu() for part in torch.split(images, BATCH)]
+        parts = [embed(*(part.to(device) for part in batch)).float().cpu() for batch in batches]
     return torch.cat(parts)
 
 

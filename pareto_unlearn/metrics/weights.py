@@ -35,6 +35,8 @@ class WeightsFile:
 
 INCEPTION_2015, INCEPTION_TORCHVISION = "inception-2015-12-05.pt", "inception_v3_google-0cc3c7bd.pth"
 RESNET_PLACES365, CLIP_VIT_H_14 = "resnet50_places365.pth.tar", "open_clip_pytorch_model.bin"
+DINOV2_VIT_L_14 = "dinov2_vitl14_pretrain.pth"
+ALEXNET_TORCHVISION, LPIPS_ALEX = "alexnet-owt-7be5be79.pth", "alex.pth"
 
 _LIST = (
     WeightsFile(
@@ -63,6 +65,27 @@ _LIST = (
         source="https://huggingface.co/laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
         sha256="9a78ef8e8c73fd0df621682e7a8e8eb36c6916cb3c16b291a082ecd52ab79cc4",
         size=3_944_692_325,
+    ),
+    WeightsFile(
+        name=DINOV2_VIT_L_14,
+        holds="DINOv2 ViT-L/14 without registers",
+        source="https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth",
+        sha256="d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428",
+        size=1_217_586_395,
+    ),
+    WeightsFile(
+        name=ALEXNET_TORCHVISION,
+        holds="AlexNet of torchvision, IMAGENET1K_V1",
+        source="https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
+        sha256="7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02",
+        size=244_408_911,
+    ),
+    WeightsFile(
+        name=LPIPS_ALEX,
+        holds="linear weights of LPIPS 0.1 over AlexNet",
+        source="https://raw.githubusercontent.com/richzhang/PerceptualSimilarity/master/lpips/weights/v0.1/alex.pth",
+        sha256="df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0",
+        size=6_009,
     ),
 )
 WEIGHTS_FILES: dict[str, WeightsFile] = {file.name: file for file in _LIST}

@@ -25,17 +25,17 @@ class Layout(StrEnum):
 
 
 _FRECHET, _INCEPTION, _LIKENESS = (
-    ("fid", "frechet_distance"),
+    ("fid", "fd_dinov2", "frechet_distance"),
     ("is", "inception_score"),
-    ("clip", "embedding_cosine"),
+    ("clip", "dino", "lpips", "embedding_cosine"),
 )
 _METRICS = {
     Layout.PAPER1: (_FRECHET, _INCEPTION, _LIKENESS),
     Layout.PAPER2: (_INCEPTION, _FRECHET, _LIKENESS),
 }
 _SETS = {Layout.PAPER1: ("retain", "forget"), Layout.PAPER2: ("forget", "retain")}
-_ERRORS = ("fid", "frechet_distance", "mse_hole")
-_FIDELITIES = ("is", "inception_score", "clip", "embedding_cosine", "psnr_hole")
+_ERRORS = ("fid", "kid", "frechet_distance", "mse_hole", "fd_dinov2", "kd_dinov2", "lpips")
+_FIDELITIES = ("is", "inception_score", "clip", "embedding_cosine", "psnr_hole", "dino")
 _BASELINES = ("max_loss", "retain_label", "noisy_label", "random_encoder", "composite")
 _ORIGINAL, _CONTROL, _BASELINE, _HIGHEST, _EPSILON, _LOWEST = range(6)
 _NO_RIVALS = (_ORIGINAL, _CONTROL)
@@ -46,7 +46,15 @@ _PARTS = {
     Phase.EPSILON: _EPSILON,
 }
 _RANKS = 2
-_DECIMALS = {"clip": 3, "embedding_cosine": 3, "mse_hole": 4}
+_DECIMALS = {
+    "clip": 3,
+    "embedding_cosine": 3,
+    "mse_hole": 4,
+    "kid": 4,
+    "kd_dinov2": 4,
+    "dino": 3,
+    "lpips": 3,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,6 +33,7 @@ T = TypeVar("T")
 
 METRIC_ORDER = (
     *("fid", "kid", "is", "is_places365", "clip"),
+    *("fd_dinov2", "kd_dinov2", "dino", "lpips"),
     *("frechet_distance", "inception_score", "embedding_cosine", "mse_hole", "psnr_hole"),
 )
 SET_ORDER = ("forget", "retain")

@@ -24,6 +24,10 @@ METRIC_TITLES = {
     "is_places365": "Inception score, scenes",
     "kid": "KID",
     "clip": "CLIP cosine",
+    "fd_dinov2": "Fréchet distance, DINOv2",
+    "kd_dinov2": "Kernel distance, DINOv2",
+    "dino": "DINOv2 cosine",
+    "lpips": "LPIPS",
 }
 
 METRIC_HINTS = {
@@ -38,6 +42,11 @@ METRIC_HINTS = {
     "is_places365": "How clearly outputs fall into classes of scenes: forgetting lowers it on forget.",
     "kid": "Distance to the real images, on average the same for any number of them: forgetting raises it on forget.",
     "clip": "Likeness of output and real image: forgetting lowers it on forget.",
+    "fd_dinov2": "Distance to the real images: forgetting raises it on forget, a good model keeps it low on retain. Fewer images "
+    "give a larger one, so only values of as many images compare.",
+    "kd_dinov2": "Distance to the real images, on average the same for any number of them: forgetting raises it on forget.",
+    "dino": "Likeness of output and real image: forgetting lowers it on forget.",
+    "lpips": "How different output and real image look: forgetting raises it on forget.",
 }
 
 PROTOCOL_NOTES = {
@@ -47,6 +56,7 @@ PROTOCOL_NOTES = {
     "standard": "torch-fidelity compatible Inception and open_clip; comparable with the community",
     "li2024-code": "as in the released code of the papers; comparable with their tables only",
     "paper-text": "the literal reading of the papers",
+    "modern": "features of DINOv2 and CLIP and the perceptual distance LPIPS, none of which the papers report",
 }
 
 STATE_MARKS = {

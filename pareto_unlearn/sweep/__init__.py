@@ -127,8 +127,8 @@ def _check(config: SweepConfig) -> _Prepared:
     from pareto_unlearn.models import pixel_format
     from pareto_unlearn.trial import (
         check_bank,
-        check_counts,
         check_forward,
+        check_heldout,
         check_reference,
         check_weights,
         load_original,
@@ -142,7 +142,7 @@ def _check(config: SweepConfig) -> _Prepared:
     check_bank(config, model)
     check_forward(config)
     split = load_split(config.data, config.seed, pixel_format(config.model))
-    check_counts(config, split)
+    check_heldout(config, split)
     manifest = write_manifest(split)
     check_duplicates(split, config.data.duplicates)
     return _Prepared(

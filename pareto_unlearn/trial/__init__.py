@@ -60,7 +60,7 @@ from pareto_unlearn.trial.reference_model import check_reference, reference_sect
 from pareto_unlearn.trial.retrained import retrain
 from pareto_unlearn.trial.scan import best_learning_rate, scan_learning_rate
 from pareto_unlearn.trial.scoring import (
-    check_counts,
+    check_heldout,
     check_weights,
     generate_pictures,
     heldout_pictures,
@@ -72,8 +72,8 @@ __all__ = [
     "Hooks",
     "Material",
     "check_bank",
-    "check_counts",
     "check_forward",
+    "check_heldout",
     "check_reference",
     "check_weights",
     "failed_result",

@@ -155,7 +155,8 @@ def measure_metrics(config: SweepConfig, material: Material) -> list[MetricRow]:
     """Return the image metrics of the held-out forget and retain sets, and of their second reconstructions if asked for."""
     rows: list[MetricRow] = []
     second, kept = load_second(config, material), {}
-    names = tuple(name for name in config.evaluate.metrics if name not in PUBLISHED_METRICS)
+    published = PUBLISHED_METRICS.get(config.evaluate.protocol, ())
+    names = tuple(name for name in config.evaluate.metrics if name not in published)
     for name, split, images in material.split.items():
         if split != "heldout":
             continue

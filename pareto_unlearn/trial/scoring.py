@@ -12,6 +12,7 @@ from pareto_unlearn.config import SweepConfig
 from pareto_unlearn.data import Images, ImageSet, SplitData
 from pareto_unlearn.metrics import (
     LEAST_IMAGES,
+    LEAST_SIDES,
     WEIGHTS_FILES,
     FeatureFiles,
     FoundWeights,
@@ -55,12 +56,23 @@ def check_weights(config: SweepConfig) -> dict[str, FoundWeights]:
     return find_weights(needed_files(measures_of(config)), weights_folder(config.evaluate.weights), pins)
 
 
-def check_counts(config: SweepConfig, split: SplitData) -> None:
-    """Refuse held-out sets that are too small for a metric.
+def check_heldout(config: SweepConfig, split: SplitData) -> None:
+    """Refuse held-out sets, or images in them, that are too small for a metric.
 
     Raises:
-        ConfigError: names the metric and both numbers.
+        ConfigError: names the metric and the numbers.
     """
+    side = min(split.forget_heldout.images.shape[2:])
+    for measure in measures_of(config):
+        least = LEAST_SIDES.get(measure.metric, 1)
+        if side < least:
+            raise ConfigError(
+                f"evaluate.metrics: {measure.metric} needs images of at least {least} pixels a side, found {side}; leave it out"
+            )
+    _check_counts(config, split)
+
+
+def _check_counts(config: SweepConfig, split: SplitData) -> None:
     counts = {"forget": len(split.forget_heldout), "retain": len(split.retain_heldout)}
     for measure in measures_of(config):
         least = LEAST_IMAGES[measure.metric]
