@@ -9,10 +9,9 @@ from tiny_families import COUNTS, FAMILIES, SPACES, load_on_generated, moved
 from torch import Tensor
 
 from pareto_unlearn import objectives as objectives_module
-from pareto_unlearn import trial as trial_module
 from pareto_unlearn.objectives import compute_features, feature_function
 from pareto_unlearn.records import Phase, TrialSpec, TrialState
-from pareto_unlearn.trial import Hooks, run_trial
+from pareto_unlearn.trial import Hooks, run_trial, solving
 from pareto_unlearn.trial.comparison import StepInputs, forget_distances, retain_distances
 from pareto_unlearn.trial.evidence import measure_completeness, measure_retain_loss, reconstruct
 from pareto_unlearn.trial.forward import step_comparison
@@ -304,7 +303,7 @@ def spec_of(material, share=0.02) -> TrialSpec:
     + [(family, "published", "encoder") for family in FAMILIES if family != "digits_mae"],
 )
 def test_a_short_solve_is_finite_and_the_same_when_resumed(load, monkeypatch, family, removal, space):
-    monkeypatch.setattr(trial_module, "FLUSH_EVERY", 1)
+    monkeypatch.setattr(solving, "FLUSH_EVERY", 1)
     kept: dict[int, dict[str, bytes]] = {}
     config, material = load(family, removal=removal, space=space, counts=FEW)
     before = {name: tensor.clone() for name, tensor in material.model.state_dict().items()}
