@@ -19,6 +19,7 @@ from rich.console import Console
 from safetensors.torch import load as load_safetensors
 from small_sweep import QUICKSTART, SMALL
 from torch import nn
+from trial_rows import epsilon_spec, finished_record
 
 from pareto_unlearn.config import BankSection, SweepConfig, load_config
 from pareto_unlearn.data import StratifiedOrder
@@ -41,7 +42,7 @@ from pareto_unlearn.solver import EpsilonSolver, FlatParameters, LevelControl, P
 from pareto_unlearn.store import RunStore, load_run
 from pareto_unlearn.sweep import SweepOptions, check_sweep, executors, run_sweep
 from pareto_unlearn.sweep.worker import execute
-from pareto_unlearn.trial import Hooks, Material, load_material, run_trial
+from pareto_unlearn.trial import Hooks, load_material, run_trial
 from pareto_unlearn.trial.bank import BankKeeper, count_checkpoints, spread_rows, start_from
 from pareto_unlearn.trial.class_weights import power_mean
 from pareto_unlearn.trial.evidence import measure_completeness, measure_retain_loss
@@ -549,20 +550,10 @@ def entry_of(step: int) -> BankEntry:
 
 
 def path_result(listed: tuple[int, ...], **changes: Any) -> TrialResult:
-    values = {
-        "trial_id": TRIAL,
-        "attempt": 1,
-        "phase": Phase.BOUNDARY,
-        "role": Role.HIGHEST,
-        "method": "epsilon_constraint",
-        "seed": 0,
-        "start": "original",
-        "state": TrialState.DONE,
-        "reason": "",
-    }
+    record = finished_record(TRIAL, **({"phase": Phase.BOUNDARY, "role": Role.HIGHEST} | changes))
     entries = [dataclasses.asdict(entry_of(step)) for step in listed]
     files = {"model.safetensors": b"weights", "bank.json": json.dumps(entries).encode()}
-    return TrialResult(record=TrialRecord(**(values | changes)), files=files if listed else {})
+    return TrialResult(record=record, files=files if listed else {})
 
 
 def save_states(store: RunStore, *steps: int, attempt: int = 1) -> None:
@@ -698,18 +689,6 @@ def test_a_sweep_that_starts_from_the_original_has_no_bank_and_no_parents(tmp_pa
 # Epsilon for every image
 
 
-def image_spec(config: SweepConfig, material: Material, e: float) -> TrialSpec:
-    scales = material.targets.scales
-    return TrialSpec(
-        trial_id="2" * 16,
-        phase=Phase.EPSILON,
-        method="epsilon_constraint",
-        seed=0,
-        epsilon=scales.f1_floor + e * scales.f1_range,
-        range_width=scales.f1_range,
-    )
-
-
 def test_the_constraint_on_images_is_the_cubic_mean_of_their_own_e(tmp_path, cache):
     config = short_config(tmp_path, "solver.completeness=per_image", "solver.start=original")
     material = load_material(config, cache, "targets")
@@ -720,7 +699,7 @@ def test_the_constraint_on_images_is_the_cubic_mean_of_their_own_e(tmp_path, cac
     rows = StratifiedOrder(class_ids, config.solver.batch, 0, FORGET_STREAM)(3)
     # The original hardly shows this image: its own e is counted in a tenth of the mean range.
     material.targets.forget_f1_train[rows[0]] = material.targets.scales.f1_floor + 1e-4
-    problem = build_problem(config, image_spec(config, material, 0.5), material)
+    problem = build_problem(config, epsilon_spec(material.targets.scales, 0.5), material)
     found = problem.constraint(3)
 
     with torch.no_grad():
@@ -731,7 +710,7 @@ def test_the_constraint_on_images_is_the_cubic_mean_of_their_own_e(tmp_path, cac
     assert np.mean(own) < 0.999 * np.mean(own**3) ** (1 / 3)
     assert float(found.detach()) == pytest.approx(np.mean(own**3) ** (1 / 3), rel=1e-5)  # float32
     assert problem.units[0].raw(problem.epsilon) == pytest.approx(
-        image_spec(config, material, 0.5).epsilon, rel=1e-12
+        epsilon_spec(material.targets.scales, 0.5).epsilon, rel=1e-12
     )
 
 
@@ -764,7 +743,7 @@ def test_epsilon_for_every_image_raises_the_completeness_of_the_worst(tmp_path, 
             f"solver.completeness={completeness}",
         )
         material = load_material(config, cache, "targets")
-        spec = image_spec(config, material, 0.25)
+        spec = epsilon_spec(material.targets.scales, 0.25)
         worst[completeness] = run_trial(config, spec, material, Hooks(), "1").record.completeness_worst_5pct
     assert worst["per_image"] > worst["mean"] + 0.08  # measured 0.16 to 0.18 with three seeds
 

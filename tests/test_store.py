@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 import pytest
 from moto.server import ThreadedMotoServer
 from pyarrow import fs
+from trial_rows import finished_record
 
 from pareto_unlearn.records import (
     ConfigError,
@@ -54,21 +55,7 @@ ROW_TYPES = {"trials": TrialRecord, "curves": CurveRow, "metrics": MetricRow, "s
 
 
 def make_record(trial_id=TRIAL, **changes) -> TrialRecord:
-    values = {
-        "trial_id": trial_id,
-        "attempt": 1,
-        "phase": Phase.EPSILON,
-        "role": None,
-        "method": "epsilon_constraint",
-        "seed": 0,
-        "start": "original",
-        "state": TrialState.DONE,
-        "reason": "",
-        "f1": 0.5,
-        "f2": 0.25,
-        "steps": 400,
-    }
-    return TrialRecord(**(values | changes))
+    return finished_record(trial_id, **({"f1": 0.5, "f2": 0.25, "steps": 400} | changes))
 
 
 def make_curve(step, **changes) -> CurveRow:
