@@ -6,12 +6,11 @@
 import json
 import re
 
-from pareto_unlearn.records import BankEntry, StoreError, TrialRecord
+from pareto_unlearn.records import BANK_FILE, BankEntry, StoreError, TrialRecord
 from pareto_unlearn.store import checkpoints
 from pareto_unlearn.store.filesystem import Storage
 from pareto_unlearn.store.names import checked_trial_id, checkpoint_directory
 
-BANK_FILE = "bank.json"
 STATE_FILE = "state.safetensors"
 
 _BANK = re.compile(r"bank-([1-9]\d{0,8})-(\d{1,12})")

@@ -16,7 +16,7 @@ from pareto_unlearn.models import ImageToImage
 from pareto_unlearn.records import BankEntry, ConfigError
 from pareto_unlearn.solver import EpsilonSolver, prune
 
-BANK_FILE, SCAN_FILE = "bank.json", "scan.json"
+SCAN_FILE = "scan.json"
 CONSTRAINT = "constraint."
 """Prefix of the constraint's own tensors in a state."""
 KEPT = ("values", "first_moment", "second_moment")

@@ -11,10 +11,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from pareto_unlearn.config import SweepConfig
-from pareto_unlearn.records import BankEntry, Phase, TrialRecord, TrialResult, TrialSpec, TrialState
+from pareto_unlearn.records import (
+    BANK_FILE,
+    BankEntry,
+    Phase,
+    TrialRecord,
+    TrialResult,
+    TrialSpec,
+    TrialState,
+)
 from pareto_unlearn.solver import EpsilonSolver, FlatParameters, Outcome, StepRow, StopRule, nearest, solve
 from pareto_unlearn.training import RECIPES
-from pareto_unlearn.trial.bank import BANK_FILE, SCAN_FILE, BankKeeper, averaged_values, start_from
+from pareto_unlearn.trial.bank import SCAN_FILE, BankKeeper, averaged_values, start_from
 from pareto_unlearn.trial.evaluation import diverged_result, judge_path, measure_trial, plan_record
 from pareto_unlearn.trial.evidence import measure_costs
 from pareto_unlearn.trial.material import Material
