@@ -3,9 +3,7 @@
 import dataclasses
 import hashlib
 import json
-import logging
 import math
-import urllib.request
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from moto.server import ThreadedMotoServer
+from object_store import serve_bucket
 from rich.console import Console
 from safetensors.torch import load as load_safetensors
 from small_sweep import QUICKSTART, SMALL
@@ -496,26 +494,15 @@ def test_a_solver_starts_from_a_checkpoint_with_the_state_of_its_constraint():
 
 
 @pytest.fixture(scope="module")
-def bucket() -> Iterator[str]:
-    """The address of a bucket on this machine."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        patch.setenv("AWS_ACCESS_KEY_ID", "test")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        logging.getLogger("werkzeug").setLevel(logging.ERROR)
-        server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-        server.start()
-        host, port = server.get_host_and_port()
-        urllib.request.urlopen(urllib.request.Request(f"http://{host}:{port}/bank", method="PUT")).close()
-        yield f"s3://bank/%s?scheme=http&endpoint_override={host}:{port}"
-        server.stop()
+def bucket() -> Iterator[Callable[[str], str]]:
+    with serve_bucket("bank") as address:
+        yield address
 
 
 @pytest.fixture(params=["disk", "object store"])
 def store(request, tmp_path) -> RunStore:
     on_disk = request.param == "disk"
-    place = str(tmp_path) if on_disk else request.getfixturevalue("bucket") % tmp_path.name
+    place = str(tmp_path) if on_disk else request.getfixturevalue("bucket")(f"bank/{tmp_path.name}")
     made = RunStore.create(place, "run")
     made.write_info(
         RunInfo(
