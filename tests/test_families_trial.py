@@ -16,13 +16,7 @@ from pareto_unlearn.trial import Hooks, run_trial, solving
 from pareto_unlearn.trial.comparison import StepInputs, forget_distances, retain_distances
 from pareto_unlearn.trial.evidence import measure_completeness, measure_retain_loss, reconstruct
 from pareto_unlearn.trial.forward import step_comparison
-from pareto_unlearn.trial.inputs import (
-    INPUT_STREAM,
-    NOISE_STREAM,
-    SETS,
-    generators_of,
-    noise_inputs,
-)
+from pareto_unlearn.trial.inputs import INPUT_STREAM, NOISE_STREAM, SETS, generators_of, noise_inputs
 
 REMOVALS = [(family, "hole") for family in FAMILIES] + [(family, "published") for family in ("mae", "mage")]
 every_removal = pytest.mark.parametrize(
