@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pareto_unlearn.config import SweepConfig, TaskSection
-from pareto_unlearn.config.schema import ORIGINAL_STEPS
+from pareto_unlearn.config.comparison_section import ORIGINAL_STEPS
 from pareto_unlearn.data import (
     BatchOrder,
     ImageSet,

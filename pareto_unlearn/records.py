@@ -340,6 +340,8 @@ class EmbeddedPicture:
     y: float
 
 
+BANK_FILE = "bank.json"
+"""Of the checkpoint of a path: its ``BankEntry`` as a list of JSON objects, by rising f1."""
 EMBEDDING_FILE = "embedding.json"
 """Of a checkpoint: its ``EmbeddedPicture`` as a list of JSON objects."""
 

@@ -15,7 +15,7 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
-from pareto_unlearn.config.schema import ORIGINAL_STEPS
+from pareto_unlearn.config.comparison_section import ORIGINAL_STEPS
 
 Report = Callable[[int, float], None]
 LossAt = Callable[[int], Float[Tensor, ""]]

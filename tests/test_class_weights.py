@@ -4,9 +4,9 @@ import itertools
 
 import pytest
 import torch
+from trial_rows import epsilon_spec
 
 from pareto_unlearn.data import StratifiedOrder
-from pareto_unlearn.records import Phase, TrialSpec
 from pareto_unlearn.solver import EpsilonSolver, LevelControl, UpdateSettings
 from pareto_unlearn.trial import Hooks, load_material, run_trial
 from pareto_unlearn.trial.class_weights import ClassWeights, class_constraint
@@ -116,16 +116,7 @@ def test_another_seed_gives_another_order():
 
 def epsilon_trial(config, tmp_path, e: float):
     material = load_material(config, tmp_path, "classes")
-    scales = material.targets.scales
-    spec = TrialSpec(
-        trial_id="0" * 16,
-        phase=Phase.EPSILON,
-        method="epsilon_constraint",
-        seed=0,
-        epsilon=scales.f1_floor + e * scales.f1_range,
-        range_width=scales.f1_range,
-    )
-    return material, spec
+    return material, epsilon_spec(material.targets.scales, e)
 
 
 def test_per_class_closes_most_of_the_worst_class_gap(small_config, tmp_path):

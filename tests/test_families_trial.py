@@ -7,22 +7,16 @@ import pytest
 import torch
 from tiny_families import COUNTS, FAMILIES, SPACES, load_on_generated, moved
 from torch import Tensor
+from trial_rows import epsilon_spec
 
 from pareto_unlearn import objectives as objectives_module
-from pareto_unlearn import trial as trial_module
 from pareto_unlearn.objectives import compute_features, feature_function
-from pareto_unlearn.records import Phase, TrialSpec, TrialState
-from pareto_unlearn.trial import Hooks, run_trial
+from pareto_unlearn.records import TrialState
+from pareto_unlearn.trial import Hooks, run_trial, solving
 from pareto_unlearn.trial.comparison import StepInputs, forget_distances, retain_distances
 from pareto_unlearn.trial.evidence import measure_completeness, measure_retain_loss, reconstruct
 from pareto_unlearn.trial.forward import step_comparison
-from pareto_unlearn.trial.inputs import (
-    INPUT_STREAM,
-    NOISE_STREAM,
-    SETS,
-    generators_of,
-    noise_inputs,
-)
+from pareto_unlearn.trial.inputs import INPUT_STREAM, NOISE_STREAM, SETS, generators_of, noise_inputs
 
 REMOVALS = [(family, "hole") for family in FAMILIES] + [(family, "published") for family in ("mae", "mage")]
 every_removal = pytest.mark.parametrize(
@@ -284,18 +278,8 @@ def test_a_narrow_original_changes_what_steps_compare_with_and_nothing_that_is_m
 
 FEW = {"forget_train": 4, "forget_heldout": 2, "retain_train": 4, "retain_heldout": 2}
 """Images enough for two batches of two."""
-
-
-def spec_of(material, share=0.02) -> TrialSpec:
-    scales = material.targets.scales
-    return TrialSpec(
-        trial_id="0" * 16,
-        phase=Phase.EPSILON,
-        method="epsilon_constraint",
-        seed=0,
-        epsilon=scales.f1_floor + share * scales.f1_range,
-        range_width=scales.f1_range,
-    )
+LEVEL = 0.02
+"""The e that a trial has to reach."""
 
 
 @pytest.mark.parametrize(
@@ -304,11 +288,12 @@ def spec_of(material, share=0.02) -> TrialSpec:
     + [(family, "published", "encoder") for family in FAMILIES if family != "digits_mae"],
 )
 def test_a_short_solve_is_finite_and_the_same_when_resumed(load, monkeypatch, family, removal, space):
-    monkeypatch.setattr(trial_module, "FLUSH_EVERY", 1)
+    monkeypatch.setattr(solving, "FLUSH_EVERY", 1)
     kept: dict[int, dict[str, bytes]] = {}
     config, material = load(family, removal=removal, space=space, counts=FEW)
     before = {name: tensor.clone() for name, tensor in material.model.state_dict().items()}
-    spec, trained = spec_of(material), {id(one) for one in material.trainable(space)}
+    spec = epsilon_spec(material.targets.scales, LEVEL)
+    trained = {id(one) for one in material.trainable(space)}
     whole = run_trial(config, spec, material, Hooks(save_resume=kept.__setitem__), "1")
     record = whole.record
     assert record.state in (TrialState.DONE, TrialState.INFEASIBLE), record.reason
@@ -336,7 +321,7 @@ def test_shared_parameters_are_trained_where_asked_for(load, family):
     frozen = material.model.trainable("encoder")
     assert len(material.trainable("encoder")) > len(frozen)
     before = {name: tensor.clone() for name, tensor in material.model.state_dict().items()}
-    run_trial(config, spec_of(material), material, Hooks(), "1")
+    run_trial(config, epsilon_spec(material.targets.scales, LEVEL), material, Hooks(), "1")
     changed = {
         name for name, tensor in material.model.state_dict().items() if not torch.equal(tensor, before[name])
     }
@@ -351,7 +336,7 @@ def test_every_constraint_works_on_every_family(load, family, completeness):
     config, material = load(
         family, f"solver.completeness={completeness}", removal=removal, space="encoder", counts=FEW
     )
-    record = run_trial(config, spec_of(material), material, Hooks(), "1").record
+    record = run_trial(config, epsilon_spec(material.targets.scales, LEVEL), material, Hooks(), "1").record
     assert record.state in (TrialState.DONE, TrialState.INFEASIBLE), record.reason
     assert record.f2 > 0.0
 
@@ -359,9 +344,9 @@ def test_every_constraint_works_on_every_family(load, family, completeness):
 @pytest.mark.parametrize("family", ["mage", "palette"])
 def test_a_channels_last_trial_saves_what_it_trained(load, family):
     config, material = load(family, "model.channels_last=true", counts=FEW)
-    result = run_trial(config, spec_of(material), material, Hooks(), "1")
+    result = run_trial(config, epsilon_spec(material.targets.scales, LEVEL), material, Hooks(), "1")
     assert "model.safetensors" in result.files
     other, plain = load(family, counts=FEW)
-    wanted = run_trial(other, spec_of(plain), plain, Hooks(), "1")
+    wanted = run_trial(other, epsilon_spec(plain.targets.scales, LEVEL), plain, Hooks(), "1")
     assert result.record.f1 == pytest.approx(wanted.record.f1, rel=1e-3)
     assert result.record.f2 == pytest.approx(wanted.record.f2, rel=1e-2)

@@ -11,10 +11,11 @@ import pytest
 import torch
 from many_classes import FORGET, count_images, generate_images, many_classes_config, train_model
 from rich.console import Console
+from trial_rows import epsilon_spec
 
 from pareto_unlearn.config import SweepConfig
 from pareto_unlearn.data import DATASETS, ImageSet, StratifiedOrder, load_split
-from pareto_unlearn.records import ConfigError, Phase, TrialResult, TrialSpec
+from pareto_unlearn.records import ConfigError, TrialResult, TrialSpec
 from pareto_unlearn.report import write_report
 from pareto_unlearn.solver import EpsilonSolver
 from pareto_unlearn.store import load_run
@@ -44,16 +45,7 @@ def checkpoint(images, tmp_path_factory) -> str:
 
 def prepare(config: SweepConfig, cache: Path) -> tuple[Material, TrialSpec]:
     material = load_material(config, cache, "many")
-    scales = material.targets.scales
-    spec = TrialSpec(
-        trial_id="0" * 16,
-        phase=Phase.EPSILON,
-        method="epsilon_constraint",
-        seed=0,
-        epsilon=scales.f1_floor + LEVEL * scales.f1_range,
-        range_width=scales.f1_range,
-    )
-    return material, spec
+    return material, epsilon_spec(material.targets.scales, LEVEL)
 
 
 @dataclass(frozen=True)

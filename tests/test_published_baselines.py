@@ -9,7 +9,6 @@ from small_sweep import QUICKSTART
 from tiny_families import FAMILIES, configure, load_on_generated, moved
 from torch import Tensor
 
-from pareto_unlearn import trial as trial_module
 from pareto_unlearn.config import SweepConfig, load_config
 from pareto_unlearn.data import seeded_generator
 from pareto_unlearn.models import Batch, ImageToImage, family_of
@@ -23,7 +22,7 @@ from pareto_unlearn.models.palette_losses import (
     draw_like,
 )
 from pareto_unlearn.records import ConfigError, Phase, TrialRecord, TrialSpec, TrialState
-from pareto_unlearn.trial import Hooks, Material, run_trial
+from pareto_unlearn.trial import Hooks, Material, run_trial, solving
 from pareto_unlearn.trial.problem import build_problem
 
 OWN = {name: tuple(family_of(name).baselines) for name in FAMILIES}
@@ -293,7 +292,7 @@ def test_what_the_published_training_removes_goes_with_baselines(family, tmp_pat
 
 @pytest.mark.parametrize(("family", "method"), [("digits_mae", "noisy_label"), ("mae", "random_encoder")])
 def test_a_resumed_trial_ends_as_an_unbroken_one(family, method, tmp_path, monkeypatch):
-    monkeypatch.setattr(trial_module, "FLUSH_EVERY", 1)
+    monkeypatch.setattr(solving, "FLUSH_EVERY", 1)
     kept: dict[int, dict[str, bytes]] = {}
     spec = TrialSpec(trial_id="0" * 16, phase=Phase.BASELINE, method=method, seed=0, weight=0.25)
     config, material = load_on_generated(family, tmp_path / "a")

@@ -9,8 +9,7 @@ from plotly.validator_cache import ValidatorCache
 from rich.console import Console
 from small_sweep import QUICKSTART, SMALL
 
-from pareto_unlearn.config import load_config
-from pareto_unlearn.config.schema import Baseline
+from pareto_unlearn.config import Baseline, load_config
 from pareto_unlearn.records import Phase, TrialState
 from pareto_unlearn.report import write_report
 from pareto_unlearn.report.facts import Solution

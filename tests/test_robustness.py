@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 from synthetic_run import SCALES, epsilon_range, synthetic_info
+from trial_rows import finished_record
 
 from pareto_unlearn.records import Phase, Role, TrialRecord, TrialState, ValidRange
 from pareto_unlearn.robustness import choose_checked, find_gains, spread_of_ends
@@ -56,22 +57,8 @@ def test_the_summary_says_mean_and_largest_difference_of_both_ends():
 
 
 def solved(trial_id: str, f1: float, f2: float, **changes) -> TrialRecord:
-    values = {
-        "trial_id": trial_id,
-        "attempt": 1,
-        "phase": Phase.EPSILON,
-        "role": None,
-        "method": "epsilon_constraint",
-        "seed": 0,
-        "start": "original",
-        "state": TrialState.DONE,
-        "reason": "",
-        "epsilon": f1,
-        "epsilon_fraction": 0.25,
-        "f1": f1,
-        "f2": f2,
-    }
-    return TrialRecord(**(values | changes))
+    values = {"epsilon": f1, "epsilon_fraction": 0.25, "f1": f1, "f2": f2}
+    return finished_record(trial_id, **(values | changes))
 
 
 HIGHEST = solved("aa", 0.53, 0.04, phase=Phase.BOUNDARY, role=Role.HIGHEST, epsilon_fraction=None)

@@ -16,7 +16,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from pathlib import Path
 
 import duckdb
@@ -24,8 +23,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from moto.server import ThreadedMotoServer
+from object_store import serve_bucket
 from pyarrow import fs
+from trial_rows import finished_record
 
 from pareto_unlearn.records import (
     ConfigError,
@@ -54,21 +54,7 @@ ROW_TYPES = {"trials": TrialRecord, "curves": CurveRow, "metrics": MetricRow, "s
 
 
 def make_record(trial_id=TRIAL, **changes) -> TrialRecord:
-    values = {
-        "trial_id": trial_id,
-        "attempt": 1,
-        "phase": Phase.EPSILON,
-        "role": None,
-        "method": "epsilon_constraint",
-        "seed": 0,
-        "start": "original",
-        "state": TrialState.DONE,
-        "reason": "",
-        "f1": 0.5,
-        "f2": 0.25,
-        "steps": 400,
-    }
-    return TrialRecord(**(values | changes))
+    return finished_record(trial_id, **({"f1": 0.5, "f2": 0.25, "steps": 400} | changes))
 
 
 def make_curve(step, **changes) -> CurveRow:
@@ -1032,18 +1018,8 @@ def test_store_imports_no_heavy_library():
 
 @pytest.fixture(scope="module")
 def bucket():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        patch.setenv("AWS_ACCESS_KEY_ID", "test")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        logging.getLogger("werkzeug").setLevel(logging.ERROR)
-        server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-        server.start()
-        host, port = server.get_host_and_port()
-        urllib.request.urlopen(urllib.request.Request(f"http://{host}:{port}/bucket", method="PUT")).close()
-        yield lambda path: f"s3://{path}?scheme=http&endpoint_override={host}:{port}"
-        server.stop()
+    with serve_bucket("bucket") as address:
+        yield address
 
 
 def test_run_in_an_object_store_comes_back_equal(bucket):

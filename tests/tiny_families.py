@@ -17,6 +17,8 @@ from pareto_unlearn.models.mage_generation import soft_hole
 from pareto_unlearn.trial import Material, load_material
 
 FAMILIES = tuple(MODELS)
+PUBLISHED = ("mae", "mage", "palette")
+"""The families whose published training draws what it removes."""
 SPACES = ("output", "encoder")
 PATCHES = {"digits_mae": 2, "mae": 8, "mage": 8, "palette": 8}
 """Side of the usual hole in patches: half the side, or as near as a grid of 14 comes."""
@@ -42,6 +44,10 @@ def build(family: str, task: TaskSection | None = None, **changes: object) -> Im
 def build_published(family: str, **changes: object) -> ImageToImage:
     """Return a fresh model whose inputs have what the published training removes."""
     return build(family, TaskSection(patches=PATCHES[family], removal="published"), **changes)
+
+
+ALL = [(family, build) for family in FAMILIES] + [(family, build_published) for family in PUBLISHED]
+"""Every family with the usual hole, and with what the published training removes."""
 
 
 def seeds(*numbers: int) -> list[torch.Generator]:

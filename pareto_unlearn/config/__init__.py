@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from pareto_unlearn.config.budget import count_front_steps, known_slots, spend_budget
+from pareto_unlearn.config.comparison_section import Baseline, Control
 from pareto_unlearn.config.data_section import DataSection, ProxySection
 from pareto_unlearn.config.epsilon_section import SCHEDULES, AdaptiveEpsilon, GridEpsilon, ListEpsilon
 from pareto_unlearn.config.fields import field_descriptions
@@ -21,13 +22,7 @@ from pareto_unlearn.config.model_section import (
     is_redrawn,
 )
 from pareto_unlearn.config.problems import problems_of
-from pareto_unlearn.config.schema import (
-    Baseline,
-    Control,
-    EvaluateSection,
-    RunSection,
-    SweepConfig,
-)
+from pareto_unlearn.config.schema import EvaluateSection, RunSection, SweepConfig
 from pareto_unlearn.config.smoke import as_smoke
 from pareto_unlearn.config.solver_section import (
     BankSection,

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
+from pareto_unlearn.config.comparison_section import Baselines, Controls
 from pareto_unlearn.config.data_section import DataSection
 from pareto_unlearn.config.epsilon_section import EpsilonSection, GridEpsilon
 from pareto_unlearn.config.model_section import (
@@ -27,7 +28,6 @@ from pareto_unlearn.config.solver_section import SolverSection
 from pareto_unlearn.config.value_types import (
     Count,
     Location,
-    Positive,
     RunName,
     Section,
     Seed,
@@ -39,28 +39,6 @@ from pareto_unlearn.config.value_types import (
 from pareto_unlearn.config.wording import found
 from pareto_unlearn.records import Phase, Role
 
-_DEFAULT_WEIGHTS = {
-    "max_loss": (1.0,),
-    "retain_label": (0.25,),
-    "noisy_label": (0.25,),
-    "random_encoder": (0.25,),
-    "retain_only": (1.0,),
-    "composite": (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0),
-    "cup": (0.1, 0.3, 0.5, 0.7, 0.9),
-    "munba": (1.0,),
-    "mgda": (1.0,),
-    "pcgrad": (1.0,),
-    "erasediff": (0.1,),
-    "orthogonal": (1.0,),
-}
-_WITHOUT_WEIGHTS = ("munba", "mgda", "pcgrad", "retain_only")
-_VARIANTS: dict[str, dict[str, tuple[str, ...]]] = {
-    "retain_label": {"fork": ("mage", "palette"), "fork_bug": ("mage",)},
-    "noisy_label": {"fork": ("mage",)},
-    "random_encoder": {"fork": ("mage", "palette"), "fork_bug": ("mage",)},
-}
-"""Which families have published code for a method that differs from the paper, by variant."""
-
 
 def _digest(text: str) -> str:
     if re.fullmatch(r"[0-9a-f]{64}", text) is None:
@@ -69,7 +47,6 @@ def _digest(text: str) -> str:
 
 
 Sha256 = Annotated[str, AfterValidator(_digest)]
-Weights = Annotated[tuple[Positive, ...], Field(strict=False), AfterValidator(some_each_once)]
 MetricName = Literal[
     "mse",
     "psnr",
@@ -86,8 +63,6 @@ MetricName = Literal[
     "lpips",
 ]
 Protocol = Literal["builtin", "standard", "li2024-code", "paper-text", "modern"]
-ORIGINAL_STEPS = 3000
-"""Of the training of the embedded digits model."""
 _PIXEL_METRICS: tuple[MetricName, ...] = ("mse", "psnr")
 """Those that need no feature network; the one that ships with the package knows the digits only."""
 _BUILTIN_METRICS: tuple[MetricName, ...] = (*_PIXEL_METRICS, "frechet", "inception", "cosine")
@@ -99,108 +74,6 @@ PUBLISHED_METRICS: dict[str, tuple[MetricName, ...]] = {
     "modern": ("fd_dinov2", "kd_dinov2", "dino", "clip", "lpips"),
 }
 """By protocol those that need published networks."""
-
-
-class Baseline(Section):
-    """A method to compare with; one trial per weight and seed."""
-
-    method: Literal[
-        "max_loss",
-        "retain_label",
-        "noisy_label",
-        "random_encoder",
-        "composite",
-        "retain_only",
-        "cup",
-        "munba",
-        "mgda",
-        "pcgrad",
-        "erasediff",
-        "orthogonal",
-    ] = Field(
-        description="max_loss: ascend the original loss on the forget set; retain_label, noisy_label: train on, with retain images or "
-        "noise as what forget images should become; random_encoder: pull their encoder outputs to noise; composite: one weighted sum "
-        "of f1 and f2; retain_only: a control, trained on with retain images alone; the others combine the gradients of f1 and f2 "
-        "by the published rule of that name (orthogonal: Bloop)"
-    )
-    variant: Literal["paper", "fork", "fork_bug"] = Field(
-        default="paper",
-        description="of retain_label, noisy_label and random_encoder: the paper's formula; `fork`: the published code where it "
-        "differs (mage; palette but for noisy_label); `fork_bug`: mage's with its forget loss on retain images, by mistake",
-    )
-    weights: Weights = Field(
-        default=None,
-        validate_default=True,
-        description="coefficients of the forget loss; for cup gammas in (0, 1), for erasediff etas; munba, mgda and "
-        "pcgrad have none; null: the method's usual ones",
-    )
-
-    @property
-    def name(self) -> str:
-        """The method of its trials: variants other than the paper's are methods of their own."""
-        return self.method if self.variant == "paper" else f"{self.method}_{self.variant}"
-
-    @property
-    def families(self) -> tuple[str, ...] | None:
-        """The families that have it; None: all."""
-        return _VARIANTS.get(self.method, {}).get(self.variant)
-
-    @field_validator("variant")
-    @classmethod
-    def _of_method(cls, value: str, info: ValidationInfo) -> str:
-        method = info.data.get("method")
-        known = ("paper", *_VARIANTS.get(method or "", {}))
-        if method is not None and value not in known:
-            raise refusal(f"expected {' or '.join(known)} with {method}, found {value}")
-        return value
-
-    @field_validator("weights", mode="before")
-    @classmethod
-    def _by_method(cls, value: object, info: ValidationInfo) -> object:
-        return _DEFAULT_WEIGHTS[info.data.get("method", "max_loss")] if value is None else value
-
-    @field_validator("weights")
-    @classmethod
-    def _knob_of_method(cls, values: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
-        method = info.data.get("method")
-        if method in _WITHOUT_WEIGHTS and values != (1.0,):
-            raise refusal(
-                f"{method} has no weight: expected [1.0], which stands for its only trial, found {list(values)}; "
-                "leave `weights` out"
-            )
-        outside = [value for value in values if value >= 1]
-        if method == "cup" and outside:
-            raise refusal(
-                "expected gammas in (0, 1), from leaving f1 alone to leaving f2 alone, found "
-                f"{', '.join(map(repr, outside))}"
-            )
-        return values
-
-
-def _named_baseline(value: object) -> object:
-    return {"method": value} if isinstance(value, str) else value
-
-
-def _methods_once(baselines: tuple[Baseline, ...]) -> tuple[Baseline, ...]:
-    each_once(tuple(baseline.name for baseline in baselines))
-    return baselines
-
-
-class Control(Section):
-    """A model to judge the others by; one trial per seed."""
-
-    method: Literal["retrained"] = Field(
-        description="retrained: trained from scratch on the retain images alone, as if the forget images had never been seen; "
-        "digits_mae only"
-    )
-    steps: Count = Field(
-        default=ORIGINAL_STEPS, description="steps of its training; the default is the original's own budget"
-    )
-
-
-def _controls_once(controls: tuple[Control, ...]) -> tuple[Control, ...]:
-    each_once(tuple(control.method for control in controls))
-    return controls
 
 
 class EvaluateSection(Section):
@@ -315,17 +188,12 @@ class SweepConfig(Section):
         validate_default=True,
         description="every trial is solved once per seed; null: once, with `seed`",
     )
-    baselines: Annotated[
-        tuple[Annotated[Baseline, BeforeValidator(_named_baseline)], ...],
-        Field(strict=False),
-        AfterValidator(_methods_once),
-    ] = Field(
+    baselines: Baselines = Field(
         default=(),
         description="methods to compare with: a name, or {method: ..., variant: ..., weights: [...]}",
     )
-    controls: tuple[Annotated[Control, BeforeValidator(_named_baseline)], ...] = Field(
+    controls: Controls = Field(
         default=(),
-        strict=False,
         description="models to judge the others by: a name, or {method: ..., steps: ...}",
     )
     evaluate: EvaluateSection = Field(default={}, validate_default=True)
@@ -339,17 +207,6 @@ class SweepConfig(Section):
                 f"expected a checkpoint, found `{RANDOM}`: only a sweep started with --smoke runs on random weights"
             )
         return value
-
-    @field_validator("controls")
-    @classmethod
-    def _affordable(cls, value: tuple[Control, ...], info: ValidationInfo) -> tuple[Control, ...]:
-        model = info.data.get("model")
-        if value and isinstance(model, ModelSection) and model.family != "digits_mae":
-            raise refusal(
-                f"expected none with family {model.family}, found {value[0].method}: only digits_mae is trained in a minute; "
-                "`pareto-unlearn train` trains other models without their forget set"
-            )
-        return _controls_once(value)
 
     @field_validator("evaluate", mode="before")
     @classmethod
@@ -377,20 +234,6 @@ class SweepConfig(Section):
                 f"expected of metrics only {', '.join(_PIXEL_METRICS)}, found {', '.join(others)}: the feature network of "
                 "protocol builtin knows the digits only, as digits_mae reads them"
             )
-        return value
-
-    @field_validator("baselines")
-    @classmethod
-    def _of_family(cls, value: tuple[Baseline, ...], info: ValidationInfo) -> tuple[Baseline, ...]:
-        model = info.data.get("model")
-        if not isinstance(model, ModelSection):
-            return value
-        for one in value:
-            if one.families is not None and model.family not in one.families:
-                raise refusal(
-                    f"expected variant {one.variant} of {one.method} with family {' or '.join(one.families)}, found {model.family}, "
-                    "whose published code has no such variant; leave `variant` out"
-                )
         return value
 
     @field_validator("evaluate")

@@ -17,11 +17,8 @@ from pareto_unlearn.store.schemas import check_schema_version
 
 MANIFEST = "MANIFEST.json"
 MODEL_FILE = "model.safetensors"
-BANK_FILE = "bank.json"
-STATE_FILE = "state.safetensors"
 GENERATIONS_KEPT = 2
 
-_BANK = re.compile(r"bank-([1-9]\d{0,8})-(\d{1,12})")
 _GENERATION = re.compile(r"\.resume-(\d{1,12})")
 _logger = logging.getLogger(__name__)
 
@@ -137,18 +134,6 @@ def remove_generations(storage: Storage, trial_id: str) -> None:
     """Remove every resume generation of a trial."""
     for step in _generation_steps(storage, trial_id):
         storage.remove_directory(_generation(trial_id, step))
-
-
-def bank_directory(trial_id: str, attempt: int, step: int) -> str:
-    """Return the directory of one checkpoint of a path."""
-    return f"checkpoints/{trial_id}/bank-{attempt}-{step}"
-
-
-def bank_steps(storage: Storage, trial_id: str, attempt: int) -> list[int]:
-    """Return the steps of all checkpoints of a path that are there."""
-    names = storage.directory_names(f"checkpoints/{trial_id}")
-    found = (match for name in names if (match := _BANK.fullmatch(name)))
-    return sorted(int(match[2]) for match in found if int(match[1]) == attempt)
 
 
 def sha256_of(data: bytes) -> str:

@@ -36,7 +36,7 @@ class Run:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
-        """Open a run for reading; see ``load_run``."""
+        """Open a run for reading; see ``pareto_unlearn.load_run``."""
         store = RunStore.open(path)
         info = store.read_info()
         if info is None:
@@ -160,15 +160,7 @@ class Run:
 
 
 def load_run(path: str | os.PathLike[str]) -> Run:
-    """Open a run for reading.
-
-    Args:
-        path: the run directory, local or a URI such as ``s3://bucket/runs/name``.
-
-    Raises:
-        ConfigError: there is no run at ``path``.
-        StoreError: a committed file is damaged or of a newer schema.
-    """
+    """Open a run for reading, as ``pareto_unlearn.load_run`` does, but one that makes no models."""
     return Run.open(path)
 
 

@@ -9,12 +9,11 @@ import dataclasses
 import json
 import logging
 import os
-import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import pyarrow as pa
 
@@ -25,14 +24,12 @@ from pareto_unlearn.records import (
     EmbeddedPicture,
     MetricRow,
     RunInfo,
-    Scales,
     StoreError,
     TrialRecord,
     TrialResult,
     TrialState,
-    ValidRange,
 )
-from pareto_unlearn.store import checkpoints
+from pareto_unlearn.store import banks, checkpoints, parts
 from pareto_unlearn.store.filesystem import (
     LocalStorage,
     Storage,
@@ -42,22 +39,22 @@ from pareto_unlearn.store.filesystem import (
     without_secrets,
 )
 from pareto_unlearn.store.lock import hold_run
-from pareto_unlearn.store.schemas import (
-    SCHEMAS,
-    check_schema_version,
-    decode_record,
-    decode_table,
-    empty_table,
-    encode_rows,
+from pareto_unlearn.store.names import (
+    INFO_FILE,
+    checked_file_name,
+    checked_trial_id,
+    checkpoint_directory,
+    is_part,
+    part_added_to,
+    part_name,
+    writer_lock,
 )
+from pareto_unlearn.store.run_info import decode_info, encode_info
+from pareto_unlearn.store.schemas import SCHEMAS, empty_table, encode_rows
 
-INFO_FILE = "run.json"
 RESUMABLE = frozenset({TrialState.INTERRUPTED, TrialState.STALE})
 """Endings after which the next attempt goes on from the resume generations, so a commit keeps them."""
 
-_TRIAL_ID = re.compile(r"[0-9a-f]{8,64}")
-_PART_NAME = re.compile(r"part-([0-9a-f]{8,64})-([1-9][0-9]{0,8})\.parquet")
-_ADDED_NAME = re.compile(r"(part-[0-9a-f]{8,64}-[1-9][0-9]{0,8})\.[a-z0-9_-]+\.[a-z0-9_]+\.parquet")
 _logger = logging.getLogger(__name__)
 
 
@@ -142,7 +139,7 @@ class RunStore:
 
     def write_text(self, name: str, text: str) -> None:
         """Write or replace one text file of the run, such as ``sweep.yaml``."""
-        self._storage.put(_checked_file_name(name), text.encode())
+        self._storage.put(checked_file_name(name), text.encode())
 
     def read_text(self, name: str) -> str:
         """Return one text file of the run.
@@ -151,7 +148,7 @@ class RunStore:
             StoreError: it is missing or not UTF-8.
         """
         try:
-            return self._storage.read(_checked_file_name(name)).decode()
+            return self._storage.read(checked_file_name(name)).decode()
         except (FileNotFoundError, UnicodeDecodeError) as error:
             raise StoreError(f"{self._label}/{name} is missing or not a text file: {error}") from error
 
@@ -161,8 +158,7 @@ class RunStore:
         Raises:
             ValueError: a number is not finite.
         """
-        text = json.dumps(dataclasses.asdict(info), indent=2, ensure_ascii=False, allow_nan=False)
-        self._storage.put(INFO_FILE, text.encode())
+        self._storage.put(INFO_FILE, encode_info(info))
 
     def read_info(self) -> RunInfo | None:
         """Return the content of ``run.json``, None if it was not written yet.
@@ -172,13 +168,7 @@ class RunStore:
         """
         if not self._storage.exists(INFO_FILE):
             return None
-        origin = f"{self._label}/{INFO_FILE}"
-        try:
-            content = json.loads(self.read_text(INFO_FILE))
-            check_schema_version(content["schema_version"], origin)
-            return _info_from(content)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise StoreError(f"{origin} is damaged ({error!r}); restore it from a copy") from error
+        return decode_info(self.read_text(INFO_FILE), f"{self._label}/{INFO_FILE}")
 
     def commit(self, result: TrialResult) -> TrialRecord:
         """Store all that a trial leaves behind and return its row as stored.
@@ -192,8 +182,8 @@ class RunStore:
             OSError: the disk failed; committing again heals what is there.
         """
         trial_id, attempt = result.record.trial_id, result.record.attempt
-        part = _part_name(trial_id, attempt)
-        with self._storage.exclusive(_writer_lock(trial_id)):
+        part = part_name(trial_id, attempt)
+        with self._storage.exclusive(writer_lock(trial_id)):
             if self._storage.exists(f"trials/{part}"):
                 return self._tidied(self._read_record(part))
             encoded = {
@@ -222,14 +212,7 @@ class RunStore:
         Raises:
             ValueError: there are no rows, or they are of several metrics.
         """
-        kinds = {(row.protocol, row.metric) for row in rows}
-        if len(kinds) != 1:
-            raise ValueError(f"expected the rows of one metric and protocol, found those of {sorted(kinds)}")
-        ((protocol, metric),) = kinds
-        part = _part_name(record.trial_id, record.attempt).removesuffix(".parquet")
-        content = encode_rows("metrics", record.trial_id, record.attempt, rows)
-        with self._storage.exclusive(_writer_lock(record.trial_id)):
-            return self._storage.put_new(f"metrics/{part}.{protocol}.{metric}.parquet", content)
+        return parts.add_metric(self._storage, record, rows)
 
     def records(self) -> dict[str, TrialRecord]:
         """Return the committed row of every trial by trial id, the highest attempt of each.
@@ -239,7 +222,7 @@ class RunStore:
         Raises:
             StoreError: a file is damaged or of a newer schema.
         """
-        names = [name for name in self._storage.file_names("trials") if _PART_NAME.fullmatch(name)]
+        names = [name for name in self._storage.file_names("trials") if is_part(name)]
         # A new dictionary rather than changes in place: threads may ask at the same time.
         self._records = {name: self._records.get(name) or self._read_record(name) for name in names}
         newest: dict[str, TrialRecord] = {}
@@ -261,13 +244,9 @@ class RunStore:
         """
         if name not in SCHEMAS:
             raise ValueError(f"no table {name!r}: the tables are {', '.join(SCHEMAS)}")
-        wanted = {_part_name(record.trial_id, record.attempt) for record in self.records().values()}
+        wanted = {part_name(record.trial_id, record.attempt) for record in self.records().values()}
         files = self._storage.file_names(name)
-        added = [
-            file
-            for file in files
-            if (match := _ADDED_NAME.fullmatch(file)) and f"{match[1]}.parquet" in wanted
-        ]
+        added = [file for file in files if part_added_to(file) in wanted]
         present = [part for part in files if part in wanted]
         if len(present) < len(wanted):
             _logger.warning(
@@ -277,8 +256,8 @@ class RunStore:
                 len(wanted),
                 name,
             )
-        parts = [self._read_part(name, part) for part in (*present, *added)]
-        return pa.concat_tables([empty_table(name), *parts], promote_options="permissive")
+        tables = [parts.read_part(self._storage, name, file, self._label) for file in (*present, *added)]
+        return pa.concat_tables([empty_table(name), *tables], promote_options="permissive")
 
     def read_checkpoint(self, record: TrialRecord) -> dict[str, bytes]:
         """Return the files of a trial's checkpoint by name, verified against manifest and record.
@@ -288,7 +267,7 @@ class RunStore:
         """
         if record.checkpoint is None:
             raise StoreError(f"{self._label}: trial {record.trial_id} ({record.state}) left no checkpoint")
-        directory = _checkpoint_name(record.trial_id, record.attempt)
+        directory = checkpoint_directory(record.trial_id, record.attempt)
         _, files = checkpoints.read_directory(self._storage, directory, self._label)
         found = checkpoints.sha256_of(files.get(checkpoints.MODEL_FILE, b""))
         if found != record.checkpoint_sha256:
@@ -304,7 +283,7 @@ class RunStore:
         Raises:
             StoreError: the file is damaged.
         """
-        directory = _checkpoint_name(record.trial_id, record.attempt)
+        directory = checkpoint_directory(record.trial_id, record.attempt)
         # A report can be made without checkpoints, which may lie elsewhere by then.
         if record.checkpoint is None or not self._storage.exists(f"{directory}/{checkpoints.MANIFEST}"):
             return ()
@@ -316,14 +295,7 @@ class RunStore:
 
     def save_bank_state(self, trial_id: str, attempt: int, step: int, state: bytes) -> None:
         """Store one checkpoint of a path while the path goes on."""
-        checkpoints.write_directory(
-            self._storage,
-            checkpoints.bank_directory(_checked_trial_id(trial_id), attempt, step),
-            {checkpoints.STATE_FILE: state},
-            trial_id=trial_id,
-            attempt=attempt,
-            steps=step,
-        )
+        banks.save_state(self._storage, trial_id, attempt, step, state)
 
     def read_bank(self, trial_id: str) -> tuple[BankEntry, ...]:
         """Return the checkpoints a committed path left behind, by rising f1; none where the trial was no path.
@@ -336,7 +308,7 @@ class RunStore:
             raise StoreError(f"{self._label}: trial {trial_id} is not committed")
         key = (trial_id, record.attempt)
         if key not in self._banks:
-            self._banks[key] = self._read_listing(record)
+            self._banks[key] = banks.read_listing(self._storage, record, self._label)
         return self._banks[key]
 
     def read_bank_state(self, trial_id: str, entry: BankEntry) -> bytes:
@@ -346,26 +318,18 @@ class RunStore:
             StoreError: it is missing or damaged.
         """
         attempt = self.records()[trial_id].attempt
-        directory = checkpoints.bank_directory(_checked_trial_id(trial_id), attempt, entry.step)
-        _, files = checkpoints.read_directory(self._storage, directory, self._label)
-        state = files.get(checkpoints.STATE_FILE, b"")
-        if checkpoints.sha256_of(state) != entry.sha256:
-            raise StoreError(
-                f"{self._label}: {directory}/{checkpoints.STATE_FILE} is not the file the path was committed with: expected "
-                f"SHA-256 {entry.sha256}, found {checkpoints.sha256_of(state)}; restore it from a copy"
-            )
-        return state
+        return banks.read_state(self._storage, trial_id, attempt, entry, self._label)
 
     def save_resume(self, trial_id: str, step: int, files: Mapping[str, bytes]) -> None:
         """Store the state a trial can go on from at a step; the newest two states are kept."""
         if step < 0:
             raise ValueError(f"a step counts from 0, found {step}")
-        with self._storage.exclusive(_writer_lock(trial_id)):
+        with self._storage.exclusive(writer_lock(trial_id)):
             checkpoints.save_generation(self._storage, trial_id, step, files)
 
     def load_resume(self, trial_id: str) -> tuple[int, dict[str, bytes]] | None:
         """Return step and files of the newest resume state that verifies, None if there is none."""
-        return checkpoints.load_generation(self._storage, _checked_trial_id(trial_id), self._label)
+        return checkpoints.load_generation(self._storage, checked_trial_id(trial_id), self._label)
 
     def remove_leftovers(self) -> list[str]:
         """Remove half-written files of dead writers and return their names; only under ``lock``."""
@@ -402,7 +366,7 @@ class RunStore:
 
     def _commit_files(self, result: TrialResult) -> TrialRecord:
         record = result.record
-        directory = _checkpoint_name(record.trial_id, record.attempt)
+        directory = checkpoint_directory(record.trial_id, record.attempt)
         if not result.files:
             self._storage.remove_directory(directory)
             return dataclasses.replace(record, checkpoint=None, checkpoint_sha256=None)
@@ -421,74 +385,19 @@ class RunStore:
             checkpoint_sha256=None if model is None else model.sha256,
         )
 
-    def _read_listing(self, record: TrialRecord) -> tuple[BankEntry, ...]:
-        if record.checkpoint is None:
-            return ()
-        directory = _checkpoint_name(record.trial_id, record.attempt)
-        listed = checkpoints.read_file(self._storage, directory, checkpoints.BANK_FILE, self._label)
-        return tuple(BankEntry(**entry) for entry in json.loads(listed or b"[]"))
-
     def _tidied(self, record: TrialRecord) -> TrialRecord:
         """Remove resume states, and the checkpoints of a path that its list left out; return the record."""
-        trial_id, attempt = record.trial_id, record.attempt
         if record.state in RESUMABLE:
             return record
         try:
-            checkpoints.remove_generations(self._storage, trial_id)
-            kept = {entry.step for entry in self._read_listing(record)}
-            for step in checkpoints.bank_steps(self._storage, trial_id, attempt):
-                if step not in kept:
-                    self._storage.remove_directory(checkpoints.bank_directory(trial_id, attempt, step))
+            checkpoints.remove_generations(self._storage, record.trial_id)
+            banks.remove_unlisted(self._storage, record, self._label)
         except (OSError, StoreError) as error:
             # The result is committed; a leftover costs space only.
-            _logger.warning("trial %s: what it no longer needs could not be removed: %s", trial_id, error)
+            _logger.warning(
+                "trial %s: what it no longer needs could not be removed: %s", record.trial_id, error
+            )
         return record
 
     def _read_record(self, part: str) -> TrialRecord:
-        origin = f"{self._label}: trials/{part}"
-        record = decode_record(self._storage.read(f"trials/{part}"), origin)
-        if part != _part_name(record.trial_id, record.attempt):
-            raise StoreError(f"{origin} holds trial {record.trial_id} attempt {record.attempt}; move it away")
-        return record
-
-    def _read_part(self, table: str, part: str) -> pa.Table:
-        return decode_table(self._storage.read(f"{table}/{part}"), table, f"{self._label}: {table}/{part}")
-
-
-def _checked_trial_id(trial_id: str) -> str:
-    if not _TRIAL_ID.fullmatch(trial_id):
-        raise ValueError(f"{trial_id!r} is no trial id: expected 8 to 64 lower-case hexadecimal digits")
-    return trial_id
-
-
-def _checked_file_name(name: str) -> str:
-    if not is_plain_name(name):
-        raise ValueError(f"{name!r} cannot name a file of a run: use letters, digits, '.', '_' and '-'")
-    return name
-
-
-def _part_name(trial_id: str, attempt: int) -> str:
-    if attempt < 1:
-        raise ValueError(f"an attempt counts from 1, found {attempt} for trial {trial_id}")
-    return f"part-{_checked_trial_id(trial_id)}-{attempt}.parquet"
-
-
-def _writer_lock(trial_id: str) -> str:
-    return f"checkpoints/{_checked_trial_id(trial_id)}/.lock"
-
-
-def _checkpoint_name(trial_id: str, attempt: int) -> str:
-    return f"checkpoints/{_checked_trial_id(trial_id)}/{attempt}"
-
-
-def _info_from(content: dict[str, Any]) -> RunInfo:
-    scales, reference = content.get("scales"), content.get("reference_point")
-    known = {field.name for field in dataclasses.fields(RunInfo)}
-    restored = {
-        "classes_forget": tuple(content["classes_forget"]),
-        "classes_retain": tuple(content["classes_retain"]),
-        "scales": None if scales is None else Scales(**scales),
-        "ranges": tuple(ValidRange(**entry) for entry in content["ranges"]),
-        "reference_point": None if reference is None else (float(reference[0]), float(reference[1])),
-    }
-    return RunInfo(**{name: value for name, value in {**content, **restored}.items() if name in known})
+        return parts.read_record(self._storage, part, self._label)

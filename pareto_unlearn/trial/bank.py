@@ -11,11 +11,12 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
-from pareto_unlearn.config import BankSection
+from pareto_unlearn.config import BankSection, SweepConfig
+from pareto_unlearn.models import ImageToImage
 from pareto_unlearn.records import BankEntry, ConfigError
 from pareto_unlearn.solver import EpsilonSolver, prune
 
-BANK_FILE, SCAN_FILE = "bank.json", "scan.json"
+SCAN_FILE = "scan.json"
 CONSTRAINT = "constraint."
 """Prefix of the constraint's own tensors in a state."""
 KEPT = ("values", "first_moment", "second_moment")
@@ -45,6 +46,17 @@ def count_checkpoints(section: BankSection, parameters: Sequence[nn.Parameter]) 
             f"{FEWEST} are the fewest to branch off from: allow {FEWEST * size} or more, or set solver.start: original"
         )
     return min(section.checkpoints, fits)
+
+
+def check_bank(config: SweepConfig, model: ImageToImage) -> None:
+    """Refuse a path whose checkpoints would not fit into ``solver.bank.max_bytes``.
+
+    Raises:
+        ConfigError: names what one takes and what is allowed.
+    """
+    if config.solver.start == "path":
+        shared = config.objective.shared_parameters == "trained"
+        count_checkpoints(config.solver.bank, model.trainable(config.objective.space, shared=shared))
 
 
 @dataclass(slots=True)

@@ -1,0 +1,180 @@
+"""Generative models that forget one set of images and keep another, with the losses that methods descend on them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from front_problems.problem import Losses, StepLoss, load_values
+from pareto_unlearn.data import BatchOrder, seeded_generator
+from pareto_unlearn.objectives import Objectives, Targets, compute_features, compute_targets, feature_function
+
+BATCH, NOISE_IMAGES = 16, 2048
+FORGET_STREAM, RETAIN_STREAM, DRAW_STREAM, LABEL_STREAM = 1, 2, 3, 4
+
+
+class Restorer(Protocol):
+    """The part of a generative model that the image problems use."""
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """Turn [0, 1] pixels into model inputs."""
+        ...
+
+    def sample_noise(self, count: int, generator: torch.Generator) -> Tensor:
+        """Draw inputs that are pure noise."""
+        ...
+
+    def encode(self, inputs: Tensor) -> Tensor:
+        """Return the encoder's output."""
+        ...
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """Return the full output, in the shape of the inputs."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageProblem:
+    """A generative model that forgets one set of images and keeps another; see ``FrontProblem``.
+
+    ``label_loss(outputs, wanted)`` is the loss the original was trained with, for any wanted images.
+    """
+
+    name: str
+    parameters: list[nn.Parameter]
+    original: Tensor
+    model: Restorer
+    features: Callable[[Tensor], Tensor]
+    inputs: dict[tuple[str, str], Tensor]
+    objectives: Objectives
+    targets: Targets
+    label_loss: Callable[[Tensor, Tensor], Tensor]
+    rate: float = 0.003
+    plain_rate: float = 0.2
+    splits: tuple[str, ...] = ("train", "heldout")
+    kinds: frozenset[str] = frozenset(
+        ("scaled", "drawn", "max_loss", "retain_label", "noisy_label", "retain_only")
+    )
+
+    def losses(self, kind: str, seed: int) -> Losses:
+        """Return the losses of a kind."""
+        return IMAGE_LOSSES[kind](self, seed)
+
+    def measure(self, values: Tensor, split: str) -> tuple[float, float]:
+        """Return exact (e, FVU) over a whole split, in the units of that split."""
+        load_values(self.parameters, values)
+        targets, scales, is_train = self.targets, self.targets.scales, split == "train"
+        forget, retain = (
+            compute_features(self.features, self.inputs[name, split]) for name in ("forget", "retain")
+        )
+        original = targets.retain_train if is_train else targets.retain_heldout
+        f1 = float(self.objectives.forget_per_image(forget, targets.noise).double().mean())
+        f2 = float(self.objectives.retain_per_image(retain, original).double().mean())
+        untouched = scales.f1_original if is_train else scales.f1_original_heldout
+        variance = scales.variance_retain if is_train else scales.variance_retain_heldout
+        return (f1 - scales.f1_floor) / (untouched - scales.f1_floor), f2 / variance
+
+    def order(self, name: str, seed: int) -> BatchOrder:
+        """Return the order of mini-batches of a training set."""
+        stream = {"forget": FORGET_STREAM, "retain": RETAIN_STREAM}[name]
+        return BatchOrder(len(self.inputs[name, "train"]), BATCH, seed, stream)
+
+    def training_loss(self, name: str, seed: int) -> StepLoss:
+        """Return the loss of the original's training on a training set."""
+        inputs, order = self.inputs[name, "train"], self.order(name, seed)
+
+        def loss(step: int) -> Tensor:
+            rows = inputs[order(step)]
+            return self.label_loss(self.model(rows), rows)
+
+        return loss
+
+
+def _scaled_losses(problem: ImageProblem, seed: int) -> Losses:
+    """Return e and FVU of the mini-batches, with the mean of the noise bank as target."""
+    scales, noise = problem.targets.scales, problem.targets.noise
+    inputs, order = problem.inputs["forget", "train"], problem.order("forget", seed)
+
+    def forget(step: int) -> Tensor:
+        rows = problem.features(inputs[order(step)])
+        return (problem.objectives.forget_per_image(rows, noise).mean() - scales.f1_floor) / scales.f1_range
+
+    return forget, _retain_loss(problem, seed, scales.variance_retain)
+
+
+def _drawn_losses(problem: ImageProblem, seed: int) -> Losses:
+    """Return raw f1 and f2 with one noise draw an image as target (Eq. 10, arXiv:2402.00351)."""
+    rows_of_noise = problem.targets.noise.rows
+    inputs, order = problem.inputs["forget", "train"], problem.order("forget", seed)
+    draws = BatchOrder(len(rows_of_noise), BATCH, seed, DRAW_STREAM)
+
+    def forget(step: int) -> Tensor:
+        return functional.mse_loss(problem.features(inputs[order(step)]), rows_of_noise[draws(step)])
+
+    return forget, _retain_loss(problem, seed, 1.0)
+
+
+def _retain_loss(problem: ImageProblem, seed: int, unit: float) -> StepLoss:
+    inputs, order = problem.inputs["retain", "train"], problem.order("retain", seed)
+    original = problem.targets.retain_train
+
+    def retain(step: int) -> Tensor:
+        rows = order(step)
+        return problem.objectives.retain_loss(problem.features(inputs[rows]), original[rows]) / unit
+
+    return retain
+
+
+def _max_losses(problem: ImageProblem, seed: int) -> Losses:
+    """Return the training loss on forget images, negated, and on retain images (C.28, arXiv:2402.00351)."""
+    forget = problem.training_loss("forget", seed)
+    return lambda step: -forget(step), problem.training_loss("retain", seed)
+
+
+def _retain_label_losses(problem: ImageProblem, seed: int) -> Losses:
+    """Return the training loss on forget images with retain images as wanted output (C.6.2, arXiv:2402.00351).
+
+    As its prose has it; formula C.31 repeats the noise target of ``noisy_label``.
+    """
+    inputs, order = problem.inputs["forget", "train"], problem.order("forget", seed)
+    others, other_order = problem.inputs["retain", "train"], problem.order("retain", seed)
+
+    def forget(step: int) -> Tensor:
+        return problem.label_loss(problem.model(inputs[order(step)]), others[other_order(step)])
+
+    return forget, problem.training_loss("retain", seed)
+
+
+def _noisy_label_losses(problem: ImageProblem, seed: int) -> Losses:
+    """Return the training loss on forget images with N(0, I) as wanted output (C.34, arXiv:2402.00351)."""
+    inputs, order = problem.inputs["forget", "train"], problem.order("forget", seed)
+
+    def forget(step: int) -> Tensor:
+        noise = problem.model.sample_noise(BATCH, seeded_generator(seed, LABEL_STREAM, step))
+        return problem.label_loss(problem.model(inputs[order(step)]), noise)
+
+    return forget, problem.training_loss("retain", seed)
+
+
+def _retain_only_losses(problem: ImageProblem, seed: int) -> Losses:
+    """Return f1 as ever, for a rule that leaves it out, and the training loss on retain images."""
+    return _scaled_losses(problem, seed)[0], problem.training_loss("retain", seed)
+
+
+IMAGE_LOSSES: dict[str, Callable[[ImageProblem, int], Losses]] = {
+    "scaled": _scaled_losses,
+    "drawn": _drawn_losses,
+    "max_loss": _max_losses,
+    "retain_label": _retain_label_losses,
+    "noisy_label": _noisy_label_losses,
+    "retain_only": _retain_only_losses,
+}
+
+
+def targets_of(model: Restorer, inputs: dict[tuple[str, str], Tensor], objectives: Objectives) -> Targets:
+    """Return what full outputs are compared with, for one noise bank."""
+    bank = model.sample_noise(NOISE_IMAGES, seeded_generator(0, 30))
+    return compute_targets(feature_function(model, "output"), inputs, bank, objectives)

@@ -1,0 +1,82 @@
+"""The checkpoints that a path leaves behind: directories of their own, and the list that a path is committed with.
+
+``label`` is the run, as messages should name it.
+"""
+
+import json
+import re
+
+from pareto_unlearn.records import BANK_FILE, BankEntry, StoreError, TrialRecord
+from pareto_unlearn.store import checkpoints
+from pareto_unlearn.store.filesystem import Storage
+from pareto_unlearn.store.names import checked_trial_id, checkpoint_directory
+
+STATE_FILE = "state.safetensors"
+
+_BANK = re.compile(r"bank-([1-9]\d{0,8})-(\d{1,12})")
+
+
+def save_state(storage: Storage, trial_id: str, attempt: int, step: int, state: bytes) -> None:
+    """Store one checkpoint of a path while the path goes on."""
+    checkpoints.write_directory(
+        storage,
+        _directory(checked_trial_id(trial_id), attempt, step),
+        {STATE_FILE: state},
+        trial_id=trial_id,
+        attempt=attempt,
+        steps=step,
+    )
+
+
+def read_listing(storage: Storage, record: TrialRecord, label: str) -> tuple[BankEntry, ...]:
+    """Return the list a trial was committed with, by rising f1; empty where it was no path.
+
+    Raises:
+        StoreError: the list is damaged.
+    """
+    if record.checkpoint is None:
+        return ()
+    directory = checkpoint_directory(record.trial_id, record.attempt)
+    listed = checkpoints.read_file(storage, directory, BANK_FILE, label)
+    return tuple(BankEntry(**entry) for entry in json.loads(listed or b"[]"))
+
+
+def read_state(storage: Storage, trial_id: str, attempt: int, entry: BankEntry, label: str) -> bytes:
+    """Return one checkpoint, verified against the list.
+
+    Raises:
+        StoreError: it is missing or damaged.
+    """
+    directory = _directory(checked_trial_id(trial_id), attempt, entry.step)
+    _, files = checkpoints.read_directory(storage, directory, label)
+    state = files.get(STATE_FILE, b"")
+    if checkpoints.sha256_of(state) != entry.sha256:
+        raise StoreError(
+            f"{label}: {directory}/{STATE_FILE} is not the file the path was committed with: expected "
+            f"SHA-256 {entry.sha256}, found {checkpoints.sha256_of(state)}; restore it from a copy"
+        )
+    return state
+
+
+def remove_unlisted(storage: Storage, record: TrialRecord, label: str) -> None:
+    """Remove the checkpoints of a committed path that its list leaves out.
+
+    Raises:
+        StoreError: the list is damaged.
+    """
+    trial_id, attempt = record.trial_id, record.attempt
+    kept = {entry.step for entry in read_listing(storage, record, label)}
+    for step in _steps(storage, trial_id, attempt):
+        if step not in kept:
+            storage.remove_directory(_directory(trial_id, attempt, step))
+
+
+def _directory(trial_id: str, attempt: int, step: int) -> str:
+    return f"checkpoints/{trial_id}/bank-{attempt}-{step}"
+
+
+def _steps(storage: Storage, trial_id: str, attempt: int) -> list[int]:
+    """Return the steps of all checkpoints of a path that are there."""
+    names = storage.directory_names(f"checkpoints/{trial_id}")
+    found = (match for name in names if (match := _BANK.fullmatch(name)))
+    return sorted(int(match[2]) for match in found if int(match[1]) == attempt)

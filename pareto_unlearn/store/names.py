@@ -1,0 +1,70 @@
+"""How the files and directories of a run are called; what could lead out of the run is refused."""
+
+import re
+
+from pareto_unlearn.store.filesystem import is_plain_name
+
+INFO_FILE = "run.json"
+
+_TRIAL_ID = re.compile(r"[0-9a-f]{8,64}")
+_PART_NAME = re.compile(r"part-([0-9a-f]{8,64})-([1-9][0-9]{0,8})\.parquet")
+_ADDED_NAME = re.compile(r"(part-[0-9a-f]{8,64}-[1-9][0-9]{0,8})\.[a-z0-9_-]+\.[a-z0-9_]+\.parquet")
+
+
+def checked_trial_id(trial_id: str) -> str:
+    """Return a trial id as it is.
+
+    Raises:
+        ValueError: it is no trial id.
+    """
+    if not _TRIAL_ID.fullmatch(trial_id):
+        raise ValueError(f"{trial_id!r} is no trial id: expected 8 to 64 lower-case hexadecimal digits")
+    return trial_id
+
+
+def checked_file_name(name: str) -> str:
+    """Return the name of a file as it is.
+
+    Raises:
+        ValueError: it is not a plain name.
+    """
+    if not is_plain_name(name):
+        raise ValueError(f"{name!r} cannot name a file of a run: use letters, digits, '.', '_' and '-'")
+    return name
+
+
+def part_name(trial_id: str, attempt: int) -> str:
+    """Return the file that holds an attempt's rows of a table.
+
+    Raises:
+        ValueError: the trial id or the attempt is not valid.
+    """
+    if attempt < 1:
+        raise ValueError(f"an attempt counts from 1, found {attempt} for trial {trial_id}")
+    return f"part-{checked_trial_id(trial_id)}-{attempt}.parquet"
+
+
+def added_name(part: str, protocol: str, metric: str) -> str:
+    """Return the file of one metric that was measured after a part was committed."""
+    return f"{part.removesuffix('.parquet')}.{protocol}.{metric}.parquet"
+
+
+def is_part(name: str) -> bool:
+    """Tell whether a file holds what was committed of an attempt."""
+    return _PART_NAME.fullmatch(name) is not None
+
+
+def part_added_to(name: str) -> str | None:
+    """Return the part that a file of an added metric belongs to, None for any other file."""
+    match = _ADDED_NAME.fullmatch(name)
+    return None if match is None else f"{match[1]}.parquet"
+
+
+def writer_lock(trial_id: str) -> str:
+    """Return the file that whoever writes for a trial holds."""
+    return f"checkpoints/{checked_trial_id(trial_id)}/.lock"
+
+
+def checkpoint_directory(trial_id: str, attempt: int) -> str:
+    """Return the directory of an attempt's model."""
+    return f"checkpoints/{checked_trial_id(trial_id)}/{attempt}"

@@ -1,0 +1,51 @@
+"""The Parquet files of a run, one of each table per attempt; metrics measured afterwards lie beside them in files of their own.
+
+``label`` is the run, as messages should name it.
+"""
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from pareto_unlearn.records import MetricRow, StoreError, TrialRecord
+from pareto_unlearn.store.filesystem import Storage
+from pareto_unlearn.store.names import added_name, part_name, writer_lock
+from pareto_unlearn.store.schemas import decode_record, decode_table, encode_rows
+
+
+def read_record(storage: Storage, part: str, label: str) -> TrialRecord:
+    """Return the row that commits a trial.
+
+    Raises:
+        StoreError: the file is damaged, of a newer schema or of another trial.
+    """
+    origin = f"{label}: trials/{part}"
+    record = decode_record(storage.read(f"trials/{part}"), origin)
+    if part != part_name(record.trial_id, record.attempt):
+        raise StoreError(f"{origin} holds trial {record.trial_id} attempt {record.attempt}; move it away")
+    return record
+
+
+def read_part(storage: Storage, table: str, part: str, label: str) -> pa.Table:
+    """Return the rows of one file of a table.
+
+    Raises:
+        StoreError: the file is damaged or of a newer schema.
+    """
+    return decode_table(storage.read(f"{table}/{part}"), table, f"{label}: {table}/{part}")
+
+
+def add_metric(storage: Storage, record: TrialRecord, rows: Sequence[MetricRow]) -> bool:
+    """Write the rows of one metric of a committed trial; return False if the file was there before.
+
+    Raises:
+        ValueError: there are no rows, or they are of several metrics.
+    """
+    kinds = {(row.protocol, row.metric) for row in rows}
+    if len(kinds) != 1:
+        raise ValueError(f"expected the rows of one metric and protocol, found those of {sorted(kinds)}")
+    ((protocol, metric),) = kinds
+    name = added_name(part_name(record.trial_id, record.attempt), protocol, metric)
+    content = encode_rows("metrics", record.trial_id, record.attempt, rows)
+    with storage.exclusive(writer_lock(record.trial_id)):
+        return storage.put_new(f"metrics/{name}", content)

@@ -1,0 +1,169 @@
+"""The judging of a trial: its row before anything is measured, what its model reached, and whether that meets its bound."""
+
+import math
+import resource
+import sys
+from dataclasses import asdict, replace
+
+import torch
+
+from pareto_unlearn.config import SweepConfig
+from pareto_unlearn.models import save_model
+from pareto_unlearn.records import (
+    EMBEDDING_FILE,
+    CurveRow,
+    Phase,
+    Role,
+    TrialRecord,
+    TrialResult,
+    TrialSpec,
+    TrialState,
+)
+from pareto_unlearn.solver import FlatParameters
+from pareto_unlearn.trial.embedding import embed_pictures
+from pareto_unlearn.trial.evidence import (
+    Completeness,
+    completeness_rows,
+    draw_samples,
+    measure_completeness,
+    measure_metrics,
+    measure_residual,
+    measure_retain_loss,
+)
+from pareto_unlearn.trial.material import Material
+
+LOWEST_SLACK = 0.1
+"""Share by which f2 may exceed the lowest boundary's tolerance before the trial is called infeasible."""
+PATH_SLACK = 0.01
+"""How far above its end, in e, a path may stop and yet have arrived."""
+
+
+def plan_record(spec: TrialSpec, code_version: str) -> TrialRecord:
+    """Return the record of a trial that has measured nothing yet."""
+    return TrialRecord(
+        **asdict(spec),
+        start="original",
+        state=TrialState.RUNNING,
+        reason="",
+        code_version=code_version,
+    )
+
+
+def failed_result(spec: TrialSpec, reason: str, code_version: str) -> TrialResult:
+    """Return the row of a trial that raised or whose process died."""
+    record = replace(plan_record(spec, code_version), state=TrialState.FAILED, reason=reason)
+    return TrialResult(record=record, files={})
+
+
+def diverged_result(record: TrialRecord, curves: tuple[CurveRow, ...], reason: str) -> TrialResult:
+    """Return what a trial leaves behind that ended without a model; NaN says that it was measured and is no number."""
+    nan = float("nan")
+    return TrialResult(
+        record=replace(record, state=TrialState.DIVERGED, reason=reason, f1=nan, f2=nan),
+        curves=curves,
+        files={},
+    )
+
+
+def measure_trial(
+    config: SweepConfig,
+    spec: TrialSpec,
+    material: Material,
+    flat: FlatParameters,
+    record: TrialRecord,
+    curves: tuple[CurveRow, ...],
+) -> TrialResult:
+    """Measure the model and fill in the record; the first thing checked is that the outputs are finite."""
+    scales = material.targets.scales
+    train, heldout = (measure_completeness(config, material, split) for split in ("train", "heldout"))
+    f2, f2_heldout = (measure_retain_loss(config, material, split) for split in ("train", "heldout"))
+    if not all(math.isfinite(value) for value in (train.f1, f2, heldout.f1, f2_heldout)):
+        return diverged_result(record, curves, "diverged: f1 or f2 over the whole sets is not finite")
+    residual = measure_residual(config, material, flat)
+    record = replace(
+        record,
+        f1=train.f1,
+        f2=f2,
+        f1_heldout=heldout.f1,
+        f2_heldout=f2_heldout,
+        e=train.e,
+        e_heldout=heldout.e,
+        completeness=1.0 - train.e,
+        completeness_worst_class=train.worst_class,
+        completeness_worst_5pct=train.worst_5pct,
+        completeness_heldout=1.0 - heldout.e,
+        completeness_worst_class_heldout=heldout.worst_class,
+        completeness_worst_5pct_heldout=heldout.worst_5pct,
+        retained_quality=1.0 - f2 / scales.variance_retain,
+        retained_quality_heldout=1.0 - f2_heldout / scales.variance_retain_heldout,
+        residual_multiplier=residual.multiplier,
+        residual_norm_f1=residual.norm_f1,
+        residual_norm_f2=residual.norm_f2,
+        residual_cosine=residual.cosine,
+        f1_image_std=train.f1_image_std,
+        peak_memory_bytes=_peak_memory(material.device),
+    )
+    if spec.epsilon is not None:
+        record = _with_shares(record, (train, heldout), scales.normalised_f1(spec.epsilon))
+    record = _judge(config, spec, record, scales.variance_retain)
+    metrics = [
+        *completeness_rows(train, "train", material.split.forget_train),
+        *completeness_rows(heldout, "heldout", material.split.forget_heldout),
+        *measure_metrics(config, material),
+    ]
+    samples = draw_samples(config, material, with_truth=spec.phase is Phase.ORIGINAL)
+    files = {} if spec.phase is Phase.ORIGINAL else {"model.safetensors": save_model(material.model)}
+    if config.evaluate.tsne and files:
+        files[EMBEDDING_FILE] = embed_pictures(config, material)
+    return TrialResult(
+        record=record, curves=curves, metrics=tuple(metrics), samples=tuple(samples), files=files
+    )
+
+
+def _with_shares(record: TrialRecord, parts: tuple[Completeness, Completeness], e: float) -> TrialRecord:
+    """Fill in which share of the images lies above epsilon, on both splits."""
+    train, heldout = (part.share_above(e) for part in parts)
+    return replace(
+        record,
+        share_above_epsilon=train[0],
+        share_above_epsilon_high=train[1],
+        share_above_epsilon_heldout=heldout[0],
+        share_above_epsilon_heldout_high=heldout[1],
+    )
+
+
+def _judge(config: SweepConfig, spec: TrialSpec, record: TrialRecord, variance_retain: float) -> TrialRecord:
+    """Fill in the violation and, where it exceeds its tolerance, the state INFEASIBLE with the numbers."""
+    if spec.phase_solved is Phase.EPSILON and spec.epsilon is not None and record.f1 is not None:
+        allowed = config.epsilon.violation_tolerance * (spec.range_width or 0.0)
+        return _with_violation(record, "f1", record.f1, spec.epsilon, allowed)
+    if spec.role is Role.LOWEST and config.solver.lowest.kind == "tolerance" and record.f2 is not None:
+        bound = config.solver.lowest.tolerance * variance_retain
+        return _with_violation(record, "f2", record.f2, bound, LOWEST_SLACK * bound)
+    return record
+
+
+def _with_violation(
+    record: TrialRecord, name: str, value: float, bound: float, allowed: float
+) -> TrialRecord:
+    violation = max(value - bound, 0.0)
+    if violation <= allowed:
+        return replace(record, violation=violation)
+    reason = f"{name} = {value:.6g} exceeds its bound {bound:.6g} by more than the {allowed:.2g} allowed; {record.reason}"
+    return replace(record, violation=violation, state=TrialState.INFEASIBLE, reason=reason)
+
+
+def judge_path(config: SweepConfig, result: TrialResult) -> TrialResult:
+    """A path that arrived at its end has converged even while the last mini-batches' f1 was still settling."""
+    record, end = result.record, config.solver.path.end
+    if record.state is not TrialState.UNCONVERGED or record.e is None or record.e > end + PATH_SLACK:
+        return result
+    reason = f"step limit reached at e = {record.e:.4f}, within {PATH_SLACK:g} of the end of the path"
+    return replace(result, record=replace(record, state=TrialState.DONE, reason=reason))
+
+
+def _peak_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,164 @@
+"""Which checkpoints a path takes, and what is in them."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load as load_safetensors
+from short_path import PATH_SPEC, run, short_config
+from torch import nn
+
+from pareto_unlearn.config import BankSection, SweepConfig
+from pareto_unlearn.models import load_model
+from pareto_unlearn.records import BankEntry, ConfigError
+from pareto_unlearn.solver import EpsilonSolver, LevelControl, PathPlan, UpdateSettings
+from pareto_unlearn.sweep import check_sweep
+from pareto_unlearn.trial import Hooks, load_material, run_trial
+from pareto_unlearn.trial.bank import BankKeeper, count_checkpoints, spread_rows, start_from
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Targets of the original model, computed once: no override of these tests changes them."""
+    return tmp_path_factory.mktemp("cache")
+
+
+# How many fit
+
+
+def state_bytes(config: SweepConfig) -> int:
+    """Three float32 vectors as long as the parameters."""
+    return 3 * 4 * sum(parameter.numel() for parameter in load_model(config.model, config.task).parameters())
+
+
+@pytest.mark.parametrize("enter", [check_sweep, run], ids=["check_sweep", "run_sweep"])
+def test_a_bank_without_room_for_three_checkpoints_is_refused_before_anything_is_written(tmp_path, enter):
+    size = state_bytes(short_config(tmp_path))
+    config = short_config(tmp_path / "runs", f"solver.bank.max_bytes={3 * size - 1}")
+    with pytest.raises(ConfigError, match=r"solver\.bank\.max_bytes") as caught:
+        enter(config)
+    for number in (3 * size - 1, size, 3 * size):
+        assert str(number) in str(caught.value)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_without_a_path_no_room_is_needed(tmp_path):
+    check_sweep(short_config(tmp_path, "solver.start=original", "solver.bank.max_bytes=1"))
+
+
+@pytest.mark.parametrize(("fit", "expected"), [(3, 3), (5, 5), (6, 6), (7, 6)])
+def test_a_path_takes_as_many_checkpoints_as_fit(fit, expected):
+    parameters = [nn.Parameter(torch.zeros(10)), nn.Parameter(torch.zeros(2, 3))]
+    section = BankSection(checkpoints=6, max_bytes=fit * 3 * 4 * 16)
+    assert count_checkpoints(section, parameters) == expected
+
+
+def test_a_smaller_bank_is_spread_over_the_whole_path(tmp_path, cache):
+    size, taken = state_bytes(short_config(tmp_path)), {}
+    config = short_config(tmp_path, "solver.path.steps=20", f"solver.bank.max_bytes={5 * size - 1}")
+    run_trial(
+        config,
+        PATH_SPEC,
+        load_material(config, cache, "targets"),
+        Hooks(save_bank_state=taken.__setitem__),
+        "1",
+    )
+    assert tuple(taken) == PathPlan(steps=20, end=0.5, checkpoints=4).capture_steps()
+    # beside the tensors a file holds their names, and the running state of five classes
+    assert all(size <= len(content) < size + 2000 for content in taken.values())
+
+
+@pytest.mark.parametrize(("count", "limit"), [(1, 1), (7, 7), (7, 100), (721, 2048), (100, 7), (721, 64)])
+def test_rows_to_measure_on_are_spread_over_all(count, limit):
+    rows = spread_rows(count, limit).tolist()
+    assert len(rows) == min(count, limit)
+    assert (rows[0], rows[-1]) == (0, count - 1)
+    gaps = np.diff(rows)
+    assert all(gaps >= 1)
+    assert np.ptp(gaps) <= 1 if len(gaps) else True
+
+
+# Taking one
+
+
+def keeper_of(solver: EpsilonSolver, saved: dict[int, bytes], *steps: int) -> BankKeeper:
+    return BankKeeper(
+        steps=steps,
+        measure=lambda: (float(solver.flat.values.sum()), -float(solver.flat.values.sum())),
+        save=saved.__setitem__,
+        raw_epsilon=lambda step: 10.0 * step,
+        learning_rate=0.125,
+    )
+
+
+def stepped(steps: int, keeper: BankKeeper, solver: EpsilonSolver, x: nn.Parameter) -> list[torch.Tensor]:
+    """Step and offer a checkpoint after each, twice; return the weights after each."""
+    seen = []
+    for _ in range(steps):
+        solver.step(lambda: (x - 2.0).square().sum(), lambda: x.square().sum())
+        solver.flush()
+        for _ in range(2):
+            keeper.take(solver, {"lag": torch.full((2,), float(solver.step_count))})
+        seen.append(solver.flat.values.clone())
+    return seen
+
+
+def averaging_solver() -> tuple[nn.Parameter, EpsilonSolver]:
+    x = nn.Parameter(torch.linspace(-1.0, 1.0, 6))
+    settings = UpdateSettings(steps=10, learning_rate=0.1, weight_average=0.75)
+    return x, EpsilonSolver([x], LevelControl(), settings, epsilon=1.0)
+
+
+def test_a_checkpoint_is_taken_once_at_each_planned_step_with_the_averaged_weights():
+    x, solver = averaging_solver()
+    saved: dict[int, bytes] = {}
+    keeper = keeper_of(solver, saved, 2, 5)
+    average = x.detach().clone()
+    averages = []
+    for values in stepped(6, keeper, solver, x):
+        average = 0.75 * average + 0.25 * values
+        averages.append(average)
+    assert list(saved) == [entry.step for entry in keeper.entries] == [2, 5]
+    for entry in keeper.entries:
+        state = load_safetensors(saved[entry.step])
+        torch.testing.assert_close(state["values"], averages[entry.step - 1])
+        assert entry.f1 == float(state["values"].sum())
+        assert (entry.epsilon, entry.learning_rate) == (10.0 * entry.step, 0.125)
+        assert hashlib.sha256(saved[entry.step]).hexdigest() == entry.sha256
+        assert state["constraint.lag"].tolist() == [float(entry.step)] * 2
+
+
+def test_taking_checkpoints_changes_nothing_in_the_solve():
+    ends = []
+    for steps in ((), (1, 2, 3, 6)):
+        x, solver = averaging_solver()
+        stepped(8, keeper_of(solver, {}, *steps), solver, x)
+        ends.append(solver.state_dict())
+    assert all(torch.equal(tensor, ends[1][name]) for name, tensor in ends[0].items())
+
+
+def test_a_listing_leaves_out_what_is_dominated():
+    _, solver = averaging_solver()
+    keeper = keeper_of(solver, {})
+    shared = {"epsilon": 0.5, "learning_rate": 0.1, "sha256": "00"}
+    costs = [(1, 3.0, 1.0), (2, 2.0, 2.0), (3, 2.5, 2.5), (4, 1.0, 3.0)]
+    keeper.entries += [BankEntry(step=step, f1=f1, f2=f2, **shared) for step, f1, f2 in costs]
+    assert [entry["step"] for entry in json.loads(keeper.listing())] == [4, 2, 1]
+
+
+def test_a_solver_starts_from_a_checkpoint_with_the_state_of_its_constraint():
+    x, solver = averaging_solver()
+    saved: dict[int, bytes] = {}
+    stepped(3, keeper_of(solver, saved, 3), solver, x)
+    expected = load_safetensors(saved[3])
+    _, fresh = averaging_solver()
+    of_constraint = {"lag": torch.zeros(2)}
+    start_from(saved[3], fresh, of_constraint)
+    assert fresh.step_count == 0
+    found = fresh.state_dict()
+    for name in ("values", "first_moment", "second_moment", "updates"):
+        assert torch.equal(found[name], expected[name])
+    assert of_constraint["lag"].tolist() == [3.0, 3.0]
