@@ -9,8 +9,9 @@ from tiny_families import COUNTS, FAMILIES, SPACES, load_on_generated, moved
 from torch import Tensor
 from trial_rows import epsilon_spec
 
-from pareto_unlearn import objectives as objectives_module
 from pareto_unlearn.objectives import compute_features, feature_function
+from pareto_unlearn.objectives import features as features_module
+from pareto_unlearn.objectives import targets as targets_module
 from pareto_unlearn.records import TrialState
 from pareto_unlearn.trial import Hooks, run_trial, solving
 from pareto_unlearn.trial.comparison import StepInputs, forget_distances, retain_distances
@@ -222,12 +223,12 @@ def test_large_features_spill_to_a_file_with_the_same_values(load, family, tmp_p
     _, material = load(family)
     features, inputs = feature_function(material.model, "encoder"), material.inputs["retain", "train"]
     kept = compute_features(features, inputs, batch=3)
-    monkeypatch.setattr(objectives_module, "SPILL_BYTES", 1)
+    monkeypatch.setattr(features_module, "SPILL_BYTES", 1)
     made = []
     monkeypatch.setattr(
-        objectives_module.np,
+        features_module.np,
         "memmap",
-        lambda *given, real=objectives_module.np.memmap, **named: made.append(1) or real(*given, **named),
+        lambda *given, real=features_module.np.memmap, **named: made.append(1) or real(*given, **named),
     )
     spilled = compute_features(features, inputs, batch=3, spill=tmp_path)
     assert made
@@ -238,8 +239,8 @@ def test_large_features_spill_to_a_file_with_the_same_values(load, family, tmp_p
 @pytest.mark.parametrize("family", ["digits_mae", "mae", "mage"])
 def test_targets_do_not_depend_on_where_features_are_kept(load, family, monkeypatch):
     _, kept = load(family, space="encoder")
-    monkeypatch.setattr(objectives_module, "SPILL_BYTES", 1)
-    monkeypatch.setattr(objectives_module, "CHUNK_VALUES", 10_000)
+    monkeypatch.setattr(features_module, "SPILL_BYTES", 1)
+    monkeypatch.setattr(targets_module, "CHUNK_VALUES", 10_000)
     _, spilled = load(family, space="encoder")
     assert torch.equal(kept.targets.retain_train, spilled.targets.retain_train)
     assert torch.equal(kept.targets.forget_f1_train, spilled.targets.forget_f1_train)

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from pareto_unlearn import objectives as module
 from pareto_unlearn.config import DataSection, ModelSection, ObjectiveSection, TaskSection
 from pareto_unlearn.data import load_split, seeded_generator
 from pareto_unlearn.models import load_model
@@ -29,6 +28,7 @@ from pareto_unlearn.objectives import (
     open_rows,
     open_targets,
 )
+from pareto_unlearn.objectives import features as module
 
 MSE, MSE_DRAWS, L2 = Objectives("mse", "mean"), Objectives("mse", "draws"), Objectives("l2", "draws")
 SETS = [(name, split) for name in ("forget", "retain") for split in ("train", "heldout")]

@@ -1,0 +1,91 @@
+"""Features: what f1 and f2 compare of a model, of inputs that may be too many for memory."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+EVALUATION_BATCH = 256
+
+SPILL_BYTES = 2**28
+"""Features of more bytes than this are kept in a file while they are computed."""
+
+Features = Callable[[Tensor], Float[Tensor, "b d"]]
+"""From model inputs to what f1 and f2 compare."""
+
+
+@runtime_checkable
+class Generative(Protocol):
+    """The part of ``models.ImageToImage`` that features are taken from; the adapters live beside this module."""
+
+    def encode(self, inputs: Tensor) -> Tensor:
+        """Return the encoder's output."""
+        ...
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """Return the full output."""
+        ...
+
+
+@runtime_checkable
+class Rows(Protocol):
+    """Model inputs of a set of images, by number; a tensor is one."""
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        ...
+
+    def __getitem__(self, rows: Int[Tensor, " b"]) -> Tensor:
+        """Return the inputs of some images."""
+        ...
+
+
+def feature_function(model: Generative, space: str) -> Callable[[Tensor], Float[Tensor, "b d"]]:
+    """Return the function from model inputs to the flat features f1 and f2 compare: output or encoder output."""
+    inner: Callable[[Tensor], Tensor] = model.encode if space == "encoder" else model
+    return lambda inputs: inner(inputs).flatten(1)
+
+
+def compute_features(
+    features: Features, inputs: Rows, *, batch: int = EVALUATION_BATCH, spill: Path | None = None
+) -> Float[Tensor, "n d"]:
+    """Return the features of many inputs, without gradients, in batches of a fixed size.
+
+    Args:
+        features: of a model.
+        inputs: at least one.
+        batch: how many at once.
+        spill: folder for a nameless file that holds the result where it is large; None keeps it in memory.
+    """
+    result: Tensor | None = None
+    for rows, part in iterate_features(features, inputs, batch):
+        if result is None:
+            result = _allocate(len(inputs), part, spill)
+        result[rows] = part.to(result.device)
+    if result is None:
+        raise ValueError("expected at least one input, found none")
+    return result
+
+
+def iterate_features(
+    features: Features, inputs: Rows, batch: int
+) -> Iterator[tuple[Int[Tensor, " b"], Float[Tensor, "b d"]]]:
+    """Yield the numbers of some inputs and their features, without gradients, batch by batch."""
+    for rows in torch.split(torch.arange(len(inputs)), batch):
+        with torch.no_grad():
+            part = features(inputs[rows])
+        yield rows, part
+
+
+def _allocate(count: int, like: Float[Tensor, "b d"], spill: Path | None) -> Float[Tensor, "n d"]:
+    """Return room for features: beside ``like``, or in a file without a name that goes with its last reader."""
+    shape = (count, like.shape[1])
+    if spill is None or count * like[0].nbytes < SPILL_BYTES:
+        return like.new_empty(shape)
+    with tempfile.TemporaryFile(dir=spill) as file:
+        return torch.from_numpy(np.memmap(file, dtype=like.cpu().numpy().dtype, mode="w+", shape=shape))
