@@ -14,7 +14,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 
-SLOWEST_FIRST = ("test_cli_ray", "test_bank", "test_sweep", "test_smoke", "test_dial", "test_checks")
+SLOWEST_FIRST = ("test_cli_ray", "test_sweep", "test_smoke", "test_checks")
 """What takes longest starts first, so that no worker is left with it in the end."""
 
 
