@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from command_line import call
 from small_sweep import QUICKSTART, SMALL
 from typer.testing import CliRunner
 
@@ -15,30 +16,28 @@ from pareto_unlearn.cli import app, main
 from pareto_unlearn.config import load_config
 
 
-def call(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def call_process(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """What a shell sees; the other tests call the command line in this process."""
     command = [sys.executable, "-m", "pareto_unlearn", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=cwd)
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
-def local_sweep(storage: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    options = [
-        part
-        for item in (*SMALL, "run.executor=local", f"run.storage={storage}", *overrides)
-        for part in ("-o", item)
-    ]
-    return call("sweep", QUICKSTART, *options)
+def local_sweep(storage: Path) -> list[object]:
+    few = ("run.executor=local", f"run.storage={storage}", "baselines=[]", "epsilon.points=1")
+    return ["sweep", QUICKSTART, *(part for item in (*SMALL, *few) for part in ("-o", item))]
 
 
 @pytest.fixture(scope="module")
 def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
-    done = local_sweep(folder, "baselines=[]", "epsilon.points=1")
+    done = call(*local_sweep(folder))
     assert done.returncode == 0, done.stderr
     return folder
 
 
 def test_sweep_leaves_stdout_for_data(storage):
-    done = local_sweep(storage, "baselines=[]", "epsilon.points=1")
+    done = call_process(*local_sweep(storage))
+    assert done.returncode == 0
     assert done.stdout == ""
     assert "4 trials are committed already" in done.stderr
 
@@ -104,6 +103,12 @@ def test_bad_input_ends_with_its_exit_code_and_says_what_to_do(options, code, wo
     done = call("sweep", QUICKSTART, *storage, *options)
     assert done.returncode == code, done.stderr
     assert all(word in done.stderr for word in words), done.stderr
+
+
+def test_a_process_ends_with_the_exit_code_of_its_error_and_no_traceback():
+    done = call_process("validate", QUICKSTART, "-o", "solver.stepz=3")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "solver.stepz" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -96,7 +96,7 @@ def test_dialled_model_meets_its_epsilon(run_path, fraction):
     assert record.steps == 0
 
 
-@pytest.mark.parametrize("fraction", [0.1, 0.4, 0.9])
+@pytest.mark.parametrize("fraction", [0.1, 0.5, 0.9])
 def test_dialled_row_names_its_parents_which_bracket_it(run_path, fraction):
     record = dial(run_path, fraction)
     knots = {knot.name: knot for found in gather_knots(load_run(run_path), seed=0) for knot in found}
@@ -154,7 +154,8 @@ def test_other_knots_make_another_row(run_path, tmp_path):
 
 
 def test_run_without_a_path_can_be_dialled(tmp_path):
-    overrides = ["baselines=[]", "run.executor=local", f"run.storage={tmp_path}", "solver.start=original"]
+    overrides = ["baselines=[]", "run.executor=local", f"run.storage={tmp_path}"]
+    overrides += ["solver.start=original", "solver.steps=50", "epsilon.points=1"]
     config = load_config(QUICKSTART, [*SMALL, *overrides])
     assert run_sweep(config, SweepOptions(), Console(quiet=True)) == 0
     record = dial(str(tmp_path / "quickstart"), 0.5)
@@ -218,15 +219,13 @@ def test_running_sweep_is_not_disturbed(run_path):
         dial(run_path, 0.6)
 
 
-def test_damaged_knot_is_never_used(tmp_path):
-    overrides = ["baselines=[]", "run.executor=local", f"run.storage={tmp_path}", "solver.steps=60"]
-    config = load_config(QUICKSTART, [*SMALL, *overrides])
-    run_sweep(config, SweepOptions(), Console(quiet=True))
-    damage(tmp_path / "quickstart", "checkpoints/*/*/*.safetensors")
-    run = load_run(tmp_path / "quickstart")
+def test_damaged_knot_is_never_used(run_path, tmp_path):
+    copy = shutil.copytree(run_path, tmp_path / "copy")
+    damage(copy, "checkpoints/*/*/*.safetensors")
+    run = load_run(copy)
     trials, checkpoints = gather_knots(run, seed=0)
     mixer = mixer_of(run)
     with pytest.raises(StoreError):
-        dial(str(tmp_path / "quickstart"), 0.5)
+        dial(str(copy), 0.63)  # an epsilon of no other test: a row that is there needs no knot
     with pytest.raises(StoreError, match="bank-1-"):
         mixer.mix((checkpoints[0], trials[0]), 0.5)

@@ -2,17 +2,15 @@
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from command_line import call
 from PIL import Image
 from tiny_families import PATCHES, build
 
-from pareto_unlearn.cli import main
 from pareto_unlearn.config import TaskSection
 from pareto_unlearn.records import ConfigError, Phase, Role
 from pareto_unlearn.store import Run, load_run
@@ -69,12 +67,6 @@ def write_checkpoint(path: Path, family: str) -> Path:
     model = build(family, TaskSection(patches=PATCHES[family]))
     torch.save({"model": model.published_state()} if family == "mae" else model.state_dict(), path)
     return path
-
-
-def call(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "pareto_unlearn", *map(str, arguments)], capture_output=True, text=True
-    )
 
 
 def overrides(*keys: str) -> list[str]:
@@ -164,21 +156,15 @@ def copy_image(root: Path) -> None:
         (copy_image, [f"{WNIDS[0]}_100.JPEG (forget train) = val/{WNIDS[0]}/ILSVRC2012_val_00000001.JPEG"]),
     ],
 )
-def test_images_that_cannot_be_used_end_with_exit_code_3(tmp_path, capsys, monkeypatch, spoil, expected):
+def test_images_that_cannot_be_used_end_with_exit_code_3(tmp_path, spoil, expected):
     root = make_imagenet(tmp_path / "imagenet")
     spoil(root)
     keys = (
         "model.variant=tiny", f"model.checkpoint={write_checkpoint(tmp_path / 'tiny.pth', 'mae')}", f"data.root={root}",
         f"data.forget_classes=[{WNIDS[0]}]", f"data.retain_classes=[{WNIDS[1]}]", f"run.storage={tmp_path / 'runs'}",
     )  # fmt: skip
-    monkeypatch.setattr(
-        sys,
-        "argv",
-        ["pareto-unlearn", "sweep", str(SWEEPS / "imagenet_mae.yaml"), *overrides(*FEW_STEPS, *keys)],
-    )
-    with pytest.raises(SystemExit) as caught:
-        main()
-    assert caught.value.code == ConfigError.exit_code == 3
-    said = " ".join(capsys.readouterr().err.split())
+    done = call("sweep", SWEEPS / "imagenet_mae.yaml", *overrides(*FEW_STEPS, *keys))
+    assert done.returncode == ConfigError.exit_code == 3
+    said = " ".join(done.stderr.split())
     assert all(" ".join(part.split()) in said for part in expected), said
     assert not (tmp_path / "runs").exists()

@@ -21,7 +21,8 @@ def blocks(language: str) -> list[str]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with runs/quickstart in it."""
     folder = tmp_path_factory.mktemp("readme")
-    config = load_config(QUICKSTART, [*SMALL, "run.executor=local", f"run.storage={folder / 'runs'}"])
+    few = ("solver.steps=50", "epsilon.points=1", "baselines=[]", "run.executor=local")
+    config = load_config(QUICKSTART, [*SMALL, *few, f"run.storage={folder / 'runs'}"])
     assert run_sweep(config, SweepOptions(), Console(quiet=True)) == 0
     return folder
 

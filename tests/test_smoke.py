@@ -2,12 +2,11 @@
 
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from command_line import call
 
 from pareto_unlearn.config import SweepConfig, as_smoke, dump_config, load_config, parse_config
 from pareto_unlearn.config.smoke import SMOKE, SMOKE_NOTICE
@@ -24,12 +23,6 @@ LOCAL = (
     "solver.precision=float32",  # bfloat16 has tests of its own and is slow on a CPU
     "objective.original_precision=float32",
 )
-
-
-def call(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "pareto_unlearn", *map(str, arguments)], capture_output=True, text=True
-    )
 
 
 def smoke(name: str, *overrides: str) -> SweepConfig:
