@@ -164,3 +164,23 @@ def test_convergence_of_the_digits_is_solved_and_fitted():
     assert [row.step for row in rows] == list(range(12))
     assert rows[-1].f1 < rows[0].f1
     assert rates.direction_norm(rows[0]) > 0.0
+
+
+def test_a_header_is_taken_apart_into_prose_and_commands():
+    module = importlib.import_module("ablations")
+    header = module.read_header(
+        "# Why,\n# in words:\n#\n#   for x in 1 2; do\n#     pareto-unlearn sweep a.yaml -o x=$x\n#   done\n"
+        "#   pareto-unlearn compare runs/1 runs/2\nname: a\n# no header\n"
+    )
+    assert header.prose == "Why, in words:"
+    assert header.solve == "for x in 1 2; do\n  pareto-unlearn sweep a.yaml -o x=$x\ndone"
+    assert header.read == ("pareto-unlearn compare runs/1 runs/2",)
+
+
+def test_every_file_of_the_ablations_page_solves_and_reads():
+    module = importlib.import_module("ablations")
+    for file in module.FILES:
+        header = module.read_header(file.read_text())
+        assert "pareto-unlearn sweep sweeps/" in header.solve
+        assert header.read
+        assert "pareto-unlearn" not in header.prose.replace("`pareto-unlearn", "")
