@@ -141,12 +141,14 @@ def report(
 def compare(
     runs: RunPaths,
     form: Annotated[str, typer.Option("--format", help="text, md or csv.")] = "text",
+    split: Annotated[str, typer.Option("--split", help="train or heldout images.")] = "train",
     out: Annotated[str | None, typer.Option("--out", help="Where to write it; default: stdout.")] = None,
 ) -> None:
     """Put runs beside one another: what differs in their sweep files, hypervolume in one box, loss and completeness."""
-    from pareto_unlearn.report import ComparisonFormat, make_comparison
+    from pareto_unlearn.report import ComparisonFormat, Split, make_comparison
 
-    _put(make_comparison(runs, _choice(ComparisonFormat, form, "--format")), out)
+    chosen = _choice(Split, split, "--split")
+    _put(make_comparison(runs, _choice(ComparisonFormat, form, "--format"), chosen), out)
 
 
 @app.command(name="ls")

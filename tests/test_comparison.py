@@ -16,6 +16,7 @@ from pareto_unlearn.cli import app
 from pareto_unlearn.front import hypervolume
 from pareto_unlearn.records import HAS_MODEL, Phase, StoreError
 from pareto_unlearn.report.comparison import Comparison, ComparisonFormat, compare, write_comparison
+from pareto_unlearn.report.facts import Split
 from pareto_unlearn.store import load_run
 
 WIDER = (SCALES.f1_original, 0.1)
@@ -81,6 +82,31 @@ def test_points_are_the_boundary_and_the_fractions_of_the_papers(both, paths):
     assert points["epsilon 50%"].loss is None
 
 
+def test_heldout_images_have_columns_and_a_box_of_their_own(both, paths):
+    heldout = compare([load_run(path) for path in paths], Split.HELDOUT)
+    fronts = [
+        record
+        for path in paths
+        for record in load_run(path).records
+        if record.state in HAS_MODEL
+        and record.method == "epsilon_constraint"
+        and record.phase in (Phase.BOUNDARY, Phase.EPSILON)
+    ]
+    worst = max(
+        1.0 - record.retained_quality_heldout
+        for record in fronts
+        if record.retained_quality_heldout is not None
+    )
+    assert heldout.reference == pytest.approx((1.0, worst))
+    quarter = next(one for one in fronts if one.epsilon_fraction == 0.25)
+    point = next(point for point in heldout.runs[0].reached if point.name == "epsilon 25%")
+    assert point.completeness.mean == quarter.completeness_heldout
+    assert point.loss.mean == pytest.approx(1.0 - quarter.retained_quality_heldout)
+    assert heldout.runs[0].hypervolume != both.runs[0].hypervolume
+    assert "held-out images" in heldout.notes[0]
+    assert "training images" in both.notes[0]
+
+
 def test_endings_are_counted(both):
     assert both.runs[0].endings == "16 DONE, 1 INFEASIBLE, 1 UNCONVERGED, 1 DIVERGED, 1 FAILED"
 
@@ -117,5 +143,7 @@ def test_command_prints_the_table(paths):
     done = CliRunner().invoke(app, ["compare", *paths])
     assert done.exit_code == 0, done.output
     assert "solver.steps: 400 -> 800" in done.output
+    other = CliRunner().invoke(app, ["compare", *paths, "--split", "heldout"])
+    assert "held-out images" in other.output
     refused = CliRunner().invoke(app, ["compare", *paths, "--format", "latex"])
     assert refused.exit_code == 2

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pareto_unlearn.records import StoreError
 from pareto_unlearn.report.comparison import ComparisonFormat, compare, write_comparison
+from pareto_unlearn.report.facts import Split
 from pareto_unlearn.report.gather import gather
 from pareto_unlearn.report.page import render
 from pareto_unlearn.report.paper_table import Layout, gather_table
@@ -18,6 +19,7 @@ from pareto_unlearn.store.filesystem import is_uri, join_path, open_storage
 __all__ = [
     "ComparisonFormat",
     "Layout",
+    "Split",
     "TextFormat",
     "make_comparison",
     "make_table",
@@ -61,14 +63,14 @@ def make_table(run_paths: Sequence[str], layout: Layout, form: TextFormat) -> st
     return write_table(gather_table([load_run(path) for path in run_paths], layout), form)
 
 
-def make_comparison(run_paths: Sequence[str], form: ComparisonFormat) -> str:
+def make_comparison(run_paths: Sequence[str], form: ComparisonFormat, split: Split = Split.TRAIN) -> str:
     """Return one table over stored runs as text; see ``compare``.
 
     Raises:
         ConfigError: there is no run at one of the paths.
         StoreError: a committed file is damaged or of a newer schema, or a run has lost its sweep file.
     """
-    return write_comparison(compare([load_run(path) for path in run_paths]), form)
+    return write_comparison(compare([load_run(path) for path in run_paths], split), form)
 
 
 def write_out(out: str, text: str) -> None:

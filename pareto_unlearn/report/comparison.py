@@ -1,7 +1,7 @@
 """Several runs in one table: what differs in their sweep files, and what each of them reached, in units that they share.
 
-Objectives are compared as e and as loss (f2 over the variance of the original's outputs on the retain set), on training images, so that
-runs whose raw f1 and f2 have other scales can stand in one table.
+Objectives are compared as e and as loss (f2 over the variance of the original's outputs on the retain set), on training or on held-out
+images, so that runs whose raw f1 and f2 have other scales can stand in one table.
 """
 
 from collections import Counter
@@ -16,6 +16,7 @@ from pareto_unlearn.config import describe_difference
 from pareto_unlearn.config.yaml_source import read_document
 from pareto_unlearn.front import hypervolume
 from pareto_unlearn.records import HAS_MODEL, Phase, Role, StoreError, TrialRecord, TrialState
+from pareto_unlearn.report.facts import Split
 from pareto_unlearn.report.paper_table import Cell, average, run_titles
 from pareto_unlearn.report.table_text import markdown, markdown_table, plain_table, write_csv
 from pareto_unlearn.report.views import finite
@@ -59,33 +60,42 @@ class ComparedRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """All runs and what has to be said of them; ``reference`` is (e, loss), the worst corner of the box that all share."""
+    """All runs and what has to be said of them; ``reference`` is (e, loss), the worst corner of the box that all share.
+
+    ``split`` names the images that everything was measured on.
+    """
 
     runs: tuple[ComparedRun, ...]
+    split: Split
     reference: tuple[float, float] | None
     notes: tuple[str, ...]
 
 
-def compare(runs: Sequence[Run]) -> Comparison:
+def compare(runs: Sequence[Run], split: Split = Split.TRAIN) -> Comparison:
     """Return runs beside one another; the first is what the others are said to differ from.
+
+    Args:
+        runs: at least one.
+        split: the images that e and loss are of.
 
     Raises:
         StoreError: a run has lost its sweep.yaml, so that nobody can say how it differs.
     """
     settings = [_settings(run) for run in runs]
-    reference = _reference(runs)
+    reference = _reference(runs, split)
     compared = tuple(
         ComparedRun(
             title=title,
             differences=tuple(describe_difference(settings[0], own)),
-            hypervolume=None if reference is None else _over_seeds(run, reference),
+            hypervolume=None if reference is None else _over_seeds(run, reference, split),
             gradient_pairs=_pairs(run),
-            reached=_reached(run),
+            reached=_reached(run, split),
             endings=_endings(run),
         )
         for title, run, own in zip(run_titles(runs), runs, settings, strict=True)
     )
-    return Comparison(runs=compared, reference=reference, notes=_notes(compared, runs, reference))
+    notes = _notes(compared, runs, reference, split)
+    return Comparison(runs=compared, split=split, reference=reference, notes=notes)
 
 
 def _settings(run: Run) -> dict[str, Any]:
@@ -107,8 +117,15 @@ def _pairs(run: Run) -> Cell | None:
     return average([run.gradient_pairs(seed=seed) for seed in seeds]) if seeds else None
 
 
-def _reference(runs: Sequence[Run]) -> tuple[float, float] | None:
-    """Return e of the originals and the largest loss of the runs' own reference points: every front fits below it."""
+def _reference(runs: Sequence[Run], split: Split) -> tuple[float, float] | None:
+    """Return e of the originals and the largest loss of the runs' own reference points: every front fits below it.
+
+    These points are of training images; on held-out ones the largest loss of any front's model takes their place.
+    """
+    if split is Split.HELDOUT:
+        worst = [cost for run in runs for seed in _seeds(run) for cost in _costs(run, seed, split)[:, 1]]
+        found = [loss for loss in worst if np.isfinite(loss)]
+        return (1.0, float(max(found))) if found else None
     losses = [
         run.info.reference_point[1] / run.info.scales.variance_retain
         for run in runs
@@ -117,12 +134,12 @@ def _reference(runs: Sequence[Run]) -> tuple[float, float] | None:
     return (1.0, max(losses)) if losses else None
 
 
-def _over_seeds(run: Run, reference: tuple[float, float]) -> Cell | None:
-    volumes = [hypervolume(_costs(run, seed), (0.0, 0.0), reference) for seed in _seeds(run)]
+def _over_seeds(run: Run, reference: tuple[float, float], split: Split) -> Cell | None:
+    volumes = [hypervolume(_costs(run, seed, split), (0.0, 0.0), reference) for seed in _seeds(run)]
     return average(volumes) if volumes else None
 
 
-def _costs(run: Run, seed: int) -> np.ndarray:
+def _costs(run: Run, seed: int, split: Split) -> np.ndarray:
     """Return (e, loss) of every model that belongs to a seed's front, float64, shape (n, 2); NaN where not measured."""
     rows = [
         record
@@ -132,7 +149,7 @@ def _costs(run: Run, seed: int) -> np.ndarray:
         and record.phase in (Phase.BOUNDARY, Phase.EPSILON)
         and record.seed == seed
     ]
-    costs = [[_or_nan(record.e), _or_nan(_loss(record))] for record in rows]
+    costs = [[_or_nan(_e(record, split)), _or_nan(_loss(record, split))] for record in rows]
     return np.array(costs, dtype=np.float64).reshape(-1, 2)
 
 
@@ -140,31 +157,40 @@ def _or_nan(value: float | None) -> float:
     return np.nan if value is None else value
 
 
-def _loss(record: TrialRecord) -> float | None:
-    return None if record.retained_quality is None else 1.0 - record.retained_quality
+def _e(record: TrialRecord, split: Split) -> float | None:
+    return record.e if split is Split.TRAIN else record.e_heldout
 
 
-def _reached(run: Run) -> tuple[Reached, ...]:
+def _completeness(record: TrialRecord, split: Split) -> float | None:
+    return record.completeness if split is Split.TRAIN else record.completeness_heldout
+
+
+def _loss(record: TrialRecord, split: Split) -> float | None:
+    quality = record.retained_quality if split is Split.TRAIN else record.retained_quality_heldout
+    return None if quality is None else 1.0 - quality
+
+
+def _reached(run: Run, split: Split) -> tuple[Reached, ...]:
     models = [
         record
         for record in run.records
         if record.state in HAS_MODEL and record.method == "epsilon_constraint"
     ]
     highest = [one for one in models if one.role is Role.HIGHEST and one.phase is Phase.BOUNDARY]
-    points = [_point("highest", highest)]
+    points = [_point("highest", highest, split)]
     for fraction in FRACTIONS:
         near = [
             one
             for one in models
             if one.phase is Phase.EPSILON and abs((one.epsilon_fraction or 0.0) - fraction) <= _NEAR
         ]
-        points.append(_point(f"epsilon {fraction:.0%}", near))
+        points.append(_point(f"epsilon {fraction:.0%}", near, split))
     return tuple(points)
 
 
-def _point(name: str, records: Sequence[TrialRecord]) -> Reached:
-    completeness = [value for one in records if (value := finite(one.completeness)) is not None]
-    losses = [value for one in records if (value := finite(_loss(one))) is not None]
+def _point(name: str, records: Sequence[TrialRecord], split: Split) -> Reached:
+    completeness = [value for one in records if (value := finite(_completeness(one, split))) is not None]
+    losses = [value for one in records if (value := finite(_loss(one, split))) is not None]
     return Reached(
         name=name,
         completeness=average(completeness) if completeness else None,
@@ -179,10 +205,13 @@ def _endings(run: Run) -> str:
 
 
 def _notes(
-    compared: Sequence[ComparedRun], runs: Sequence[Run], reference: tuple[float, float] | None
+    compared: Sequence[ComparedRun],
+    runs: Sequence[Run],
+    reference: tuple[float, float] | None,
+    split: Split,
 ) -> tuple[str, ...]:
     notes = [
-        "complete: mean completeness; loss: f2 / variance of the original's outputs on the retain set; both on training images, means "
+        f"complete: mean completeness; loss: f2 / variance of the original's outputs on the retain set; both on {split.words}, means "
         "over seeds with their sample standard deviation."
     ]
     if reference is not None:
