@@ -62,8 +62,11 @@ def _measure(file: Path, folder: Path) -> str:
 def _shell(commands: str, folder: Path) -> str:
     """Run shell commands of a header and return what they print, stopping at the first that fails."""
     folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "sweeps").exists():
-        (folder / "sweeps").symlink_to(ROOT / "sweeps")
+    link = folder / "sweeps"
+    if link.is_symlink():
+        link.unlink()
+    if not link.exists():
+        link.symlink_to(ROOT / "sweeps")
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
     done = subprocess.run(
         ["bash", "-euc", commands], cwd=folder, env={**os.environ, "PATH": path}, stdout=subprocess.PIPE, text=True, check=True
