@@ -87,11 +87,15 @@ def test_ranks_follow_the_direction_and_leave_the_original_out(table):
     assert forgotten == [False, True, False]
 
 
-def test_a_control_stands_below_the_original_and_has_no_rank(tmp_path):
-    made = [*results(0), synthetic_result(Planned(Phase.CONTROL, "retrained", 0.001, 0.0001))]
+def test_controls_stand_below_the_original_and_have_no_rank(tmp_path):
+    controls = [
+        Planned(Phase.BASELINE, "retain_only", 0.002, 0.0001, weight=1.0),
+        Planned(Phase.CONTROL, "retrained", 0.001, 0.0001),
+    ]
+    made = [*results(0), *(synthetic_result(plan) for plan in controls)]
     found = gather_table([load_run(write_run(str(tmp_path), made))], Layout.PAPER2)
-    assert labels(found)[:3] == ["original", "retrained", "max loss"]
-    assert {one.rank for one in dict(found.rows)["retrained"]} == {0}
+    assert labels(found)[:4] == ["original", "retrained", "retain only", "max loss"]
+    assert {one.rank for label in ("retrained", "retain only") for one in dict(found.rows)[label]} == {0}
 
 
 def test_caption_names_protocol_seeds_and_broken_constraints(table):

@@ -37,6 +37,8 @@ _SETS = {Layout.PAPER1: ("retain", "forget"), Layout.PAPER2: ("forget", "retain"
 _ERRORS = ("fid", "kid", "frechet_distance", "mse_hole", "fd_dinov2", "kd_dinov2", "lpips")
 _FIDELITIES = ("is", "inception_score", "clip", "embedding_cosine", "psnr_hole", "dino")
 _BASELINES = ("max_loss", "retain_label", "noisy_label", "random_encoder", "composite")
+_CONTROL_METHOD = "retain_only"
+"""It forgets nothing on purpose: what it gains is what training on gains."""
 _ORIGINAL, _CONTROL, _BASELINE, _HIGHEST, _EPSILON, _LOWEST = range(6)
 _NO_RIVALS = (_ORIGINAL, _CONTROL)
 _PARTS = {
@@ -163,6 +165,8 @@ def _row_key(record: TrialRecord) -> _RowKey:
     part = _PARTS.get(record.phase, _BASELINE)
     if record.role is Role.LOWEST:
         part = _LOWEST
+    if record.method == _CONTROL_METHOD:
+        part = _CONTROL
     method = record.method if part == _BASELINE else ""
     place = _BASELINES.index(method) if method in _BASELINES else len(_BASELINES)
     knob = record.epsilon_fraction if record.weight is None else record.weight
