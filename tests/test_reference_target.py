@@ -241,6 +241,12 @@ def write_mage_with_another(name: str, folder: Path) -> Path:
     return path
 
 
+@pytest.mark.parametrize("family", ["mae", "mage", "palette"])
+def test_a_random_reference_of_a_smoke_run_is_a_reference(family):
+    config = configure(family, *overrides("random"))
+    check_reference(config, load_original(config))
+
+
 @pytest.mark.parametrize("name", ["cls_token", "patch_embed.proj.weight"])
 def test_weights_that_nothing_uses_may_differ(name, tmp_path):
     check(*overrides(write_mage_with_another(name, tmp_path)), family="mage")

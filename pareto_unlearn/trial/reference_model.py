@@ -9,7 +9,14 @@ from torch import Tensor
 
 from pareto_unlearn.config import ModelSection, SweepConfig
 from pareto_unlearn.data import seeded_generator
-from pareto_unlearn.models import REFERENCE, ImageToImage, load_model, pixel_format, weights_sha256
+from pareto_unlearn.models import (
+    CHECKPOINT,
+    REFERENCE,
+    ImageToImage,
+    load_model,
+    pixel_format,
+    weights_sha256,
+)
 from pareto_unlearn.records import ConfigError, WeightsError
 
 PROBE_STREAM = 41
@@ -44,9 +51,13 @@ def load_reference(config: SweepConfig, device: torch.device | None = None) -> I
     section = reference_section(config)
     if section is None:
         return None
-    reference = load_model(
-        section, config.task, device, sampling=config.evaluate.sampling, seed=config.seed, key=REFERENCE
-    )
+    reference = _load(config, section, device, REFERENCE)
+    if section.is_random:
+        # Of a smoke run: a tokeniser is never another one.
+        original = _load(config, config.model, device, CHECKPOINT)
+        trained = _trained_names(original)
+        shared = {name: value for name, value in original.state_dict().items() if name not in trained}
+        reference.load_state_dict({**reference.state_dict(), **shared})
     for parameter in reference.parameters():
         parameter.requires_grad_(False)
     return reference
@@ -68,14 +79,24 @@ def check_reference(config: SweepConfig, original: ImageToImage) -> None:
             f"{REFERENCE}: expected a model that never saw the forget images, found the original's own weights in "
             f"{config.objective.reference}; `pareto-unlearn train SWEEP --leave-out-forget` makes one"
         )
-    trained = {id(parameter) for parameter in original.trainable("output", shared=True)}
-    changing = {name for name, parameter in original.named_parameters() if id(parameter) in trained}
-    others = {name: values for name, values in differing.items() if name not in changing}
+    trained = _trained_names(original)
+    others = {name: values for name, values in differing.items() if name not in trained}
     if others and not _answers_alike(config, original, others):
         raise WeightsError(
             f"{REFERENCE}: expected the original's tokeniser, and whatever else no training here changes, found other values in "
             f"{config.objective.reference}, such as those of {next(iter(others))}: its answers mean something else"
         )
+
+
+def _load(config: SweepConfig, section: ModelSection, device: torch.device | None, key: str) -> ImageToImage:
+    sampling = config.evaluate.sampling
+    return load_model(section, config.task, device, sampling=sampling, seed=config.seed, key=key)
+
+
+def _trained_names(model: ImageToImage) -> set[str]:
+    """Return the names of the parameters that training on whole outputs changes."""
+    trained = {id(parameter) for parameter in model.trainable("output", shared=True)}
+    return {name for name, parameter in model.named_parameters() if id(parameter) in trained}
 
 
 def _differing(one: ImageToImage, other: ImageToImage) -> dict[str, Tensor]:
