@@ -103,7 +103,11 @@ def checkpoint_path(config: ModelSection, key: str = CHECKPOINT) -> Path:
     """
     if config.checkpoint == "builtin":
         return Path(str(files("pareto_unlearn") / "assets" / BUILTIN))
-    return _existing(config.checkpoint, key, FILES[config.family])
+    never_seen = (
+        f"a checkpoint of {config.family} that was trained without the forget images, as `pareto-unlearn train SWEEP "
+        "--leave-out-forget` makes one"
+    )
+    return _existing(config.checkpoint, key, never_seen if key == REFERENCE else FILES[config.family])
 
 
 def weights_sha256(config: ModelSection, key: str = CHECKPOINT) -> str:
