@@ -27,6 +27,7 @@ from pareto_unlearn.front import is_non_dominated, is_on_lower_hull
 from pareto_unlearn.models import ImageToImage
 from pareto_unlearn.records import (
     HAS_MODEL,
+    MODEL_FILE,
     BankEntry,
     ConfigError,
     Phase,
@@ -152,7 +153,7 @@ def load_trial_model(store: RunStore, record: TrialRecord) -> ImageToImage:
         WeightsError: the original model's weights, which describe the network, are missing.
     """
     config = parse_config(store.read_text("sweep.yaml"), "sweep.yaml")
-    weights = store.read_checkpoint(record)["model.safetensors"]
+    weights = store.read_checkpoint(record)[MODEL_FILE]
     model = load_original(config)
     model.load_state_dict(load_safetensors(weights))
     return model
@@ -239,7 +240,7 @@ class Mixer:
             return state["values"].to(self.flat.values.device)
         if knot.record.phase is Phase.ORIGINAL:
             return self._original
-        weights = self._store.read_checkpoint(knot.record)["model.safetensors"]
+        weights = self._store.read_checkpoint(knot.record)[MODEL_FILE]
         self._material.model.load_state_dict(load_safetensors(weights))
         return self.flat.values.clone()
 

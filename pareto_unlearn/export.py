@@ -8,7 +8,7 @@ from safetensors.torch import load as load_safetensors
 from pareto_unlearn.config import parse_config
 from pareto_unlearn.config.smoke import SMOKE
 from pareto_unlearn.models import export_model
-from pareto_unlearn.records import ConfigError, TrialRecord
+from pareto_unlearn.records import MODEL_FILE, ConfigError, TrialRecord
 from pareto_unlearn.store import RunStore
 
 __all__ = ["export_trial"]
@@ -38,7 +38,7 @@ def export_trial(store: RunStore, record: TrialRecord, out: Path) -> str:
         )
     if not out.absolute().parent.is_dir():
         raise ConfigError(f"{out}: expected a folder that exists, found none at {out.absolute().parent}")
-    weights = store.read_checkpoint(record)["model.safetensors"]
+    weights = store.read_checkpoint(record)[MODEL_FILE]
     if config.model.family == "digits_mae":
         out.write_bytes(weights)
     else:

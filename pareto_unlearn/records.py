@@ -340,6 +340,8 @@ class EmbeddedPicture:
     y: float
 
 
+MODEL_FILE = "model.safetensors"
+"""Of a checkpoint: all weights of the model by name."""
 BANK_FILE = "bank.json"
 """Of the checkpoint of a path: its ``BankEntry`` as a list of JSON objects, by rising f1."""
 EMBEDDING_FILE = "embedding.json"

@@ -19,7 +19,7 @@ from pareto_unlearn.config.schema import PUBLISHED_METRICS
 from pareto_unlearn.data import SplitData, load_split, write_manifest
 from pareto_unlearn.metrics import Pictures, Scoring, digests_of, score_pictures
 from pareto_unlearn.models import ImageToImage, pixel_format
-from pareto_unlearn.records import HAS_MODEL, ConfigError, MetricRow, TrialRecord
+from pareto_unlearn.records import HAS_MODEL, MODEL_FILE, ConfigError, MetricRow, TrialRecord
 from pareto_unlearn.store import Run, RunStore, load_run, record_extractors
 from pareto_unlearn.trial import (
     check_heldout,
@@ -165,7 +165,7 @@ def _load_weights(
     if record.checkpoint is None:
         model.load_state_dict(original)
     else:
-        model.load_state_dict(load_safetensors(store.read_checkpoint(record)["model.safetensors"]))
+        model.load_state_dict(load_safetensors(store.read_checkpoint(record)[MODEL_FILE]))
 
 
 def _measure_one(

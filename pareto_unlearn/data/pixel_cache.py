@@ -1,17 +1,17 @@
 """Decoded pixels on disk: decoded once on a machine, memory-mapped by every process that reads them."""
 
 import errno
-import fcntl
 import logging
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
+
+from pareto_unlearn.file_lock import exclusive
 
 Shape = tuple[int, int, int, int]
 
@@ -44,7 +44,7 @@ def open_pixels(
     Returns:
         The read-only mapped array, or None where the disk has no room for it.
     """
-    with _exclusive(path.with_name(path.name + ".lock")):
+    with exclusive(path):
         if not path.is_file() and not _publish(path, shape, decode):
             return None
     mapped: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -78,11 +78,3 @@ def _publish(path: Path, shape: Shape, decode: Callable[[], Iterable[UInt8[np.nd
     finally:
         staging.unlink(missing_ok=True)
     return True
-
-
-@contextmanager
-def _exclusive(path: Path) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # released by the kernel even when the process is killed
-        yield

@@ -1,12 +1,10 @@
 """Targets and other arrays of a run as plain files, computed by the first trial and memory-mapped by all."""
 
-import fcntl
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pareto_unlearn.file_lock import exclusive
 from pareto_unlearn.objectives.losses import NoiseTarget
 from pareto_unlearn.objectives.targets import Targets
 from pareto_unlearn.records import Scales
@@ -35,7 +34,7 @@ def open_targets(folder: Path, compute: Callable[[], Targets]) -> Targets:
     Several trials may call this at once: one computes, the others wait for it. The folder appears in one rename, so a
     killed computation leaves nothing that looks complete.
     """
-    with _exclusive(folder.with_name(folder.name + ".lock")):
+    with exclusive(folder):
         if not folder.is_dir():
             _publish(folder, compute())
     scales = Scales(**json.loads((folder / "scales.json").read_text()))
@@ -47,7 +46,7 @@ def open_targets(folder: Path, compute: Callable[[], Targets]) -> Targets:
 
 def open_rows(path: Path, compute: Callable[[], Tensor]) -> Tensor:
     """Return an array stored as ``path``, memory-mapped, computing and publishing it first where it is missing."""
-    with _exclusive(path.with_name(path.name + ".lock")):
+    with exclusive(path):
         if not path.is_file():
             _publish_rows(path, compute())
     return torch.from_numpy(np.load(path, mmap_mode="c"))
@@ -80,11 +79,3 @@ def _open_array(path: Path) -> Tensor | None:
         return None
     # Copy-on-write mapping: torch wants writable memory, and pages are shared as long as nobody writes.
     return torch.from_numpy(np.load(path, mmap_mode="c"))
-
-
-@contextmanager
-def _exclusive(path: Path) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # released by the kernel even when the process is killed
-        yield

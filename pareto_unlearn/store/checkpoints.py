@@ -16,7 +16,6 @@ from pareto_unlearn.store.filesystem import Storage, is_plain_name
 from pareto_unlearn.store.schemas import check_schema_version
 
 MANIFEST = "MANIFEST.json"
-MODEL_FILE = "model.safetensors"
 GENERATIONS_KEPT = 2
 
 _GENERATION = re.compile(r"\.resume-(\d{1,12})")

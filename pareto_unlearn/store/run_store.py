@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from pareto_unlearn.records import (
     EMBEDDING_FILE,
+    MODEL_FILE,
     BankEntry,
     ConfigError,
     EmbeddedPicture,
@@ -269,10 +270,10 @@ class RunStore:
             raise StoreError(f"{self._label}: trial {record.trial_id} ({record.state}) left no checkpoint")
         directory = checkpoint_directory(record.trial_id, record.attempt)
         _, files = checkpoints.read_directory(self._storage, directory, self._label)
-        found = checkpoints.sha256_of(files.get(checkpoints.MODEL_FILE, b""))
+        found = checkpoints.sha256_of(files.get(MODEL_FILE, b""))
         if found != record.checkpoint_sha256:
             raise StoreError(
-                f"{self._label}: {directory}/{checkpoints.MODEL_FILE} is not the file that was committed: expected "
+                f"{self._label}: {directory}/{MODEL_FILE} is not the file that was committed: expected "
                 f"SHA-256 {record.checkpoint_sha256}, found {found}; restore it from a copy"
             )
         return files
@@ -378,7 +379,7 @@ class RunStore:
             attempt=record.attempt,
             steps=record.steps,
         )
-        model = manifest.files.get(checkpoints.MODEL_FILE)
+        model = manifest.files.get(MODEL_FILE)
         return dataclasses.replace(
             record,
             checkpoint=None if model is None else directory,

@@ -11,6 +11,7 @@ from pareto_unlearn.config import SweepConfig
 from pareto_unlearn.models import save_model
 from pareto_unlearn.records import (
     EMBEDDING_FILE,
+    MODEL_FILE,
     CurveRow,
     Phase,
     Role,
@@ -112,7 +113,7 @@ def measure_trial(
         *measure_metrics(config, material),
     ]
     samples = draw_samples(config, material, with_truth=spec.phase is Phase.ORIGINAL)
-    files = {} if spec.phase is Phase.ORIGINAL else {"model.safetensors": save_model(material.model)}
+    files = {} if spec.phase is Phase.ORIGINAL else {MODEL_FILE: save_model(material.model)}
     if config.evaluate.tsne and files:
         files[EMBEDDING_FILE] = embed_pictures(config, material)
     return TrialResult(
