@@ -174,10 +174,10 @@ def test_f1_and_f2_of_a_set_do_not_depend_on_its_partition(objectives, sizes):
     noise = noise_of(objectives, gaussian(50, 30, key=8))
     f1 = torch.cat([objectives.forget_per_image(part, noise) for part in outputs.split(sizes)])
     parts = zip(outputs.split(sizes), original.split(sizes), strict=True)
-    f2 = torch.cat([objectives.retain_per_image(*part) for part in parts])
+    f2 = torch.cat([objectives.paired_per_image(*part) for part in parts])
     # cdist forms |a|^2 + |b|^2 - 2ab for more than 25 rows: some digits are lost, differently for each size.
     torch.testing.assert_close(f1, objectives.forget_per_image(outputs, noise), rtol=1e-12, atol=0.0)
-    assert torch.equal(f2, objectives.retain_per_image(outputs, original))
+    assert torch.equal(f2, objectives.paired_per_image(outputs, original))
 
 
 @pytest.mark.parametrize("objectives", [MSE, L2])
@@ -185,7 +185,7 @@ def test_a_batch_loss_is_the_mean_of_its_images(objectives):
     outputs, original = gaussian(20, 30, key=9), gaussian(20, 30, key=10)
     loss = objectives.retain_loss(outputs, original)
     assert float(loss) == pytest.approx(
-        float(objectives.retain_per_image(outputs, original).mean()), rel=1e-14
+        float(objectives.paired_per_image(outputs, original).mean()), rel=1e-14
     )
 
 
@@ -400,7 +400,7 @@ def paired(objectives: Objectives, *, spread: float = 1.0, count: int = 400) -> 
 @pytest.mark.parametrize("objectives", [MSE, L2])
 def test_f1_of_the_original_is_its_distance_from_each_inputs_own_target(objectives):
     targets, inputs = paired(objectives), gaussian(400, 30, key=0)
-    expected = objectives.retain_per_image(inputs, 3.0 + gaussian(400, 30, key=10))
+    expected = objectives.paired_per_image(inputs, 3.0 + gaussian(400, 30, key=10))
     torch.testing.assert_close(targets.forget_f1_train, expected)
     assert targets.scales.f1_original == pytest.approx(float(expected.mean()))
     assert (targets.noise, targets.retain_train, targets.retain_heldout) == (None, None, None)

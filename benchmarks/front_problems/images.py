@@ -72,7 +72,7 @@ class ImageProblem:
         )
         original = targets.retain_train if is_train else targets.retain_heldout
         f1 = float(self.objectives.forget_per_image(forget, targets.noise).double().mean())
-        f2 = float(self.objectives.retain_per_image(retain, original).double().mean())
+        f2 = float(self.objectives.paired_per_image(retain, original).double().mean())
         untouched = scales.f1_original if is_train else scales.f1_original_heldout
         variance = scales.variance_retain if is_train else scales.variance_retain_heldout
         return (f1 - scales.f1_floor) / (untouched - scales.f1_floor), f2 / variance

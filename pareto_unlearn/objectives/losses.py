@@ -45,11 +45,11 @@ class Objectives:
             return distances(features, noise.mean, "mse") + noise.floor
         return torch.cdist(features, noise.rows).mean(dim=1)
 
-    def retain_per_image(
-        self, features: Float[Tensor, "n d"], original: Float[Tensor, "n d"]
+    def paired_per_image(
+        self, features: Float[Tensor, "n d"], targets: Float[Tensor, "n d"]
     ) -> Float[Tensor, " n"]:
-        """Return the distance of every image from its own target: f2, or f1 where each input has a target of its own."""
-        return distances(features, original, self.distance)
+        """Return the distance of every image from its own target: f2, and f1 where each input has a target of its own."""
+        return distances(features, targets, self.distance)
 
 
 def build_objectives(config: ObjectiveSection) -> Objectives:

@@ -111,8 +111,8 @@ def compute_paired_targets(
         for rows, part in iterate_features(features, inputs["forget", split], batch):
             with torch.no_grad():
                 target, other = features(first[rows]), features(second[rows])
-            parts.append(objectives.retain_per_image(part, target))
-            gaps.append(objectives.retain_per_image(target, other))
+            parts.append(objectives.paired_per_image(part, target))
+            gaps.append(objectives.paired_per_image(target, other))
         f1[split] = torch.cat(parts)
         # Of independent draws: E|t - t'|^2 = 2 V, and the norm of a difference is root two longer than that of one.
         floors[split] = float(torch.cat(gaps).double().mean()) / (
@@ -152,7 +152,7 @@ def compute_reference_targets(
             iterate_features(reference, images, batch),
             strict=True,
         )
-        f1[split] = torch.cat([objectives.retain_per_image(part, wanted) for (_, part), (_, wanted) in both])
+        f1[split] = torch.cat([objectives.paired_per_image(part, wanted) for (_, part), (_, wanted) in both])
         if keep:
             kept[split] = compute_features(reference, images, batch=batch, spill=spill)
     retain, spread = _retain_targets(features, inputs, objectives, batch, spill, keep)

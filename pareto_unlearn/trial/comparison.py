@@ -38,11 +38,11 @@ class Comparison:
         """
         objectives, stored = self.material.objectives, self.material.targets.reference(split)
         if stored is not None:
-            return objectives.retain_per_image(features, stored[rows.cpu()].to(features.device))
+            return objectives.paired_per_image(features, stored[rows.cpu()].to(features.device))
         if asked is None:
             return objectives.forget_per_image(features, self._bank())
         answers = self.original if self.reference is None else self.reference
-        return objectives.retain_per_image(features, _answer(answers, asked))
+        return objectives.paired_per_image(features, _answer(answers, asked))
 
     def forget_loss(
         self,
@@ -63,7 +63,7 @@ class Comparison:
         targets = self.material.targets
         stored = targets.retain_train if split == "train" else targets.retain_heldout
         wanted = _answer(self.original, inputs) if stored is None else stored[rows.cpu()].to(features.device)
-        return self.material.objectives.retain_per_image(features, wanted)
+        return self.material.objectives.paired_per_image(features, wanted)
 
     def _bank(self) -> NoiseTarget:
         if self.material.targets.noise is None:

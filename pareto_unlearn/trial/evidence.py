@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from PIL import Image
 from scipy.special import betaincinv
 from torch import Tensor
@@ -15,6 +15,7 @@ from pareto_unlearn.config import SweepConfig
 from pareto_unlearn.config.schema import PUBLISHED_METRICS
 from pareto_unlearn.data import ImageSet
 from pareto_unlearn.metrics import PictureScores, quantise, score_pictures
+from pareto_unlearn.models import ImageToImage
 from pareto_unlearn.objectives import feature_function
 from pareto_unlearn.records import MetricRow, SampleRow
 from pareto_unlearn.solver import FlatParameters, direction
@@ -153,32 +154,38 @@ def measure_residual(config: SweepConfig, material: Material, flat: FlatParamete
 
 def measure_metrics(config: SweepConfig, material: Material) -> list[MetricRow]:
     """Return the image metrics of the held-out forget and retain sets, and of their second reconstructions if asked for."""
+    second = load_second(config, material)
     rows: list[MetricRow] = []
-    second, kept = load_second(config, material), {}
-    published = PUBLISHED_METRICS.get(config.evaluate.protocol, ())
-    names = tuple(name for name in config.evaluate.metrics if name not in published)
-    for name, split, images in material.split.items():
-        if split != "heldout":
-            continue
-        scores = PictureScores(names, material.model.removed_pixels(), material.classifier)
-        again = None if second is None else SecondScores(second, material, names, name)
-        parts = []
-        # Batch by batch: all held-out pictures of ImageNet at once would be gigabytes.
-        for chosen in torch.split(torch.arange(len(images)), material.model.evaluation_batch):
-            pictures, truth = reconstruct(material, name, chosen), images.images[chosen].to(material.device)
-            scores.add(pictures, truth)
-            if again is not None:
-                again.add(pictures, truth, chosen)
-            if material.scoring is not None:
-                parts.append(quantise(pictures).cpu())
-        rows += scores.rows(image_set=name, split=split)
-        rows += [] if again is None else again.rows()
-        if material.scoring is not None:
-            kept[name] = torch.cat(parts)
+    kept: dict[str, list[Tensor]] = {}
+    for name in ("forget", "retain"):
+        found, kept[name] = _measure_set(config, material, second, name)
+        rows += found
     if material.scoring is None:
         return rows
-    heldout = heldout_pictures(material.split, lambda name, chosen: kept[name][chosen])
+    heldout = heldout_pictures(material.split, lambda name, chosen: torch.cat(kept[name])[chosen])
     return rows + score_pictures(material.scoring, heldout, None)
+
+
+def _measure_set(
+    config: SweepConfig, material: Material, second: ImageToImage | None, name: str
+) -> tuple[list[MetricRow], list[UInt8[Tensor, "b 3 h w"]]]:
+    """Return the metrics that need no published network, and batches of pictures for those that do: none without such."""
+    images = getattr(material.split, f"{name}_heldout").images
+    published = PUBLISHED_METRICS.get(config.evaluate.protocol, ())
+    names = tuple(metric for metric in config.evaluate.metrics if metric not in published)
+    scores = PictureScores(names, material.model.removed_pixels(), material.classifier)
+    again = None if second is None else SecondScores(second, material, names, name)
+    kept = []
+    # Batch by batch: all held-out pictures of ImageNet at once would be gigabytes.
+    for chosen in torch.split(torch.arange(len(images)), material.model.evaluation_batch):
+        pictures, truth = reconstruct(material, name, chosen), images[chosen].to(material.device)
+        scores.add(pictures, truth)
+        if again is not None:
+            again.add(pictures, truth, chosen)
+        if material.scoring is not None:
+            kept.append(quantise(pictures).cpu())
+    rows = scores.rows(image_set=name, split="heldout")
+    return rows + ([] if again is None else again.rows()), kept
 
 
 def completeness_rows(completeness: Completeness, split: str, images: ImageSet) -> list[MetricRow]:
