@@ -1,4 +1,4 @@
-"""How far a front depends on what should not matter: the seed, and the number of steps.
+"""How far a front depends on what should not matter: the seed, the number of steps, and which retain images were trained on.
 
 Pure functions of what a run has stored, for the plan, the summary and the report; no torch and no store.
 """
@@ -11,6 +11,8 @@ from statistics import fmean
 from pareto_unlearn.records import HAS_MODEL, Phase, Scales, TrialRecord, ValidRange
 
 QUARTILES = (0.25, 0.5, 0.75)
+LARGEST_GAP = 0.1
+"""Retained quality that a model may lose from training to held-out images before it is said."""
 HOW_TO_READ_GAINS = (
     "near 0: more steps would not improve the front; large: raise solver.path.steps and solver.branch.steps, or solver.steps "
     "where trials start from the original; where f1 rose too, part of the gain is owed to that"
@@ -115,3 +117,28 @@ def _costs(record: TrialRecord) -> tuple[float, float] | None:
     if record.state not in HAS_MODEL or record.f1 is None or record.f2 is None:
         return None
     return record.f1, record.f2
+
+
+def find_gap(records: Iterable[TrialRecord]) -> TrialRecord | None:
+    """Return the model of the front that loses most retained quality from training to held-out images.
+
+    None where that is at most ``LARGEST_GAP``.
+    """
+    gaps = [
+        (one.retained_quality - one.retained_quality_heldout, one.trial_id, one)
+        for one in records
+        if one.state in HAS_MODEL
+        and one.phase in (Phase.BOUNDARY, Phase.EPSILON)
+        and one.retained_quality is not None
+        and one.retained_quality_heldout is not None
+    ]
+    largest, _, record = max(gaps, default=(0.0, "", None), key=lambda gap: gap[:2])
+    return record if largest > LARGEST_GAP else None
+
+
+def explain_gap(one: TrialRecord) -> str:
+    """Say what ``find_gap`` found."""
+    return (
+        f"{one.label} keeps {one.retained_quality:.1%} of the quality on the retain images of training, but {one.retained_quality_heldout:.1%} "
+        "on held-out ones: training saw too few of them, or a proxy; judge and choose by held-out images"
+    )

@@ -7,8 +7,8 @@ from synthetic_run import SCALES, epsilon_range, synthetic_info
 from trial_rows import finished_record
 
 from pareto_unlearn.records import Phase, Role, TrialRecord, TrialState, ValidRange
-from pareto_unlearn.robustness import choose_checked, find_gains, spread_of_ends
-from pareto_unlearn.sweep.progress import describe_gains, describe_spread
+from pareto_unlearn.robustness import choose_checked, explain_gap, find_gains, find_gap, spread_of_ends
+from pareto_unlearn.sweep.progress import describe_gains, describe_gap, describe_spread
 
 ENDS = ((0.018, 0.61), (0.022, 0.66), (0.020, 0.62))
 
@@ -122,3 +122,27 @@ def test_the_summary_says_the_gains_and_how_to_read_them():
         "20.0% at epsilon 25.0% (f1 +1.00% of its range)"
     )
     assert "solver.path.steps" in reading
+
+
+def kept(trial_id: str, train: float, heldout: float, **changes) -> TrialRecord:
+    return solved(trial_id, 1.0, 1.0, retained_quality=train, retained_quality_heldout=heldout, **changes)
+
+
+def test_the_largest_loss_from_training_to_heldout_images_is_found():
+    small, large = kept("01", 0.99, 0.95), kept("02", 0.99, 0.60)
+    assert find_gap([small, large, kept("03", 0.99, 0.70)]) == large
+    assert find_gap([small]) is None
+    assert find_gap([]) is None
+    text = explain_gap(large)
+    (line,) = describe_gap(large)
+    assert text in line
+    assert describe_gap(None) == []
+    assert "99.0%" in text
+    assert "60.0% on held-out" in text
+
+
+def test_only_models_of_the_front_have_a_gap():
+    baseline = kept("01", 0.99, 0.1, phase=Phase.BASELINE)
+    diverged = kept("02", 0.99, 0.1, state=TrialState.DIVERGED)
+    unmeasured = solved("03", 1.0, 1.0, retained_quality=None, retained_quality_heldout=None)
+    assert find_gap([baseline, diverged, unmeasured]) is None

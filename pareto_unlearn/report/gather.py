@@ -27,7 +27,7 @@ from pareto_unlearn.report.views import (
     metric_panels,
     percent,
 )
-from pareto_unlearn.robustness import find_gains, spread_of_ends
+from pareto_unlearn.robustness import explain_gap, find_gains, find_gap, spread_of_ends
 from pareto_unlearn.store import Run
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def gather(run: Run, sweep_file: str = "") -> Report:
     return Report(
         name=info.name,
         smoke=info.smoke,
-        verdict=verdict(solutions),
+        verdict=verdict(solutions) + _gap(records, info),
         objective=info.objective,
         code_version=info.code_version,
         config_hash=info.config_hash,
@@ -266,6 +266,12 @@ def verdict(solutions: Sequence[Solution]) -> str:
     if heldout is not None:
         text += f" On images never trained on: {heldout[0]} completeness, {heldout[1]} retained quality."
     return text
+
+
+def _gap(records: Sequence[TrialRecord], info: RunInfo) -> str:
+    """Say where training images flatter a model; a smoke run's numbers mean nothing."""
+    found = None if info.smoke else find_gap(records)
+    return "" if found is None else f" On this front, {explain_gap(found)}."
 
 
 def _ranges(info: RunInfo) -> tuple[EpsilonRange, ...]:

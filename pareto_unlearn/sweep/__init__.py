@@ -34,7 +34,7 @@ from pareto_unlearn.records import (
     TrialSpec,
     TrialState,
 )
-from pareto_unlearn.robustness import find_gains
+from pareto_unlearn.robustness import find_gains, find_gap
 from pareto_unlearn.schedule import count_trials
 from pareto_unlearn.store import RunStore, load_run, record_extractors
 from pareto_unlearn.sweep.executors import Executor, LocalExecutor
@@ -44,6 +44,7 @@ from pareto_unlearn.sweep.progress import (
     closing_table,
     describe_budget,
     describe_gains,
+    describe_gap,
     describe_hypervolume,
     describe_likeness,
     describe_range,
@@ -289,7 +290,8 @@ def _print_summary(path: str, info: RunInfo, report: str | None, console: Consol
         for valid in info.ranges:
             say(console, f"{describe_hypervolume(run, valid.seed)}; {box}")
     gains = describe_gains(find_gains(run.records, info.scales))
-    for line in (*describe_likeness(run.compare_with_retrained()), *gains):
+    gap = describe_gap(None if info.smoke else find_gap(run.records))
+    for line in (*describe_likeness(run.compare_with_retrained()), *gains, *gap):
         say(console, line)
     if info.smoke:
         say(console, f"[bold yellow]{SMOKE_NOTICE}[/]")

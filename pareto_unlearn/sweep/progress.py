@@ -15,7 +15,7 @@ from pareto_unlearn.config import SweepConfig, count_front_steps, known_slots
 from pareto_unlearn.config.smoke import SMOKE
 from pareto_unlearn.records import BROKEN, Phase, RunInfo, TrialRecord, TrialSpec, TrialState, ValidRange
 from pareto_unlearn.reference import Likeness, explain_likeness
-from pareto_unlearn.robustness import HOW_TO_READ_GAINS, StepGain, spread_of_ends
+from pareto_unlearn.robustness import HOW_TO_READ_GAINS, StepGain, explain_gap, spread_of_ends
 from pareto_unlearn.store import Run
 
 STATE_STYLES = {
@@ -201,6 +201,11 @@ def describe_gains(gains: Sequence[StepGain]) -> list[str]:
 def describe_likeness(found: Sequence[Likeness]) -> list[str]:
     """Say which epsilon leaves as much error as a model that never saw the forget images, a line a seed; none without one."""
     return [f"As if never seen (seed {one.seed}). {explain_likeness(one)}" for one in found]
+
+
+def describe_gap(found: TrialRecord | None) -> list[str]:
+    """Say where training images flatter the front, in one line; none where nothing was found."""
+    return [] if found is None else [f"[yellow]{escape(explain_gap(found))}[/]"]
 
 
 def _gain_of(one: StepGain) -> str:
