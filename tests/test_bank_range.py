@@ -6,18 +6,11 @@ from typing import Any
 
 import pytest
 from short_path import short_config
+from trial_rows import SCALES
 
-from pareto_unlearn.records import BankEntry, Phase, Scales, TrialRecord, TrialSpec, TrialState
+from pareto_unlearn.records import BankEntry, Phase, TrialRecord, TrialSpec, TrialState
 from pareto_unlearn.schedule import Progress, boundary_specs, derive_range, plan, range_of_seed
 
-SCALES = Scales(
-    f1_floor=0.5,
-    f1_original=1.5,
-    variance_retain=0.4,
-    f1_floor_heldout=0.5,
-    f1_original_heldout=1.5,
-    variance_retain_heldout=0.4,
-)
 HIGHEST, LOWEST = boundary_specs(0, lambda spec: f"{spec.role}-of-{spec.seed}")
 
 

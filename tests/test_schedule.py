@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import pytest
+from trial_rows import SCALES
 
 from pareto_unlearn.config import AdaptiveEpsilon, GridEpsilon, SweepConfig, parse_config, trial_id
 from pareto_unlearn.records import (
@@ -35,14 +36,6 @@ from pareto_unlearn.schedule import (
     plan,
 )
 
-SCALES = Scales(
-    f1_floor=0.5,
-    f1_original=1.5,
-    variance_retain=0.4,
-    f1_floor_heldout=0.5,
-    f1_original_heldout=1.5,
-    variance_retain_heldout=0.4,
-)
 SWEEP = """
 name: test
 model: {family: digits_mae, checkpoint: builtin}

@@ -4,6 +4,16 @@ from typing import Any
 
 from pareto_unlearn.records import Phase, Scales, TrialRecord, TrialSpec, TrialState
 
+SCALES = Scales(
+    f1_floor=0.5,
+    f1_original=1.5,
+    variance_retain=0.4,
+    f1_floor_heldout=0.5,
+    f1_original_heldout=1.5,
+    variance_retain_heldout=0.4,
+)
+"""Of a made-up model whose f1 has a range of one."""
+
 
 def epsilon_spec(scales: Scales, e: float) -> TrialSpec:
     """Return the trial that holds f1 at e, in the units of a model, over its whole range."""

@@ -144,20 +144,19 @@ def compute_reference_targets(
         keep: keep the outputs; False where both models answer anew each time.
     """
     f1: dict[str, Tensor] = {}
-    kept: dict[str, Tensor] = {}
+    kept: dict[str, Tensor | None] = {}
     for split in ("train", "heldout"):
         images = inputs["forget", split]
-        both = zip(
-            iterate_features(features, images, batch),
-            iterate_features(reference, images, batch),
-            strict=True,
-        )
-        f1[split] = torch.cat([objectives.paired_per_image(part, wanted) for (_, part), (_, wanted) in both])
-        if keep:
-            kept[split] = compute_features(reference, images, batch=batch, spill=spill)
+        answers = compute_features(reference, images, batch=batch, spill=spill) if keep else None
+        parts = []
+        for rows, part in iterate_features(features, images, batch):
+            with torch.no_grad():
+                wanted = reference(images[rows]) if answers is None else answers[rows].to(part.device)
+            parts.append(objectives.paired_per_image(part, wanted))
+        f1[split], kept[split] = torch.cat(parts), answers
     retain, spread = _retain_targets(features, inputs, objectives, batch, spill, keep)
     targets = _assemble(None, f1, retain, spread, 0.0, 0.0)
-    return replace(targets, reference_train=kept.get("train"), reference_heldout=kept.get("heldout"))
+    return replace(targets, reference_train=kept["train"], reference_heldout=kept["heldout"])
 
 
 def _retain_targets(
