@@ -21,13 +21,13 @@ import numpy as np
 import torch
 from page_section import replace_section
 
+from pareto_unlearn.analysis.front import is_non_dominated, is_on_lower_hull
 from pareto_unlearn.config import SweepConfig, parse_config
-from pareto_unlearn.dial import Knot, Mixer, Mixture, bracket, dial, gather_knots
-from pareto_unlearn.front import is_non_dominated, is_on_lower_hull
+from pareto_unlearn.finished.dial import Knot, Mixer, Mixture, bracket, dial, gather_knots
 from pareto_unlearn.records import Phase, Role, TrialRecord, TrialSpec
 from pareto_unlearn.store import Run, load_run
 from pareto_unlearn.trial import Hooks, Material, load_material, run_trial
-from pareto_unlearn.trial.evidence import measure_completeness
+from pareto_unlearn.trial.measuring import measure_completeness
 
 POINTS, SEED = 20, 0
 ROOT = Path(__file__).parent.parent

@@ -17,8 +17,8 @@ from front_problems import FrontProblem
 from front_scores import MODELS, TARGETS, choose_best
 from torch import Tensor
 
-from pareto_unlearn.dial import find_crossing
-from pareto_unlearn.front import is_on_lower_hull
+from pareto_unlearn.analysis.front import is_on_lower_hull
+from pareto_unlearn.finished.dial import find_crossing
 from pareto_unlearn.solver import (
     BoundaryControl,
     DynamicBarrier,

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import kendalltau
 
-from pareto_unlearn.front import hypervolume, is_non_dominated
+from pareto_unlearn.analysis.front import hypervolume, is_non_dominated
 
 TARGETS = tuple(round(0.05 + 0.1 * index, 2) for index in range(10))
 """The ten levels of e that are asked for."""

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from pareto_unlearn.config import SweepConfig, load_config
 from pareto_unlearn.trial import Material, load_material
-from pareto_unlearn.trial.evidence import measure_costs
+from pareto_unlearn.trial.measuring import measure_costs
 
 ROUNDS, WARM_UP_ROUNDS, STEPS, BATCHES = 15, 2, 5, (32, 128)
 BASELINE = "composite"

@@ -14,7 +14,7 @@ from pareto_unlearn.config import SweepConfig
 from pareto_unlearn.records import Phase, TrialSpec
 from pareto_unlearn.solver import ConflictProjection, EpsilonSolver, Gram
 from pareto_unlearn.trial import Material
-from pareto_unlearn.trial.problem import Problem, build_problem
+from pareto_unlearn.trial.building import Problem, build_problem
 
 EPSILON = 0.25
 """Between the floor of f1 (0) and the original's f1 (1)."""

@@ -8,8 +8,8 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pareto_unlearn.api import load_run
     from pareto_unlearn.config import load_config
+    from pareto_unlearn.finished.notebook import load_run
     from pareto_unlearn.solver import (
         BoundaryControl,
         EpsilonSolver,
@@ -30,7 +30,7 @@ _HOMES = {
     "UpdateSettings": "solver",
     "direction": "solver",
     "load_config": "config",
-    "load_run": "api",
+    "load_run": "finished.notebook",
     "solve": "solver",
 }
 

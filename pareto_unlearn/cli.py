@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from pareto_unlearn import __version__
-from pareto_unlearn.records import ConfigError, ParetoUnlearnError, TrialRecord
+from pareto_unlearn.errors import ConfigError, ParetoUnlearnError
+from pareto_unlearn.records import TrialRecord
 
 if TYPE_CHECKING:
     from pareto_unlearn.config import SweepConfig
@@ -193,13 +194,13 @@ def export(
     ] = None,
 ) -> None:
     """Take one unlearned model out of a run, in the form of the original's file: a trial's, or the one at any epsilon."""
-    from pareto_unlearn.export import export_trial
+    from pareto_unlearn.finished.export import export_trial
     from pareto_unlearn.store import RunStore
 
     if (trial is None) == (epsilon is None):
         raise typer.BadParameter("give either --trial ID or --epsilon E")
     if epsilon is not None:
-        from pareto_unlearn.dial import dial
+        from pareto_unlearn.finished.dial import dial
 
         record = dial(run, epsilon, absolute=absolute, seed=seed)
         print(
@@ -240,8 +241,8 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Measure published metrics on a finished run, from its checkpoints, and write its report again."""
+    from pareto_unlearn.finished.rescore import rescore
     from pareto_unlearn.report import write_report
-    from pareto_unlearn.rescore import rescore
 
     names = None if metrics is None else [name.strip() for name in metrics.split(",") if name.strip()]
     rows = rescore(
@@ -278,8 +279,8 @@ def doctor(
     as_json: AsJson = False,
 ) -> None:
     """List the weights that are there and those that are missing; exit code 8 where a needed one is missing or wrong."""
-    from pareto_unlearn.doctor import examine
-    from pareto_unlearn.records import WeightsError
+    from pareto_unlearn.errors import WeightsError
+    from pareto_unlearn.finished.doctor import examine
 
     findings = examine(None if file is None else _read(file, override, smoke=False), weights)
     if as_json:
@@ -318,7 +319,7 @@ def train(
 
     An interrupted training of a sweep's model is continued by the same command.
     """
-    from pareto_unlearn.pretrain import TRAINERS
+    from pareto_unlearn.pretraining.runs import TRAINERS
 
     target = out or out_option
     if what not in TRAINERS:
@@ -340,7 +341,7 @@ def _train_of_sweep(
     steps: int | None,
     seed: int | None,
 ) -> None:
-    from pareto_unlearn.pretrain import TRAINERS, default_file, train_sweep_model
+    from pareto_unlearn.pretraining.runs import TRAINERS, default_file, train_sweep_model
 
     if not Path(what).is_file():
         raise typer.BadParameter(f"expected a sweep file or one of {', '.join(TRAINERS)}, found {what!r}")

@@ -19,42 +19,6 @@ WEIGHTS_VARIABLE = "PARETO_UNLEARN_WEIGHTS"
 """The environment variable that names the folder of the metrics' networks where a sweep file does not."""
 
 
-class ParetoUnlearnError(Exception):
-    """Root of the errors a caller may want to catch; ``exit_code`` is what the command line ends with."""
-
-    exit_code = 1
-
-
-class ConfigError(ParetoUnlearnError):
-    """A sweep file, an override or the data it names is not valid."""
-
-    exit_code = 3
-
-
-class RunLockedError(ParetoUnlearnError):
-    """Another driver holds the run directory."""
-
-    exit_code = 5
-
-
-class StoreError(ParetoUnlearnError):
-    """A committed file is missing, damaged or of a newer schema."""
-
-    exit_code = 6
-
-
-class RangeError(ParetoUnlearnError):
-    """Phase I left no valid range for epsilon."""
-
-    exit_code = 7
-
-
-class WeightsError(ParetoUnlearnError):
-    """Model or metric weights are missing or do not match."""
-
-    exit_code = 8
-
-
 class Phase(StrEnum):
     """What a trial is for."""
 

@@ -12,12 +12,13 @@ from enum import StrEnum
 import numpy as np
 from jaxtyping import Float
 
+from pareto_unlearn.analysis.robustness import QUARTILES, choose_checked
 from pareto_unlearn.config import AdaptiveEpsilon, GridEpsilon, SweepConfig
+from pareto_unlearn.errors import RangeError
 from pareto_unlearn.records import (
     HAS_MODEL,
     BankEntry,
     Phase,
-    RangeError,
     Role,
     Scales,
     TrialRecord,
@@ -25,7 +26,6 @@ from pareto_unlearn.records import (
     TrialState,
     ValidRange,
 )
-from pareto_unlearn.robustness import QUARTILES, choose_checked
 
 GEOMETRIC_RATIO = 24.0
 """Largest over smallest distance of neighbours in a geometric grid: dense near the floor, where f2 rises steeply."""

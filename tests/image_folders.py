@@ -10,7 +10,8 @@ from PIL import Image
 
 from pareto_unlearn.config import DataSection
 from pareto_unlearn.data import SplitData, load_split, write_manifest
-from pareto_unlearn.records import ConfigError, PixelFormat
+from pareto_unlearn.errors import ConfigError
+from pareto_unlearn.records import PixelFormat
 
 SIDE = 8
 EXACT = PixelFormat(side=SIDE, channels=3)

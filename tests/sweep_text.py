@@ -3,7 +3,7 @@
 import pytest
 
 from pareto_unlearn.config import SweepConfig, parse_config
-from pareto_unlearn.records import ConfigError
+from pareto_unlearn.errors import ConfigError
 
 BASE = """\
 name: tiny

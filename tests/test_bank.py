@@ -23,7 +23,7 @@ from pareto_unlearn.store import RunStore, load_run
 from pareto_unlearn.sweep import executors
 from pareto_unlearn.sweep.worker import execute
 from pareto_unlearn.trial import Hooks, load_material, run_trial
-from pareto_unlearn.trial.evidence import measure_completeness, measure_retain_loss
+from pareto_unlearn.trial.measuring import measure_completeness, measure_retain_loss
 from pareto_unlearn.trial.scan import scan_learning_rate
 
 MEASURED_TIMES = {"seconds", "images_per_second", "peak_memory_bytes"}

@@ -12,8 +12,9 @@ from short_path import PATH_SPEC, run, short_config
 from torch import nn
 
 from pareto_unlearn.config import BankSection, SweepConfig
+from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.models import load_model
-from pareto_unlearn.records import BankEntry, ConfigError
+from pareto_unlearn.records import BankEntry
 from pareto_unlearn.solver import EpsilonSolver, LevelControl, PathPlan, UpdateSettings
 from pareto_unlearn.sweep import check_sweep
 from pareto_unlearn.trial import Hooks, load_material, run_trial

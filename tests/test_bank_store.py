@@ -10,7 +10,8 @@ import pytest
 from object_store import serve_bucket
 from trial_rows import finished_record
 
-from pareto_unlearn.records import BankEntry, Phase, Role, RunInfo, StoreError, TrialResult, TrialState
+from pareto_unlearn.errors import StoreError
+from pareto_unlearn.records import BankEntry, Phase, Role, RunInfo, TrialResult, TrialState
 from pareto_unlearn.store import RunStore
 
 

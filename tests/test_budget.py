@@ -15,7 +15,8 @@ from pareto_unlearn.config import (
     parse_config,
     trial_id,
 )
-from pareto_unlearn.records import ConfigError, Phase, TrialSpec
+from pareto_unlearn.errors import ConfigError
+from pareto_unlearn.records import Phase, TrialSpec
 from pareto_unlearn.sweep.progress import describe_budget
 
 NINE = "epsilon={schedule: grid, points: 9}"

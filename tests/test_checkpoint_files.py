@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from pareto_unlearn.errors import WeightsError
 from pareto_unlearn.models.checkpoint_files import Wrapper, load_strictly, read_checkpoint, write_checkpoint
-from pareto_unlearn.records import WeightsError
 
 TENSORS = {
     "z.weight": torch.arange(6, dtype=torch.float32).view(2, 3),

@@ -10,14 +10,15 @@ import pytest
 from rich.console import Console
 from small_sweep import QUICKSTART, SMALL
 
+from pareto_unlearn.analysis.robustness import find_gains
 from pareto_unlearn.config import SweepConfig, load_config
-from pareto_unlearn.dial import dial
-from pareto_unlearn.records import Phase, RangeError, Role, TrialRecord, TrialState
+from pareto_unlearn.errors import RangeError
+from pareto_unlearn.finished.dial import dial
+from pareto_unlearn.records import Phase, Role, TrialRecord, TrialState
 from pareto_unlearn.report import write_report
 from pareto_unlearn.report.facts import Kind
 from pareto_unlearn.report.gather import gather
 from pareto_unlearn.report.words import share
-from pareto_unlearn.robustness import find_gains
 from pareto_unlearn.store import Run, load_run
 from pareto_unlearn.sweep import SweepOptions, executors, run_sweep
 from pareto_unlearn.sweep.progress import closing_table

@@ -12,9 +12,10 @@ import pytest
 from synthetic_run import SCALES, SWEEP_FILE, planned_trials, synthetic_info, synthetic_result, write_run
 from typer.testing import CliRunner
 
+from pareto_unlearn.analysis.front import hypervolume
 from pareto_unlearn.cli import app
-from pareto_unlearn.front import hypervolume
-from pareto_unlearn.records import HAS_MODEL, Phase, StoreError
+from pareto_unlearn.errors import StoreError
+from pareto_unlearn.records import HAS_MODEL, Phase
 from pareto_unlearn.report.comparison import Comparison, ComparisonFormat, compare, write_comparison
 from pareto_unlearn.report.facts import Split
 from pareto_unlearn.store import load_run

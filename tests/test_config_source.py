@@ -8,7 +8,7 @@ import pytest
 from sweep_text import BASE, errors, only_error, parse
 
 from pareto_unlearn.config import load_config
-from pareto_unlearn.records import ConfigError
+from pareto_unlearn.errors import ConfigError
 
 
 def read(value: str, key: str = "data.forget_classes") -> Any:

@@ -7,10 +7,11 @@ import pytest
 from rich.console import Console
 from small_sweep import QUICKSTART, SMALL
 
-from pareto_unlearn import training
 from pareto_unlearn.config import SweepConfig, as_smoke, load_config
-from pareto_unlearn.pretrain import train_sweep_model
-from pareto_unlearn.records import ConfigError, Phase, TrialRecord, TrialSpec
+from pareto_unlearn.errors import ConfigError
+from pareto_unlearn.pretraining import loop
+from pareto_unlearn.pretraining.runs import train_sweep_model
+from pareto_unlearn.records import Phase, TrialRecord, TrialSpec
 from pareto_unlearn.report import write_report
 from pareto_unlearn.store import Run, load_run
 from pareto_unlearn.sweep import SweepOptions, run_sweep
@@ -81,7 +82,7 @@ def test_summary_and_report_say_where_the_front_is_as_if_never_seen(finished, he
 
 
 def test_an_interrupted_control_ends_with_the_same_weights(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "SAVE_EVERY", 10)
+    monkeypatch.setattr(loop, "SAVE_EVERY", 10)
     config, states = config_in(tmp_path), {}
     keeping = Hooks(save_resume=lambda step, files: states.update({step: files}))
     whole = run_trial(config, SPEC, load_material(config, tmp_path, "a"), keeping, "1")

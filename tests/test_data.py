@@ -19,7 +19,7 @@ from pareto_unlearn.data import (
     mark_heldout,
     write_manifest,
 )
-from pareto_unlearn.records import ConfigError
+from pareto_unlearn.errors import ConfigError
 
 DIGITS = tuple("0123456789")
 

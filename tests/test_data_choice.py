@@ -25,7 +25,8 @@ from pareto_unlearn.data import (
     write_manifest,
 )
 from pareto_unlearn.data.class_lists import read_class_list
-from pareto_unlearn.records import ConfigError, PixelFormat
+from pareto_unlearn.errors import ConfigError
+from pareto_unlearn.records import PixelFormat
 
 PIXELS = PixelFormat(side=4, channels=3)
 PLACES = tuple(f"/{chr(97 + index % 26)}/place_{index:03d}" for index in range(365))

@@ -23,7 +23,8 @@ from pareto_unlearn.config import DataSection
 from pareto_unlearn.data import load_split, write_manifest
 from pareto_unlearn.data.layouts import find_folder, find_imagenet, find_places365
 from pareto_unlearn.data.reading import check_image, read_image
-from pareto_unlearn.records import ConfigError, PixelFormat
+from pareto_unlearn.errors import ConfigError
+from pareto_unlearn.records import PixelFormat
 
 
 @pytest.fixture

@@ -11,8 +11,10 @@ from rich.console import Console
 from small_sweep import QUICKSTART, SMALL
 
 import pareto_unlearn
+from pareto_unlearn.analysis.front import is_non_dominated, is_on_lower_hull
 from pareto_unlearn.config import load_config, parse_config
-from pareto_unlearn.dial import (
+from pareto_unlearn.errors import ConfigError, RunLockedError, StoreError
+from pareto_unlearn.finished.dial import (
     INTERPOLATED,
     MAX_EVALUATIONS,
     TOLERANCE,
@@ -22,13 +24,12 @@ from pareto_unlearn.dial import (
     find_crossing,
     gather_knots,
 )
-from pareto_unlearn.front import is_non_dominated, is_on_lower_hull
 from pareto_unlearn.models import save_model
-from pareto_unlearn.records import ConfigError, Phase, Role, RunLockedError, StoreError
+from pareto_unlearn.records import Phase, Role
 from pareto_unlearn.store import Run, load_run
 from pareto_unlearn.sweep import SweepOptions, run_sweep
 from pareto_unlearn.trial import load_material
-from pareto_unlearn.trial.evidence import measure_completeness
+from pareto_unlearn.trial.measuring import measure_completeness
 
 
 @pytest.fixture(scope="module")

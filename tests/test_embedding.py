@@ -11,7 +11,8 @@ from synthetic_run import planned_trials, synthetic_result, write_run
 from tiny_families import moved
 
 from pareto_unlearn.config import load_config
-from pareto_unlearn.records import EMBEDDING_FILE, ConfigError, EmbeddedPicture, StoreError
+from pareto_unlearn.errors import ConfigError, StoreError
+from pareto_unlearn.records import EMBEDDING_FILE, EmbeddedPicture
 from pareto_unlearn.report.gather import gather
 from pareto_unlearn.report.page import page_data, render
 from pareto_unlearn.store import load_run

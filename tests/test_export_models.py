@@ -11,10 +11,10 @@ from tiny_families import FAMILIES, PATCHES, build, pictures, section, seeds
 from torch import Tensor
 
 from pareto_unlearn.config import TaskSection
+from pareto_unlearn.errors import WeightsError
 from pareto_unlearn.models import ImageToImage, export_model, family_of, load_model
 from pareto_unlearn.models.checkpoint_files import write_checkpoint
 from pareto_unlearn.models.palette_schedule import SCHEDULE_NAMES
-from pareto_unlearn.records import WeightsError
 
 TRAINED = ("mae", "mage", "palette")
 """The families that read files of others."""

@@ -13,10 +13,10 @@ from small_sweep import QUICKSTART
 from tiny_families import FAMILIES, PUBLISHED, SPACES, build, build_published, pictures, relative, seeds
 
 from pareto_unlearn.config import load_config
+from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.models import save_model
 from pareto_unlearn.models.palette_unet import AttentionBlock
 from pareto_unlearn.objectives import feature_function
-from pareto_unlearn.records import ConfigError
 from pareto_unlearn.solver import FlatParameters
 from pareto_unlearn.trial.forward import check_forward, run_in_steps
 

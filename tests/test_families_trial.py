@@ -13,11 +13,11 @@ from pareto_unlearn.objectives import compute_features, feature_function
 from pareto_unlearn.objectives import features as features_module
 from pareto_unlearn.objectives import targets as targets_module
 from pareto_unlearn.records import TrialState
-from pareto_unlearn.trial import Hooks, run_trial, solving
-from pareto_unlearn.trial.comparison import StepInputs, forget_distances, retain_distances
-from pareto_unlearn.trial.evidence import measure_completeness, measure_retain_loss, reconstruct
+from pareto_unlearn.trial import Hooks, run_trial, running
+from pareto_unlearn.trial.distances import StepInputs, forget_distances, retain_distances
 from pareto_unlearn.trial.forward import step_comparison
 from pareto_unlearn.trial.inputs import INPUT_STREAM, NOISE_STREAM, SETS, generators_of, noise_inputs
+from pareto_unlearn.trial.measuring import measure_completeness, measure_retain_loss, reconstruct
 
 REMOVALS = [(family, "hole") for family in FAMILIES] + [(family, "published") for family in ("mae", "mage")]
 every_removal = pytest.mark.parametrize(
@@ -289,7 +289,7 @@ LEVEL = 0.02
     + [(family, "published", "encoder") for family in FAMILIES if family != "digits_mae"],
 )
 def test_a_short_solve_is_finite_and_the_same_when_resumed(load, monkeypatch, family, removal, space):
-    monkeypatch.setattr(solving, "FLUSH_EVERY", 1)
+    monkeypatch.setattr(running, "FLUSH_EVERY", 1)
     kept: dict[int, dict[str, bytes]] = {}
     config, material = load(family, removal=removal, space=space, counts=FEW)
     before = {name: tensor.clone() for name, tensor in material.model.state_dict().items()}

@@ -12,7 +12,8 @@ from PIL import Image
 from tiny_families import PATCHES, build
 
 from pareto_unlearn.config import TaskSection
-from pareto_unlearn.records import ConfigError, Phase, Role
+from pareto_unlearn.errors import ConfigError
+from pareto_unlearn.records import Phase, Role
 from pareto_unlearn.store import Run, load_run
 
 SWEEPS = Path(__file__).parent.parent / "sweeps"

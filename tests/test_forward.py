@@ -11,13 +11,14 @@ from small_sweep import QUICKSTART
 from torch import Tensor
 
 from pareto_unlearn.config import SweepConfig, load_config
+from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.objectives import feature_function
-from pareto_unlearn.records import ConfigError, Phase, TrialRecord, TrialSpec
+from pareto_unlearn.records import Phase, TrialRecord, TrialSpec
 from pareto_unlearn.solver import EpsilonSolver
 from pareto_unlearn.trial import Hooks, Material, check_forward, load_material, run_trial
-from pareto_unlearn.trial.evidence import measure_costs
+from pareto_unlearn.trial.building import build_problem
 from pareto_unlearn.trial.forward import run_in_steps, step_features
-from pareto_unlearn.trial.problem import build_problem
+from pareto_unlearn.trial.measuring import measure_costs
 
 NARROW = "solver.precision=bfloat16"
 SPEC = TrialSpec(
@@ -170,7 +171,7 @@ sys.path.insert(0, sys.argv[1])
 import test_forward as shared
 from pareto_unlearn.config import load_config
 from pareto_unlearn.trial import load_material
-from pareto_unlearn.trial.problem import build_problem
+from pareto_unlearn.trial.building import build_problem
 
 def gradient(*overrides):
     config = load_config(shared.QUICKSTART, ["objective.noise_images=256", "solver.completeness=mean", *overrides])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from beartype import beartype
 
-from pareto_unlearn.front import hypervolume, is_non_dominated, is_on_lower_hull
+from pareto_unlearn.analysis.front import hypervolume, is_non_dominated, is_on_lower_hull
 
 UNIT = {"ideal": (0.0, 0.0), "reference": (1.0, 1.0)}
 NONE = np.empty((0, 2))

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from pareto_unlearn.config import TaskSection
+from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.models.holes import (
     Edge,
     build_hole,
@@ -14,7 +15,6 @@ from pareto_unlearn.models.holes import (
     random_patches,
     removed_patches,
 )
-from pareto_unlearn.records import ConfigError
 
 
 def box(side, rows, columns):

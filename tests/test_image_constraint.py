@@ -11,8 +11,8 @@ from trial_rows import epsilon_spec
 
 from pareto_unlearn.data import StratifiedOrder
 from pareto_unlearn.trial import Hooks, load_material, run_trial
+from pareto_unlearn.trial.building import FORGET_STREAM, build_problem
 from pareto_unlearn.trial.class_weights import power_mean
-from pareto_unlearn.trial.problem import FORGET_STREAM, build_problem
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from pareto_unlearn.errors import ConfigError, WeightsError
 from pareto_unlearn.models import ImageToImage
 from pareto_unlearn.models.checkpoint_files import Wrapper, read_checkpoint
 from pareto_unlearn.models.holes import Edge, center_patches, extend, random_patches
@@ -30,7 +31,6 @@ from pareto_unlearn.models.mae_losses import (
     random_encoder_losses,
     retain_label_losses,
 )
-from pareto_unlearn.records import ConfigError, WeightsError
 
 HOLE = center_patches(32, 4, 4)
 INPUTS = load_file(Path(__file__).parent / "fixtures" / "parity" / "mae" / "mae_tiny.safetensors")[

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from scipy import stats
 from torch import Tensor
 
+from pareto_unlearn.errors import ConfigError, WeightsError
 from pareto_unlearn.models import ImageToImage
 from pareto_unlearn.models.checkpoint_files import read_checkpoint
 from pareto_unlearn.models.holes import removed_patches
@@ -43,7 +44,6 @@ from pareto_unlearn.models.mage_masks import (
     draw_masks,
     masks_from_noise,
 )
-from pareto_unlearn.records import ConfigError, WeightsError
 
 GOLDEN = Path(__file__).parent / "fixtures" / "parity" / "mage" / "mage_tiny.safetensors"
 MASK = TINY.mask_word

@@ -15,14 +15,15 @@ from trial_rows import epsilon_spec
 
 from pareto_unlearn.config import SweepConfig
 from pareto_unlearn.data import DATASETS, ImageSet, StratifiedOrder, load_split
-from pareto_unlearn.records import ConfigError, TrialResult, TrialSpec
+from pareto_unlearn.errors import ConfigError
+from pareto_unlearn.records import TrialResult, TrialSpec
 from pareto_unlearn.report import write_report
 from pareto_unlearn.solver import EpsilonSolver
 from pareto_unlearn.store import load_run
 from pareto_unlearn.sweep import SweepOptions, run_sweep
 from pareto_unlearn.trial import Hooks, Material, load_material, run_trial
+from pareto_unlearn.trial.building import build_problem
 from pareto_unlearn.trial.class_weights import ClassWeights
-from pareto_unlearn.trial.problem import build_problem
 
 LEVEL = 0.3
 FROM_ORIGINAL = ("solver.start=original", "solver.steps=400", "solver.batch=32")

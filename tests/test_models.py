@@ -10,6 +10,7 @@ from safetensors.torch import load, save
 from pareto_unlearn.config import DataSection, ModelSection, TaskSection
 from pareto_unlearn.config.model_section import VARIANTS
 from pareto_unlearn.data import SplitData, load_split, seeded_generator
+from pareto_unlearn.errors import ConfigError, WeightsError
 from pareto_unlearn.models import (
     FILES,
     MODELS,
@@ -26,7 +27,6 @@ from pareto_unlearn.models import (
 )
 from pareto_unlearn.models.digits_mae import DigitsMaeShape
 from pareto_unlearn.models.holes import build_hole, center
-from pareto_unlearn.records import ConfigError, WeightsError
 
 BUILTIN = ModelSection(family="digits_mae", checkpoint="builtin")
 TASK = TaskSection()

@@ -18,6 +18,7 @@ from tiny_networks import (
 )
 from torch import nn
 
+from pareto_unlearn.errors import WeightsError
 from pareto_unlearn.metrics import (
     WEIGHTS_FILES,
     FeatureFiles,
@@ -32,8 +33,7 @@ from pareto_unlearn.metrics.dinov2 import fit_positions
 from pareto_unlearn.metrics.extractors import EXTRACTORS
 from pareto_unlearn.metrics.lpips import LPIPS_LEAST_SIDE, Lpips
 from pareto_unlearn.metrics.weights import ALEXNET_TORCHVISION, DINOV2_VIT_L_14, LPIPS_ALEX
-from pareto_unlearn.records import WeightsError
-from pareto_unlearn.trial.evidence import measure_metrics
+from pareto_unlearn.trial.measuring import measure_metrics
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,9 @@ from pareto_unlearn.data import (
     seeded_generator,
     uniform_noise,
 )
-from pareto_unlearn.records import ConfigError
+from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.trial import load_material
-from pareto_unlearn.trial.comparison import StepInputs
+from pareto_unlearn.trial.distances import StepInputs
 
 KINDS = ("uniform", "batch_statistics", "covariance")
 SHAPE = torch.Size((1, 16, 16))

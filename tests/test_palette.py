@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 from test_palette_parity import golden_model, golden_weights, original_model
 
+from pareto_unlearn.errors import ConfigError, WeightsError
 from pareto_unlearn.models.checkpoint_files import read_checkpoint
 from pareto_unlearn.models.palette import PLACES2, TINY, Palette, PaletteShape, read_shape
 from pareto_unlearn.models.palette_files import load_palette, read_palette, save_palette
@@ -26,7 +27,6 @@ from pareto_unlearn.models.palette_schedule import (
     respace_schedule,
 )
 from pareto_unlearn.models.palette_unet import UnetShape
-from pareto_unlearn.records import ConfigError, WeightsError
 
 SHORT = build_schedule(LinearSchedule(steps=8, first=1e-4, last=0.5))
 DDIM = Sampling(method=Method.DDIM)

@@ -9,7 +9,8 @@ from PIL import Image
 from torchvision.transforms import functional as torchvision
 
 from pareto_unlearn.data.reading import read_image
-from pareto_unlearn.records import ConfigError, PixelFormat
+from pareto_unlearn.errors import ConfigError
+from pareto_unlearn.records import PixelFormat
 
 # Golden pixels of each kind of file: what is saved, and the RGB it becomes
 

@@ -9,12 +9,12 @@ import torch
 from PIL import Image
 from small_sweep import QUICKSTART
 
-from pareto_unlearn import training
 from pareto_unlearn.config import SweepConfig, load_config
 from pareto_unlearn.data.file_images import FileImages
+from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.models import load_model
-from pareto_unlearn.pretrain import TRAINERS, train_digits_mae, train_sweep_model
-from pareto_unlearn.records import ConfigError
+from pareto_unlearn.pretraining import loop
+from pareto_unlearn.pretraining.runs import TRAINERS, train_digits_mae, train_sweep_model
 
 
 @pytest.fixture(params=sorted(TRAINERS))
@@ -112,8 +112,8 @@ def test_a_model_without_the_forget_set_sees_the_retain_images_alone(tmp_path):
 
 @pytest.mark.parametrize("family", ["digits_mae", "mae"])
 def test_an_interrupted_training_ends_with_the_same_bytes(family, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "SAVE_EVERY", 2)
-    monkeypatch.setattr(training, "REPORT_EVERY", 100)
+    monkeypatch.setattr(loop, "SAVE_EVERY", 2)
+    monkeypatch.setattr(loop, "REPORT_EVERY", 100)
     name, config = {"digits_mae": "a.safetensors", "mae": "a.pth"}[family], small_sweep(family)
     (tmp_path / "whole").mkdir()
     expected = train_sweep_model(config, tmp_path / "whole" / name, steps=5)
@@ -132,7 +132,7 @@ def test_an_interrupted_training_ends_with_the_same_bytes(family, tmp_path, monk
 
 
 def test_a_state_is_not_taken_for_that_of_another_training(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "SAVE_EVERY", 2)
+    monkeypatch.setattr(loop, "SAVE_EVERY", 2)
     out = tmp_path / "a.safetensors"
     expected = train_sweep_model(small_sweep(), out, steps=4, seed=1)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pareto_unlearn.config import SweepConfig, load_config
 from pareto_unlearn.data import seeded_generator
+from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.models import Batch, ImageToImage, family_of
 from pareto_unlearn.models.mage_losses import ForgetRows, retain_logits, squared_losses, token_losses
 from pareto_unlearn.models.palette_inputs import build_condition, mix_noise, unpack
@@ -21,9 +22,9 @@ from pareto_unlearn.models.palette_losses import (
     compute_retain_label_loss,
     draw_like,
 )
-from pareto_unlearn.records import ConfigError, Phase, TrialRecord, TrialSpec, TrialState
-from pareto_unlearn.trial import Hooks, Material, run_trial, solving
-from pareto_unlearn.trial.problem import build_problem
+from pareto_unlearn.records import Phase, TrialRecord, TrialSpec, TrialState
+from pareto_unlearn.trial import Hooks, Material, run_trial, running
+from pareto_unlearn.trial.building import build_problem
 
 OWN = {name: tuple(family_of(name).baselines) for name in FAMILIES}
 EACH = pytest.mark.parametrize(
@@ -292,7 +293,7 @@ def test_what_the_published_training_removes_goes_with_baselines(family, tmp_pat
 
 @pytest.mark.parametrize(("family", "method"), [("digits_mae", "noisy_label"), ("mae", "random_encoder")])
 def test_a_resumed_trial_ends_as_an_unbroken_one(family, method, tmp_path, monkeypatch):
-    monkeypatch.setattr(solving, "FLUSH_EVERY", 1)
+    monkeypatch.setattr(running, "FLUSH_EVERY", 1)
     kept: dict[int, dict[str, bytes]] = {}
     spec = TrialSpec(trial_id="0" * 16, phase=Phase.BASELINE, method=method, seed=0, weight=0.25)
     config, material = load_on_generated(family, tmp_path / "a")

@@ -14,6 +14,7 @@ from tiny_networks import trust, write_tiny_clip, write_tiny_inception
 from torch import nn
 
 from pareto_unlearn.data import seeded_generator
+from pareto_unlearn.errors import WeightsError
 from pareto_unlearn.metrics import (
     LEAST_IMAGES,
     WEIGHTS_FILES,
@@ -42,7 +43,7 @@ from pareto_unlearn.metrics.weights import (
     INCEPTION_TORCHVISION,
     RESNET_PLACES365,
 )
-from pareto_unlearn.records import WEIGHTS_VARIABLE, WeightsError
+from pareto_unlearn.records import WEIGHTS_VARIABLE
 
 CPU = torch.device("cpu")
 ALL = ("fid", "kid", "is", "clip")

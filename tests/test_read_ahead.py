@@ -9,12 +9,12 @@ import torch
 from PIL import Image
 from tiny_families import configure
 
-import pareto_unlearn.trial.problem as problem_module
 from pareto_unlearn.config import DataSection
 from pareto_unlearn.data import BatchOrder, ReadsAhead, SplitData, load_split, reading_ahead
-from pareto_unlearn.records import ConfigError, Phase, PixelFormat, TrialSpec
-from pareto_unlearn.trial import load_material
-from pareto_unlearn.trial.problem import build_problem
+from pareto_unlearn.errors import ConfigError
+from pareto_unlearn.records import Phase, PixelFormat, TrialSpec
+from pareto_unlearn.trial import building, load_material
+from pareto_unlearn.trial.building import build_problem
 
 PIXELS = PixelFormat(side=8, channels=3)
 COUNT = 6
@@ -115,5 +115,5 @@ def test_losses_of_a_step_are_the_same_to_the_bit(root, tmp_path, monkeypatch, c
 
     ahead = losses()
     assert len(material.split.retain_train.images._ahead) > 0
-    monkeypatch.setattr(problem_module, "reading_ahead", lambda order, _: order)
+    monkeypatch.setattr(building, "reading_ahead", lambda order, _: order)
     assert losses() == ahead

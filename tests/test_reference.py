@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 from synthetic_run import SCALES, Planned, epsilon_range, synthetic_result
 
+from pareto_unlearn.analysis.likeness import Errors, Likeness, explain_likeness, find_likeness, interpolate_e
 from pareto_unlearn.records import Phase, TrialRecord
-from pareto_unlearn.reference import Errors, Likeness, explain_likeness, find_likeness, interpolate_e
 
 CURVE = ((1.0, 0.05), (0.6, 0.15), (0.2, 0.55))
 

@@ -12,13 +12,14 @@ from typer.testing import CliRunner
 
 from pareto_unlearn.cli import app
 from pareto_unlearn.config import config_hash, load_config, result_fields
+from pareto_unlearn.errors import ConfigError, WeightsError
 from pareto_unlearn.models import load_model, save_model
 from pareto_unlearn.objectives import feature_function
-from pareto_unlearn.records import ConfigError, Phase, TrialSpec, TrialState, WeightsError
+from pareto_unlearn.records import Phase, TrialSpec, TrialState
 from pareto_unlearn.trial import Hooks, check_reference, load_original, run_trial, weights_digest
-from pareto_unlearn.trial.comparison import StepInputs, forget_distances
-from pareto_unlearn.trial.evidence import measure_completeness, measure_retain_loss
+from pareto_unlearn.trial.distances import StepInputs, forget_distances
 from pareto_unlearn.trial.forward import step_comparison, step_features
+from pareto_unlearn.trial.measuring import measure_completeness, measure_retain_loss
 from pareto_unlearn.trial.reference_model import load_reference
 
 CASES = [(family, "hole") for family in FAMILIES] + [("mae", "published"), ("mage", "published")]

@@ -26,7 +26,8 @@ from synthetic_run import (
     write_run,
 )
 
-from pareto_unlearn.records import ConfigError, MetricRow, Phase, SampleRow, TrialResult, TrialState
+from pareto_unlearn.errors import ConfigError
+from pareto_unlearn.records import MetricRow, Phase, SampleRow, TrialResult, TrialState
 from pareto_unlearn.report import write_report
 from pareto_unlearn.report.facts import Kind, Report, Split
 from pareto_unlearn.report.figures import CONFIG, plain

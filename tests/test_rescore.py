@@ -15,6 +15,8 @@ from typer.testing import CliRunner
 
 from pareto_unlearn.cli import app
 from pareto_unlearn.config import load_config, parse_config
+from pareto_unlearn.errors import ConfigError, RunLockedError, StoreError, WeightsError
+from pareto_unlearn.finished.rescore import ScoredRow, rescore
 from pareto_unlearn.metrics.weights import (
     ALEXNET_TORCHVISION,
     CLIP_VIT_H_14,
@@ -23,20 +25,11 @@ from pareto_unlearn.metrics.weights import (
     LPIPS_ALEX,
     WEIGHTS_FILES,
 )
-from pareto_unlearn.records import (
-    HAS_MODEL,
-    WEIGHTS_VARIABLE,
-    ConfigError,
-    MetricRow,
-    RunLockedError,
-    StoreError,
-    WeightsError,
-)
-from pareto_unlearn.rescore import ScoredRow, rescore
+from pareto_unlearn.records import HAS_MODEL, WEIGHTS_VARIABLE, MetricRow
 from pareto_unlearn.store import RunStore, load_run, read_extractors, record_extractors
 from pareto_unlearn.sweep import SweepOptions, check_sweep, run_sweep
 from pareto_unlearn.trial import load_material
-from pareto_unlearn.trial.evidence import measure_metrics
+from pareto_unlearn.trial.measuring import measure_metrics
 
 TINY = (
     "solver.steps=30",

@@ -6,8 +6,14 @@ import pytest
 from synthetic_run import SCALES, epsilon_range, synthetic_info
 from trial_rows import finished_record
 
+from pareto_unlearn.analysis.robustness import (
+    choose_checked,
+    explain_gap,
+    find_gains,
+    find_gap,
+    spread_of_ends,
+)
 from pareto_unlearn.records import Phase, Role, TrialRecord, TrialState, ValidRange
-from pareto_unlearn.robustness import choose_checked, explain_gap, find_gains, find_gap, spread_of_ends
 from pareto_unlearn.sweep.progress import describe_gains, describe_gap, describe_spread
 
 ENDS = ((0.018, 0.61), (0.022, 0.66), (0.020, 0.62))

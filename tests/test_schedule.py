@@ -11,10 +11,10 @@ import pytest
 from trial_rows import SCALES
 
 from pareto_unlearn.config import AdaptiveEpsilon, GridEpsilon, SweepConfig, parse_config, trial_id
+from pareto_unlearn.errors import RangeError
 from pareto_unlearn.records import (
     HAS_MODEL,
     Phase,
-    RangeError,
     Role,
     Scales,
     TrialRecord,

@@ -8,10 +8,10 @@ from small_sweep import QUICKSTART
 from tiny_families import configure, load_on_generated
 
 from pareto_unlearn.config import TaskSection, load_config
+from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.models.holes import build_hole
-from pareto_unlearn.records import ConfigError
 from pareto_unlearn.trial import load_material
-from pareto_unlearn.trial.evidence import measure_metrics, reconstruct
+from pareto_unlearn.trial.measuring import measure_metrics, reconstruct
 from pareto_unlearn.trial.second import SecondScores, load_second, opposite_task, reconstruct_again
 
 ASK = "evaluate.second_reconstruction=true"

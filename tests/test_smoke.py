@@ -10,8 +10,9 @@ from command_line import call
 
 from pareto_unlearn.config import SweepConfig, as_smoke, dump_config, load_config, parse_config
 from pareto_unlearn.config.smoke import SMOKE, SMOKE_NOTICE
+from pareto_unlearn.errors import ConfigError, WeightsError
 from pareto_unlearn.models import load_model
-from pareto_unlearn.records import ConfigError, Phase, Role, WeightsError
+from pareto_unlearn.records import Phase, Role
 from pareto_unlearn.store import Run, load_run
 
 SWEEPS = Path(__file__).parent.parent / "sweeps"

@@ -27,17 +27,15 @@ from object_store import serve_bucket
 from pyarrow import fs
 from trial_rows import finished_record
 
+from pareto_unlearn.errors import ConfigError, RunLockedError, StoreError
 from pareto_unlearn.records import (
-    ConfigError,
     CurveRow,
     MetricRow,
     Phase,
     Role,
     RunInfo,
-    RunLockedError,
     SampleRow,
     Scales,
-    StoreError,
     TrialRecord,
     TrialResult,
     TrialState,

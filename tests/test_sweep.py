@@ -11,17 +11,8 @@ from rich.console import Console
 from small_sweep import QUICKSTART, SMALL
 
 from pareto_unlearn.config import SweepConfig, dump_config, load_config
-from pareto_unlearn.records import (
-    ConfigError,
-    Phase,
-    RangeError,
-    Role,
-    RunLockedError,
-    TrialRecord,
-    TrialSpec,
-    TrialState,
-    WeightsError,
-)
+from pareto_unlearn.errors import ConfigError, RangeError, RunLockedError, WeightsError
+from pareto_unlearn.records import Phase, Role, TrialRecord, TrialSpec, TrialState
 from pareto_unlearn.schedule import EpsilonError, NoTrial
 from pareto_unlearn.store import RunStore, load_run
 from pareto_unlearn.sweep import SweepOptions, run_sweep
@@ -134,8 +125,8 @@ def test_worst_class_is_the_smallest_class_row(finished):
 
 
 def test_checkpoint_gives_the_recorded_objectives_again(finished, tmp_path):
-    from pareto_unlearn.trial.evidence import measure_completeness, measure_retain_loss
     from pareto_unlearn.trial.material import load_material
+    from pareto_unlearn.trial.measuring import measure_completeness, measure_retain_loss
 
     record = record_of(finished, "highest")
     store = RunStore.open(f"{finished.run.storage}/quickstart")

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from pareto_unlearn.config.wording import KeyPath, dotted, found, quoted
-from pareto_unlearn.records import ConfigError
+from pareto_unlearn.errors import ConfigError
 
 Value = None | bool | int | float | str | list["Value"] | dict[str, "Value"]
 

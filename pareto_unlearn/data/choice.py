@@ -13,7 +13,7 @@ from pareto_unlearn.config import DataSection
 from pareto_unlearn.data.class_lists import read_class_list
 from pareto_unlearn.data.order import seeded_generator
 from pareto_unlearn.data.sources import Members, Source
-from pareto_unlearn.records import ConfigError
+from pareto_unlearn.errors import ConfigError
 
 _SHOWN_CLASSES = 20
 

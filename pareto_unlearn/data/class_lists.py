@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from pareto_unlearn.records import ConfigError
+from pareto_unlearn.errors import ConfigError
 
 FORGET_BELOW = 100
 """In the list of the ImageNet-R classes: the smaller numbers are forgotten."""

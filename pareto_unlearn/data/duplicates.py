@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pareto_unlearn.data.choice import Choice
 from pareto_unlearn.data.image_sets import SplitData
 from pareto_unlearn.data.sources import Source
-from pareto_unlearn.records import ConfigError
+from pareto_unlearn.errors import ConfigError
 
 _SHOWN_PAIRS = 3
 _logger = logging.getLogger(__name__)

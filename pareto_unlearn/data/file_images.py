@@ -18,7 +18,8 @@ from torch import Tensor
 
 from pareto_unlearn.data.pixel_cache import CacheRoom, open_pixels
 from pareto_unlearn.data.reading import check_image, read_image
-from pareto_unlearn.records import ConfigError, PixelFormat
+from pareto_unlearn.errors import ConfigError
+from pareto_unlearn.records import PixelFormat
 
 _BATCH_PER_THREAD = 32
 _SHOWN_PROBLEMS = 5

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from pareto_unlearn.data.sources import Members, hold_out
-from pareto_unlearn.records import ConfigError
+from pareto_unlearn.errors import ConfigError
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 """Other files in a class's folder are left alone; hidden ones too."""

@@ -19,7 +19,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
-from pareto_unlearn.records import ConfigError, PixelFormat
+from pareto_unlearn.errors import ConfigError
+from pareto_unlearn.records import PixelFormat
 
 MAX_PIXELS = 64_000_000
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")

@@ -15,7 +15,8 @@ from pareto_unlearn.data.image_sets import ImageSet, SplitData
 from pareto_unlearn.data.layouts import LAYOUTS
 from pareto_unlearn.data.pixel_cache import CacheRoom
 from pareto_unlearn.data.sources import MemorySource, Source
-from pareto_unlearn.records import ConfigError, PixelFormat
+from pareto_unlearn.errors import ConfigError
+from pareto_unlearn.records import PixelFormat
 
 DATASETS: dict[str, Callable[[], ImageSet]] = {"digits": load_digits}
 """The data sets that are whole in memory."""

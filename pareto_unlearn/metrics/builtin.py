@@ -14,13 +14,14 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pareto_unlearn.errors import WeightsError
 from pareto_unlearn.metrics.formulas import (
     compute_frechet,
     compute_inception_score,
     compute_psnr,
     mean_interval,
 )
-from pareto_unlearn.records import MetricRow, WeightsError
+from pareto_unlearn.records import MetricRow
 
 CLASSIFIER_FILE = "digits_classifier.safetensors"
 _PIXEL_NAMES = {"mse", "psnr"}

@@ -12,9 +12,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pareto_unlearn.errors import WeightsError
 from pareto_unlearn.metrics.opening import load_state, read_state
 from pareto_unlearn.metrics.weights import FoundWeights
-from pareto_unlearn.records import WeightsError
 
 DINOV2_NAME = "vit_large_patch14_dinov2"
 DINOV2_SIDE = 224

@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pareto_unlearn.errors import WeightsError
 from pareto_unlearn.metrics.dinov2 import DINOV2_SIDE, open_dinov2
 from pareto_unlearn.metrics.lpips import open_lpips
 from pareto_unlearn.metrics.opening import load_state, path_of, read_state
@@ -32,7 +33,6 @@ from pareto_unlearn.metrics.weights import (
     RESNET_PLACES365,
     FoundWeights,
 )
-from pareto_unlearn.records import WeightsError
 
 INCEPTION_SIDE = 299
 CLIP_NAME = "ViT-H-14"

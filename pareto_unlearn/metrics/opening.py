@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from pareto_unlearn.errors import WeightsError
 from pareto_unlearn.metrics.weights import FoundWeights
-from pareto_unlearn.records import WeightsError
 
 
 def path_of(weights: FoundWeights) -> Path:

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pareto_unlearn.records import WEIGHTS_VARIABLE, WeightsError
+from pareto_unlearn.errors import WeightsError
+from pareto_unlearn.records import WEIGHTS_VARIABLE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,32 +4,30 @@ A new family is one module that defines ``FAMILY`` and one line in ``MODELS``. O
 bring libraries that take seconds to load.
 """
 
-import hashlib
-import importlib
-import os
-import tempfile
-from collections.abc import Mapping
-from importlib.resources import files
-from pathlib import Path
-
-import torch
-from safetensors.torch import save as save_safetensors
-from torch import Tensor
-
-from pareto_unlearn.config import ModelSection, SamplingSection, TaskSection
 from pareto_unlearn.models.digits_mae import DigitsMae
+from pareto_unlearn.models.loading import (
+    CHECKPOINT,
+    MODELS,
+    REFERENCE,
+    checkpoint_path,
+    export_model,
+    family_of,
+    initialise_model,
+    load_model,
+    pixel_format,
+    save_model,
+    weights_sha256,
+    write_model,
+)
 from pareto_unlearn.models.protocol import (
     BaselineLosses,
     Batch,
     Family,
     Generators,
     ImageToImage,
-    Published,
     Setting,
     Term,
-    describe_model,
 )
-from pareto_unlearn.records import PixelFormat, WeightsError
 
 __all__ = [
     "CHECKPOINT",
@@ -53,209 +51,3 @@ __all__ = [
     "weights_sha256",
     "write_model",
 ]
-
-MODELS: Mapping[str, str] = {
-    "digits_mae": "pareto_unlearn.models.digits_mae_family",
-    "mae": "pareto_unlearn.models.mae_family",
-    "mage": "pareto_unlearn.models.mage_family",
-    "palette": "pareto_unlearn.models.palette_family",
-}
-"""Where each family of a sweep file is defined."""
-
-BUILTIN = "digits_mae.safetensors"
-
-FILES = {
-    "digits_mae": "a .safetensors file written by this package, or `builtin`",
-    "mae": "mae_visualize_vit_base.pth, mae_visualize_vit_large.pth or mae_visualize_vit_large_ganloss.pth of "
-    "facebookresearch/mae",
-    "mage": "mage-vitb-1600.pth of LTH14/mage",
-    "palette": "16_Network.pth (inpainting, Places2) of Janspiry/Palette-Image-to-Image-Diffusion-Models",
-}
-"""Which file a family reads and who publishes it."""
-
-CHECKPOINT, REFERENCE = "model.checkpoint", "objective.reference"
-"""Where a sweep file names weights."""
-
-_RANDOM_SEEDS = {CHECKPOINT: 7, REFERENCE: 8}
-"""Of the weights of a smoke run."""
-
-
-def family_of(name: str) -> Family:
-    """Return a family by its key in ``MODELS``."""
-    family: Family = importlib.import_module(MODELS[name]).FAMILY
-    return family
-
-
-def pixel_format(config: ModelSection) -> PixelFormat:
-    """Return which images the model reads."""
-    return family_of(config.family).pixels(config.variant)
-
-
-def checkpoint_path(config: ModelSection, key: str = CHECKPOINT) -> Path:
-    """Return the file that holds the original model's weights, or those of another model of its family.
-
-    Args:
-        config: names the file.
-        key: where the sweep file names it.
-
-    Raises:
-        WeightsError: it does not exist.
-    """
-    if config.checkpoint == "builtin":
-        return Path(str(files("pareto_unlearn") / "assets" / BUILTIN))
-    never_seen = (
-        f"a checkpoint of {config.family} that was trained without the forget images, as `pareto-unlearn train SWEEP "
-        "--leave-out-forget` makes one"
-    )
-    return _existing(config.checkpoint, key, never_seen if key == REFERENCE else FILES[config.family])
-
-
-def weights_sha256(config: ModelSection, key: str = CHECKPOINT) -> str:
-    """Return the SHA-256 of a model's weights: of its file, or of all its files where it has two.
-
-    Args:
-        config: names the files.
-        key: where the sweep file names the checkpoint.
-
-    Raises:
-        WeightsError: a file is missing.
-    """
-    if config.is_random:
-        seed = _RANDOM_SEEDS[key]
-        return hashlib.sha256(f"random {config.family} {config.variant} {seed}".encode()).hexdigest()
-    digest = _file_sha256(checkpoint_path(config, key))
-    if config.tokenizer is None:
-        return digest
-    tokenizer = _existing(config.tokenizer, "model.tokenizer", "vqgan_jax_strongaug.ckpt of LTH14/mage")
-    return hashlib.sha256(f"{digest} {_file_sha256(tokenizer)}".encode()).hexdigest()
-
-
-def load_model(
-    config: ModelSection,
-    task: TaskSection,
-    device: torch.device | None = None,
-    *,
-    sampling: SamplingSection | None = None,
-    seed: int = 0,
-    key: str = CHECKPOINT,
-) -> ImageToImage:
-    """Load the original model, or another of its family, ready for inference and training.
-
-    Args:
-        config: which family, variant and file.
-        task: what is removed from images.
-        device: where to put it; None is the CPU.
-        sampling: how a family generates pictures that can do so in several ways.
-        seed: decides a random hole.
-        key: where the sweep file names the checkpoint.
-
-    Raises:
-        ConfigError: the task does not fit the model.
-        WeightsError: the file is missing, damaged, or does not fit the family.
-    """
-    setting = Setting(model=config, task=task, sampling=sampling or SamplingSection(), seed=seed)
-    model, _ = _load(setting, key)
-    return model.to(device or torch.device("cpu")).eval()
-
-
-def initialise_model(
-    task: TaskSection, generator: torch.Generator, config: ModelSection | None = None, *, seed: int = 0
-) -> ImageToImage:
-    """Return an untrained model with weights drawn from ``generator``; no checkpoint is looked at.
-
-    Args:
-        task: what is removed from images.
-        generator: decides the weights.
-        config: which family and variant; None is the embedded model.
-        seed: decides a random hole.
-    """
-    config = config or ModelSection(family="digits_mae", checkpoint="builtin")
-    family = family_of(config.family)
-    model: ImageToImage = family.build(Setting(model=config, task=task, seed=seed))
-    with torch.no_grad():
-        family.initialise(model, generator)
-    return model
-
-
-def write_model(path: Path, model: ImageToImage) -> None:
-    """Write weights as the family's published files hold them, in one rename; same weights and name, same bytes."""
-    family = family_of(model.family)
-    family.write(path, model, family.own_form(model))
-
-
-def save_model(model: ImageToImage) -> bytes:
-    """Return the weights as a safetensors file that ``load_model`` accepts; same weights, same bytes."""
-    # The file has one layout, whatever that of the weights in memory.
-    state = {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, tensor in model.state_dict().items()
-    }
-    return save_safetensors(state, describe_model(model))
-
-
-def export_model(path: Path, config: ModelSection, task: TaskSection, weights: Mapping[str, Tensor]) -> None:
-    """Write unlearned weights as the original's file holds them: its keys, order, types and wrapper.
-
-    Args:
-        path: where to; the name ends as the published one does, or in .safetensors.
-        config: the model section of the sweep; its checkpoint tells the form.
-        task: the task of the sweep.
-        weights: all weights by name.
-
-    Raises:
-        WeightsError: the original's file is missing, the weights are not those of the family, or the file does not load
-            again with the same values.
-    """
-    setting = Setting(model=config, task=task)
-    model, form = _load(setting)
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise WeightsError(
-            f"{path}: expected all weights of {config.family} {config.variant}: {error}"
-        ) from error
-    with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=".export-") as folder:
-        written = Path(folder) / path.name
-        family_of(config.family).write(written, model, form)
-        again, _ = family_of(config.family).load(setting, written)
-        _require_equal(model, again, path)
-        os.replace(written, path)  # noqa: PTH105 - says in one word that it overwrites
-
-
-def _load(setting: Setting, key: str = CHECKPOINT) -> tuple[ImageToImage, Published]:
-    family = family_of(setting.model.family)
-    if not setting.model.is_random:
-        return family.load(setting, checkpoint_path(setting.model, key))
-    model = family.build(setting)
-    with torch.no_grad():
-        family.initialise(model, torch.Generator().manual_seed(_RANDOM_SEEDS[key]))
-    with tempfile.TemporaryDirectory() as folder:
-        # Through a file of the published form, so that trying a sweep out tries the reader out.
-        path = Path(folder) / f"random{family.suffix}"
-        family.write(path, model, family.own_form(model))
-        return family.load(setting, path)
-
-
-def _require_equal(model: ImageToImage, again: ImageToImage, path: Path) -> None:
-    other = again.state_dict()
-    for name, tensor in model.state_dict().items():
-        if not torch.equal(tensor, other[name]):
-            raise WeightsError(
-                f"{path}: expected to read back what was written, found other values of {name}: the original's file holds "
-                "it in a narrower type; name a checkpoint in float32"
-            )
-
-
-def _existing(name: str, key: str, expected: str) -> Path:
-    path = Path(name)
-    if not path.is_file():
-        raise WeightsError(
-            f"{key}: expected {expected}, found nothing at {path}; give its path (relative to the current folder), "
-            "or try the sweep out without it by --smoke"
-        )
-    return path
-
-
-def _file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file as save_safetensors_file
 from torch import Tensor, nn
 
-from pareto_unlearn.records import WeightsError
+from pareto_unlearn.errors import WeightsError
 
 __all__ = ["Wrapper", "load_strictly", "read_checkpoint", "write_checkpoint"]
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from pareto_unlearn.errors import WeightsError
 from pareto_unlearn.models.baselines import PAPER
 from pareto_unlearn.models.checkpoint_files import (
     SAFETENSORS,
@@ -16,7 +17,7 @@ from pareto_unlearn.models.checkpoint_files import (
 from pareto_unlearn.models.digits_mae import DigitsMae, DigitsMaeShape, initialise
 from pareto_unlearn.models.holes import build_hole
 from pareto_unlearn.models.protocol import DESCRIPTION, Family, Setting, describe_model
-from pareto_unlearn.records import PixelFormat, WeightsError
+from pareto_unlearn.records import PixelFormat
 
 
 def _pixels(_: str) -> PixelFormat:

@@ -13,7 +13,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from pareto_unlearn.config import TaskSection
-from pareto_unlearn.records import ConfigError
+from pareto_unlearn.errors import ConfigError
 
 __all__ = [
     "Edge",

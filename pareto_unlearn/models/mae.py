@@ -18,6 +18,7 @@ from timm.layers.patch_embed import PatchEmbed
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.models.checkpoint_files import Wrapper, load_strictly, read_checkpoint, write_checkpoint
 from pareto_unlearn.models.holes import removed_patches
 from pareto_unlearn.models.mae_patches import (
@@ -30,7 +31,6 @@ from pareto_unlearn.models.mae_patches import (
     position_embedding,
     unpatchify,
 )
-from pareto_unlearn.records import ConfigError
 
 __all__ = [
     "TINY",

@@ -21,6 +21,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.models.holes import removed_patches
 from pareto_unlearn.models.mage_generation import draw_rounds, inpaint, join_draws
 from pareto_unlearn.models.mage_layers import BLOCK_EPS, Embeddings, PatchEmbed, WordHead
@@ -33,7 +34,6 @@ from pareto_unlearn.models.mage_masks import (
     masks_from_noise,
 )
 from pareto_unlearn.models.mage_vqgan import Vqgan, VqganShape
-from pareto_unlearn.records import ConfigError
 
 SPARE_WORDS, CLASS_WORD = 1000, 76
 """Words after the codes of the codebook: 1000 spare ones, of which number 76 is the constant class token, then the mask."""

@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from pareto_unlearn.errors import WeightsError
 from pareto_unlearn.models.checkpoint_files import Wrapper, load_strictly, read_checkpoint, write_checkpoint
 from pareto_unlearn.models.mage import Mage
-from pareto_unlearn.records import WeightsError
 
 __all__ = ["MageFiles", "StoredForm", "load_mage", "read_mage_checkpoint", "write_mage_checkpoint"]
 

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.models.palette_inputs import (
     Draws,
     build_unet_images,
@@ -39,7 +40,6 @@ from pareto_unlearn.models.palette_schedule import (
     respace_schedule,
 )
 from pareto_unlearn.models.palette_unet import Unet, UnetShape
-from pareto_unlearn.records import ConfigError
 
 Source = Draws | torch.Generator | Sequence[torch.Generator]
 """Where draws come from: they are given, or one generator draws for all images, or one for each."""

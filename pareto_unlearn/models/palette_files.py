@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from pareto_unlearn.errors import WeightsError
 from pareto_unlearn.models.checkpoint_files import Wrapper, load_strictly, read_checkpoint, write_checkpoint
 from pareto_unlearn.models.palette import PLACES2, Palette, PaletteShape
 from pareto_unlearn.models.palette_schedule import SCHEDULE_NAMES, build_schedule
-from pareto_unlearn.records import WeightsError
 
 ORIGINAL_PREFIX = "teacher_denoise_fn."
 """Of the original network that unlearned files carry along. It is never read."""

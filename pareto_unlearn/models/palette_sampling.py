@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.models.palette_inputs import Parts, build_condition
 from pareto_unlearn.models.palette_schedule import NoiseSchedule, respace_schedule
-from pareto_unlearn.records import ConfigError
 
 NoiseSource = Callable[[], Float[Tensor, "b 3 h w"]]
 """Returns the next noise of a batch; asked once for every step that adds noise, in the order of the steps."""

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pareto_unlearn.records import ConfigError
+from pareto_unlearn.errors import ConfigError
 
 SMALLEST_VARIANCE = 1e-20
 """Under the logarithm, for the last step, which adds no noise."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from pareto_unlearn.records import ConfigError
+from pareto_unlearn.errors import ConfigError
 
 GROUPS = 32
 """Groups of every normalisation; all channel counts are multiples of it."""

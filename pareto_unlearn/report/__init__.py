@@ -6,7 +6,7 @@ Needs no weights.
 from collections.abc import Sequence
 from pathlib import Path
 
-from pareto_unlearn.records import StoreError
+from pareto_unlearn.errors import StoreError
 from pareto_unlearn.report.comparison import ComparisonFormat, compare, write_comparison
 from pareto_unlearn.report.facts import Split
 from pareto_unlearn.report.gather import gather

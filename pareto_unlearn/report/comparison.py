@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from pareto_unlearn.analysis.front import hypervolume
 from pareto_unlearn.config import describe_difference
 from pareto_unlearn.config.yaml_source import read_document
-from pareto_unlearn.front import hypervolume
-from pareto_unlearn.records import HAS_MODEL, Phase, Role, StoreError, TrialRecord, TrialState
+from pareto_unlearn.errors import StoreError
+from pareto_unlearn.records import HAS_MODEL, Phase, Role, TrialRecord, TrialState
 from pareto_unlearn.report.facts import Split
 from pareto_unlearn.report.paper_table import Cell, average, run_titles
 from pareto_unlearn.report.table_text import markdown, markdown_table, plain_table, write_csv

@@ -7,9 +7,9 @@ has axes, because the axes are in percent. ``None`` means that there is nothing 
 from dataclasses import dataclass
 from enum import StrEnum
 
+from pareto_unlearn.analysis.likeness import Likeness
+from pareto_unlearn.analysis.robustness import EndSpread, StepGain
 from pareto_unlearn.records import HAS_MODEL, EmbeddedPicture, TrialState
-from pareto_unlearn.reference import Likeness
-from pareto_unlearn.robustness import EndSpread, StepGain
 
 
 class Split(StrEnum):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, cast
 
+from pareto_unlearn.analysis.robustness import explain_gap, find_gains, find_gap, spread_of_ends
 from pareto_unlearn.records import Phase, RunInfo, Scales, TrialRecord, TrialState
 from pareto_unlearn.report.facts import (
     Embedding,
@@ -27,7 +28,6 @@ from pareto_unlearn.report.views import (
     metric_panels,
     percent,
 )
-from pareto_unlearn.robustness import explain_gap, find_gains, find_gap, spread_of_ends
 from pareto_unlearn.store import Run
 
 if TYPE_CHECKING:

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from pareto_unlearn.reference import explain_likeness
+from pareto_unlearn.analysis.likeness import explain_likeness
+from pareto_unlearn.analysis.robustness import StepGain
 from pareto_unlearn.report.facts import (
     FrontView,
     Kind,
@@ -28,7 +29,6 @@ from pareto_unlearn.report.words import (
     number,
     share,
 )
-from pareto_unlearn.robustness import StepGain
 
 
 def _off_scale_note(view: FrontView, solutions: Sequence[Solution]) -> str:

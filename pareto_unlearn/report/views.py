@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from pareto_unlearn.front import is_non_dominated
+from pareto_unlearn.analysis.front import is_non_dominated
 from pareto_unlearn.report.facts import (
     Box,
     ClassTable,

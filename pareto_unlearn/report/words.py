@@ -1,8 +1,8 @@
 """The words of the report: numbers as people read them, names of metrics, protocols and states, the glossary."""
 
+from pareto_unlearn.analysis.robustness import HOW_TO_READ_GAINS
 from pareto_unlearn.records import TrialState
 from pareto_unlearn.report.views import finite
-from pareto_unlearn.robustness import HOW_TO_READ_GAINS
 
 NONE = "\u2013"
 _MINUS = "\u2212"

@@ -6,7 +6,8 @@
 import json
 import re
 
-from pareto_unlearn.records import BANK_FILE, BankEntry, StoreError, TrialRecord
+from pareto_unlearn.errors import StoreError
+from pareto_unlearn.records import BANK_FILE, BankEntry, TrialRecord
 from pareto_unlearn.store import checkpoints
 from pareto_unlearn.store.filesystem import Storage
 from pareto_unlearn.store.names import checked_trial_id, checkpoint_directory

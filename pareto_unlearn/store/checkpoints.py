@@ -11,7 +11,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from pareto_unlearn.records import SCHEMA_VERSION, StoreError
+from pareto_unlearn.errors import StoreError
+from pareto_unlearn.records import SCHEMA_VERSION
 from pareto_unlearn.store.filesystem import Storage, is_plain_name
 from pareto_unlearn.store.schemas import check_schema_version
 

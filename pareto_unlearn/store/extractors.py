@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 
-from pareto_unlearn.records import ConfigError, StoreError
+from pareto_unlearn.errors import ConfigError, StoreError
 from pareto_unlearn.store.run_store import RunStore
 
 EXTRACTORS_FILE = "extractors.json"

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from pareto_unlearn.records import ConfigError, RunLockedError
+from pareto_unlearn.errors import ConfigError, RunLockedError
 from pareto_unlearn.store.filesystem import NO_FLOCK, LocalStorage, Storage
 
 LOCK_FILE = "lock.json"

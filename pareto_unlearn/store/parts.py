@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from pareto_unlearn.records import MetricRow, StoreError, TrialRecord
+from pareto_unlearn.errors import StoreError
+from pareto_unlearn.records import MetricRow, TrialRecord
 from pareto_unlearn.store.filesystem import Storage
 from pareto_unlearn.store.names import added_name, part_name, writer_lock
 from pareto_unlearn.store.schemas import decode_record, decode_table, encode_rows

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from pareto_unlearn.front import hypervolume, is_non_dominated
-from pareto_unlearn.records import HAS_MODEL, Phase, Role, RunInfo, StoreError, TrialRecord
-from pareto_unlearn.reference import COMPARED, RETRAINED, Errors, Likeness, find_likeness
+from pareto_unlearn.analysis.front import hypervolume, is_non_dominated
+from pareto_unlearn.analysis.likeness import COMPARED, RETRAINED, Errors, Likeness, find_likeness
+from pareto_unlearn.errors import StoreError
+from pareto_unlearn.records import HAS_MODEL, Phase, Role, RunInfo, TrialRecord
 from pareto_unlearn.store.run_store import RunStore
 
 if TYPE_CHECKING:

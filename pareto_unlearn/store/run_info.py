@@ -4,7 +4,8 @@ import dataclasses
 import json
 from typing import Any
 
-from pareto_unlearn.records import RunInfo, Scales, StoreError, ValidRange
+from pareto_unlearn.errors import StoreError
+from pareto_unlearn.records import RunInfo, Scales, ValidRange
 from pareto_unlearn.store.schemas import check_schema_version
 
 

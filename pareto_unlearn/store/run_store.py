@@ -17,15 +17,14 @@ from typing import Self
 
 import pyarrow as pa
 
+from pareto_unlearn.errors import ConfigError, StoreError
 from pareto_unlearn.records import (
     EMBEDDING_FILE,
     MODEL_FILE,
     BankEntry,
-    ConfigError,
     EmbeddedPicture,
     MetricRow,
     RunInfo,
-    StoreError,
     TrialRecord,
     TrialResult,
     TrialState,

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pareto_unlearn.errors import StoreError
 from pareto_unlearn.records import (
     SCHEMA_VERSION,
     CurveRow,
@@ -20,7 +21,6 @@ from pareto_unlearn.records import (
     Phase,
     Role,
     SampleRow,
-    StoreError,
     TrialRecord,
     TrialState,
 )

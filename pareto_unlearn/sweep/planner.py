@@ -4,16 +4,8 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from pareto_unlearn.config import SweepConfig, trial_id
-from pareto_unlearn.records import (
-    HAS_MODEL,
-    ParetoUnlearnError,
-    Phase,
-    RangeError,
-    Role,
-    RunInfo,
-    TrialRecord,
-    TrialSpec,
-)
+from pareto_unlearn.errors import ParetoUnlearnError, RangeError
+from pareto_unlearn.records import HAS_MODEL, Phase, Role, RunInfo, TrialRecord, TrialSpec
 from pareto_unlearn.schedule import (
     NoTrial,
     Progress,

@@ -11,11 +11,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from pareto_unlearn.analysis.likeness import Likeness, explain_likeness
+from pareto_unlearn.analysis.robustness import HOW_TO_READ_GAINS, StepGain, explain_gap, spread_of_ends
 from pareto_unlearn.config import SweepConfig, count_front_steps, known_slots
 from pareto_unlearn.config.smoke import SMOKE
 from pareto_unlearn.records import BROKEN, Phase, RunInfo, TrialRecord, TrialSpec, TrialState, ValidRange
-from pareto_unlearn.reference import Likeness, explain_likeness
-from pareto_unlearn.robustness import HOW_TO_READ_GAINS, StepGain, explain_gap, spread_of_ends
 from pareto_unlearn.store import Run
 
 STATE_STYLES = {

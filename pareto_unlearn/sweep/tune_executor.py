@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pareto_unlearn.config import RunSection
-from pareto_unlearn.records import ConfigError
+from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.sweep.executors import Observer, terminable
 from pareto_unlearn.sweep.planner import Planner
 from pareto_unlearn.sweep.worker import Assignment, execute

@@ -10,7 +10,8 @@ from ray.tune import Callback, Stopper
 from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 
-from pareto_unlearn.records import ParetoUnlearnError, TrialSpec
+from pareto_unlearn.errors import ParetoUnlearnError
+from pareto_unlearn.records import TrialSpec
 from pareto_unlearn.schedule import NoTrial
 from pareto_unlearn.sweep.executors import Observer
 from pareto_unlearn.sweep.planner import Planner

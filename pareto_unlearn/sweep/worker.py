@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from pareto_unlearn.config import parse_config
-from pareto_unlearn.records import Phase, Role, Scales, StoreError, TrialRecord, TrialSpec
+from pareto_unlearn.errors import StoreError
+from pareto_unlearn.records import Phase, Role, Scales, TrialRecord, TrialSpec
 from pareto_unlearn.store import RunStore
 
 SCALES_FILE = "scales.json"

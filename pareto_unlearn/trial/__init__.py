@@ -1,11 +1,8 @@
 """One trial, top to bottom: load, solve, measure. Knows no Ray and no store."""
 
 from pareto_unlearn.trial.bank import check_bank
-from pareto_unlearn.trial.evaluation import failed_result, measure_trial, plan_record
 from pareto_unlearn.trial.forward import check_forward
-from pareto_unlearn.trial.material import Material, load_material, load_original
-from pareto_unlearn.trial.reference_model import check_reference, reference_section, weights_digest
-from pareto_unlearn.trial.scoring import (
+from pareto_unlearn.trial.image_metrics import (
     check_heldout,
     check_weights,
     generate_pictures,
@@ -13,7 +10,10 @@ from pareto_unlearn.trial.scoring import (
     measures_of,
     open_scoring,
 )
-from pareto_unlearn.trial.solving import Hooks, run_trial
+from pareto_unlearn.trial.judging import failed_result, measure_trial, plan_record
+from pareto_unlearn.trial.material import Material, load_material, load_original
+from pareto_unlearn.trial.reference_model import check_reference, reference_section, weights_digest
+from pareto_unlearn.trial.running import Hooks, run_trial
 
 __all__ = [
     "Hooks",

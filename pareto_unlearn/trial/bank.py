@@ -12,8 +12,9 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
 from pareto_unlearn.config import BankSection, SweepConfig
+from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.models import ImageToImage
-from pareto_unlearn.records import BankEntry, ConfigError
+from pareto_unlearn.records import BankEntry
 from pareto_unlearn.solver import EpsilonSolver, prune
 
 SCAN_FILE = "scan.json"

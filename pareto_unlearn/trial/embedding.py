@@ -14,8 +14,8 @@ from torch import Tensor
 from pareto_unlearn.config import SweepConfig
 from pareto_unlearn.records import EmbeddedPicture
 from pareto_unlearn.trial.bank import spread_rows
-from pareto_unlearn.trial.evidence import reconstruct
 from pareto_unlearn.trial.material import Material, load_original
+from pareto_unlearn.trial.measuring import reconstruct
 
 MOST_IMAGES = 125
 """Of each set, so that both of them, before and after, are 500 points."""

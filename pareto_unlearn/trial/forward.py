@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from pareto_unlearn.config import SweepConfig
+from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.objectives import feature_function
-from pareto_unlearn.records import ConfigError
-from pareto_unlearn.trial.comparison import Comparison, compare
+from pareto_unlearn.trial.distances import Comparison, compare
 from pareto_unlearn.trial.material import Material
 
 Forward = Callable[..., Tensor]

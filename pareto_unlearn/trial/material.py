@@ -22,6 +22,7 @@ from pareto_unlearn.objectives import (
     feature_function,
     open_targets,
 )
+from pareto_unlearn.trial.image_metrics import open_scoring
 from pareto_unlearn.trial.inputs import (
     NOISE_STREAM,
     SECOND_NOISE_STREAM,
@@ -31,7 +32,6 @@ from pareto_unlearn.trial.inputs import (
 )
 from pareto_unlearn.trial.noise import open_noise
 from pareto_unlearn.trial.reference_model import load_reference
-from pareto_unlearn.trial.scoring import open_scoring
 
 NOISE_BANK_STREAM = 30
 

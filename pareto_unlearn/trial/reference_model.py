@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pareto_unlearn.config import ModelSection, SweepConfig
 from pareto_unlearn.data import seeded_generator
+from pareto_unlearn.errors import ConfigError, WeightsError
 from pareto_unlearn.models import (
     CHECKPOINT,
     REFERENCE,
@@ -17,7 +18,6 @@ from pareto_unlearn.models import (
     pixel_format,
     weights_sha256,
 )
-from pareto_unlearn.records import ConfigError, WeightsError
 
 PROBE_STREAM = 41
 

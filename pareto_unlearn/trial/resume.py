@@ -10,7 +10,7 @@ from safetensors.torch import save as save_safetensors
 from pareto_unlearn.records import BankEntry, ScanRow
 from pareto_unlearn.solver import EpsilonSolver, StepRow
 from pareto_unlearn.trial.bank import CONSTRAINT
-from pareto_unlearn.trial.problem import Problem
+from pareto_unlearn.trial.building import Problem
 
 
 @dataclass(slots=True)

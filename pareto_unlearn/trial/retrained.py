@@ -8,10 +8,10 @@ import torch
 from pareto_unlearn.config import SweepConfig
 from pareto_unlearn.data import BatchOrder, seeded_generator
 from pareto_unlearn.models import family_of
+from pareto_unlearn.pretraining.loop import BATCH_STREAM, RECIPES, WEIGHT_STREAM, Watch, train
 from pareto_unlearn.records import TrialSpec
-from pareto_unlearn.training import BATCH_STREAM, RECIPES, WEIGHT_STREAM, Watch, train
-from pareto_unlearn.trial.evidence import measure_costs
 from pareto_unlearn.trial.material import Material
+from pareto_unlearn.trial.measuring import measure_costs
 
 STATE_FILE = "training.safetensors"
 GLANCE = 64

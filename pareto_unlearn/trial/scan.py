@@ -7,14 +7,14 @@ of six step sizes (0.00025 to 0.008) and on the worst two.
 
 import numpy as np
 
+from pareto_unlearn.analysis.front import hypervolume
 from pareto_unlearn.config import SweepConfig
-from pareto_unlearn.front import hypervolume
 from pareto_unlearn.records import ScanRow, TrialSpec
 from pareto_unlearn.solver import EpsilonSolver, FlatParameters, solve
 from pareto_unlearn.trial.bank import Costs, measure_averaged
-from pareto_unlearn.trial.evidence import measure_costs
+from pareto_unlearn.trial.building import build_problem, plan_path
 from pareto_unlearn.trial.material import Material
-from pareto_unlearn.trial.problem import build_problem, plan_path
+from pareto_unlearn.trial.measuring import measure_costs
 
 CHECKPOINTS = 12
 """Points of a short descent's front."""

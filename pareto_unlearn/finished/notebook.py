@@ -43,7 +43,7 @@ class Run(store.Run):
             RunLockedError: a sweep is writing to the run.
             StoreError: a checkpoint is damaged.
         """
-        from pareto_unlearn.dial import dial, load_trial_model
+        from pareto_unlearn.finished.dial import dial, load_trial_model
 
         record = dial(self.path, epsilon, absolute=absolute, seed=seed)
         return UnlearnedModel(load_trial_model(self.store, record), record)

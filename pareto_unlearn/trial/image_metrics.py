@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pareto_unlearn.config import SweepConfig
 from pareto_unlearn.data import Images, ImageSet, SplitData
+from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.metrics import (
     LEAST_IMAGES,
     LEAST_SIDES,
@@ -26,7 +27,6 @@ from pareto_unlearn.metrics import (
     weights_folder,
 )
 from pareto_unlearn.models import ImageToImage
-from pareto_unlearn.records import ConfigError
 from pareto_unlearn.trial.bank import spread_rows
 from pareto_unlearn.trial.inputs import GENERATION_STREAM, SETS, generators_of
 

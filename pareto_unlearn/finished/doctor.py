@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from pareto_unlearn.config import ModelSection, SweepConfig
+from pareto_unlearn.errors import WeightsError
 from pareto_unlearn.metrics import WEIGHTS_FILES, FoundWeights, inspect_weights, needed_files, weights_folder
 from pareto_unlearn.models import CHECKPOINT, REFERENCE, weights_sha256
-from pareto_unlearn.records import WeightsError
 from pareto_unlearn.trial import measures_of, reference_section
 
 __all__ = ["Finding", "examine"]

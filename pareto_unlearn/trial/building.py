@@ -30,11 +30,11 @@ from pareto_unlearn.solver import (
 )
 from pareto_unlearn.trial.bank import count_checkpoints
 from pareto_unlearn.trial.class_weights import ClassWeights, class_constraint, power_mean
-from pareto_unlearn.trial.comparison import FORGET, RETAIN, StepInputs
-from pareto_unlearn.trial.evidence import LEAST_RANGE
+from pareto_unlearn.trial.distances import FORGET, RETAIN, StepInputs
 from pareto_unlearn.trial.forward import run_in_steps, step_comparison, step_features
 from pareto_unlearn.trial.inputs import BASELINE_STREAM
 from pareto_unlearn.trial.material import Material
+from pareto_unlearn.trial.measuring import LEAST_RANGE
 
 FORGET_STREAM, RETAIN_STREAM, DRAW_STREAM = 1, 2, 3
 IMAGE_POWER = 3.0

@@ -7,8 +7,9 @@ from safetensors.torch import load as load_safetensors
 
 from pareto_unlearn.config import parse_config
 from pareto_unlearn.config.smoke import SMOKE
+from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.models import export_model
-from pareto_unlearn.records import MODEL_FILE, ConfigError, TrialRecord
+from pareto_unlearn.records import MODEL_FILE, TrialRecord
 from pareto_unlearn.store import RunStore
 
 __all__ = ["export_trial"]

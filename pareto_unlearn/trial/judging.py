@@ -22,7 +22,8 @@ from pareto_unlearn.records import (
 )
 from pareto_unlearn.solver import FlatParameters
 from pareto_unlearn.trial.embedding import embed_pictures
-from pareto_unlearn.trial.evidence import (
+from pareto_unlearn.trial.material import Material
+from pareto_unlearn.trial.measuring import (
     Completeness,
     completeness_rows,
     draw_samples,
@@ -31,7 +32,6 @@ from pareto_unlearn.trial.evidence import (
     measure_residual,
     measure_retain_loss,
 )
-from pareto_unlearn.trial.material import Material
 
 LOWEST_SLACK = 0.1
 """Share by which f2 may exceed the lowest boundary's tolerance before the trial is called infeasible."""

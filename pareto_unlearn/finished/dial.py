@@ -22,14 +22,14 @@ from jaxtyping import Bool, Float
 from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
+from pareto_unlearn.analysis.front import is_non_dominated, is_on_lower_hull
 from pareto_unlearn.config import SweepConfig, parse_config, trial_id
-from pareto_unlearn.front import is_non_dominated, is_on_lower_hull
+from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.models import ImageToImage
 from pareto_unlearn.records import (
     HAS_MODEL,
     MODEL_FILE,
     BankEntry,
-    ConfigError,
     Phase,
     Role,
     TrialRecord,
@@ -47,7 +47,7 @@ from pareto_unlearn.trial import (
     plan_record,
     weights_digest,
 )
-from pareto_unlearn.trial.evidence import measure_completeness, measure_retain_loss
+from pareto_unlearn.trial.measuring import measure_completeness, measure_retain_loss
 
 __all__ = [
     "INTERPOLATED",

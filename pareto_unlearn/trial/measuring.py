@@ -20,9 +20,9 @@ from pareto_unlearn.objectives import feature_function
 from pareto_unlearn.records import MetricRow, SampleRow
 from pareto_unlearn.solver import FlatParameters, direction
 from pareto_unlearn.trial.bank import spread_rows
-from pareto_unlearn.trial.comparison import compare, forget_distances, retain_distances
+from pareto_unlearn.trial.distances import compare, forget_distances, retain_distances
+from pareto_unlearn.trial.image_metrics import generate, heldout_pictures
 from pareto_unlearn.trial.material import Material
-from pareto_unlearn.trial.scoring import generate, heldout_pictures
 from pareto_unlearn.trial.second import SecondScores, load_second
 
 HOLE_GREY = 0.5

@@ -17,9 +17,10 @@ from torch import Tensor
 from pareto_unlearn.config import SweepConfig, parse_config
 from pareto_unlearn.config.schema import PUBLISHED_METRICS
 from pareto_unlearn.data import SplitData, load_split, write_manifest
+from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.metrics import Pictures, Scoring, digests_of, score_pictures
 from pareto_unlearn.models import ImageToImage, pixel_format
-from pareto_unlearn.records import HAS_MODEL, MODEL_FILE, ConfigError, MetricRow, TrialRecord
+from pareto_unlearn.records import HAS_MODEL, MODEL_FILE, MetricRow, TrialRecord
 from pareto_unlearn.store import Run, RunStore, load_run, record_extractors
 from pareto_unlearn.trial import (
     check_heldout,

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from pareto_unlearn.config import SweepConfig
+from pareto_unlearn.pretraining.loop import RECIPES
 from pareto_unlearn.records import (
     BANK_FILE,
     BankEntry,
@@ -21,12 +22,11 @@ from pareto_unlearn.records import (
     TrialState,
 )
 from pareto_unlearn.solver import EpsilonSolver, FlatParameters, Outcome, StepRow, StopRule, nearest, solve
-from pareto_unlearn.training import RECIPES
 from pareto_unlearn.trial.bank import SCAN_FILE, BankKeeper, averaged_values, start_from
-from pareto_unlearn.trial.evaluation import diverged_result, judge_path, measure_trial, plan_record
-from pareto_unlearn.trial.evidence import measure_costs
+from pareto_unlearn.trial.building import Problem, build_problem
+from pareto_unlearn.trial.judging import diverged_result, judge_path, measure_trial, plan_record
 from pareto_unlearn.trial.material import Material
-from pareto_unlearn.trial.problem import Problem, build_problem
+from pareto_unlearn.trial.measuring import measure_costs
 from pareto_unlearn.trial.resume import History, pack_state_files, restore, unpack_history
 from pareto_unlearn.trial.retrained import retrain
 from pareto_unlearn.trial.scan import best_learning_rate, scan_learning_rate

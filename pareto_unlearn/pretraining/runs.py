@@ -30,6 +30,7 @@ from pareto_unlearn.data import (
     reading_ahead,
     seeded_generator,
 )
+from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.metrics import DigitClassifier
 from pareto_unlearn.models import (
     ImageToImage,
@@ -39,8 +40,7 @@ from pareto_unlearn.models import (
     save_model,
     write_model,
 )
-from pareto_unlearn.records import ConfigError
-from pareto_unlearn.training import (
+from pareto_unlearn.pretraining.loop import (
     BATCH_STREAM,
     DRAW_STREAM,
     RECIPES,
