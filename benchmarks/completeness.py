@@ -16,7 +16,7 @@ from rich.console import Console
 
 from pareto_unlearn.config import SweepConfig, load_config
 from pareto_unlearn.records import Phase, Scales, TrialRecord
-from pareto_unlearn.store import load_run
+from pareto_unlearn.store import open_run
 from pareto_unlearn.sweep import SweepOptions, run_sweep
 from pareto_unlearn.trial import load_material
 
@@ -37,7 +37,7 @@ def main() -> None:
     for mode in MODES:
         config = make_config(mode, scales, options.storage)
         run_sweep(config, SweepOptions(), Console(stderr=True))
-        records = load_run(f"{options.storage}/{config.name}").records
+        records = open_run(f"{options.storage}/{config.name}").records
         epsilons = [record for record in records if record.phase is Phase.EPSILON]
         solved |= {
             (mode, level): record for level, record in zip(LEVELS, sorted_by_epsilon(epsilons), strict=True)

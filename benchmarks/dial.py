@@ -25,7 +25,7 @@ from pareto_unlearn.analysis.front import is_non_dominated, is_on_lower_hull
 from pareto_unlearn.config import SweepConfig, parse_config
 from pareto_unlearn.finished.dial import Knot, Mixer, Mixture, bracket, dial, gather_knots
 from pareto_unlearn.records import Phase, Role, TrialRecord, TrialSpec
-from pareto_unlearn.store import Run, load_run
+from pareto_unlearn.store import StoredRun, open_run
 from pareto_unlearn.trial import Hooks, Material, load_material, run_trial
 from pareto_unlearn.trial.measuring import measure_completeness
 
@@ -55,7 +55,7 @@ class Bench:
     """One run, opened for making models at any raw epsilon."""
 
     def __init__(self, path: str) -> None:
-        self.run: Run = load_run(path)
+        self.run: StoredRun = open_run(path)
         self.valid, self.scales = self.run.info.ranges[0], self.run.info.scales
         text = self.run.store.read_text("sweep.yaml")
         self.config: SweepConfig = parse_config(text, "sweep.yaml")

@@ -157,10 +157,10 @@ def list_trials(run: RunPath, as_json: AsJson = False) -> None:
     """List the trials of a run."""
     from rich.console import Console
 
-    from pareto_unlearn.store import load_run
+    from pareto_unlearn.store import open_run
     from pareto_unlearn.sweep.progress import closing_table
 
-    opened = load_run(run)
+    opened = open_run(run)
     records = opened.records
     if as_json:
         print(json.dumps([_json_values(record) for record in records], indent=1))

@@ -49,7 +49,7 @@ Identify = Callable[[TrialSpec], str]
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class SweepState:
     """All that planning may look at: committed records by id, ids of live trials, and the run's scales once known.
 
     ``retry`` names the (trial_id, attempt) that may be tried once more: an attempt made since is not among them.
@@ -65,7 +65,7 @@ class Progress:
     check_convergence: bool = False
 
 
-def plan(config: SweepConfig, progress: Progress, identify: Identify) -> TrialSpec | NoTrial:
+def plan(config: SweepConfig, progress: SweepState, identify: Identify) -> TrialSpec | NoTrial:
     """Return the next trial to start, or whether to wait for live trials or finish.
 
     Boundaries come first; then epsilons as soon as a seed's range is known; the original model, baselines and controls fill
@@ -136,7 +136,7 @@ def derive_range(
     )
 
 
-def derive_ranges(config: SweepConfig, progress: Progress, identify: Identify) -> tuple[ValidRange, ...]:
+def derive_ranges(config: SweepConfig, progress: SweepState, identify: Identify) -> tuple[ValidRange, ...]:
     """Return the range of every seed whose two boundaries are committed; seeds without a valid range are left out."""
     ranges = []
     for seed in config.trial_seeds:
@@ -223,7 +223,7 @@ def _bridged(fractions: Float[np.ndarray, " n"], costs: Float[np.ndarray, "n 2"]
     return np.stack([np.interp(fractions, fractions[finite], column[finite]) for column in costs.T], axis=1)
 
 
-def _wanted(config: SweepConfig, progress: Progress, identify: Identify) -> Iterator[TrialSpec]:
+def _wanted(config: SweepConfig, progress: SweepState, identify: Identify) -> Iterator[TrialSpec]:
     """Yield every trial that can be planned now, the most urgent first."""
     for seed in config.trial_seeds:
         yield from boundary_specs(seed, identify)
@@ -252,7 +252,7 @@ def boundary_specs(seed: int, identify: Identify) -> tuple[TrialSpec, TrialSpec]
 
 
 def _epsilon_specs(
-    config: SweepConfig, seed: int, progress: Progress, identify: Identify
+    config: SweepConfig, seed: int, progress: SweepState, identify: Identify
 ) -> Iterator[TrialSpec]:
     try:
         valid = range_of_seed(config, seed, progress, identify)
@@ -266,7 +266,7 @@ def _epsilon_specs(
 
 
 def _epsilons(
-    config: SweepConfig, seed: int, valid: ValidRange, progress: Progress, identify: Identify
+    config: SweepConfig, seed: int, valid: ValidRange, progress: SweepState, identify: Identify
 ) -> list[tuple[float, float]]:
     """Return (epsilon, fraction) pairs known so far."""
     schedule = config.epsilon
@@ -306,7 +306,7 @@ def _epsilon_spec(
 
 
 def _check_specs(
-    config: SweepConfig, seed: int, progress: Progress, identify: Identify
+    config: SweepConfig, seed: int, progress: SweepState, identify: Identify
 ) -> Iterator[TrialSpec]:
     """Yield the checks of a seed: the highest boundary, and three of its epsilons, which branch off the path of that check.
 
@@ -326,7 +326,7 @@ def _check_specs(
         yield _check_spec(record.spec, path.trial_id if branching else None, identify)
 
 
-def _ended(spec: TrialSpec, progress: Progress) -> TrialRecord | None:
+def _ended(spec: TrialSpec, progress: SweepState) -> TrialRecord | None:
     """Return the row of a trial that ended and is not tried once more at the moment."""
     return None if spec.trial_id in progress.live else progress.committed.get(spec.trial_id)
 
@@ -339,7 +339,7 @@ def _check_spec(checked: TrialSpec, parents: str | None, identify: Identify) -> 
 
 
 def range_of_seed(
-    config: SweepConfig, seed: int, progress: Progress, identify: Identify
+    config: SweepConfig, seed: int, progress: SweepState, identify: Identify
 ) -> ValidRange | None:
     """Return a seed's range, or None while a boundary is not committed.
 

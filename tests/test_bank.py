@@ -19,7 +19,7 @@ from pareto_unlearn.config import SweepConfig
 from pareto_unlearn.models import load_model
 from pareto_unlearn.records import BankEntry, Phase, Role, TrialRecord, TrialSpec
 from pareto_unlearn.solver import FlatParameters, PathPlan
-from pareto_unlearn.store import RunStore, load_run
+from pareto_unlearn.store import RunStore, open_run
 from pareto_unlearn.sweep import executors
 from pareto_unlearn.sweep.worker import execute
 from pareto_unlearn.trial import Hooks, load_material, run_trial
@@ -159,7 +159,7 @@ def test_the_last_checkpoint_is_the_model_of_the_path(finished):
 
 
 def test_a_listed_epsilon_is_the_raw_level_of_that_step(finished):
-    section, scales = finished.config.solver.path, load_run(finished.folder).info.scales
+    section, scales = finished.config.solver.path, open_run(finished.folder).info.scales
     falling = round((1.0 - section.hold) * STEPS)
     for entry in finished.bank:
         e = 1.0 + min(entry.step / falling, 1.0) * (section.end - 1.0)
@@ -185,7 +185,7 @@ def test_a_short_descent_counts_the_steps_it_took_before_it_diverged(cache):
 
 
 def test_the_range_of_a_finished_sweep_is_that_of_its_bank(finished):
-    info = load_run(finished.folder).info
+    info = open_run(finished.folder).info
     (valid,) = info.ranges
     bound = finished.config.solver.lowest.tolerance * info.scales.variance_retain
     lowest = next(record for record in finished.records if record.role is Role.LOWEST)
@@ -311,7 +311,7 @@ def test_an_interrupted_path_continues_to_the_same_bank_to_the_last_bit(finished
     assert files_below(again.path_folder) == files_below(finished.path_folder)
     assert again.bank == finished.bank
     curves = [
-        load_run(one.folder).curves.query("trial_id == @one.path.trial_id") for one in (again, finished)
+        open_run(one.folder).curves.query("trial_id == @one.path.trial_id") for one in (again, finished)
     ]
     measured = [one.drop(columns="images_per_second").reset_index(drop=True) for one in curves]
     assert measured[0].equals(measured[1])

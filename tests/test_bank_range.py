@@ -9,7 +9,7 @@ from short_path import short_config
 from trial_rows import SCALES
 
 from pareto_unlearn.records import BankEntry, Phase, TrialRecord, TrialSpec, TrialState
-from pareto_unlearn.schedule import Progress, boundary_specs, derive_range, plan, range_of_seed
+from pareto_unlearn.schedule import SweepState, boundary_specs, derive_range, plan, range_of_seed
 
 HIGHEST, LOWEST = boundary_specs(0, lambda spec: f"{spec.role}-of-{spec.seed}")
 
@@ -35,7 +35,7 @@ def bank_of(*costs: tuple[float, float]) -> tuple[BankEntry, ...]:
 def found_range(lowest: TrialRecord, *costs: tuple[float, float], overrides: tuple[str, ...] = ()):
     config = short_config(Path("unused"), "solver.lowest.tolerance=0.005", *overrides)
     committed = {record.trial_id: record for record in (PATH_END, lowest)}
-    progress = Progress(committed, (), SCALES, banks={HIGHEST.trial_id: bank_of(*costs)})
+    progress = SweepState(committed, (), SCALES, banks={HIGHEST.trial_id: bank_of(*costs)})
     return range_of_seed(config, 0, progress, lambda spec: f"{spec.role}-of-{spec.seed}")
 
 
@@ -90,7 +90,7 @@ def planned_epsilon(*overrides: str) -> TrialSpec:
     """Return the first epsilon trial after both boundaries."""
     config = short_config(Path("unused"), *overrides)
     committed = {record.trial_id: record for record in (PATH_END, GOOD_LOWEST)}
-    progress = Progress(committed, (), SCALES, banks={HIGHEST.trial_id: bank_of((1.0, 0.001))})
+    progress = SweepState(committed, (), SCALES, banks={HIGHEST.trial_id: bank_of((1.0, 0.001))})
     found = plan(config, progress, lambda spec: f"{spec.role}-of-{spec.seed}")
     assert isinstance(found, TrialSpec)
     assert found.phase is Phase.EPSILON

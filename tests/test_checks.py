@@ -19,7 +19,7 @@ from pareto_unlearn.report import write_report
 from pareto_unlearn.report.facts import Kind
 from pareto_unlearn.report.gather import gather
 from pareto_unlearn.report.words import share
-from pareto_unlearn.store import Run, load_run
+from pareto_unlearn.store import StoredRun, open_run
 from pareto_unlearn.sweep import SweepOptions, executors, run_sweep
 from pareto_unlearn.sweep.progress import closing_table
 from pareto_unlearn.sweep.worker import execute
@@ -41,8 +41,8 @@ def check(config: SweepConfig, check_convergence: bool = True) -> str:
     return heard.getvalue()
 
 
-def run_of(config: SweepConfig) -> Run:
-    return load_run(f"{config.run.storage}/{config.name}")
+def run_of(config: SweepConfig) -> StoredRun:
+    return open_run(f"{config.run.storage}/{config.name}")
 
 
 def checks_of(config: SweepConfig) -> list[TrialRecord]:

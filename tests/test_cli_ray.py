@@ -16,7 +16,7 @@ from small_sweep import QUICKSTART, SMALL
 
 from pareto_unlearn.config import load_config
 from pareto_unlearn.records import Phase, Role
-from pareto_unlearn.store import load_run
+from pareto_unlearn.store import open_run
 from pareto_unlearn.sweep import SweepOptions, run_sweep
 
 MEASURED_TIMES = {"seconds", "images_per_second", "peak_memory_bytes"}
@@ -40,7 +40,7 @@ def sweep_command(storage: Path, *overrides: str) -> list[str]:
 def rows_of(storage: Path) -> list[dict[str, object]]:
     return [
         {key: repr(value) for key, value in dataclasses.asdict(record).items() if key not in MEASURED_TIMES}
-        for record in load_run(str(storage / "quickstart")).records
+        for record in open_run(str(storage / "quickstart")).records
     ]
 
 
@@ -177,7 +177,7 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subproce
 
 def test_quickstart_constraint_holds_within_two_percent_of_the_range(quickstart):
     points = [
-        record for record in load_run(str(quickstart[0] / "quickstart")).records if record.epsilon is not None
+        record for record in open_run(str(quickstart[0] / "quickstart")).records if record.epsilon is not None
     ]
     assert len(points) == 9
     for record in points:
@@ -185,7 +185,7 @@ def test_quickstart_constraint_holds_within_two_percent_of_the_range(quickstart)
 
 
 def test_quickstart_branches_off_the_path(quickstart):
-    run = load_run(str(quickstart[0] / "quickstart"))
+    run = open_run(str(quickstart[0] / "quickstart"))
     path = next(record for record in run.records if record.role is Role.HIGHEST)
     points = [record for record in run.records if record.epsilon is not None]
     assert {record.parents for record in points} == {path.trial_id}
@@ -194,7 +194,7 @@ def test_quickstart_branches_off_the_path(quickstart):
 
 
 def test_no_baseline_of_the_quickstart_dominates_a_point_of_ours(quickstart):
-    run = load_run(str(quickstart[0] / "quickstart"))
+    run = open_run(str(quickstart[0] / "quickstart"))
     baselines = [record for record in run.records if record.phase is Phase.BASELINE]
     for point in (record for record in run.records if record.epsilon is not None):
         assert not [rival.label for rival in baselines if rival.f1 <= point.f1 and rival.f2 <= point.f2], (
@@ -204,13 +204,13 @@ def test_no_baseline_of_the_quickstart_dominates_a_point_of_ours(quickstart):
 
 def test_less_is_lost_on_the_retain_set_as_epsilon_rises(quickstart):
     """Up to a swap of neighbours: branches of 200 steps a hundredth of the range apart differ by noise."""
-    run = load_run(str(quickstart[0] / "quickstart"))
+    run = open_run(str(quickstart[0] / "quickstart"))
     points = [(record.epsilon, record.f2) for record in run.records if record.epsilon is not None]
     assert spearmanr(points).statistic < -0.9
 
 
 def test_quickstart_beats_the_composite_loss(quickstart):
-    run = load_run(str(quickstart[0] / "quickstart"))
+    run = open_run(str(quickstart[0] / "quickstart"))
     assert run.hypervolume(method="epsilon_constraint") > 1.5 * run.hypervolume(method="composite")
 
 

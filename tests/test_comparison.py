@@ -16,9 +16,9 @@ from pareto_unlearn.analysis.front import hypervolume
 from pareto_unlearn.cli import app
 from pareto_unlearn.errors import StoreError
 from pareto_unlearn.records import HAS_MODEL, Phase
-from pareto_unlearn.report.comparison import Comparison, ComparisonFormat, compare, write_comparison
+from pareto_unlearn.report.comparison import ComparisonFormat, RunComparison, compare_runs, write_comparison
 from pareto_unlearn.report.facts import Split
-from pareto_unlearn.store import load_run
+from pareto_unlearn.store import open_run
 
 WIDER = (SCALES.f1_original, 0.1)
 
@@ -40,8 +40,8 @@ def paths(make_run) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def both(paths) -> Comparison:
-    return compare([load_run(path) for path in paths])
+def both(paths) -> RunComparison:
+    return compare_runs([open_run(path) for path in paths])
 
 
 def test_only_what_can_change_a_result_is_a_difference(both):
@@ -52,7 +52,7 @@ def test_only_what_can_change_a_result_is_a_difference(both):
 def test_all_runs_share_the_largest_box(both, paths):
     reference = (1.0, WIDER[1] / SCALES.variance_retain)
     assert both.reference == pytest.approx(reference)
-    run = load_run(paths[1])
+    run = open_run(paths[1])
     volumes = []
     for seed in (0, 1):
         rows = [
@@ -66,8 +66,10 @@ def test_all_runs_share_the_largest_box(both, paths):
 
 
 def test_hypervolume_of_one_run_is_its_own(make_run):
-    run = load_run(make_run("alone"))
-    assert compare([run]).runs[0].hypervolume.mean == pytest.approx(run.hypervolume("epsilon_constraint", 0))
+    run = open_run(make_run("alone"))
+    assert compare_runs([run]).runs[0].hypervolume.mean == pytest.approx(
+        run.hypervolume("epsilon_constraint", 0)
+    )
 
 
 def test_points_are_the_boundary_and_the_fractions_of_the_papers(both, paths):
@@ -75,7 +77,7 @@ def test_points_are_the_boundary_and_the_fractions_of_the_papers(both, paths):
     assert list(points) == ["highest", "epsilon 25%", "epsilon 50%", "epsilon 75%"]
     quarter = next(
         one
-        for one in load_run(paths[0]).records
+        for one in open_run(paths[0]).records
         if one.phase is Phase.EPSILON and one.epsilon_fraction == 0.25
     )
     assert points["epsilon 25%"].completeness.mean == quarter.completeness
@@ -84,11 +86,11 @@ def test_points_are_the_boundary_and_the_fractions_of_the_papers(both, paths):
 
 
 def test_heldout_images_have_columns_and_a_box_of_their_own(both, paths):
-    heldout = compare([load_run(path) for path in paths], Split.HELDOUT)
+    heldout = compare_runs([open_run(path) for path in paths], Split.HELDOUT)
     fronts = [
         record
         for path in paths
-        for record in load_run(path).records
+        for record in open_run(path).records
         if record.state in HAS_MODEL
         and record.method == "epsilon_constraint"
         and record.phase in (Phase.BOUNDARY, Phase.EPSILON)
@@ -115,21 +117,21 @@ def test_endings_are_counted(both):
 def test_another_problem_is_pointed_out(both, make_run):
     assert not any("other problems" in note for note in both.notes)
     runs = [
-        load_run(make_run(name, f"{SWEEP_FILE}task: {{size: {size}}}\n"))
+        open_run(make_run(name, f"{SWEEP_FILE}task: {{size: {size}}}\n"))
         for name, size in (("half", 0.5), ("quarter", 0.25))
     ]
-    assert any("other problems" in note for note in compare(runs).notes)
+    assert any("other problems" in note for note in compare_runs(runs).notes)
 
 
 def test_smoke_is_said(make_run):
-    assert any("SMOKE" in note for note in compare([load_run(make_run("try", smoke=True))]).notes)
+    assert any("SMOKE" in note for note in compare_runs([open_run(make_run("try", smoke=True))]).notes)
 
 
 def test_a_run_without_its_sweep_file_is_refused(make_run):
-    run = load_run(make_run("lost"))
+    run = open_run(make_run("lost"))
     Path(run.path, "sweep.yaml").unlink()
     with pytest.raises(StoreError, match="nobody can say how this run differs"):
-        compare([run])
+        compare_runs([run])
 
 
 def test_csv_has_every_number_and_markdown_every_run(both):

@@ -13,7 +13,7 @@ from pareto_unlearn.pretraining import loop
 from pareto_unlearn.pretraining.runs import train_sweep_model
 from pareto_unlearn.records import Phase, TrialRecord, TrialSpec
 from pareto_unlearn.report import write_report
-from pareto_unlearn.store import Run, load_run
+from pareto_unlearn.store import StoredRun, open_run
 from pareto_unlearn.sweep import SweepOptions, run_sweep
 from pareto_unlearn.trial import Hooks, load_material, run_trial
 
@@ -41,10 +41,10 @@ def heard() -> io.StringIO:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, heard) -> Run:
+def finished(tmp_path_factory, heard) -> StoredRun:
     config = config_in(tmp_path_factory.mktemp("controls"))
     assert run_sweep(config, SweepOptions(report=write_report), Console(file=heard, width=300)) == 0
-    return load_run(f"{config.run.storage}/quickstart")
+    return open_run(f"{config.run.storage}/quickstart")
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from pareto_unlearn.finished.dial import (
 )
 from pareto_unlearn.models import save_model
 from pareto_unlearn.records import Phase, Role
-from pareto_unlearn.store import Run, load_run
+from pareto_unlearn.store import StoredRun, open_run
 from pareto_unlearn.sweep import SweepOptions, run_sweep
 from pareto_unlearn.trial import load_material
 from pareto_unlearn.trial.measuring import measure_completeness
@@ -41,7 +41,7 @@ def run_path(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder / "quickstart")
 
 
-def mixer_of(run: Run) -> Mixer:
+def mixer_of(run: StoredRun) -> Mixer:
     config = parse_config(run.store.read_text("sweep.yaml"), "sweep.yaml")
     material = load_material(config, run.store.cache_dir(), run.info.config_hash[:16])
     return Mixer(config, material, run.store)
@@ -91,7 +91,7 @@ def test_crossing_at_a_solved_point_takes_none():
 @pytest.mark.parametrize("fraction", [0.1, 0.5, 0.9])
 def test_dialled_model_meets_its_epsilon(run_path, fraction):
     record = dial(run_path, fraction)
-    tolerance = TOLERANCE * load_run(run_path).info.scales.f1_range
+    tolerance = TOLERANCE * open_run(run_path).info.scales.f1_range
     assert record.f1 <= record.epsilon + tolerance
     assert record.method == record.start == INTERPOLATED
     assert record.steps == 0
@@ -100,14 +100,14 @@ def test_dialled_model_meets_its_epsilon(run_path, fraction):
 @pytest.mark.parametrize("fraction", [0.1, 0.5, 0.9])
 def test_dialled_row_names_its_parents_which_bracket_it(run_path, fraction):
     record = dial(run_path, fraction)
-    knots = {knot.name: knot for found in gather_knots(load_run(run_path), seed=0) for knot in found}
+    knots = {knot.name: knot for found in gather_knots(open_run(run_path), seed=0) for knot in found}
     lower, upper = (knots[name] for name in record.parents.split(","))
     assert lower.f1 <= record.epsilon < upper.f1
     assert 0.0 <= record.interpolation <= 1.0
 
 
 def test_knot_of_a_path_is_named_by_its_step(run_path):
-    run = load_run(run_path)
+    run = open_run(run_path)
     _, checkpoints = gather_knots(run, seed=0)
     (path,) = (record for record in run.records if record.role is Role.HIGHEST)
     entries = run.store.read_bank(path.trial_id)
@@ -116,7 +116,7 @@ def test_knot_of_a_path_is_named_by_its_step(run_path):
 
 
 def test_dialled_model_is_the_better_of_the_neighbours_and_the_edge_of_the_hull(run_path):
-    run, epsilon = load_run(run_path), 0.93
+    run, epsilon = open_run(run_path), 0.93
     target = run.info.ranges[0].epsilon_at(epsilon)
     trials, checkpoints = gather_knots(run, seed=0)
     mixer = mixer_of(run)
@@ -128,7 +128,7 @@ def test_dialled_model_is_the_better_of_the_neighbours_and_the_edge_of_the_hull(
 
 
 def test_checkpoint_of_the_path_can_end_a_mixture(run_path):
-    run = load_run(run_path)
+    run = open_run(run_path)
     _, checkpoints = gather_knots(run, seed=0)
     pair = checkpoints[0], checkpoints[len(checkpoints) // 2]
     target = (pair[0].f1 + pair[1].f1) / 2
@@ -137,7 +137,7 @@ def test_checkpoint_of_the_path_can_end_a_mixture(run_path):
 
 
 def test_edge_that_brackets_epsilon_by_its_sample_alone_is_left_out(run_path):
-    run = load_run(run_path)
+    run = open_run(run_path)
     _, checkpoints = gather_knots(run, seed=0)
     first, second = checkpoints[0], checkpoints[len(checkpoints) // 2]
     target = 1.01 * second.f1
@@ -148,7 +148,7 @@ def test_edge_that_brackets_epsilon_by_its_sample_alone_is_left_out(run_path):
 def test_other_knots_make_another_row(run_path, tmp_path):
     record = dial(run_path, 0.2)
     fewer = shutil.copytree(run_path, tmp_path / "fewer")
-    for row in load_run(run_path).records:
+    for row in open_run(run_path).records:
         if row.phase is Phase.EPSILON:
             (fewer / "trials" / f"part-{row.trial_id}-1.parquet").unlink()
     assert dial(str(fewer), 0.2).trial_id != record.trial_id
@@ -168,15 +168,15 @@ def test_dialling_twice_gives_the_same_row(run_path):
 
 
 def test_raw_epsilon_up_to_the_original_can_be_dialled(run_path):
-    scales = load_run(run_path).info.scales
+    scales = open_run(run_path).info.scales
     record = dial(run_path, scales.f1_original - 0.02 * scales.f1_range, absolute=True)
     assert record.completeness == pytest.approx(0.02, abs=2 * TOLERANCE)
 
 
 def test_dialled_rows_leave_front_and_hypervolume_alone(run_path):
-    before = load_run(run_path).hypervolume()
+    before = open_run(run_path).hypervolume()
     dial(run_path, 0.77)
-    assert load_run(run_path).hypervolume() == before
+    assert open_run(run_path).hypervolume() == before
 
 
 def test_model_at_is_the_dialled_model_ready_to_use(run_path):
@@ -216,14 +216,14 @@ def test_unknown_seed_is_refused(run_path):
 
 
 def test_running_sweep_is_not_disturbed(run_path):
-    with load_run(run_path).store.lock(), pytest.raises(RunLockedError):
+    with open_run(run_path).store.lock(), pytest.raises(RunLockedError):
         dial(run_path, 0.6)
 
 
 def test_damaged_knot_is_never_used(run_path, tmp_path):
     copy = shutil.copytree(run_path, tmp_path / "copy")
     damage(copy, "checkpoints/*/*/*.safetensors")
-    run = load_run(copy)
+    run = open_run(copy)
     trials, checkpoints = gather_knots(run, seed=0)
     mixer = mixer_of(run)
     with pytest.raises(StoreError):

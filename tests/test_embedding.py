@@ -15,7 +15,7 @@ from pareto_unlearn.errors import ConfigError, StoreError
 from pareto_unlearn.records import EMBEDDING_FILE, EmbeddedPicture
 from pareto_unlearn.report.gather import gather
 from pareto_unlearn.report.page import page_data, render
-from pareto_unlearn.store import load_run
+from pareto_unlearn.store import open_run
 from pareto_unlearn.trial import load_material
 from pareto_unlearn.trial.embedding import MOST_IMAGES, embed_pictures
 
@@ -87,7 +87,7 @@ def test_other_models_have_no_network_for_it():
 
 
 def test_the_page_draws_the_pictures_of_every_model_that_has_them(embedded, tmp_path):
-    report = gather(load_run(run_with(tmp_path, embedded[0])))
+    report = gather(open_run(run_with(tmp_path, embedded[0])))
     assert [len(one.points) for one in report.embeddings] == [500, 500]
     assert '<section id="embeddings"' in render(report)
     figures = page_data(report)["embeddings"]
@@ -101,7 +101,7 @@ def test_hostile_names_stay_text_and_places_that_are_none_are_left_out(tmp_path)
         {"set": "forget", "image_id": "a", "version": "original", "x": float("nan"), "y": 2.0},
         {"set": HOSTILE, "image_id": "a", "version": HOSTILE, "x": 1.0, "y": 2.0},
     ]
-    report = gather(load_run(run_with(tmp_path, json.dumps(points).encode())))
+    report = gather(open_run(run_with(tmp_path, json.dumps(points).encode())))
     assert HOSTILE not in render(report)
     figure = page_data(report)["embeddings"][str(report.embeddings[0].key)]
     assert [trace["x"] for trace in figure["data"] if trace["x"]] == [[1.0]]
@@ -112,13 +112,13 @@ def test_hostile_names_stay_text_and_places_that_are_none_are_left_out(tmp_path)
 @pytest.mark.parametrize("content", [b"{", b"[3]", b'[{"x": 1}]'])
 def test_a_damaged_file_is_named(content, tmp_path):
     with pytest.raises(StoreError, match=r"embedding.json is damaged"):
-        gather(load_run(run_with(tmp_path, content)))
+        gather(open_run(run_with(tmp_path, content)))
 
 
 def test_without_checkpoints_the_report_is_made_all_the_same(embedded, tmp_path):
     path = run_with(tmp_path, embedded[0])
     for manifest in Path(path).glob("checkpoints/*/*/MANIFEST.json"):
         manifest.unlink()
-    report = gather(load_run(path))
+    report = gather(open_run(path))
     assert report.embeddings == ()
     assert '<section id="embeddings"' not in render(report)

@@ -14,7 +14,7 @@ from tiny_families import PATCHES, build
 from pareto_unlearn.config import TaskSection
 from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.records import Phase, Role
-from pareto_unlearn.store import Run, load_run
+from pareto_unlearn.store import StoredRun, open_run
 
 SWEEPS = Path(__file__).parent.parent / "sweeps"
 TRAIN, HELDOUT = 6, 3
@@ -74,7 +74,7 @@ def overrides(*keys: str) -> list[str]:
     return [part for key in keys for part in ("-o", key)]
 
 
-def sweep(name: str, tmp_path: Path, family: str, root: Path, *keys: str) -> Run:
+def sweep(name: str, tmp_path: Path, family: str, root: Path, *keys: str) -> StoredRun:
     """Run a shipped sweep with the local executor and return what it left."""
     checkpoint = write_checkpoint(tmp_path / "tiny.pth", family)
     own = (
@@ -85,14 +85,14 @@ def sweep(name: str, tmp_path: Path, family: str, root: Path, *keys: str) -> Run
     )
     done = call("sweep", SWEEPS / name, *overrides(*FEW_STEPS, *own, *keys))
     assert done.returncode in (0, 4), done.stderr
-    return load_run(str(tmp_path / Path(name).stem.replace("_", "-")))
+    return open_run(str(tmp_path / Path(name).stem.replace("_", "-")))
 
 
-def manifest_of(run: Run) -> list[dict[str, str]]:
+def manifest_of(run: StoredRun) -> list[dict[str, str]]:
     return list(csv.DictReader(Path(run.path, "manifest.csv").read_text().splitlines()))
 
 
-def check_solved(run: Run) -> None:
+def check_solved(run: StoredRun) -> None:
     assert {(record.phase, record.role) for record in run.records} == {
         (Phase.ORIGINAL, None), (Phase.BOUNDARY, Role.HIGHEST), (Phase.BOUNDARY, Role.LOWEST), (Phase.EPSILON, None),
     }  # fmt: skip

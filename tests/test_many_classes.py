@@ -19,7 +19,7 @@ from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.records import TrialResult, TrialSpec
 from pareto_unlearn.report import write_report
 from pareto_unlearn.solver import EpsilonSolver
-from pareto_unlearn.store import load_run
+from pareto_unlearn.store import open_run
 from pareto_unlearn.sweep import SweepOptions, run_sweep
 from pareto_unlearn.trial import Hooks, Material, load_material, run_trial
 from pareto_unlearn.trial.building import build_problem
@@ -245,7 +245,7 @@ def test_a_sweep_over_many_classes_is_complete_from_path_to_report(checkpoint, t
         "epsilon={schedule: grid, points: 2}",
     )
     assert run_sweep(config, SweepOptions(report=write_report), Console(quiet=True)) == 0
-    run = load_run(str(tmp_path / "many"))
+    run = open_run(str(tmp_path / "many"))
     rows = run.metrics[run.metrics.metric == "completeness"]
     assert rows.value.notna().all()
     per_trial = rows.groupby(["trial_id", "split"]).size().groupby("split").unique()

@@ -12,7 +12,7 @@ from pareto_unlearn.cli import app
 from pareto_unlearn.records import Phase, TrialResult, TrialState
 from pareto_unlearn.report.paper_table import Cell, Column, Layout, PaperTable, gather_table
 from pareto_unlearn.report.table_text import TextFormat, latex, markdown, write_table
-from pareto_unlearn.store import load_run
+from pareto_unlearn.store import open_run
 
 
 def results(*seeds: int) -> list[TrialResult]:
@@ -26,7 +26,7 @@ def run_path(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def table(run_path: str) -> PaperTable:
-    return gather_table([load_run(run_path)], Layout.PAPER2)
+    return gather_table([open_run(run_path)], Layout.PAPER2)
 
 
 def labels(table: PaperTable) -> list[str]:
@@ -53,13 +53,13 @@ def test_rows_stand_as_in_the_papers(table):
     ],
 )
 def test_columns_stand_as_in_the_papers_and_keep_their_names(run_path, layout, order, sets):
-    columns = gather_table([load_run(run_path)], layout).columns
+    columns = gather_table([open_run(run_path)], layout).columns
     assert [column.metric for column in columns][::2] == order
     assert [f"{column.set[0].upper()}{column.arrow}" for column in columns][:2] == sets
 
 
 def test_values_are_mean_and_sample_deviation_over_seeds(table, run_path):
-    run = load_run(run_path)
+    run = open_run(run_path)
     ids = {record.trial_id for record in run.records if record.label == "highest"}
     rows = run.metrics
     values = rows[
@@ -71,7 +71,7 @@ def test_values_are_mean_and_sample_deviation_over_seeds(table, run_path):
 
 
 def test_one_seed_has_no_spread_and_neither_has_the_original(table, tmp_path):
-    single = gather_table([load_run(write_run(str(tmp_path)))], Layout.PAPER2)
+    single = gather_table([open_run(write_run(str(tmp_path)))], Layout.PAPER2)
     assert cell(single, "highest", "inception_score", "retain").spread is None
     assert cell(table, "original", "inception_score", "retain").spread is None
 
@@ -93,7 +93,7 @@ def test_controls_stand_below_the_original_and_have_no_rank(tmp_path):
         Planned(Phase.CONTROL, "retrained", 0.001, 0.0001),
     ]
     made = [*results(0), *(synthetic_result(plan) for plan in controls)]
-    found = gather_table([load_run(write_run(str(tmp_path), made))], Layout.PAPER2)
+    found = gather_table([open_run(write_run(str(tmp_path), made))], Layout.PAPER2)
     assert labels(found)[:4] == ["original", "retrained", "retain only", "max loss"]
     assert {one.rank for label in ("retrained", "retain only") for one in dict(found.rows)[label]} == {0}
 
@@ -107,13 +107,13 @@ def test_caption_names_protocol_seeds_and_broken_constraints(table):
 def test_smoke_is_said(tmp_path):
     info = dataclasses.replace(synthetic_info(), smoke=True)
     path = write_run(str(tmp_path), results(0)[:3], info)
-    assert "SMOKE" in gather_table([load_run(path)], Layout.PAPER1).caption
+    assert "SMOKE" in gather_table([open_run(path)], Layout.PAPER1).caption
 
 
 def test_runs_stand_side_by_side_and_what_one_lacks_is_empty(run_path, tmp_path):
     plans = [Planned(Phase.ORIGINAL, "original", 1.0, 0.0), Planned(Phase.BASELINE, "cup", 0.5, 0.01)]
     other = write_run(str(tmp_path), [synthetic_result(plan) for plan in plans], synthetic_info("other"))
-    both = gather_table([load_run(run_path), load_run(other)], Layout.PAPER2)
+    both = gather_table([open_run(run_path), open_run(other)], Layout.PAPER2)
     assert [column.run for column in both.columns] == ["digits"] * 6 + ["other"] * 6
     cup = dict(both.rows)["cup"]
     assert cup[:6] == (None,) * 6
@@ -124,7 +124,7 @@ def test_runs_stand_side_by_side_and_what_one_lacks_is_empty(run_path, tmp_path)
 
 def test_runs_of_one_name_are_told_apart_by_their_path(run_path, tmp_path):
     other = write_run(str(tmp_path), results(0)[:2])
-    both = gather_table([load_run(run_path), load_run(other)], Layout.PAPER2)
+    both = gather_table([open_run(run_path), open_run(other)], Layout.PAPER2)
     assert {column.run for column in both.columns} == {run_path, other}
 
 
@@ -146,7 +146,7 @@ def test_metrics_of_protocol_modern_stand_beside_their_kind_under_their_own_name
         )
         for one in results(0)
     ]
-    found = gather_table([load_run(write_run(str(tmp_path), made))], Layout.PAPER1)
+    found = gather_table([open_run(write_run(str(tmp_path), made))], Layout.PAPER1)
     assert [f"{one.metric} {one.set} {one.arrow}" for one in found.columns] == [
         *("fd_dinov2 retain ↓", "fd_dinov2 forget ↑"),
         *("dino retain ↑", "dino forget ↓"),
@@ -160,7 +160,7 @@ def test_metrics_without_a_place_in_the_papers_are_shown_where_there_is_nothing_
         dataclasses.replace(one, metrics=tuple(row for row in one.metrics if row.protocol == "pixel"))
         for one in results(0)
     ]
-    columns = gather_table([load_run(write_run(str(tmp_path), made))], Layout.PAPER2).columns
+    columns = gather_table([open_run(write_run(str(tmp_path), made))], Layout.PAPER2).columns
     assert [(one.metric, one.set[0].upper() + one.arrow) for one in columns] == [
         ("mse_hole", "F↑"),
         ("mse_hole", "R↓"),
@@ -233,5 +233,5 @@ def test_checks_are_no_rows(tmp_path):
         ),
     )
     assert "check" not in " ".join(
-        labels(gather_table([load_run(write_run(str(tmp_path), [*made, check]))], Layout.PAPER1))
+        labels(gather_table([open_run(write_run(str(tmp_path), [*made, check]))], Layout.PAPER1))
     )

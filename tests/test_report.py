@@ -37,7 +37,7 @@ from pareto_unlearn.report.page import embedded_json, render
 from pareto_unlearn.report.tables import worst_sentence
 from pareto_unlearn.report.views import axis_limits, curves, image_grid
 from pareto_unlearn.report.words import number, share
-from pareto_unlearn.store import load_run
+from pareto_unlearn.store import open_run
 
 HOSTILE = '</script><img src=x onerror="document.title=1">&amp;<b>=cmd()'
 LIMIT_BYTES = 8_000_000
@@ -50,7 +50,7 @@ def run_path(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def report(run_path: str) -> Report:
-    return gather(load_run(run_path), "name: digits\n")
+    return gather(open_run(run_path), "name: digits\n")
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def page_path(run_path: str) -> str:
 
 def small_run(folder: Path, plans: list[Planned]) -> Report:
     path = write_run(str(folder), [synthetic_result(plan) for plan in plans])
-    return gather(load_run(path))
+    return gather(open_run(path))
 
 
 def by_label(report: Report, label: str) -> int:
@@ -155,7 +155,7 @@ def test_ranges_of_several_seeds_say_how_far_their_ends_are_apart(tmp_path: Path
     one = epsilon_range()
     other = dataclasses.replace(one, seed=1, lower=one.lower + 0.01 * SCALES.f1_range)
     info = dataclasses.replace(synthetic_info(), ranges=(one, other))
-    page = render(gather(load_run(write_run(str(tmp_path), info=info))))
+    page = render(gather(open_run(write_run(str(tmp_path), info=info))))
     assert (
         "over 2 seeds<br>lower end: mean e 3.1\u00a0%, 2.6\u00a0% to 3.6\u00a0%, 1.0\u00a0% of the range of f1 apart"
         in page
@@ -165,14 +165,14 @@ def test_ranges_of_several_seeds_say_how_far_their_ends_are_apart(tmp_path: Path
 
 
 def test_hypervolumes_are_those_of_the_store(report: Report, run_path: str) -> None:
-    run = load_run(run_path)
+    run = open_run(run_path)
     volumes = {one.method: one.values for one in report.hypervolumes}
     assert volumes["epsilon_constraint"] == ((0, run.hypervolume("epsilon_constraint", 0)),)
     assert volumes["composite"] == ((0, run.hypervolume("composite", 0)),)
 
 
 def test_every_hypervolume_says_what_it_cost(report: Report, run_path: str, page_path: str) -> None:
-    run, page = load_run(run_path), Path(page_path).read_text()
+    run, page = open_run(run_path), Path(page_path).read_text()
     assert {one.method for one in report.hypervolumes} >= {"epsilon_constraint", "composite"}
     for one in report.hypervolumes:
         assert one.gradient_pairs == (run.gradient_pairs(one.method, 0),)
@@ -294,7 +294,7 @@ def test_grid_shows_forget_before_retain_with_inputs_and_truths(report: Report) 
 
 
 def test_grid_stays_under_its_limit_and_counts_what_it_leaves_out(run_path: str) -> None:
-    frame = load_run(run_path).samples
+    frame = open_run(run_path).samples
     rows: list[dict[str, Any]] = [
         row | {"key": 0, "image": row["image"] * 20} for row in frame.to_dict("records")
     ]
@@ -335,7 +335,7 @@ def test_one_metric_in_two_protocols_is_two_panels(tmp_path: Path) -> None:
     result = synthetic_result(planned_trials()[0])
     other = MetricRow(set="forget", split="heldout", metric="mse_hole", protocol="standard", value=1.0, n=3)
     path = write_run(str(tmp_path), [dataclasses.replace(result, metrics=(*result.metrics, other))])
-    panels = gather(load_run(path)).panels
+    panels = gather(open_run(path)).panels
     assert {panel.protocol for panel in panels if panel.metric == "mse_hole"} == {"pixel", "standard"}
 
 
@@ -351,7 +351,7 @@ def test_a_metric_that_is_not_a_number_is_not_drawn(tmp_path: Path) -> None:
         for row in result.metrics
     )
     path = write_run(str(tmp_path), [dataclasses.replace(result, metrics=spoiled)])
-    assert "mse_hole" not in {panel.metric for panel in gather(load_run(path)).panels}
+    assert "mse_hole" not in {panel.metric for panel in gather(open_run(path)).panels}
 
 
 def test_curves_are_thinned_and_keep_both_ends() -> None:
@@ -515,7 +515,7 @@ def test_reasons_of_failures_are_in_the_page(page_path: str) -> None:
 
 def test_page_of_a_run_without_trials_can_be_made(tmp_path: Path) -> None:
     path = write_run(str(tmp_path), [])
-    assert "No unlearned model: 0 trials" in render(gather(load_run(path)))
+    assert "No unlearned model: 0 trials" in render(gather(open_run(path)))
 
 
 # The page in a browser

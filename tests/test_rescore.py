@@ -26,7 +26,7 @@ from pareto_unlearn.metrics.weights import (
     WEIGHTS_FILES,
 )
 from pareto_unlearn.records import HAS_MODEL, WEIGHTS_VARIABLE, MetricRow
-from pareto_unlearn.store import RunStore, load_run, read_extractors, record_extractors
+from pareto_unlearn.store import RunStore, open_run, read_extractors, record_extractors
 from pareto_unlearn.sweep import SweepOptions, check_sweep, run_sweep
 from pareto_unlearn.trial import load_material
 from pareto_unlearn.trial.measuring import measure_metrics
@@ -90,14 +90,14 @@ def contents(run_path: str) -> dict[str, bytes]:
 
 
 def test_every_model_of_a_run_gets_every_metric_of_both_sets(run_path, networks):
-    run = load_run(run_path)
+    run = open_run(run_path)
     rows = rescore(run_path, "standard", ALL, weights=networks)
     models = [record.trial_id for record in run.records if record.state in HAS_MODEL]
     expected = [(trial, metric, part) for trial in models for metric in ALL for part in ("forget", "retain")]
     assert [(one.trial.trial_id, one.row.metric, one.row.set) for one in rows] == expected
     assert {one.row.protocol for one in rows} == {"standard"}
     assert len({one.row.n for one in rows}) == 1
-    stored = load_run(run_path).metrics
+    stored = open_run(run_path).metrics
     assert (stored["protocol"] == "standard").sum() == len(rows)
 
 
@@ -118,7 +118,7 @@ def test_asking_twice_gives_the_same_rows_and_measures_nothing(run_path, network
 
 
 def test_one_trial_and_one_metric_can_be_measured_before_the_others(run_path, networks):
-    record = load_run(run_path).records[-1]
+    record = open_run(run_path).records[-1]
     (forget, _) = rescore(run_path, "standard", ("kid",), weights=networks, trial=record.trial_id[:6])
     assert forget.trial.trial_id == record.trial_id
     said: list[str] = []
@@ -137,7 +137,7 @@ def test_protocols_stand_beside_each_other(run_path, networks):
 
 
 def test_sweep_measures_what_its_file_asks_for(run_path):
-    run = load_run(run_path)
+    run = open_run(run_path)
     models = [record.trial_id for record in run.records if record.state in HAS_MODEL]
     measured = run.metrics.query("protocol == 'standard'")
     assert sorted(measured["trial_id"].unique()) == sorted(models)
@@ -156,7 +156,7 @@ def test_what_the_sweep_has_measured_is_not_measured_again(run_path, networks):
     ("protocol", "metrics"), [("standard", ("fid", "clip")), ("modern", ("fd_dinov2", "kd_dinov2", "dino"))]
 )
 def test_rescored_values_are_those_a_sweep_measures(run_path, networks, protocol, metrics):
-    run = load_run(run_path)
+    run = open_run(run_path)
     text = run.store.read_text("sweep.yaml")
     evaluate = f"{{protocol: {protocol}, metrics: [{', '.join(metrics)}], weights: {networks}}}"
     overrides = [f"evaluate={evaluate}"]
@@ -248,12 +248,12 @@ def test_other_images_are_refused(run_path, networks):
 
 
 def test_running_sweep_is_not_disturbed(run_path, networks):
-    with load_run(run_path).store.lock(), pytest.raises(RunLockedError):
+    with open_run(run_path).store.lock(), pytest.raises(RunLockedError):
         rescore(run_path, "standard", ("fid",), weights=networks)
 
 
 def test_damaged_checkpoint_is_not_measured(run_path, networks):
-    record = next(record for record in load_run(run_path).records if record.checkpoint)
+    record = next(record for record in open_run(run_path).records if record.checkpoint)
     weights = Path(run_path) / record.checkpoint / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x00\x01"[:1])
     with pytest.raises(StoreError, match="damaged"):
@@ -290,7 +290,7 @@ def added(metric: str = "fid", **changes: object) -> MetricRow:
 
 
 def test_added_metric_is_kept_as_first_measured(run_path):
-    store, record = RunStore.open(run_path), load_run(run_path).records[0]
+    store, record = RunStore.open(run_path), open_run(run_path).records[0]
     assert store.add_metric(record, [added()])
     assert not store.add_metric(record, [added(value=2.0)])
     found = store.table("metrics").to_pylist()
@@ -298,14 +298,14 @@ def test_added_metric_is_kept_as_first_measured(run_path):
 
 
 def test_added_metric_of_an_attempt_that_does_not_count_is_not_read(run_path):
-    store, record = RunStore.open(run_path), load_run(run_path).records[0]
+    store, record = RunStore.open(run_path), open_run(run_path).records[0]
     store.add_metric(replace(record, attempt=record.attempt + 1), [added()])
     assert "paper-text" not in store.table("metrics")["protocol"].to_pylist()
 
 
 @pytest.mark.parametrize("rows", [[], [added(), added("kid")]], ids=["none", "two metrics"])
 def test_rows_of_one_metric_are_added_at_a_time(run_path, rows):
-    store, record = RunStore.open(run_path), load_run(run_path).records[0]
+    store, record = RunStore.open(run_path), open_run(run_path).records[0]
     with pytest.raises(ValueError, match="one metric"):
         store.add_metric(record, rows)
 

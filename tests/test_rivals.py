@@ -15,7 +15,7 @@ from pareto_unlearn.report import write_report
 from pareto_unlearn.report.facts import Solution
 from pareto_unlearn.report.gather import METHOD_ORDER, gather
 from pareto_unlearn.report.marks import look, svg_mark
-from pareto_unlearn.store import Run, load_run
+from pareto_unlearn.store import StoredRun, open_run
 from pareto_unlearn.sweep import SweepOptions, run_sweep
 
 METHODS = get_args(Baseline.model_fields["method"].annotation)
@@ -23,7 +23,7 @@ EACH_METHOD = pytest.mark.parametrize("method", METHODS)
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory) -> Run:
+def run(tmp_path_factory) -> StoredRun:
     """One finished small sweep with one trial of every method, that tests only read."""
     named = ", ".join("{method: cup, weights: [0.5]}" if name == "cup" else name for name in METHODS)
     named = named.replace("composite", "{method: composite, weights: [0.1]}")
@@ -32,25 +32,25 @@ def run(tmp_path_factory) -> Run:
         QUICKSTART, [*SMALL, "solver.steps=50", "run.executor=local", "epsilon.points=1", *overrides]
     )
     assert run_sweep(config, SweepOptions(), Console(quiet=True)) == 0
-    return load_run(f"{config.run.storage}/{config.name}")
+    return open_run(f"{config.run.storage}/{config.name}")
 
 
-def solution_of(run: Run, method: str) -> Solution:
+def solution_of(run: StoredRun, method: str) -> Solution:
     return next(one for one in gather(run).solutions if one.method == method)
 
 
 @EACH_METHOD
-def test_every_method_ends_done(run: Run, method: str):
+def test_every_method_ends_done(run: StoredRun, method: str):
     (record,) = (one for one in run.records if one.method == method)
     assert (record.phase, record.state) == (Phase.BASELINE, TrialState.DONE)
 
 
 @pytest.mark.parametrize("method", ["cup", "munba", "pcgrad", "erasediff", "orthogonal"])
-def test_a_rule_makes_the_model_forget(run: Run, method: str):
+def test_a_rule_makes_the_model_forget(run: StoredRun, method: str):
     assert solution_of(run, method).train.completeness > 0.05
 
 
-def test_the_minimum_norm_never_leaves_the_original_model(run: Run):
+def test_the_minimum_norm_never_leaves_the_original_model(run: StoredRun):
     found, original = solution_of(run, "mgda"), solution_of(run, "original")
     assert found.train == replace(original.train, requested=found.train.requested)
 
@@ -60,12 +60,12 @@ def test_every_method_has_a_place_in_the_report(method: str):
     assert method in METHOD_ORDER
 
 
-def test_the_report_names_every_method(run: Run, tmp_path: Path):
+def test_the_report_names_every_method(run: StoredRun, tmp_path: Path):
     page = Path(write_report(run.path, str(tmp_path / "report.html"))).read_text()
     assert all(f"</svg> {method.replace('_', ' ')}" in page for method in METHODS)
 
 
-def test_every_method_has_a_shape_of_its_own(run: Run):
+def test_every_method_has_a_shape_of_its_own(run: StoredRun):
     looks = [look(solution_of(run, method)) for method in ("original", "epsilon_constraint", *METHODS)]
     assert len({one.symbol for one in looks}) == len(looks)
     assert len({svg_mark(one.symbol, "red") for one in looks}) == len(looks)
@@ -73,12 +73,12 @@ def test_every_method_has_a_shape_of_its_own(run: Run):
 
 @EACH_METHOD
 @pytest.mark.parametrize("status", ["", "-open", "-open-dot"])
-def test_plotly_can_draw_the_shape_in_every_state(run: Run, method: str, status: str):
+def test_plotly_can_draw_the_shape_in_every_state(run: StoredRun, method: str, status: str):
     known = ValidatorCache.get_validator("scatter.marker", "symbol").values
     assert look(solution_of(run, method)).symbol + status in known
 
 
-def test_a_method_the_report_does_not_know_still_has_a_marker(run: Run):
+def test_a_method_the_report_does_not_know_still_has_a_marker(run: StoredRun):
     unknown = look(replace(solution_of(run, "cup"), method="of_tomorrow"))
     assert unknown.symbol not in {look(solution_of(run, method)).symbol for method in METHODS}
     assert svg_mark(unknown.symbol, unknown.colour) != svg_mark("circle", unknown.colour)

@@ -26,7 +26,7 @@ from pareto_unlearn.schedule import (
     Costs,
     EpsilonError,
     NoTrial,
-    Progress,
+    SweepState,
     adaptive_fractions,
     boundary_specs,
     count_trials,
@@ -108,7 +108,7 @@ class Sweep:
         return frozenset((one.trial_id, one.attempt) for one in records if one.state is TrialState.FAILED)
 
     def next(self, retry: frozenset[tuple[str, int]] = frozenset()) -> TrialSpec | NoTrial:
-        progress = Progress(
+        progress = SweepState(
             self.committed,
             tuple(self.live),
             self.scales,
@@ -522,7 +522,7 @@ def test_a_seed_without_a_range_does_not_stop_the_others():
 
 def test_ranges_are_derived_for_the_seeds_that_have_one():
     sweep = Sweep(make_config("seeds=[7, 0, 3]"), outcome=broken_seed).run()
-    progress = Progress(sweep.committed, (), SCALES)
+    progress = SweepState(sweep.committed, (), SCALES)
     assert [one.seed for one in derive_ranges(sweep.config, progress, identify_in(sweep.config))] == [0, 3]
 
 

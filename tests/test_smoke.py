@@ -13,7 +13,7 @@ from pareto_unlearn.config.smoke import SMOKE, SMOKE_NOTICE
 from pareto_unlearn.errors import ConfigError, WeightsError
 from pareto_unlearn.models import load_model
 from pareto_unlearn.records import Phase, Role
-from pareto_unlearn.store import Run, load_run
+from pareto_unlearn.store import StoredRun, open_run
 
 SWEEPS = Path(__file__).parent.parent / "sweeps"
 FILES = {"mae": "imagenet_mae.yaml", "mage": "imagenet_vqgan.yaml", "palette": "places_diffusion.yaml"}
@@ -31,14 +31,14 @@ def smoke(name: str, *overrides: str) -> SweepConfig:
 
 
 @pytest.fixture(scope="module", params=FILES)
-def tried(request, tmp_path_factory) -> tuple[Run, str]:
+def tried(request, tmp_path_factory) -> tuple[StoredRun, str]:
     """A sweep of every family, and what it said."""
     storage = tmp_path_factory.mktemp(request.param)
     overrides = [part for key in (*LOCAL, f"run.storage={storage}") for part in ("-o", key)]
     done = call("sweep", SWEEPS / FILES[request.param], "--smoke", *overrides)
     assert done.returncode == 0, done.stderr
     (path,) = storage.iterdir()
-    return load_run(str(path)), done.stderr
+    return open_run(str(path)), done.stderr
 
 
 def test_smoke_sweep_solves_every_kind_of_trial(tried):

@@ -41,7 +41,7 @@ from pareto_unlearn.records import (
     TrialState,
     ValidRange,
 )
-from pareto_unlearn.store import Run, RunStore, load_run
+from pareto_unlearn.store import RunStore, StoredRun, open_run
 from pareto_unlearn.store import lock as lock_module
 from pareto_unlearn.store.filesystem import Disk, LocalStorage, ObjectStorage
 from pareto_unlearn.store.schemas import SCHEMAS, decode_record, encode_rows
@@ -332,7 +332,7 @@ def test_newer_table_schema_is_refused(store):
 
 
 def test_run_of_schema_version_1_reads(tmp_path):
-    run = load_run(shutil.copytree(FIXTURE, tmp_path / "store_v1"))
+    run = open_run(shutil.copytree(FIXTURE, tmp_path / "store_v1"))
     assert [(r.phase, r.state, r.f1) for r in run.records] == [
         ("original", "DONE", 3.0),
         ("boundary", "DONE", 1.25),
@@ -927,11 +927,11 @@ def test_lease_is_renewed_while_it_is_held(tmp_path):
         assert json.loads((tmp_path / "lock.json").read_text())["renewed"] > first
 
 
-# Run
+# StoredRun
 
 
 @pytest.fixture
-def run(store) -> Run:
+def run(store) -> StoredRun:
     rows = [
         ("01", Phase.BASELINE, "composite", {"weight": 0.1, "f1": 1.5, "f2": 0.5}),
         ("02", Phase.EPSILON, "epsilon_constraint", {"epsilon": 2.0, "f1": 2.0, "f2": 0.5}),
@@ -948,7 +948,7 @@ def run(store) -> Run:
         values |= {"state": states.get(key, TrialState.DONE), "gradient_pairs": 410 * (method != "original")}
         store.commit(make_result(make_record(key * 4, phase=phase, method=method, **values)))
     store.write_info(make_info(scales=SCALES, reference_point=(3.0, 2.0)))
-    return load_run(store.path)
+    return open_run(store.path)
 
 
 def test_records_are_in_reading_order(run):
@@ -964,7 +964,7 @@ def test_front_is_non_dominated_and_sorted_by_f1(run):
 
 def test_front_of_a_run_without_models_is_empty(store):
     store.commit(make_result(make_record(state=TrialState.FAILED, f1=None, f2=None), files={}))
-    assert len(load_run(store.path).front()) == 0
+    assert len(open_run(store.path).front()) == 0
 
 
 def test_hypervolume_is_the_area_of_the_box_that_is_dominated(run):
@@ -991,7 +991,7 @@ def test_gradient_pairs_are_those_of_the_rows_a_hypervolume_takes_and_of_the_bro
 
 def test_hypervolume_waits_for_the_reference_point(store):
     store.commit(make_result())
-    assert load_run(store.path).hypervolume() is None
+    assert open_run(store.path).hypervolume() is None
 
 
 def test_tables_are_frames_read_once(run):
@@ -1001,7 +1001,7 @@ def test_tables_are_frames_read_once(run):
 
 def test_run_says_what_it_holds_and_escapes_it(run):
     assert repr(run) == "Run('ünlearn', 9 trials, 8 with a model)"
-    hostile = Run(run.store, make_info(name="<script>"))
+    hostile = StoredRun(run.store, make_info(name="<script>"))
     assert "<script>" not in hostile._repr_html_()
 
 
@@ -1025,7 +1025,7 @@ def test_run_in_an_object_store_comes_back_equal(bucket):
     store.write_info(make_info(scales=SCALES, reference_point=(3.0, 2.0)))
     record = store.commit(make_result(make_record(f1=2.0, f2=1.0)))
     assert store.commit(make_result(model=b"second")) == record
-    run = load_run(bucket("bucket/whole/run"))
+    run = open_run(bucket("bucket/whole/run"))
     assert run.records == [record]
     assert run.store.read_checkpoint(record)["model.safetensors"] == b"weights"
     assert (len(run.curves), run.hypervolume(), run.store.is_local) == (2, 0.25, False)

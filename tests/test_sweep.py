@@ -14,7 +14,7 @@ from pareto_unlearn.config import SweepConfig, dump_config, load_config
 from pareto_unlearn.errors import ConfigError, RangeError, RunLockedError, WeightsError
 from pareto_unlearn.records import Phase, Role, TrialRecord, TrialSpec, TrialState
 from pareto_unlearn.schedule import EpsilonError, NoTrial
-from pareto_unlearn.store import RunStore, load_run
+from pareto_unlearn.store import RunStore, open_run
 from pareto_unlearn.sweep import SweepOptions, run_sweep
 from pareto_unlearn.sweep.planner import Planner
 from pareto_unlearn.sweep.worker import Assignment, execute
@@ -35,7 +35,7 @@ def summary_of(config: SweepConfig, **options) -> str:
 
 def rows_of(config: SweepConfig) -> list[dict[str, object]]:
     """All trial rows without what a clock or the system measured; repr keeps every bit and makes NaN equal."""
-    records = load_run(f"{config.run.storage}/{config.name}").records
+    records = open_run(f"{config.run.storage}/{config.name}").records
     return [
         {key: repr(value) for key, value in dataclasses.asdict(record).items() if key not in MEASURED_TIMES}
         for record in records
@@ -43,7 +43,7 @@ def rows_of(config: SweepConfig) -> list[dict[str, object]]:
 
 
 def record_of(config: SweepConfig, label: str) -> TrialRecord:
-    records = load_run(f"{config.run.storage}/{config.name}").records
+    records = open_run(f"{config.run.storage}/{config.name}").records
     return next(record for record in records if record.label == label)
 
 
@@ -74,7 +74,7 @@ def encoder_sweep(tmp_path_factory) -> SweepConfig:
 
 
 def test_every_planned_trial_is_one_row(finished):
-    records = load_run(f"{finished.run.storage}/quickstart").records
+    records = open_run(f"{finished.run.storage}/quickstart").records
     labels = sorted(record.label for record in records)
     assert labels == ["composite 0.1", "epsilon 19.7%", "epsilon 3.3%", "highest", "lowest", "original"]
     assert {record.phase for record in records} == {
@@ -86,14 +86,14 @@ def test_every_planned_trial_is_one_row(finished):
 
 
 def test_range_lies_between_the_boundaries(finished):
-    info = load_run(f"{finished.run.storage}/quickstart").info
+    info = open_run(f"{finished.run.storage}/quickstart").info
     (valid,) = info.ranges
     assert valid.lower == record_of(finished, "highest").f1
     assert valid.lower < valid.upper <= info.scales.f1_original
 
 
 def test_reference_point_is_the_worst_corner_of_phase_one(finished):
-    info = load_run(f"{finished.run.storage}/quickstart").info
+    info = open_run(f"{finished.run.storage}/quickstart").info
     assert info.reference_point == (info.scales.f1_original, record_of(finished, "highest").f2)
 
 
@@ -103,8 +103,8 @@ def test_original_has_no_retain_loss_and_full_forget_loss(finished):
 
 
 def test_completeness_is_one_minus_e_in_units_of_the_range(finished):
-    info = load_run(f"{finished.run.storage}/quickstart").info
-    for record in load_run(f"{finished.run.storage}/quickstart").records:
+    info = open_run(f"{finished.run.storage}/quickstart").info
+    for record in open_run(f"{finished.run.storage}/quickstart").records:
         expected = 1.0 - (record.f1 - info.scales.f1_floor) / info.scales.f1_range
         assert record.completeness == pytest.approx(
             expected, abs=1e-6
@@ -112,7 +112,7 @@ def test_completeness_is_one_minus_e_in_units_of_the_range(finished):
 
 
 def test_worst_class_is_the_smallest_class_row(finished):
-    run_read = load_run(f"{finished.run.storage}/quickstart")
+    run_read = open_run(f"{finished.run.storage}/quickstart")
     metrics = run_read.metrics
     for record in run_read.records:
         rows = metrics[
@@ -142,7 +142,7 @@ def test_checkpoint_gives_the_recorded_objectives_again(finished, tmp_path):
 
 
 def test_curves_hold_every_step_in_raw_units(finished):
-    run_read = load_run(f"{finished.run.storage}/quickstart")
+    run_read = open_run(f"{finished.run.storage}/quickstart")
     for label in ("highest", "lowest", "composite 0.1"):
         record = record_of(finished, label)
         curve = run_read.curves[run_read.curves.trial_id == record.trial_id]
@@ -159,7 +159,7 @@ def test_manifest_lists_every_image_once(finished):
 
 
 def test_summary_names_the_gradient_pairs_beside_each_hypervolume(finished):
-    run_read, said = load_run(f"{finished.run.storage}/quickstart"), summary_of(finished)
+    run_read, said = open_run(f"{finished.run.storage}/quickstart"), summary_of(finished)
     ours = 200 + 30 + 100 + 2 * 50  # the path, its scan, the lowest boundary, two branches
     volumes = [run_read.hypervolume(method=method) for method in ("epsilon_constraint", "composite")]
     text = f"hypervolume (seed 0): {volumes[0]:.4f} for {ours} gradient pairs; composite loss {volumes[1]:.4f} for 100;"
@@ -220,8 +220,8 @@ def test_absolute_epsilon_outside_the_range_ends_after_phase_one_and_keeps_it(sm
 def test_absolute_epsilon_inside_the_range_is_solved(finished, continued):
     config = continued("epsilon={schedule: list, values: [0.8], absolute: true}")
     assert run(config) == 0
-    known = {record.trial_id for record in load_run(f"{finished.run.storage}/quickstart").records}
-    records = load_run(f"{config.run.storage}/quickstart").records
+    known = {record.trial_id for record in open_run(f"{finished.run.storage}/quickstart").records}
+    records = open_run(f"{config.run.storage}/quickstart").records
     (added,) = (record for record in records if record.trial_id not in known)
     assert (added.phase, added.epsilon) == (Phase.EPSILON, 0.8)
 
@@ -240,12 +240,12 @@ def test_paper_rules_run_end_to_end(small_config):
     )
     assert run(config) in (0, 7)
     assert (
-        record_of(config, "highest").f1 < load_run(f"{config.run.storage}/quickstart").info.scales.f1_original
+        record_of(config, "highest").f1 < open_run(f"{config.run.storage}/quickstart").info.scales.f1_original
     )
 
 
 def check_objective(config: SweepConfig, description: str) -> None:
-    highest, info = record_of(config, "highest"), load_run(f"{config.run.storage}/quickstart").info
+    highest, info = record_of(config, "highest"), open_run(f"{config.run.storage}/quickstart").info
     assert info.scales.f1_floor < highest.f1 < info.scales.f1_original
     assert info.objective == description
 
@@ -283,7 +283,7 @@ def test_encoder_objective_leaves_the_decoder_alone(encoder_sweep):
 def test_adaptive_schedule_runs_end_to_end(small_config):
     config = small_config("epsilon={schedule: adaptive, points: 5}", "solver.steps=50", "baselines=[]")
     assert run(config) in (0, 4)
-    fractions = [record.epsilon_fraction for record in load_run(f"{config.run.storage}/quickstart").records]
+    fractions = [record.epsilon_fraction for record in open_run(f"{config.run.storage}/quickstart").records]
     assert len([fraction for fraction in fractions if fraction is not None]) == 5
 
 
@@ -342,7 +342,7 @@ def test_max_loss_raises_the_training_loss_on_forget_images(continued):
     config = continued("baselines=[max_loss]")
     assert run(config) == 0
     record = record_of(config, "max_loss 1")
-    curves = load_run(f"{config.run.storage}/quickstart").curves
+    curves = open_run(f"{config.run.storage}/quickstart").curves
     losses = curves[curves.trial_id == record.trial_id].f1.to_numpy()
     assert losses[0] > 0
     assert losses[-10:].mean() > 10 * losses[:5].mean()
@@ -356,7 +356,7 @@ def test_range_is_readable_as_soon_as_phase_one_ends_and_while_a_run_goes_on(sma
 
     def look(assignment, on_progress):
         if assignment.spec.phase is Phase.EPSILON:
-            seen.append(load_run(assignment.run_path).info.ranges)
+            seen.append(open_run(assignment.run_path).info.ranges)
         return execute(assignment, on_progress)
 
     monkeypatch.setattr(executors, "execute", look)

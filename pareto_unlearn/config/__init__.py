@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from pareto_unlearn.config.budget import count_front_steps, known_slots, spend_budget
-from pareto_unlearn.config.comparison_section import Baseline, Control
+from pareto_unlearn.config.comparison_section import Baseline, ControlModel
 from pareto_unlearn.config.data_section import DataSection, ProxySection
 from pareto_unlearn.config.epsilon_section import SCHEDULES, AdaptiveEpsilon, GridEpsilon, ListEpsilon
 from pareto_unlearn.config.fields import field_descriptions
@@ -51,7 +51,7 @@ __all__ = [
     "BoundarySection",
     "BranchSection",
     "BudgetSection",
-    "Control",
+    "ControlModel",
     "ControlSection",
     "ConvergenceSection",
     "DataSection",

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pareto_unlearn.config.schema import RunSection, SweepConfig
 from pareto_unlearn.config.solver_section import PathSection
 from pareto_unlearn.config.wording import KeyPath, dotted, found
-from pareto_unlearn.config.yaml_source import Document, Problem, join_problems
+from pareto_unlearn.config.yaml_source import Document, FileProblem, join_problems
 from pareto_unlearn.records import Phase, Role
 
 FEWEST_CHECKPOINTS = 3
@@ -63,10 +63,10 @@ def spend_budget(config: SweepConfig, document: Document) -> SweepConfig:
         raise join_problems(beside)
     if slots is None:
         text = "expected run.max_concurrent, the number of trials at a time, beside it, found nothing (null); set it, or give total_steps"
-        raise join_problems([Problem(document.place_of(path), path, text)])
+        raise join_problems([FileProblem(document.place_of(path), path, text)])
     steps = _share_out(config, size, slots)
     if not _is_enough(config, steps):
-        raise join_problems([Problem(document.place_of(path), path, _too_small(config, size, slots))])
+        raise join_problems([FileProblem(document.place_of(path), path, _too_small(config, size, slots))])
     data = _replaced(document.data, ("solver", "budget"), {})
     for keys, count in steps.items():
         data = _replaced(data, keys, count)
@@ -139,14 +139,14 @@ def _least(fits: Callable[[int], bool]) -> int:
     return high
 
 
-def _steps_beside(config: SweepConfig, document: Document, budget: str) -> list[Problem]:
+def _steps_beside(config: SweepConfig, document: Document, budget: str) -> list[FileProblem]:
     """Return a problem for every number of steps that the document gives although the budget decides it."""
     keys: list[KeyPath] = [("solver", "path", "steps"), ("solver", "branch", "steps")]
     if config.solver.start == "original":
         keys.append(("solver", "steps"))
     given = {key: _value_at(document.data, key) for key in keys}
     return [
-        Problem(
+        FileProblem(
             document.place_of(key),
             key,
             f"expected nothing beside {budget}, which decides {dotted(key)}, found {found(value)}; remove one of them",

@@ -109,7 +109,7 @@ class Baseline(Section):
         return values
 
 
-class Control(Section):
+class ControlModel(Section):
     """A model to judge the others by; one trial per seed."""
 
     method: Literal["retrained"] = Field(
@@ -144,7 +144,7 @@ def _of_family(baselines: tuple[Baseline, ...], info: ValidationInfo) -> tuple[B
     return baselines
 
 
-def _affordable(controls: tuple[Control, ...], info: ValidationInfo) -> tuple[Control, ...]:
+def _affordable(controls: tuple[ControlModel, ...], info: ValidationInfo) -> tuple[ControlModel, ...]:
     """Refuse controls of a model that takes long to train, and one control twice."""
     model = info.data.get("model")
     if controls and isinstance(model, ModelSection) and model.family != "digits_mae":
@@ -163,7 +163,7 @@ Baselines = Annotated[
     AfterValidator(_of_family),
 ]
 Controls = Annotated[
-    tuple[Annotated[Control, BeforeValidator(_by_name)], ...],
+    tuple[Annotated[ControlModel, BeforeValidator(_by_name)], ...],
     Field(strict=False),
     AfterValidator(_affordable),
 ]

@@ -10,10 +10,10 @@ from pareto_unlearn.config.epsilon_section import SCHEDULES
 from pareto_unlearn.config.fields import SECTIONS
 from pareto_unlearn.config.value_types import Section
 from pareto_unlearn.config.wording import KeyPath, did_you_mean, dotted, found, listed
-from pareto_unlearn.config.yaml_source import Document, Problem, looks_like_number
+from pareto_unlearn.config.yaml_source import Document, FileProblem, looks_like_number
 
 
-def problems_of(error: ValidationError, document: Document) -> list[Problem]:
+def problems_of(error: ValidationError, document: Document) -> list[FileProblem]:
     """Return one problem for every error the schema found, except in values that could not be read."""
     return [
         _problem(details, document)
@@ -22,9 +22,9 @@ def problems_of(error: ValidationError, document: Document) -> list[Problem]:
     ]
 
 
-def _problem(details: ErrorDetails, document: Document) -> Problem:
+def _problem(details: ErrorDetails, document: Document) -> FileProblem:
     path = _path(details, document)
-    return Problem(document.place_of(path), path, _TEXTS.get(details["type"], _other)(details))
+    return FileProblem(document.place_of(path), path, _TEXTS.get(details["type"], _other)(details))
 
 
 def _path(details: ErrorDetails, document: Document) -> KeyPath:

@@ -49,7 +49,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class FileProblem:
     """One thing that is wrong, with where."""
 
     place: Place
@@ -64,7 +64,7 @@ class Problem:
         )
 
 
-def join_problems(problems: Iterable[Problem]) -> ConfigError:
+def join_problems(problems: Iterable[FileProblem]) -> ConfigError:
     """Return one error that tells all problems, in the order of the file."""
     return ConfigError("\n".join(str(problem) for problem in sorted(problems, key=lambda one: one.place)))
 
@@ -79,7 +79,7 @@ class Document:
 
     data: dict[str, Value]
     places: dict[KeyPath, Place]
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[FileProblem] = field(default_factory=list)
     refused: set[KeyPath] = field(default_factory=set)
 
     def place_of(self, path: KeyPath) -> Place:
@@ -235,12 +235,12 @@ def apply_override(document: Document, text: str, number: int) -> None:
     key, equals, value_text = text.partition("=")
     parts = tuple(part.strip() for part in key.split("."))
     if not equals or not all(parts):
-        document.problems.append(Problem(place, (), "expected key.path=value, such as solver.steps=50"))
+        document.problems.append(FileProblem(place, (), "expected key.path=value, such as solver.steps=50"))
         return
     try:
         node = _compose(value_text)
     except _SyntaxError as error:
-        document.problems.append(Problem(place, parts, str(error)))
+        document.problems.append(FileProblem(place, parts, str(error)))
         return
     section = _section_for(document, parts, place)
     if section is None:
@@ -261,7 +261,7 @@ def _section_for(document: Document, parts: tuple[str, ...], place: Place) -> di
             document.places[parts[:length]] = place
         if not isinstance(inner, dict):
             text = f"expected a section, found {found(inner)}; override `{dotted(parts[:length])}` as a whole"
-            document.problems.append(Problem(place, parts[:length], text))
+            document.problems.append(FileProblem(place, parts[:length], text))
             return None
         section = inner
     return section
@@ -327,7 +327,7 @@ def _plain(node: yaml.Node, path: KeyPath, document: Document, place: Callable[[
 
 
 def _refuse(document: Document, place: Place, path: KeyPath, text: str) -> None:
-    document.problems.append(Problem(place, path, text))
+    document.problems.append(FileProblem(place, path, text))
     document.refused.add(path)
 
 
@@ -340,14 +340,14 @@ def _mapping(
         line = _line(key_node)
         if not isinstance(key_node, yaml.ScalarNode) or key_node.tag == _REFUSED:
             text = "expected a plain word as key, found something else; put text with braces or brackets in quotes"
-            document.problems.append(Problem(place(line), path, text))
+            document.problems.append(FileProblem(place(line), path, text))
             document.refused.update({path} - {()})  # the other sections are still worth checking
             continue
         key = key_node.value
         if key in first_line:
             first = "" if place(line).is_override else f", first on line {first_line[key]}"
             document.problems.append(
-                Problem(place(line), (*path, key), f"key given twice{first}; keep one of them")
+                FileProblem(place(line), (*path, key), f"key given twice{first}; keep one of them")
             )
             continue
         first_line[key] = line

@@ -38,7 +38,7 @@ from pareto_unlearn.records import (
     ValidRange,
 )
 from pareto_unlearn.solver import FlatParameters
-from pareto_unlearn.store import Run, RunStore, load_run
+from pareto_unlearn.store import RunStore, StoredRun, open_run
 from pareto_unlearn.trial import (
     Material,
     load_material,
@@ -134,7 +134,7 @@ def dial(run_path: str, epsilon: float, *, absolute: bool = False, seed: int | N
         RunLockedError: a sweep is writing to the run.
         StoreError: the checkpoint of a knot is damaged.
     """
-    run = load_run(run_path)
+    run = open_run(run_path)
     valid = _range_of(run, seed)
     target = epsilon if absolute else _epsilon_at(valid, epsilon)
     pairs = _choose_pairs(run, valid, target)
@@ -245,7 +245,7 @@ class Mixer:
         return self.flat.values.clone()
 
 
-def gather_knots(run: Run, seed: int) -> tuple[list[Knot], list[Knot]]:
+def gather_knots(run: StoredRun, seed: int) -> tuple[list[Knot], list[Knot]]:
     """Return what one seed offers: its trials of ours with a model and the original, and its path's checkpoints."""
     own = [
         record
@@ -272,7 +272,7 @@ def bracket(
     return max(below, key=lambda knot: knot.f1), min(above, key=lambda knot: knot.f1)
 
 
-def _interpolate(config: SweepConfig, spec: TrialSpec, run: Run, pairs: Sequence[Pair]) -> TrialRecord:
+def _interpolate(config: SweepConfig, spec: TrialSpec, run: StoredRun, pairs: Sequence[Pair]) -> TrialRecord:
     material = load_material(config, run.store.cache_dir(), run.info.config_hash[:16])
     mixer = Mixer(config, material, run.store)
     mixtures = [mixture for pair in pairs if (mixture := mixer.mix(pair, spec.epsilon or 0.0)) is not None]
@@ -295,7 +295,7 @@ def _interpolate(config: SweepConfig, spec: TrialSpec, run: Run, pairs: Sequence
     return run.store.commit(measure_trial(config, spec, material, mixer.flat, record, ()))
 
 
-def _choose_pairs(run: Run, valid: ValidRange, target: float) -> list[Pair]:
+def _choose_pairs(run: StoredRun, valid: ValidRange, target: float) -> list[Pair]:
     """Return the neighbours of epsilon among the trials, and the edge of the hull where that is another pair."""
     trials, checkpoints = gather_knots(run, valid.seed)
     every = [*trials, *checkpoints]
@@ -319,7 +319,7 @@ def _outside_message(valid: ValidRange, target: float, knots: Sequence[Knot]) ->
     )
 
 
-def _range_of(run: Run, seed: int | None) -> ValidRange:
+def _range_of(run: StoredRun, seed: int | None) -> ValidRange:
     ranges = [valid for valid in run.info.ranges if seed is None or valid.seed == seed]
     if not ranges:
         raise ConfigError(

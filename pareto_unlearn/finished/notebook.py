@@ -20,8 +20,8 @@ class UnlearnedModel(NamedTuple):
     record: TrialRecord
 
 
-class Run(store.Run):
-    """A stored run that also makes models; everything it reads is described in ``store.Run``."""
+class Run(store.StoredRun):
+    """A stored run that also makes models; everything it reads is described in ``store.StoredRun``."""
 
     def model_at(self, epsilon: float, *, absolute: bool = False, seed: int | None = None) -> UnlearnedModel:
         """Return the unlearned model at any epsilon, without training: interpolated, measured and committed to the run.

@@ -21,7 +21,7 @@ from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.metrics import Pictures, Scoring, digests_of, score_pictures
 from pareto_unlearn.models import ImageToImage, pixel_format
 from pareto_unlearn.records import HAS_MODEL, MODEL_FILE, MetricRow, TrialRecord
-from pareto_unlearn.store import Run, RunStore, load_run, record_extractors
+from pareto_unlearn.store import RunStore, StoredRun, open_run, record_extractors
 from pareto_unlearn.trial import (
     check_heldout,
     check_weights,
@@ -69,7 +69,7 @@ def rescore(
         StoreError: a checkpoint is damaged.
         WeightsError: a network is missing or is another file; nothing was measured then.
     """
-    run = load_run(run_path)
+    run = open_run(run_path)
     config = _config_for(run.store, protocol, metrics, weights_sha256 or {})
     if weights is not None:
         evaluate = config.evaluate.model_copy(update={"weights": weights})
@@ -108,7 +108,7 @@ def _config_for(
     return parse_config(text, "sweep.yaml", [*overrides, f"evaluate.weights_sha256={all_pins}"])
 
 
-def _choose_trials(run: Run, trial: str | None) -> list[TrialRecord]:
+def _choose_trials(run: StoredRun, trial: str | None) -> list[TrialRecord]:
     with_model = [record for record in run.records if record.state in HAS_MODEL]
     chosen = [record for record in with_model if record.trial_id.startswith(trial or "")]
     if not chosen or (trial is not None and len(chosen) != 1):
@@ -132,7 +132,7 @@ def _open_images(config: SweepConfig, store: RunStore) -> SplitData:
 
 def _measure_missing(
     config: SweepConfig,
-    run: Run,
+    run: StoredRun,
     split: SplitData,
     chosen: Sequence[TrialRecord],
     say: Callable[[str], None],

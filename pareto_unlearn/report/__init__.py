@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pareto_unlearn.errors import StoreError
-from pareto_unlearn.report.comparison import ComparisonFormat, compare, write_comparison
+from pareto_unlearn.report.comparison import ComparisonFormat, compare_runs, write_comparison
 from pareto_unlearn.report.facts import Split
 from pareto_unlearn.report.gather import gather
 from pareto_unlearn.report.page import render
 from pareto_unlearn.report.paper_table import Layout, gather_table
 from pareto_unlearn.report.table_text import TextFormat, write_table
-from pareto_unlearn.store import Run, load_run
+from pareto_unlearn.store import StoredRun, open_run
 from pareto_unlearn.store.filesystem import is_uri, join_path, open_storage
 
 __all__ = [
@@ -44,7 +44,7 @@ def write_report(run_path: str, out: str | None = None) -> str:
         StoreError: a committed file is damaged or of a newer schema.
         OSError: the file cannot be written.
     """
-    run = load_run(run_path)
+    run = open_run(run_path)
     page = render(gather(run, _sweep_file(run)))
     if out is None:
         run.store.write_text(REPORT_FILE, page)
@@ -60,7 +60,7 @@ def make_table(run_paths: Sequence[str], layout: Layout, form: TextFormat) -> st
         ConfigError: there is no run at one of the paths.
         StoreError: a committed file is damaged or of a newer schema.
     """
-    return write_table(gather_table([load_run(path) for path in run_paths], layout), form)
+    return write_table(gather_table([open_run(path) for path in run_paths], layout), form)
 
 
 def make_comparison(run_paths: Sequence[str], form: ComparisonFormat, split: Split = Split.TRAIN) -> str:
@@ -70,7 +70,7 @@ def make_comparison(run_paths: Sequence[str], form: ComparisonFormat, split: Spl
         ConfigError: there is no run at one of the paths.
         StoreError: a committed file is damaged or of a newer schema, or a run has lost its sweep file.
     """
-    return write_comparison(compare([load_run(path) for path in run_paths], split), form)
+    return write_comparison(compare_runs([open_run(path) for path in run_paths], split), form)
 
 
 def write_out(out: str, text: str) -> None:
@@ -91,7 +91,7 @@ def _folder_and_name(out: str) -> tuple[str, str]:
     return str(Path(out).resolve().parent), Path(out).name
 
 
-def _sweep_file(run: Run) -> str:
+def _sweep_file(run: StoredRun) -> str:
     try:
         return run.store.read_text("sweep.yaml")
     except StoreError:

@@ -22,7 +22,7 @@ from pareto_unlearn.report.paper_table import Cell, average, run_titles
 from pareto_unlearn.report.table_text import markdown, markdown_table, plain_table, write_csv
 from pareto_unlearn.report.views import finite
 from pareto_unlearn.report.words import NONE
-from pareto_unlearn.store import Run
+from pareto_unlearn.store import StoredRun
 
 FRACTIONS = (0.25, 0.5, 0.75)
 _NEAR = 0.005
@@ -60,7 +60,7 @@ class ComparedRun:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
+class RunComparison:
     """All runs and what has to be said of them; ``reference`` is (e, loss), the worst corner of the box that all share.
 
     ``split`` names the images that everything was measured on.
@@ -72,7 +72,7 @@ class Comparison:
     notes: tuple[str, ...]
 
 
-def compare(runs: Sequence[Run], split: Split = Split.TRAIN) -> Comparison:
+def compare_runs(runs: Sequence[StoredRun], split: Split = Split.TRAIN) -> RunComparison:
     """Return runs beside one another; the first is what the others are said to differ from.
 
     Args:
@@ -96,10 +96,10 @@ def compare(runs: Sequence[Run], split: Split = Split.TRAIN) -> Comparison:
         for title, run, own in zip(run_titles(runs), runs, settings, strict=True)
     )
     notes = _notes(compared, runs, reference, split)
-    return Comparison(runs=compared, split=split, reference=reference, notes=notes)
+    return RunComparison(runs=compared, split=split, reference=reference, notes=notes)
 
 
-def _settings(run: Run) -> dict[str, Any]:
+def _settings(run: StoredRun) -> dict[str, Any]:
     """Return the sweep file without the name and how it was run; read as plain YAML, so that old files can be compared too."""
     name = f"{run.path}/sweep.yaml"
     try:
@@ -109,16 +109,16 @@ def _settings(run: Run) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key not in _NO_SETTING}
 
 
-def _seeds(run: Run) -> list[int]:
+def _seeds(run: StoredRun) -> list[int]:
     return sorted({record.seed for record in run.records if record.phase in (Phase.BOUNDARY, Phase.EPSILON)})
 
 
-def _pairs(run: Run) -> Cell | None:
+def _pairs(run: StoredRun) -> Cell | None:
     seeds = _seeds(run)
     return average([run.gradient_pairs(seed=seed) for seed in seeds]) if seeds else None
 
 
-def _reference(runs: Sequence[Run], split: Split) -> tuple[float, float] | None:
+def _reference(runs: Sequence[StoredRun], split: Split) -> tuple[float, float] | None:
     """Return e of the originals and the largest loss of the runs' own reference points: every front fits below it.
 
     These points are of training images; on held-out ones the largest loss of any front's model takes their place.
@@ -135,12 +135,12 @@ def _reference(runs: Sequence[Run], split: Split) -> tuple[float, float] | None:
     return (1.0, max(losses)) if losses else None
 
 
-def _over_seeds(run: Run, reference: tuple[float, float], split: Split) -> Cell | None:
+def _over_seeds(run: StoredRun, reference: tuple[float, float], split: Split) -> Cell | None:
     volumes = [hypervolume(_costs(run, seed, split), (0.0, 0.0), reference) for seed in _seeds(run)]
     return average(volumes) if volumes else None
 
 
-def _costs(run: Run, seed: int, split: Split) -> np.ndarray:
+def _costs(run: StoredRun, seed: int, split: Split) -> np.ndarray:
     """Return (e, loss) of every model that belongs to a seed's front, float64, shape (n, 2); NaN where not measured."""
     rows = [
         record
@@ -171,7 +171,7 @@ def _loss(record: TrialRecord, split: Split) -> float | None:
     return None if quality is None else 1.0 - quality
 
 
-def _reached(run: Run, split: Split) -> tuple[Reached, ...]:
+def _reached(run: StoredRun, split: Split) -> tuple[Reached, ...]:
     models = [
         record
         for record in run.records
@@ -199,7 +199,7 @@ def _point(name: str, records: Sequence[TrialRecord], split: Split) -> Reached:
     )
 
 
-def _endings(run: Run) -> str:
+def _endings(run: StoredRun) -> str:
     """Return how many trials ended, and how; a run that was stopped early has fewer than the others."""
     counts = Counter(record.state for record in run.records)
     return ", ".join(f"{counts[state]} {state}" for state in TrialState if counts[state])
@@ -207,7 +207,7 @@ def _endings(run: Run) -> str:
 
 def _notes(
     compared: Sequence[ComparedRun],
-    runs: Sequence[Run],
+    runs: Sequence[StoredRun],
     reference: tuple[float, float] | None,
     split: Split,
 ) -> tuple[str, ...]:
@@ -229,7 +229,7 @@ def _notes(
     return tuple(notes)
 
 
-def write_comparison(comparison: Comparison, form: ComparisonFormat) -> str:
+def write_comparison(comparison: RunComparison, form: ComparisonFormat) -> str:
     """Return the table as text for a terminal, Markdown or CSV; the first two say below it how to read it."""
     if form is ComparisonFormat.CSV:
         return _csv(comparison)
@@ -243,7 +243,7 @@ def write_comparison(comparison: Comparison, form: ComparisonFormat) -> str:
     return f"{plain_table(head, rows)}\n{notes}"
 
 
-def _cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+def _cells(comparison: RunComparison) -> tuple[list[str], list[list[str]]]:
     names = [point.name for point in comparison.runs[0].reached]
     points = [part for name in names for part in (f"{name}: complete", "loss")]
     head = ["run", "hypervolume", "pairs", *points, "trials", "differs from the first in"]
@@ -272,7 +272,7 @@ def _shown(cell: Cell | None, form: str) -> str:
     return f"{cell.mean:{form}}" + (f" ± {cell.spread:{form}}" if cell.spread else "")
 
 
-def _csv(comparison: Comparison) -> str:
+def _csv(comparison: RunComparison) -> str:
     names = ["hypervolume", "gradient_pairs"]
     for point in comparison.runs[0].reached:
         names += [f"{point.name} completeness", f"{point.name} loss"]

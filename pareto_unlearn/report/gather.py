@@ -28,7 +28,7 @@ from pareto_unlearn.report.views import (
     metric_panels,
     percent,
 )
-from pareto_unlearn.store import Run
+from pareto_unlearn.store import StoredRun
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,7 +73,7 @@ _KINDS = {
 }
 
 
-def gather(run: Run, sweep_file: str = "") -> Report:
+def gather(run: StoredRun, sweep_file: str = "") -> Report:
     """Return the facts of the whole report.
 
     Args:
@@ -129,7 +129,7 @@ def gather(run: Run, sweep_file: str = "") -> Report:
     )
 
 
-def _embeddings(run: Run, solutions: Sequence[Solution]) -> tuple[Embedding, ...]:
+def _embeddings(run: StoredRun, solutions: Sequence[Solution]) -> tuple[Embedding, ...]:
     """Return the pictures of every trial that were placed in the plane, with finite places only."""
     by_id = {record.trial_id: record for record in run.records}
     found = ((key, run.store.read_embedding(by_id[one.trial_id])) for key, one in enumerate(solutions))
@@ -290,7 +290,7 @@ def _ranges(info: RunInfo) -> tuple[EpsilonRange, ...]:
     )
 
 
-def _hypervolumes(solutions: Sequence[Solution], run: Run) -> tuple[Hypervolume, ...]:
+def _hypervolumes(solutions: Sequence[Solution], run: StoredRun) -> tuple[Hypervolume, ...]:
     """Return one value a seed for every method that has models; nothing before the reference point is fixed."""
     compared = (
         s for s in solutions if s.has_model and s.kind not in (Kind.ORIGINAL, Kind.CHECK, Kind.CONTROL)

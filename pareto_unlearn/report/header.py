@@ -118,7 +118,7 @@ def _aim(report: Report) -> str:
     )
 
 
-def dial(report: Report) -> str:
+def slider_bar(report: Report) -> str:
     """Return the sticky bar: the slider over the models of the epsilon method and the choice of split."""
     last = max(0, len(report.slider) - 1)
     start = report.slider.index(report.start) if report.start in report.slider else 0

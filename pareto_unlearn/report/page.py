@@ -50,7 +50,7 @@ def render(report: Report) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n<meta name="referrer" content="no-referrer">\n'
         '<meta name="color-scheme" content="light dark">\n'
         f"<title>{SMOKE + ' · ' if report.smoke else ''}{text(report.name)} · unlearning report</title>\n<style>{_asset('style.css')}</style>\n</head>\n<body>\n"
-        f'{header.header(report)}\n{header.dial(report)}\n<main>{body}</main>\n<noscript><p class="note">The figures need JavaScript; '
+        f'{header.header(report)}\n{header.slider_bar(report)}\n<main>{body}</main>\n<noscript><p class="note">The figures need JavaScript; '
         "images and tables do not.</p></noscript>\n"
         f'<script type="application/json" id="report-data">{embedded_json(page_data(report))}</script>\n'
         f"<script>{plotly}</script>\n<script>{script}</script>\n</body>\n</html>\n"

@@ -14,7 +14,7 @@ from pareto_unlearn.records import HAS_MODEL, Phase, Role, TrialRecord, TrialSta
 from pareto_unlearn.report.facts import Split
 from pareto_unlearn.report.views import Row, finite, group, whole_set_rows
 from pareto_unlearn.report.words import PROTOCOL_NOTES
-from pareto_unlearn.store import Run
+from pareto_unlearn.store import StoredRun
 
 
 class Layout(StrEnum):
@@ -105,7 +105,7 @@ Value = tuple[TrialRecord, Row]
 _RowKey = tuple[int, int, str, float, str]
 
 
-def gather_table(runs: Sequence[Run], layout: Layout) -> PaperTable:
+def gather_table(runs: Sequence[StoredRun], layout: Layout) -> PaperTable:
     """Return the rows original, controls, baselines, highest, the epsilons, lowest; several runs stand side by side.
 
     Only trials that ended with a model take part, checks do not. Held-out images, where they were measured.
@@ -124,13 +124,13 @@ def gather_table(runs: Sequence[Run], layout: Layout) -> PaperTable:
     )
 
 
-def run_titles(runs: Sequence[Run]) -> list[str]:
+def run_titles(runs: Sequence[StoredRun]) -> list[str]:
     """Return the names of runs, or their paths where two have one name."""
     names = [run.info.name for run in runs]
     return names if len(set(names)) == len(names) else [run.path for run in runs]
 
 
-def _values(run: Run) -> list[Value]:
+def _values(run: StoredRun) -> list[Value]:
     trials = {
         (record.trial_id, record.attempt): record
         for record in run.records
@@ -210,7 +210,7 @@ def _ranked(column: Column, cells: dict[_RowKey, Cell]) -> dict[_RowKey, Cell]:
     return {key: replace(cell, rank=marked.get(key, 0)) for key, cell in cells.items()}
 
 
-def _caption(runs: Sequence[Run], columns: Sequence[Column]) -> str:
+def _caption(runs: Sequence[StoredRun], columns: Sequence[Column]) -> str:
     """Return what has to stand beside the numbers: runs, images, protocols, seeds, signs, broken constraints."""
     parts = [f"Runs: {', '.join(run_titles(runs))}." if len(runs) > 1 else f"Run {run_titles(runs)[0]}."]
     if any(run.info.smoke for run in runs):
@@ -231,7 +231,7 @@ def _caption(runs: Sequence[Run], columns: Sequence[Column]) -> str:
     return " ".join([*parts, *_infeasible(runs)])
 
 
-def _infeasible(runs: Sequence[Run]) -> list[str]:
+def _infeasible(runs: Sequence[StoredRun]) -> list[str]:
     """Name the rows that hold a model whose f1 stayed above its epsilon."""
     found = [
         (_row_key(record)[-1], title)

@@ -1,7 +1,7 @@
 """The run directory and its reader: committed results in Parquet, checkpoints with manifests, one lock."""
 
 from pareto_unlearn.store.extractors import read_extractors, record_extractors
-from pareto_unlearn.store.run import Run, load_run
+from pareto_unlearn.store.run import StoredRun, open_run
 from pareto_unlearn.store.run_store import RunStore
 
-__all__ = ["Run", "RunStore", "load_run", "read_extractors", "record_extractors"]
+__all__ = ["RunStore", "StoredRun", "open_run", "read_extractors", "record_extractors"]

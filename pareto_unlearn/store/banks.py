@@ -42,7 +42,7 @@ def read_listing(storage: Storage, record: TrialRecord, label: str) -> tuple[Ban
     return tuple(BankEntry(**entry) for entry in json.loads(listed or b"[]"))
 
 
-def read_state(storage: Storage, trial_id: str, attempt: int, entry: BankEntry, label: str) -> bytes:
+def read_bank_state(storage: Storage, trial_id: str, attempt: int, entry: BankEntry, label: str) -> bytes:
     """Return one checkpoint, verified against the list.
 
     Raises:

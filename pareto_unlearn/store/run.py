@@ -23,7 +23,7 @@ _FRONT_PHASES = (Phase.ORIGINAL, Phase.BOUNDARY, Phase.EPSILON)
 _ALL_PHASES = tuple(phase for phase in Phase if phase not in (Phase.CHECK, Phase.CONTROL))
 
 
-class Run:
+class StoredRun:
     """A run as it was when each of its tables was first asked for.
 
     In the data frames a value that was not measured and one that is not a number are both NaN, as pandas has it;
@@ -160,9 +160,9 @@ class Run:
         ]
 
 
-def load_run(path: str | os.PathLike[str]) -> Run:
+def open_run(path: str | os.PathLike[str]) -> StoredRun:
     """Open a run for reading, as ``pareto_unlearn.load_run`` does, but one that makes no models."""
-    return Run.open(path)
+    return StoredRun.open(path)
 
 
 def _costs(records: list[TrialRecord]) -> np.ndarray:

@@ -318,7 +318,7 @@ class RunStore:
             StoreError: it is missing or damaged.
         """
         attempt = self.records()[trial_id].attempt
-        return banks.read_state(self._storage, trial_id, attempt, entry, self._label)
+        return banks.read_bank_state(self._storage, trial_id, attempt, entry, self._label)
 
     def save_resume(self, trial_id: str, step: int, files: Mapping[str, bytes]) -> None:
         """Store the state a trial can go on from at a step; the newest two states are kept."""

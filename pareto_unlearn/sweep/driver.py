@@ -35,11 +35,11 @@ from pareto_unlearn.records import (
     TrialState,
 )
 from pareto_unlearn.schedule import count_trials
-from pareto_unlearn.store import RunStore, load_run, record_extractors
+from pareto_unlearn.store import RunStore, open_run, record_extractors
 from pareto_unlearn.sweep.executors import Executor, LocalExecutor
 from pareto_unlearn.sweep.planner import Planner
 from pareto_unlearn.sweep.progress import (
-    Progress,
+    ProgressDisplay,
     closing_table,
     describe_budget,
     describe_gains,
@@ -208,7 +208,7 @@ def _check_same_images(store: RunStore, manifest: str, *, is_new: bool) -> None:
 
 def _execute(planner: Planner, info: RunInfo, options: SweepOptions, console: Console) -> int | None:
     config = planner.config
-    progress = Progress(console, total=planner.total, committed=planner.num_committed, config=config)
+    progress = ProgressDisplay(console, total=planner.total, committed=planner.num_committed, config=config)
     executor = _make_executor(config, options, progress.say)
     if planner.is_finished():
         return None
@@ -229,7 +229,7 @@ def _make_executor(config: SweepConfig, options: SweepOptions, say: Callable[[st
 class _RangeAnnouncer:
     """Passes everything on to the progress display; announces and stores each seed's range once it is known."""
 
-    def __init__(self, progress: Progress, planner: Planner, info: RunInfo) -> None:
+    def __init__(self, progress: ProgressDisplay, planner: Planner, info: RunInfo) -> None:
         self._progress, self._planner, self._info = progress, planner, info
         self._announced: set[int] = {valid.seed for valid in planner.describe_run(info).ranges}
 
@@ -276,7 +276,7 @@ def _conclude(planner: Planner, info: RunInfo, options: SweepOptions, console: C
 
 
 def _print_summary(path: str, info: RunInfo, report: str | None, console: Console) -> None:
-    run = load_run(path)
+    run = open_run(path)
     for valid in info.ranges:
         say(console, describe_range(valid, info))
     if spread := describe_spread(info):

@@ -8,7 +8,7 @@ from pareto_unlearn.errors import ParetoUnlearnError, RangeError
 from pareto_unlearn.records import HAS_MODEL, Phase, Role, RunInfo, TrialRecord, TrialSpec
 from pareto_unlearn.schedule import (
     NoTrial,
-    Progress,
+    SweepState,
     boundary_specs,
     count_trials,
     derive_ranges,
@@ -45,14 +45,14 @@ class Planner:
             return decision
         return replace(self.template, spec=decision)
 
-    def progress(self, live: Collection[str] = ()) -> Progress:
+    def progress(self, live: Collection[str] = ()) -> SweepState:
         """Return what planning may look at, read from the store now."""
         records = self.store.records()
         branching = self.config.solver.start == "path"
         paths = [record.trial_id for record in records.values() if branching and record.role is Role.HIGHEST]
         banks = {trial_id: self.store.read_bank(trial_id) for trial_id in paths}
         scales = read_scales(self.store)
-        return Progress(records, live, scales, self.retry, banks, self.check_convergence)
+        return SweepState(records, live, scales, self.retry, banks, self.check_convergence)
 
     def identify(self, spec: TrialSpec) -> str:
         """Return the id of a planned trial."""

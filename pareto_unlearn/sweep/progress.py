@@ -16,7 +16,7 @@ from pareto_unlearn.analysis.robustness import HOW_TO_READ_GAINS, StepGain, expl
 from pareto_unlearn.config import SweepConfig, count_front_steps, known_slots
 from pareto_unlearn.config.smoke import SMOKE
 from pareto_unlearn.records import BROKEN, Phase, RunInfo, TrialRecord, TrialSpec, TrialState, ValidRange
-from pareto_unlearn.store import Run
+from pareto_unlearn.store import StoredRun
 
 STATE_STYLES = {
     "DONE": "green",
@@ -37,7 +37,7 @@ class _Running:
     halfway: bool = False
 
 
-class Progress:
+class ProgressDisplay:
     """Follows a sweep as an ``Observer``; use it as a context manager around the executor."""
 
     def __init__(self, console: Console, *, total: int, committed: int, config: SweepConfig) -> None:
@@ -47,7 +47,7 @@ class Progress:
         self._started = time.monotonic()
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=True)
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> "ProgressDisplay":
         if self._console.is_terminal:
             self._live.start()
         return self
@@ -177,7 +177,7 @@ def describe_spread(info: RunInfo) -> str:
     return f"ends over {len(info.ranges)} seeds: {', '.join(ends)}"
 
 
-def describe_hypervolume(run: Run, seed: int) -> str:
+def describe_hypervolume(run: StoredRun, seed: int) -> str:
     """Say what a seed's solutions dominate beside what they cost, and the composite loss where it was solved too."""
     ours, composite = (
         (run.hypervolume(method=method, seed=seed), run.gradient_pairs(method=method, seed=seed))
