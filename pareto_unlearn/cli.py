@@ -5,16 +5,26 @@ import json
 import logging
 import math
 import sys
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pareto_unlearn import __version__
-from pareto_unlearn.errors import ConfigError, ParetoUnlearnError
+from pareto_unlearn.cli_arguments import (
+    AsJson,
+    Overrides,
+    RunPath,
+    RunPaths,
+    Smoke,
+    SweepFile,
+    Weights,
+    choose,
+    find_record,
+    parse_digests,
+)
+from pareto_unlearn.errors import ParetoUnlearnError
 from pareto_unlearn.records import TrialRecord
 
 if TYPE_CHECKING:
@@ -28,36 +38,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-Named = TypeVar("Named", bound=StrEnum)
-
-SweepFile = Annotated[Path, typer.Argument(help="The sweep file (YAML).", show_default=False)]
-Smoke = Annotated[
-    bool,
-    typer.Option(
-        "--smoke",
-        help="Try the sweep out: the same code at tiny widths, with random weights and generated images.",
-    ),
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option(
-        "-o", "--override", metavar="KEY=VALUE", help="Set a key of the sweep file, e.g. -o solver.steps=800."
-    ),
-]
-RunPath = Annotated[str, typer.Argument(help="The run directory, e.g. runs/quickstart.", show_default=False)]
-RunPaths = Annotated[
-    list[str], typer.Argument(help="Run directories, e.g. runs/quickstart.", show_default=False)
-]
-Weights = Annotated[
-    str | None,
-    typer.Option(
-        "--weights",
-        metavar="FOLDER",
-        help="Folder of the networks that metrics need; default: evaluate.weights, or PARETO_UNLEARN_WEIGHTS.",
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command()
@@ -131,7 +111,7 @@ def report(
     from pareto_unlearn.report import Layout, TextFormat, make_table, write_report
 
     if table is not None:
-        _put(make_table(runs, _choice(Layout, table, "--table"), _choice(TextFormat, form, "--format")), out)
+        _put(make_table(runs, choose(Layout, table, "--table"), choose(TextFormat, form, "--format")), out)
     elif len(runs) > 1:
         raise typer.BadParameter(f"expected one run without --table, found {len(runs)}")
     else:
@@ -148,8 +128,8 @@ def compare(
     """Put runs beside one another: what differs in their sweep files, hypervolume in one box, loss and completeness."""
     from pareto_unlearn.report import ComparisonFormat, Split, make_comparison
 
-    chosen = _choice(Split, split, "--split")
-    _put(make_comparison(runs, _choice(ComparisonFormat, form, "--format"), chosen), out)
+    chosen = choose(Split, split, "--split")
+    _put(make_comparison(runs, choose(ComparisonFormat, form, "--format"), chosen), out)
 
 
 @app.command(name="ls")
@@ -209,7 +189,7 @@ def export(
         )
     store = RunStore.open(run)
     if epsilon is None:
-        record = _find_record(store.records(), str(trial))
+        record = find_record(store.records(), str(trial))
     print(f"{out} sha256 {export_trial(store, record, out)}")
 
 
@@ -250,7 +230,7 @@ def evaluate(
         protocol,
         names,
         weights=weights,
-        weights_sha256=_pins(weights_sha256 or []),
+        weights_sha256=parse_digests(weights_sha256 or []),
         trial=trial,
         say=lambda text: print(text, file=sys.stderr),
     )
@@ -261,14 +241,6 @@ def evaluate(
             row = one.row
             print(f"{one.trial.trial_id} {row.set} {row.metric} {row.protocol} {row.value:.6g} n={row.n}")
     print(f"report {write_report(run, None)}", file=sys.stderr)
-
-
-def _pins(given: Sequence[str]) -> dict[str, str]:
-    pairs = [one.partition("=") for one in given]
-    for one, (_, sign, _) in zip(given, pairs, strict=True):
-        if not sign:
-            raise typer.BadParameter(f"--weights-sha256: expected NAME=HEX, found {one!r}")
-    return {name: digest for name, _, digest in pairs}
 
 
 @app.command()
@@ -364,12 +336,6 @@ def _read(file: Path, override: list[str] | None, smoke: bool) -> "SweepConfig":
     return as_smoke(config) if smoke else config
 
 
-def _choice(kind: type[Named], value: str, option: str) -> Named:
-    if value not in list(kind):
-        raise typer.BadParameter(f"{option}: expected one of {', '.join(kind)}, found {value!r}")
-    return kind(value)
-
-
 def _put(text: str, out: str | None) -> None:
     """Print a table, or write it and print where it lies."""
     if out is None:
@@ -388,20 +354,6 @@ def _json_values(record: TrialRecord) -> dict[str, object]:
         key: None if isinstance(value, float) and not math.isfinite(value) else value
         for key, value in values.items()
     }
-
-
-def _find_record(records: Mapping[str, TrialRecord], trial: str) -> TrialRecord:
-    found = [record for trial_id, record in records.items() if trial_id.startswith(trial)]
-    if len(found) != 1:
-        some = ", ".join(f"{record.trial_id} ({record.label})" for record in list(records.values())[:5])
-        raise ConfigError(
-            f"expected the id of one trial, found {len(found)} that start with {trial!r}; this run has {some}, ..."
-        )
-    if found[0].checkpoint is None:
-        raise ConfigError(
-            f"trial {found[0].trial_id} ({found[0].label}) has no model: {found[0].state}, {found[0].reason}"
-        )
-    return found[0]
 
 
 @app.callback(invoke_without_command=True)
