@@ -138,7 +138,7 @@ def list_trials(run: RunPath, as_json: AsJson = False) -> None:
     from rich.console import Console
 
     from pareto_unlearn.store import open_run
-    from pareto_unlearn.sweep.progress import closing_table
+    from pareto_unlearn.sweep.summary import closing_table
 
     opened = open_run(run)
     records = opened.records

@@ -21,7 +21,7 @@ from pareto_unlearn.report.gather import gather
 from pareto_unlearn.report.words import share
 from pareto_unlearn.store import StoredRun, open_run
 from pareto_unlearn.sweep import SweepOptions, executors, run_sweep
-from pareto_unlearn.sweep.progress import closing_table
+from pareto_unlearn.sweep.summary import closing_table
 from pareto_unlearn.sweep.worker import execute
 from pareto_unlearn.trial import Hooks, load_material, run_trial
 

@@ -14,7 +14,7 @@ from pareto_unlearn.analysis.robustness import (
     spread_of_ends,
 )
 from pareto_unlearn.records import Phase, Role, TrialRecord, TrialState, ValidRange
-from pareto_unlearn.sweep.progress import describe_gains, describe_gap, describe_spread
+from pareto_unlearn.sweep.summary import describe_gains, describe_gap, describe_spread
 
 ENDS = ((0.018, 0.61), (0.022, 0.66), (0.020, 0.62))
 
@@ -44,7 +44,7 @@ def test_the_order_of_seeds_does_not_matter():
 @pytest.mark.parametrize("found", [(), ranges()[:1]], ids=["no range", "one seed"])
 def test_without_a_second_seed_there_is_no_spread(found):
     assert spread_of_ends(found, SCALES) is None
-    assert describe_spread(replace(synthetic_info(), ranges=found)) == ""
+    assert describe_spread(replace(synthetic_info(), ranges=found)) == []
 
 
 def test_without_scales_or_a_range_of_f1_there_is_no_spread():
@@ -53,10 +53,10 @@ def test_without_scales_or_a_range_of_f1_there_is_no_spread():
 
 
 def test_the_summary_says_mean_and_largest_difference_of_both_ends():
-    assert describe_spread(replace(synthetic_info(), ranges=ranges())) == (
+    assert describe_spread(replace(synthetic_info(), ranges=ranges())) == [
         "ends over 3 seeds: lower end e 0.020 (0.018 to 0.022, 0.004 apart), "
         "upper end e 0.630 (0.610 to 0.660, 0.050 apart)"
-    )
+    ]
 
 
 # Steps

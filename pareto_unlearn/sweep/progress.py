@@ -1,7 +1,6 @@
 """What a person sees while a sweep runs: a live table on a terminal, plain lines elsewhere; all on stderr."""
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.console import Console, Group, RenderableType
@@ -11,12 +10,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from pareto_unlearn.analysis.likeness import Likeness, explain_likeness
-from pareto_unlearn.analysis.robustness import HOW_TO_READ_GAINS, StepGain, explain_gap, spread_of_ends
 from pareto_unlearn.config import SweepConfig, count_front_steps, known_slots
-from pareto_unlearn.config.smoke import SMOKE
-from pareto_unlearn.records import BROKEN, Phase, RunInfo, TrialRecord, TrialSpec, TrialState, ValidRange
-from pareto_unlearn.store import StoredRun
+from pareto_unlearn.records import BROKEN, Phase, RunInfo, TrialRecord, TrialSpec, ValidRange
 
 STATE_STYLES = {
     "DONE": "green",
@@ -165,86 +160,6 @@ def describe_range(valid: ValidRange, info: RunInfo) -> str:
     return f"[bold]{text}[/]; the upper end is {named[valid.upper_source]}"
 
 
-def describe_spread(info: RunInfo) -> str:
-    """Say how far the ends of the valid range differ between seeds, in e; empty for a run with one range."""
-    spread = spread_of_ends(info.ranges, info.scales)
-    if spread is None:
-        return ""
-    ends = (
-        f"{name} end e {one.mean:.3f} ({one.low:.3f} to {one.high:.3f}, {one.deviation:.3f} apart)"
-        for name, one in zip(("lower", "upper"), spread, strict=True)
-    )
-    return f"ends over {len(info.ranges)} seeds: {', '.join(ends)}"
-
-
-def describe_hypervolume(run: StoredRun, seed: int) -> str:
-    """Say what a seed's solutions dominate beside what they cost, and the composite loss where it was solved too."""
-    ours, composite = (
-        (run.hypervolume(method=method, seed=seed), run.gradient_pairs(method=method, seed=seed))
-        for method in ("epsilon_constraint", "composite")
-    )
-    text = f"hypervolume (seed {seed}): {ours[0]:.4f} for {ours[1]:,} gradient pairs"
-    return f"{text}; composite loss {composite[0]:.4f} for {composite[1]:,}" if composite[0] else text
-
-
-def describe_gains(gains: Sequence[StepGain]) -> list[str]:
-    """Say what twice the steps gained, a line a seed and one on how to read them; none without checks."""
-    seeds = sorted({one.checked.seed for one in gains})
-    lines = [
-        f"gain in f2 when the steps are doubled (seed {seed}): "
-        + ", ".join(_gain_of(one) for one in gains if one.checked.seed == seed)
-        for seed in seeds
-    ]
-    return [*lines, HOW_TO_READ_GAINS] if lines else []
-
-
-def describe_likeness(found: Sequence[Likeness]) -> list[str]:
-    """Say which epsilon leaves as much error as a model that never saw the forget images, a line a seed; none without one."""
-    return [f"As if never seen (seed {one.seed}). {explain_likeness(one)}" for one in found]
-
-
-def describe_gap(found: TrialRecord | None) -> list[str]:
-    """Say where training images flatter the front, in one line; none where nothing was found."""
-    return [] if found is None else [f"[yellow]{escape(explain_gap(found))}[/]"]
-
-
-def _gain_of(one: StepGain) -> str:
-    state = one.doubled.state
-    ending = "" if state is TrialState.DONE else f", [{STATE_STYLES.get(state, 'white')}]{state}[/]"
-    gain = "unknown" if one.gain is None else f"{one.gain:z.1%}"
-    change = "" if one.f1_change is None else f" (f1 {one.f1_change:+z.2%} of its range)"
-    return f"{gain} at {one.checked.label}{change}{ending}"
-
-
-def closing_table(records: list[TrialRecord], *, smoke: bool = False) -> Table:
-    """Return the table a sweep ends with, most complete first; 80 columns hold it.
-
-    ``complete`` is the mean completeness, ``worst`` that of the worst class, ``quality`` the retained quality on the
-    training split and ``held out`` on the held-out split.
-    """
-    table = Table(box=None, padding=(0, 1), header_style="dim", pad_edge=False)
-    table.add_column(f"{SMOKE} trial" if smoke else "trial", no_wrap=True)
-    table.add_column("state", no_wrap=True)
-    for name in ("f1", "f2", "complete", "worst", "quality", "held out"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for record in sorted(records, key=_by_completeness):
-        table.add_row(
-            record.label,
-            Text(record.state, style=STATE_STYLES.get(record.state, "white")),
-            _number(record.f1),
-            _number(record.f2),
-            _percent(record.completeness),
-            _percent(record.completeness_worst_class),
-            _percent(record.retained_quality),
-            _percent(record.retained_quality_heldout),
-        )
-    return table
-
-
-def _by_completeness(record: TrialRecord) -> tuple[bool, float, str]:
-    return record.completeness is None, -(record.completeness or 0.0), record.label
-
-
 def _phase_name(spec: TrialSpec) -> str:
     return {Phase.BOUNDARY: "Phase I", Phase.EPSILON: "Phase II"}.get(spec.phase, str(spec.phase))
 
@@ -252,20 +167,17 @@ def _phase_name(spec: TrialSpec) -> str:
 def _outcome_of(record: TrialRecord) -> str:
     if record.completeness is None:
         return escape(record.reason)
-    return (
-        f"completeness {_percent(record.completeness)}, retained quality {_percent(record.retained_quality)}"
-    )
+    return f"completeness {as_percent(record.completeness)}, retained quality {as_percent(record.retained_quality)}"
 
 
-def _percent(value: float | None) -> str:
-    """Show a ratio as a percentage; far outside the scale (a destroyed model) only its sign is of interest."""
+def as_percent(value: float | None) -> str:
+    """Return a ratio as a percentage, or empty text for None.
+
+    Far outside the scale (a destroyed model) only the sign matters, so it becomes "< -999%" or "> 999%".
+    """
     if value is None:
         return ""
     return f"{value:.1%}" if abs(value) < 10 else ("< -999%" if value < 0 else "> 999%")
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"
 
 
 def _duration(seconds: float) -> str:

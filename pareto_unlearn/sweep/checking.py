@@ -1,0 +1,109 @@
+"""Finds everything that is wrong with the weights and data of a sweep before anything is written or started."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pareto_unlearn.config import SweepConfig, describe_difference, parse_config, result_fields
+from pareto_unlearn.errors import ConfigError, StoreError
+from pareto_unlearn.store import RunStore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedSweep:
+    """What the checks read of a sweep and its run keeps.
+
+    ``extractors`` holds the SHA-256 of the metric networks' files by name, ``features`` says in words what f1 and
+    f2 compare.
+    """
+
+    weights_sha256: str
+    extractors: Mapping[str, str]
+    manifest: str
+    classes_forget: tuple[str, ...]
+    classes_retain: tuple[str, ...]
+    features: str
+
+
+def check_inputs(config: SweepConfig) -> CheckedSweep:
+    """Check the weights and data that a sweep names, and return what its run keeps of them.
+
+    Raises:
+        ParetoUnlearnError: something is missing or does not fit.
+    """
+    from pareto_unlearn.data import check_duplicates, load_split, write_manifest  # imports torch
+    from pareto_unlearn.metrics import digests_of
+    from pareto_unlearn.models import pixel_format
+    from pareto_unlearn.trial import (
+        check_bank,
+        check_forward,
+        check_heldout,
+        check_reference,
+        check_weights,
+        load_original,
+        weights_digest,
+    )
+
+    digest = weights_digest(config)
+    extractors = digests_of(check_weights(config))
+    model = load_original(config)
+    check_reference(config, model)
+    check_bank(config, model)
+    check_forward(config)
+    split = load_split(config.data, config.seed, pixel_format(config.model))
+    check_heldout(config, split)
+    manifest = write_manifest(split)
+    check_duplicates(split, config.data.duplicates)
+    return CheckedSweep(
+        weights_sha256=digest,
+        extractors=extractors,
+        manifest=manifest,
+        classes_forget=split.forget_train.class_names,
+        # The training set may hold a proxy's classes; the held-out set never does.
+        classes_retain=split.retain_heldout.class_names,
+        features=model.describe_features(config.objective.space),
+    )
+
+
+def check_same_sweep(config: SweepConfig, store: RunStore, known_hash: str | None, new_hash: str) -> None:
+    """Refuse to continue a run with another sweep: its rows would not be comparable.
+
+    Args:
+        config: the sweep.
+        store: the run.
+        known_hash: configuration hash of the run; None for a new run.
+        new_hash: configuration hash of the sweep.
+
+    Raises:
+        ConfigError: the hashes differ; the message lists the changed keys.
+    """
+    if known_hash is None or known_hash == new_hash:
+        return
+    try:
+        old = result_fields(parse_config(store.read_text("sweep.yaml"), "sweep.yaml"))
+    except (ConfigError, StoreError):
+        lines = []
+    else:
+        lines = describe_difference(old, result_fields(config))
+    changes = "; ".join(lines) if lines else "the weights of the original model or of its reference"
+    raise ConfigError(
+        f"{store.path} holds a run of another sweep: {changes}. Give this sweep another `name`, or undo the "
+        "change; epsilons, seeds and baselines may be added to a run"
+    )
+
+
+def check_same_images(store: RunStore, manifest: str, *, is_new: bool) -> None:
+    """Refuse to continue a run on other images: its rows would not be comparable.
+
+    Raises:
+        ConfigError: the manifests differ; the message counts the differences and names the first.
+    """
+    known = None if is_new else store.read_text("manifest.csv")
+    if known is None or known == manifest:
+        return
+    old, new = (set(text.splitlines()) for text in (known, manifest))
+    changed = sorted((old - new) | (new - old))[0]
+    raise ConfigError(
+        f"{store.path} was started with other images: expected the {len(old) - 1} of its manifest.csv, "
+        f"found {len(new - old)} that are not in it and missed {len(old - new)}, the first {changed}; "
+        "give this sweep another `name`, or put them back"
+    )

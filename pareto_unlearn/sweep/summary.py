@@ -1,0 +1,155 @@
+"""The closing words of a sweep: the table of its trials, and one line for each thing that the front shows."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from pareto_unlearn.analysis.likeness import Likeness, explain_likeness
+from pareto_unlearn.analysis.robustness import (
+    HOW_TO_READ_GAINS,
+    StepGain,
+    explain_gap,
+    find_gains,
+    find_gap,
+    spread_of_ends,
+)
+from pareto_unlearn.config.smoke import SMOKE, SMOKE_NOTICE
+from pareto_unlearn.records import RunInfo, TrialRecord, TrialState
+from pareto_unlearn.store import StoredRun, open_run
+from pareto_unlearn.sweep.progress import STATE_STYLES, as_percent, describe_range, say
+
+
+def print_summary(path: str, info: RunInfo, report: str | None, console: Console) -> None:
+    """Print what a finished sweep found, and where its store and its report lie.
+
+    Args:
+        path: the run directory.
+        info: what is known of the run.
+        report: path of the report; None without a report.
+        console: where to print.
+    """
+    run = open_run(path)
+    for line in _result_lines(run, info):
+        say(console, line)
+    if info.smoke:
+        say(console, f"[bold yellow]{SMOKE_NOTICE}[/]")
+    say(console, f"store  {path}")
+    if report is not None:
+        say(console, f"report {report}")
+
+
+def _result_lines(run: StoredRun, info: RunInfo) -> list[str]:
+    gap = None if info.smoke else find_gap(run.records)
+    return [
+        *(describe_range(valid, info) for valid in info.ranges),
+        *describe_spread(info),
+        *_describe_hypervolumes(run, info),
+        *describe_likeness(run.compare_with_retrained()),
+        *describe_gains(find_gains(run.records, info.scales)),
+        *describe_gap(gap),
+    ]
+
+
+def describe_spread(info: RunInfo) -> list[str]:
+    """Return one line on how far the ends of the valid range differ between seeds, in e; empty for one range."""
+    spread = spread_of_ends(info.ranges, info.scales)
+    if spread is None:
+        return []
+    ends = (
+        f"{name} end e {end.mean:.3f} ({end.low:.3f} to {end.high:.3f}, {end.deviation:.3f} apart)"
+        for name, end in zip(("lower", "upper"), spread, strict=True)
+    )
+    return [f"ends over {len(info.ranges)} seeds: {', '.join(ends)}"]
+
+
+def _describe_hypervolumes(run: StoredRun, info: RunInfo) -> list[str]:
+    """Return one line a seed: its hypervolume, and in which box it is measured; empty while the box is unknown."""
+    if info.reference_point is None or info.scales is None:
+        return []
+    corner = f"f1 {info.reference_point[0]:.5g}, f2 {info.reference_point[1]:.5g}"
+    box = f"as a share of the box from f1 {info.scales.f1_floor:.5g}, f2 0 to {corner}"
+    return [f"{_describe_hypervolume(run, valid.seed)}; {box}" for valid in info.ranges]
+
+
+def _describe_hypervolume(run: StoredRun, seed: int) -> str:
+    """Return the hypervolume and cost of a seed's solutions, and of the composite loss if it was solved too."""
+    ours = run.hypervolume(method="epsilon_constraint", seed=seed)
+    pairs = run.gradient_pairs(method="epsilon_constraint", seed=seed)
+    text = f"hypervolume (seed {seed}): {ours:.4f} for {pairs:,} gradient pairs"
+    composite = run.hypervolume(method="composite", seed=seed)
+    if not composite:
+        return text
+    return f"{text}; composite loss {composite:.4f} for {run.gradient_pairs(method='composite', seed=seed):,}"
+
+
+def describe_gains(gains: Sequence[StepGain]) -> list[str]:
+    """Return one line a seed on what twice the steps gained, and a line on how to read them.
+
+    Empty without checks of convergence.
+    """
+    seeds = sorted({gain.checked.seed for gain in gains})
+    lines = [
+        f"gain in f2 when the steps are doubled (seed {seed}): "
+        + ", ".join(_describe_gain(gain) for gain in gains if gain.checked.seed == seed)
+        for seed in seeds
+    ]
+    return [*lines, HOW_TO_READ_GAINS] if lines else []
+
+
+def _describe_gain(gain: StepGain) -> str:
+    state = gain.doubled.state
+    ending = "" if state is TrialState.DONE else f", [{STATE_STYLES.get(state, 'white')}]{state}[/]"
+    share = "unknown" if gain.gain is None else f"{gain.gain:z.1%}"
+    change = "" if gain.f1_change is None else f" (f1 {gain.f1_change:+z.2%} of its range)"
+    return f"{share} at {gain.checked.label}{change}{ending}"
+
+
+def describe_likeness(likenesses: Sequence[Likeness]) -> list[str]:
+    """Return one line a seed on which epsilon leaves as much error as a model that never saw the forget images.
+
+    Empty without a retrained model.
+    """
+    return [
+        f"As if never seen (seed {likeness.seed}). {explain_likeness(likeness)}" for likeness in likenesses
+    ]
+
+
+def describe_gap(record: TrialRecord | None) -> list[str]:
+    """Return one line on the trial whose training images flatter the front most; empty for None."""
+    return [] if record is None else [f"[yellow]{escape(explain_gap(record))}[/]"]
+
+
+def closing_table(records: list[TrialRecord], *, smoke: bool = False) -> Table:
+    """Return the table that a sweep ends with, the most complete trial first; it fits into 80 columns.
+
+    ``complete`` is the mean completeness, ``worst`` that of the worst class, ``quality`` the retained quality on the
+    training split and ``held out`` on the held-out split.
+    """
+    table = Table(box=None, padding=(0, 1), header_style="dim", pad_edge=False)
+    table.add_column(f"{SMOKE} trial" if smoke else "trial", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    for name in ("f1", "f2", "complete", "worst", "quality", "held out"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for record in sorted(records, key=_by_completeness):
+        table.add_row(
+            record.label,
+            Text(record.state, style=STATE_STYLES.get(record.state, "white")),
+            _number(record.f1),
+            _number(record.f2),
+            as_percent(record.completeness),
+            as_percent(record.completeness_worst_class),
+            as_percent(record.retained_quality),
+            as_percent(record.retained_quality_heldout),
+        )
+    return table
+
+
+def _by_completeness(record: TrialRecord) -> tuple[bool, float, str]:
+    return record.completeness is None, -(record.completeness or 0.0), record.label
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
