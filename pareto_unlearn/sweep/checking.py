@@ -1,4 +1,4 @@
-"""Finds everything that is wrong with the weights and data of a sweep before anything is written or started."""
+"""Finds all that is wrong with the weights and data of a sweep before anything is written or started."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from pareto_unlearn.store import RunStore
 class CheckedSweep:
     """What the checks read of a sweep and its run keeps.
 
-    ``extractors`` holds the SHA-256 of the metric networks' files by name, ``features`` says in words what f1 and
-    f2 compare.
+    ``extractors`` holds the SHA-256 of the metric networks' files by name, ``features`` says in words what f1
+    and f2 compare.
     """
 
     weights_sha256: str

@@ -1,7 +1,7 @@
 """A whole sweep: check everything, run the trials, derive the range, write the report.
 
-Whether a trial is done is decided by the store alone: an interrupted sweep is continued by the same call, and no
-committed trial runs again.
+Whether a trial is done is decided by the store alone: an interrupted sweep is continued by the same call, and
+no committed trial runs again.
 """
 
 from collections.abc import Callable
@@ -39,7 +39,7 @@ class SweepOptions:
 
 
 def check_sweep(config: SweepConfig) -> tuple[int, str]:
-    """Check data and weights of a sweep without writing anything; return its number of trials and its budget in words.
+    """Check data and weights without writing; return the number of trials and the budget in words.
 
     Raises:
         ParetoUnlearnError: something is missing or does not fit.
@@ -60,7 +60,8 @@ def run_sweep(config: SweepConfig, options: SweepOptions, console: Console) -> i
         0 complete, 4 some trials failed or diverged, 130 or 143 interrupted and resumable.
 
     Raises:
-        ParetoUnlearnError: with its own exit code: bad data or config, locked run, no valid range, missing weights.
+        ParetoUnlearnError: with its own exit code: bad data or config, locked run, no valid range, missing
+        weights.
     """
     if config.smoke:
         say(console, f"[bold yellow]{SMOKE_NOTICE}[/]")
@@ -109,7 +110,7 @@ def _make_executor(config: SweepConfig, options: SweepOptions, say: Callable[[st
 
 
 class _RangeAnnouncer:
-    """Passes everything on to the progress display; prints and stores the valid range of each seed once it is known."""
+    """Passes everything on to the display; prints and stores each seed's valid range once it is known."""
 
     def __init__(self, progress: ProgressDisplay, planner: Planner, info: RunInfo) -> None:
         self._progress, self._planner, self._info = progress, planner, info

@@ -1,4 +1,4 @@
-"""What an executor is, and the one that runs in this process."""
+"""What an executor is, and the executor that runs trials in this process."""
 
 import signal
 from collections.abc import Iterator
@@ -13,14 +13,14 @@ from pareto_unlearn.sweep.worker import Assignment, execute
 
 
 class Observer(Protocol):
-    """Hears what happens in a sweep; must not raise."""
+    """Is told what happens in a sweep; its methods must not raise."""
 
     def on_start(self, spec: TrialSpec) -> None:
         """A trial starts."""
         ...
 
     def on_progress(self, spec: TrialSpec, step: int, f1: float, f2: float) -> None:
-        """A trial took steps; f1 and f2 are of its last mini-batch."""
+        """A trial took steps; f1 and f2 are those of its last mini-batch."""
         ...
 
     def on_end(self, spec: TrialSpec, record: TrialRecord) -> None:
@@ -35,17 +35,21 @@ class Executor(Protocol):
         """Ask ``planner`` for trials and execute them until it is finished or a signal stops the sweep.
 
         Returns:
-            The number of the signal, where it was not Ctrl-C.
+            The number of the signal; None if the sweep finished or was stopped by Ctrl-C.
         """
         ...
 
 
 @contextmanager
 def terminable() -> Iterator[list[int]]:
-    """Make SIGTERM end a sweep as gracefully as Ctrl-C does; the list it yields then holds the signal's number.
+    """Make SIGTERM end a sweep as gracefully as Ctrl-C does.
 
-    Enter it after Ray was started: Ray sets a handler of its own. An exception raised by a handler would break
-    Ray's internals, so the signal is passed on as SIGINT, which Tune and Python both know how to unwind.
+    Enter it after Ray was started: Ray sets a handler of its own. An exception raised by a handler would
+    break Ray's internals, so the signal is passed on as SIGINT, from which Tune and Python both unwind
+    cleanly.
+
+    Yields:
+        A list that holds the signal's number once it was received.
     """
     received: list[int] = []
 
@@ -55,7 +59,7 @@ def terminable() -> Iterator[list[int]]:
 
     try:
         previous = signal.signal(signal.SIGTERM, pass_on)
-    except ValueError:  # not in the main thread: whoever owns it handles signals
+    except ValueError:  # not in the main thread, which alone may set handlers
         yield received
         return
     try:
@@ -68,7 +72,7 @@ def terminable() -> Iterator[list[int]]:
 
 
 class LocalExecutor:
-    """One trial at a time in this process: for tests, debugging, and machines without Ray."""
+    """Runs one trial at a time in this process: for tests, debugging, and machines without Ray."""
 
     def run(self, planner: Planner, observer: Observer) -> int | None:
         """Execute trials one after the other; see ``Executor``."""

@@ -1,4 +1,4 @@
-"""Asks ``schedule`` what is next over the store: the one object that executors and the driver share."""
+"""The planner of a sweep: reads the store and asks ``schedule`` for the next trial."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -21,7 +21,10 @@ from pareto_unlearn.sweep.worker import Assignment, commit_lost, read_scales
 
 @dataclass(slots=True)
 class Planner:
-    """Holds no state that the store does not hold, but for the error that ended planning."""
+    """Plans the trials of a run from its store alone; ``error`` is what ended planning, if anything did.
+
+    ``retry`` holds (trial id, attempt) of the rows that are to run again.
+    """
 
     config: SweepConfig
     store: RunStore
@@ -32,9 +35,12 @@ class Planner:
     error: ParetoUnlearnError | None = None
 
     def next_trial(self, live: Collection[str]) -> Assignment | NoTrial:
-        """Return the next assignment, given the ids of trials that run now.
+        """Return the next assignment, or why there is none.
 
         An error of planning (an absolute epsilon outside the range) is kept in ``error`` and ends the sweep.
+
+        Args:
+            live: ids of the trials that run now.
         """
         try:
             decision = plan(self.config, self.progress(live), self.identify)
@@ -46,7 +52,7 @@ class Planner:
         return replace(self.template, spec=decision)
 
     def progress(self, live: Collection[str] = ()) -> SweepState:
-        """Return what planning may look at, read from the store now."""
+        """Return everything that planning decides by, read from the store now."""
         records = self.store.records()
         branching = self.config.solver.start == "path"
         paths = [record.trial_id for record in records.values() if branching and record.role is Role.HIGHEST]
@@ -73,33 +79,32 @@ class Planner:
         return record if record is not None and record.attempt >= spec.attempt else None
 
     def commit_lost(self, spec: TrialSpec, reason: str) -> TrialRecord:
-        """Return the row of a trial that ended, writing a FAILED one where its process left none."""
+        """Return the row of a trial that ended; if its process left none, commit a FAILED row."""
         record = self.record_of(spec)
         return record or commit_lost(self.store, spec, reason, self.template.code_version)
 
     def describe_run(self, info: RunInfo) -> RunInfo:
-        """Return ``info`` with the scales, ranges and reference point known by now.
-
-        The reference point is f1 of the original model and f2 of the first seed's highest boundary: the worst corner of the
-        box that Phase I spans. It is fixed once and kept.
-        """
+        """Return ``info`` with what is known by now: scales, ranges and, once fixed, the reference point."""
         progress = self.progress()
         ranges = derive_ranges(self.config, progress, self.identify)
-        reference = info.reference_point
-        if reference is None and progress.scales is not None:
-            first, _ = boundary_specs(self.config.trial_seeds[0], self.identify)
-            highest = progress.committed.get(first.trial_id)
-            if (
-                highest is not None
-                and highest.state in HAS_MODEL
-                and highest.f2 is not None
-                and highest.f2 > 0
-            ):
-                reference = (progress.scales.f1_original, highest.f2)
+        reference = info.reference_point or self._reference_point(progress)
         return replace(info, scales=progress.scales, ranges=ranges, reference_point=reference)
 
+    def _reference_point(self, progress: SweepState) -> tuple[float, float] | None:
+        """Return f1 of the original and f2 of the first seed's highest boundary; None while unknown.
+
+        This is the worst corner of the box that Phase I spans.
+        """
+        first, _ = boundary_specs(self.config.trial_seeds[0], self.identify)
+        highest = progress.committed.get(first.trial_id)
+        if progress.scales is None or highest is None or highest.state not in HAS_MODEL:
+            return None
+        if highest.f2 is None or not highest.f2 > 0:
+            return None
+        return progress.scales.f1_original, highest.f2
+
     def range_problem(self) -> RangeError | None:
-        """Return why some seed has no valid range although both of its boundaries ended; None when all have one."""
+        """Return why the first seed without a valid range has none; None if no such seed is known."""
         progress = self.progress()
         for seed in self.config.trial_seeds:
             try:
@@ -109,7 +114,7 @@ class Planner:
         return None
 
     def is_finished(self) -> bool:
-        """Tell whether every trial of the sweep is committed."""
+        """Return whether every trial of the sweep is committed."""
         return self.next_trial(()) is NoTrial.FINISHED
 
     @property
@@ -119,7 +124,7 @@ class Planner:
 
     @property
     def num_committed(self) -> int:
-        """How many of ``total`` are committed: checks count only where they are asked for."""
+        """How many of ``total`` are committed; checks of convergence count only if they are in this sweep."""
         checks = (record.phase is Phase.CHECK for record in self.committed())
         return sum(self.check_convergence or not check for check in checks)
 

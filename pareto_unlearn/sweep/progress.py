@@ -52,7 +52,7 @@ class ProgressDisplay:
             self._live.stop()
 
     def say(self, text: str) -> None:
-        """Print one line above whatever is live."""
+        """Print one line above the live table."""
         say(self._console, text)
 
     def on_start(self, spec: TrialSpec) -> None:
@@ -70,7 +70,8 @@ class ProgressDisplay:
         running.halfway |= halfway
         if not self._console.is_terminal and halfway:
             self.say(
-                f"{self._clock()} {_phase_name(spec):9} {spec.label}: step {step} of {steps}, f1 {f1:.4g}, f2 {f2:.3g}"
+                f"{self._clock()} {_phase_name(spec):9} {spec.label}: step {step} of {steps}, f1 {f1:.4g}, "
+                f"f2 {f2:.3g}"
             )
 
     def on_end(self, spec: TrialSpec, record: TrialRecord) -> None:
@@ -80,8 +81,8 @@ class ProgressDisplay:
         self._broken += record.state in BROKEN
         style = STATE_STYLES.get(record.state, "white")
         self.say(
-            f"{self._clock()} {_phase_name(spec):9} {spec.label}: [{style}]{record.state}[/] {_outcome_of(record)} "
-            f"({self._done} of {self._total} trials, {self._time_left()})"
+            f"{self._clock()} {_phase_name(spec):9} {spec.label}: [{style}]{record.state}[/] "
+            f"{_outcome_of(record)} ({self._done} of {self._total} trials, {self._time_left()})"
         )
 
     def _render(self) -> RenderableType:
@@ -99,11 +100,14 @@ class ProgressDisplay:
                 "" if running.f1 is None else f"{running.f1:.4g}",
                 "" if running.f2 is None else f"{running.f2:.3g}",
             )
-        head = f"{self._done} of {self._total} trials done, {len(self._running)} running, {self._broken} broken, {self._time_left()}"
+        head = (
+            f"{self._done} of {self._total} trials done, {len(self._running)} running, {self._broken} "
+            f"broken, {self._time_left()}"
+        )
         return Group(Text(head, style="bold"), table)
 
     def _time_left(self) -> str:
-        """Estimate from the pace of this driver's own trials."""
+        """Return an estimate from the pace of the trials that this driver ran itself."""
         fresh = self._done - self._already
         if fresh < 2 or self._done >= self._total:
             return "nearly done" if self._done >= self._total else "time left unknown yet"
@@ -115,12 +119,12 @@ class ProgressDisplay:
 
 
 def say(console: Console, text: str) -> None:
-    """Print one line as it is: paths and numbers must survive being copied or searched for."""
+    """Print one line without wrapping or colouring: paths and numbers must stay easy to copy and search."""
     console.print(text, highlight=False, soft_wrap=True)
 
 
 def describe_budget(config: SweepConfig, *, check_convergence: bool = False) -> str:
-    """Say how many steps the trials of a sweep get, and what one seed's front takes in all and from start to end."""
+    """Return in words how many steps each trial takes, and one seed's front in all and from start to end."""
     solver = config.solver
     checks = "; a check takes twice the steps of the trial it checks" if check_convergence else ""
     if solver.start == "original":
@@ -147,7 +151,7 @@ def _front_steps(config: SweepConfig) -> str:
 
 
 def describe_range(valid: ValidRange, info: RunInfo) -> str:
-    """Say the valid range of epsilon in raw f1 and in e."""
+    """Return the valid range in words: in raw f1, and as completeness once the scales are known."""
     text = f"valid epsilon range (seed {valid.seed}): {valid.lower:.5g} to {valid.upper:.5g}"
     if info.scales is not None:
         ends = (info.scales.normalised_f1(valid.lower), info.scales.normalised_f1(valid.upper))
@@ -167,7 +171,10 @@ def _phase_name(spec: TrialSpec) -> str:
 def _outcome_of(record: TrialRecord) -> str:
     if record.completeness is None:
         return escape(record.reason)
-    return f"completeness {as_percent(record.completeness)}, retained quality {as_percent(record.retained_quality)}"
+    return (
+        f"completeness {as_percent(record.completeness)}, retained quality "
+        f"{as_percent(record.retained_quality)}"
+    )
 
 
 def as_percent(value: float | None) -> str:

@@ -54,7 +54,7 @@ def _result_lines(run: StoredRun, info: RunInfo) -> list[str]:
 
 
 def describe_spread(info: RunInfo) -> list[str]:
-    """Return one line on how far the ends of the valid range differ between seeds, in e; empty for one range."""
+    """Return a line on how far the ends of the range differ between seeds, in e; empty for one range."""
     spread = spread_of_ends(info.ranges, info.scales)
     if spread is None:
         return []
@@ -66,7 +66,7 @@ def describe_spread(info: RunInfo) -> list[str]:
 
 
 def _describe_hypervolumes(run: StoredRun, info: RunInfo) -> list[str]:
-    """Return one line a seed: its hypervolume, and in which box it is measured; empty while the box is unknown."""
+    """Return a line a seed with its hypervolume and the box of it; empty while the box is unknown."""
     if info.reference_point is None or info.scales is None:
         return []
     corner = f"f1 {info.reference_point[0]:.5g}, f2 {info.reference_point[1]:.5g}"
@@ -75,7 +75,7 @@ def _describe_hypervolumes(run: StoredRun, info: RunInfo) -> list[str]:
 
 
 def _describe_hypervolume(run: StoredRun, seed: int) -> str:
-    """Return the hypervolume and cost of a seed's solutions, and of the composite loss if it was solved too."""
+    """Return hypervolume and cost of a seed's solutions, and of the composite loss if it was solved."""
     ours = run.hypervolume(method="epsilon_constraint", seed=seed)
     pairs = run.gradient_pairs(method="epsilon_constraint", seed=seed)
     text = f"hypervolume (seed {seed}): {ours:.4f} for {pairs:,} gradient pairs"
@@ -108,7 +108,7 @@ def _describe_gain(gain: StepGain) -> str:
 
 
 def describe_likeness(likenesses: Sequence[Likeness]) -> list[str]:
-    """Return one line a seed on which epsilon leaves as much error as a model that never saw the forget images.
+    """Return a line a seed: the epsilon with as much error as a model that never saw the forget images.
 
     Empty without a retrained model.
     """
@@ -125,8 +125,8 @@ def describe_gap(record: TrialRecord | None) -> list[str]:
 def closing_table(records: list[TrialRecord], *, smoke: bool = False) -> Table:
     """Return the table that a sweep ends with, the most complete trial first; it fits into 80 columns.
 
-    ``complete`` is the mean completeness, ``worst`` that of the worst class, ``quality`` the retained quality on the
-    training split and ``held out`` on the held-out split.
+    ``complete`` is the mean completeness, ``worst`` that of the worst class, ``quality`` the retained quality
+    on the training split and ``held out`` on the held-out split.
     """
     table = Table(box=None, padding=(0, 1), header_style="dim", pad_edge=False)
     table.add_column(f"{SMOKE} trial" if smoke else "trial", no_wrap=True)

@@ -1,7 +1,7 @@
-"""Runs trials on Ray Tune: one Tuner whose searcher asks the planner, which reads the store.
+"""Runs trials on Ray Tune: one Tuner whose searcher gets trials from the planner, which reads the store.
 
-Tune's own experiment state is never restored and lies in a folder that is removed afterwards; a sweep that
-was interrupted is continued by a new Tuner over the same store.
+Tune's own experiment state is never restored and lies in a folder that is removed afterwards; an interrupted
+sweep is continued by a new Tuner over the same store.
 """
 
 import importlib.util
@@ -20,17 +20,18 @@ from pareto_unlearn.sweep.planner import Planner
 from pareto_unlearn.sweep.worker import Assignment, execute
 
 QUIET_ENVIRONMENT = {
-    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # under `uv run`, Ray would build a second environment for its workers
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # under `uv run` Ray would build a second environment for workers
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",  # with verbose=0 the old output prints nothing
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # saves half a gigabyte: a logger imports torch into the driver
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # a logger would import torch: half a gigabyte in the driver
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
 }
 LOOPBACK_ENVIRONMENT = {
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # despite its name: every Ray process binds 127.0.0.1, on Linux too
+    # Despite its name: on Linux too, every Ray process then binds 127.0.0.1.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
 }
 OBJECT_STORE_BYTES = 128 * 2**20
 """Trials exchange a few kilobytes; targets are shared through memory-mapped files."""
@@ -41,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class TuneExecutor:
-    """Runs trials side by side on a Ray cluster, or on a local Ray that is started and stopped around them."""
+    """Runs trials side by side on a Ray cluster, or on a local Ray that it starts and stops."""
 
     run_section: RunSection
     say: Callable[[str], None]
@@ -50,7 +51,8 @@ class TuneExecutor:
     def run(self, planner: Planner, observer: Observer) -> int | None:
         """Execute trials until none is left; see ``Executor``.
 
-        An out-of-memory kill aborts the whole Tuner in current Ray; then a new one goes on over the same store.
+        In current Ray an out-of-memory kill aborts the whole Tuner; a new Tuner then continues from the same
+        store.
 
         Raises:
             ConfigError: the cluster cannot be reached or can never hold one trial.
@@ -58,7 +60,7 @@ class TuneExecutor:
         if self.dashboard:
             check_dashboard()
         set_environment(local=cluster_address(self.run_section) is None)
-        import ray  # two seconds, and only after the environment is set
+        import ray  # here, since it takes two seconds and must come after the environment is set
         from ray.tune import TuneError
 
         url = start_ray(self.run_section, dashboard=self.dashboard)
@@ -83,29 +85,30 @@ class TuneExecutor:
 
 
 def check_dashboard() -> None:
-    """Refuse ``--dashboard`` where Ray could not start it.
+    """Check that the packages of Ray's dashboard are installed.
 
     Raises:
-        ConfigError: packages of the extra are missing.
+        ConfigError: some are missing.
     """
     missing = [name for name in ("aiohttp_cors", "opencensus") if importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigError(
-            f"--dashboard: Ray's dashboard needs packages that are not installed ({', '.join(missing)}); install the extra: "
-            "`uv run --extra dashboard pareto-unlearn ...` or `pip install 'pareto-unlearn[dashboard]'`"
+            f"--dashboard: Ray's dashboard needs packages that are not installed ({', '.join(missing)}); "
+            "install the extra: `uv run --extra dashboard pareto-unlearn ...` or `pip install "
+            "'pareto-unlearn[dashboard]'`"
         )
 
 
 def cluster_address(section: RunSection) -> str | None:
-    """Return the address of the cluster to use, or None for a Ray of our own on this machine."""
+    """Return the address of the cluster to use; None if a local Ray is to be started on this machine."""
     return section.address or os.environ.get("RAY_ADDRESS")
 
 
 def set_environment(*, local: bool) -> None:
-    """Set what Ray reads while it is imported; a value the user has set stays.
+    """Set the environment variables that Ray reads while it is imported; values set by the user are kept.
 
     Args:
-        local: a Ray of our own is going to be started, which nobody else needs to reach.
+        local: a local Ray is going to be started, which no other machine needs to reach.
     """
     wanted = QUIET_ENVIRONMENT | (LOOPBACK_ENVIRONMENT if local else {})
     os.environ.update({name: os.environ.get(name, value) for name, value in wanted.items()})
@@ -115,7 +118,7 @@ def start_ray(section: RunSection, *, dashboard: bool) -> str | None:
     """Connect to the cluster of the sweep file or environment, or start a local Ray on loopback.
 
     Returns:
-        The dashboard's address when one runs.
+        The dashboard's address; None if no dashboard runs.
 
     Raises:
         ConfigError: no cluster answers at the address.
@@ -145,16 +148,16 @@ def count_slots(section: RunSection, resources: Mapping[str, float]) -> int:
     """Return how many trials fit side by side.
 
     Raises:
-        ConfigError: not even one does, so a sweep would wait for ever.
+        ConfigError: not even one trial fits, so a sweep would wait for ever.
     """
     fits = resources.get("CPU", 0.0) // section.cpus_per_trial
     if section.gpus_per_trial > 0:
         fits = min(fits, resources.get("GPU", 0.0) // section.gpus_per_trial)
     if fits < 1:
         raise ConfigError(
-            f"run: a trial needs {section.cpus_per_trial} CPU and {section.gpus_per_trial:g} GPU, but the cluster has "
-            f"{resources.get('CPU', 0.0):g} CPU and {resources.get('GPU', 0.0):g} GPU: lower run.cpus_per_trial or "
-            "run.gpus_per_trial, or give the address of a larger cluster as run.address"
+            f"run: a trial needs {section.cpus_per_trial} CPU and {section.gpus_per_trial:g} GPU, but the "
+            f"cluster has {resources.get('CPU', 0.0):g} CPU and {resources.get('GPU', 0.0):g} GPU: lower "
+            "run.cpus_per_trial or run.gpus_per_trial, or give the address of a larger cluster as run.address"
         )
     return int(min(fits, section.max_concurrent or fits))
 
@@ -162,7 +165,7 @@ def count_slots(section: RunSection, resources: Mapping[str, float]) -> int:
 def _fit(planner: Planner, observer: Observer, section: RunSection, slots: int, folder: str) -> None:
     from ray import tune
 
-    from pareto_unlearn.sweep.tune_parts import (  # subclasses of Ray's
+    from pareto_unlearn.sweep.tune_parts import (  # imports Ray
         ObserverCallback,
         PlannerSearcher,
         PlannerStopper,
@@ -193,7 +196,7 @@ def _fit(planner: Planner, observer: Observer, section: RunSection, slots: int, 
 
 
 def _trainable(values: dict[str, Any]) -> None:
-    """What Tune runs on a worker; the result goes to the store, Tune hears of progress only."""
+    """Run one trial on a worker of Tune: the result goes to the store, Tune receives progress only."""
     from ray import tune
 
     execute(

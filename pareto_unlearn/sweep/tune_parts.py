@@ -1,6 +1,7 @@
-"""The classes Ray Tune asks for. Imported only once Ray is; none holds state that must survive.
+"""The searcher, callback and stopper that Ray Tune calls; imported after Ray, without lasting state.
 
-An exception out of any would abort the whole sweep, so both log instead.
+An exception that leaves one of their methods would abort the whole sweep, so errors are kept and logged
+instead.
 """
 
 import logging
@@ -23,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 def _without_state(_: object) -> dict[str, Any]:
-    """Return nothing to pickle: Tune writes its parts to a file that is never read."""
+    """Return an empty state to pickle: Tune saves these objects to a file that is never read."""
     return {}
 
 
@@ -38,7 +39,7 @@ class PlannerSearcher(Searcher):
         self._live: dict[str, TrialSpec] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        """Return the next assignment, None to be asked again, or FINISHED."""
+        """Return the next assignment; None makes Tune ask again later, FINISHED ends the search."""
         try:
             assignment = self._planner.next_trial([spec.trial_id for spec in self._live.values()])
         except ParetoUnlearnError as error:
@@ -54,7 +55,7 @@ class PlannerSearcher(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Make sure the trial left a row; Tune calls this also for trials that used up their retries."""
+        """Make sure that the trial left a row; Tune also calls this for trials that used up their retries."""
         spec = self._live.pop(trial_id, None)
         if spec is None:
             return
@@ -67,10 +68,10 @@ class PlannerSearcher(Searcher):
             self._planner.error = problem
 
     def save(self, checkpoint_path: str) -> None:
-        """Write nothing: the store is the state. Tune insists on the method."""
+        """Write nothing, since the store holds the state; Tune requires the method."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Read nothing."""
+        """Read nothing; see ``save``."""
 
 
 class ObserverCallback(Callback):
@@ -104,9 +105,9 @@ class PlannerStopper(Stopper):
         self._planner = planner
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Never stop one trial alone."""
+        """Return False: no trial is stopped on its own."""
         return False
 
     def stop_all(self) -> bool:
-        """Tell whether planning has failed."""
+        """Return whether planning has failed."""
         return self._planner.error is not None

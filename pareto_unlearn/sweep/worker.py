@@ -1,4 +1,4 @@
-"""Runs one planned trial against the store; the part of a sweep that executes on a worker."""
+"""The part of a sweep that runs on a worker: executes one planned trial and commits its result."""
 
 import json
 import logging
@@ -19,9 +19,9 @@ OnProgress = Callable[[int, float, float], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
-    """What a worker is told: plain values only, so that it can cross any process boundary.
+    """All that a worker needs to run a trial, in plain values that can be sent to another process.
 
-    ``config_text`` is the resolved sweep file with an absolute checkpoint path; ``run_path`` is absolute, or a URL.
+    ``config_text`` is the resolved sweep file with absolute paths; ``run_path`` is an absolute path or a URL.
     """
 
     run_path: str
@@ -36,12 +36,12 @@ class Assignment:
 
     @classmethod
     def from_plain(cls, values: Mapping[str, Any]) -> "Assignment":
-        """Rebuild an assignment from ``to_plain``."""
+        """Return the assignment whose ``to_plain`` gave these values."""
         return cls(**{**values, "spec": spec_from_plain(values["spec"])})
 
 
 def spec_from_plain(values: Mapping[str, Any]) -> TrialSpec:
-    """Rebuild a spec from ``dataclasses.asdict``, whose enums may have become text."""
+    """Return the spec whose ``dataclasses.asdict`` gave these values; enums may have become text since."""
     role = values["role"]
     return TrialSpec(
         **{**values, "phase": Phase(values["phase"]), "role": None if role is None else Role(role)}
@@ -49,10 +49,10 @@ def spec_from_plain(values: Mapping[str, Any]) -> TrialSpec:
 
 
 def execute(assignment: Assignment, on_progress: OnProgress) -> TrialRecord:
-    """Run a trial and commit it. An exception of the trial becomes a committed FAILED row and is not raised.
+    """Run a trial and commit its result; an exception of the trial becomes a FAILED row, not raised.
 
     Returns:
-        The committed record; that of another worker when it was faster.
+        The committed record; another worker's record if that worker committed the same trial first.
     """
     from pareto_unlearn.trial import Hooks, failed_result, load_material, run_trial  # imports torch
 
@@ -71,20 +71,20 @@ def execute(assignment: Assignment, on_progress: OnProgress) -> TrialRecord:
         material = load_material(config, store.cache_dir(), assignment.targets_key)
         publish_scales(store, material.targets.scales)
         result = run_trial(config, spec, material, hooks, assignment.code_version)
-    except Exception as error:  # whatever a trial raises is its result, the sweep goes on
+    except Exception as error:  # any error of a trial is its result; the sweep goes on
         logger.exception("trial %s (%s) failed", spec.trial_id, spec.label)
         result = failed_result(spec, f"{type(error).__name__}: {error}", assignment.code_version)
     return store.commit(result)
 
 
 def publish_scales(store: RunStore, scales: Scales) -> None:
-    """Write the run's scales once; every worker computes the same."""
+    """Write the run's scales if no worker has; all workers compute the same values."""
     if read_scales(store) is None:
         store.write_text(SCALES_FILE, json.dumps(asdict(scales), indent=1))
 
 
 def read_scales(store: RunStore) -> Scales | None:
-    """Return the run's scales, or None before the first trial has loaded its targets."""
+    """Return the run's scales; None until the first trial has loaded its targets."""
     try:
         values = json.loads(store.read_text(SCALES_FILE))
     except StoreError:
@@ -93,7 +93,7 @@ def read_scales(store: RunStore) -> Scales | None:
 
 
 def commit_lost(store: RunStore, spec: TrialSpec, reason: str, code_version: str) -> TrialRecord:
-    """Commit a FAILED row for a trial whose process died without one."""
+    """Commit a FAILED row for a trial whose process died without committing any; return it."""
     from pareto_unlearn.trial import failed_result  # imports torch
 
     return store.commit(failed_result(spec, reason, code_version))
