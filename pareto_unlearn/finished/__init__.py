@@ -1,1 +1,1 @@
-"""What can be done with a finished run: turn the dial, measure again, export, look at weights, open it in a notebook."""
+"""What can be done with a finished run: dial, measure again, export, list weights, load in Python."""

@@ -1,17 +1,19 @@
-"""Any epsilon between two solved ones, without training: interpolate two checkpoints and verify what comes out.
+"""The dial: the model at any epsilon between two solved epsilons, interpolated and verified without training.
 
-Along the straight line between the weights of two knots f1 runs from below epsilon to above it, so a bracketing secant
-finds where it meets epsilon. Two pairs of knots are tried and the mixture with the lower f2 is kept:
+A knot is a model whose weights can be mixed. Along the straight line between the weights of two knots f1 runs
+from below epsilon to above it, so a bracketing secant finds the point where f1 meets epsilon. Two pairs of
+knots are tried, and the mixture with the lower f2 is kept:
 
-- the neighbours of epsilon among the non-dominated trials of the seed (the original model, which ends the range from
-  above, is one of them);
-- the ends of the edge at epsilon of the lower convex hull of these and the checkpoints of the seed's path. A mixture of two models
-  far apart averages the noise of their gradients away, so a longer edge often ends lower; where it does not, the first wins.
+- the neighbours of epsilon among the non-dominated trials of the seed. The original model, which ends the
+  range from above, counts as a trial here.
+- the ends of that edge of a lower convex hull which lies at epsilon. The hull is that of these trials and of
+  the checkpoints of the seed's path. A mixture of two models far apart averages the noise of their gradients
+  away, so a longer edge often gives a lower f2; where it does not, the first pair wins.
 
-Every candidate is measured over the whole forget set; what is returned satisfies f1 <= epsilon + tolerance by measurement,
-not by assumption. The f1 and f2 that a path's list gives for its checkpoints may be of a sample (``solver.bank.images``): they choose
-the edge only. A checkpoint at its end is measured over everything first, and the edge is left out if epsilon then lies
-outside it.
+Every candidate is measured over the whole forget set, so f1 <= epsilon + tolerance holds by measurement, not
+by assumption. The f1 and f2 that a path's bank lists for its checkpoints may come from a sample
+(``solver.bank.images``); they only choose the edge. A checkpoint at an end of the edge is then measured over
+all images, and the edge is left out if epsilon lies outside it by these values.
 """
 
 from collections.abc import Callable, Sequence
@@ -65,13 +67,13 @@ __all__ = [
 
 INTERPOLATED = "interpolated"
 TOLERANCE = 0.002
-"""How far f1 may end from epsilon, as a share of f1's own range."""
+"""How far f1 may end above epsilon, as a share of f1's own range."""
 MAX_EVALUATIONS = 30
 
 
 @dataclass(frozen=True, slots=True)
 class Crossing:
-    """Where f1 meets epsilon: the share of the upper end, the f1 measured there, and the evaluations it took."""
+    """The point where f1 meets epsilon: share of the upper end, measured f1, number of evaluations."""
 
     share: float
     f1: float
@@ -80,21 +82,22 @@ class Crossing:
 
 @dataclass(frozen=True, slots=True)
 class Knot:
-    """A model that can be mixed: that of a trial, the original, or with ``entry`` a checkpoint of the trial's path."""
+    """A model that can be mixed: a trial's, the original, or with ``entry`` a checkpoint of a path."""
 
     record: TrialRecord
     entry: BankEntry | None = None
 
     @property
     def name(self) -> str:
-        """What a row calls it as one of its parents: the trial's id, for a checkpoint ``<trial_id>@<step>``."""
+        """The name in a row's ``parents``: the trial's id, or ``<trial_id>@<step>`` for a checkpoint."""
         return self.record.trial_id if self.entry is None else f"{self.record.trial_id}@{self.entry.step}"
 
     @property
     def costs(self) -> tuple[float, float]:
-        """f1 and f2, of a checkpoint perhaps over a sample; NaN where not measured."""
-        found = (self.record.f1, self.record.f2) if self.entry is None else (self.entry.f1, self.entry.f2)
-        f1, f2 = (float("nan") if value is None else value for value in found)
+        """f1 and f2; NaN if not measured. Those of a checkpoint may come from a sample of the images."""
+        measured = self.record if self.entry is None else self.entry
+        f1 = float("nan") if measured.f1 is None else measured.f1
+        f2 = float("nan") if measured.f2 is None else measured.f2
         return f1, f2
 
     @property
@@ -109,7 +112,7 @@ Pair = tuple[Knot, Knot]
 
 @dataclass(frozen=True, slots=True)
 class Mixture:
-    """A point between two knots whose f1 meets epsilon, with the f2 and the flat weights it has there."""
+    """The point between two knots whose f1 meets epsilon, with its f2 and its flat weights."""
 
     pair: Pair
     crossing: Crossing
@@ -118,16 +121,16 @@ class Mixture:
 
 
 def dial(run_path: str, epsilon: float, *, absolute: bool = False, seed: int | None = None) -> TrialRecord:
-    """Make, measure and commit the model at one epsilon of a finished run; no training.
+    """Make, measure and commit the model at one epsilon of a finished run, without training; return its row.
 
-    The row is like that of any trial, with method ``interpolated`` and the names of its two knots as parents. Asking
-    twice gives the row there already is.
+    The row has the columns of any trial, with method ``interpolated`` and the names of its two knots as
+    parents. A second call with the same arguments returns the committed row.
 
     Args:
         run_path: the run directory.
         epsilon: a fraction of the valid range in (0, 1), or raw f1.
         absolute: epsilon is raw f1.
-        seed: whose solutions to go between; None for the run's first seed.
+        seed: the seed whose solutions are mixed; None for the run's first seed.
 
     Raises:
         ConfigError: epsilon lies outside what the solutions span, or the run has no range.
@@ -162,16 +165,17 @@ def load_trial_model(store: RunStore, record: TrialRecord) -> ImageToImage:
 def find_crossing(
     measure: Callable[[float], float], target: float, tolerance: float, ends: tuple[float, float]
 ) -> Crossing:
-    """Find a share of the upper end whose f1 lies within ``tolerance`` of ``target``, by the Illinois method.
+    """Return the share of the upper end at which f1 meets ``target``, by the Illinois method.
 
     Args:
-        measure: f1 at a share in [0, 1].
+        measure: returns f1 at a share in [0, 1].
         target: the epsilon.
         tolerance: in units of f1.
-        ends: f1 at shares 0 and 1, known already; the first at most ``target``, the second at least.
+        ends: known f1 at shares 0 and 1; the first is at most ``target``, the second at least ``target``.
 
     Returns:
-        The best share found; within ``MAX_EVALUATIONS`` its f1 is in the tolerance, or below it.
+        The best share after at most ``MAX_EVALUATIONS``: its f1 lies within ``tolerance`` of ``target``, or
+        below.
     """
     low, high = (0.0, ends[0] - target), (1.0, ends[1] - target)
     best, weights = Crossing(0.0, ends[0], 0), [low[1], high[1]]
@@ -193,12 +197,12 @@ def find_crossing(
 
 
 class Mixer:
-    """Mixes knots of a run and measures what comes out; the material's model is what it mixes in.
+    """Mixes the weights of two knots and measures the mixture, in the material's own model.
 
     Args:
         config: the sweep.
-        material: freshly loaded, so that it holds the original model.
-        store: where the weights of knots lie.
+        material: freshly loaded, so that its model is the original.
+        store: holds the weights of the knots.
     """
 
     def __init__(self, config: SweepConfig, material: Material, store: RunStore) -> None:
@@ -210,13 +214,14 @@ class Mixer:
         """Return the mixture of two knots whose f1 over the training split meets epsilon.
 
         Returns:
-            None if epsilon does not lie between the f1 of the knots, as measured over everything.
+            None if epsilon does not lie between the f1 of the knots, both measured over the whole split.
 
         Raises:
             StoreError: the checkpoint of a knot is damaged.
         """
-        first, second = (self._values_of(knot) for knot in pair)
-        ends = self._exact_f1(pair[0], first), self._exact_f1(pair[1], second)
+        lower, upper = pair
+        first, second = self._values_of(lower), self._values_of(upper)
+        ends = self._exact_f1(lower, first), self._exact_f1(upper, second)
         if not ends[0] <= epsilon < ends[1]:
             return None
         tolerance = TOLERANCE * self._material.targets.scales.f1_range
@@ -246,7 +251,7 @@ class Mixer:
 
 
 def gather_knots(run: StoredRun, seed: int) -> tuple[list[Knot], list[Knot]]:
-    """Return what one seed offers: its trials of ours with a model and the original, and its path's checkpoints."""
+    """Return a seed's knots: epsilon-constrained trials and the original, then checkpoints of its path."""
     own = [
         record
         for record in run.records
@@ -262,7 +267,13 @@ def bracket(
     target: float,
     keep: Callable[[Float[np.ndarray, "n 2"]], Bool[np.ndarray, " n"]],
 ) -> Pair | None:
-    """Return the knots next to a raw epsilon among those that ``keep`` marks by their costs, None outside them."""
+    """Return the two knots next to a raw epsilon, below and above it; None if epsilon lies outside the knots.
+
+    Args:
+        knots: models to choose from.
+        target: the raw epsilon.
+        keep: marks, from rows of (f1, f2), the knots that may be chosen.
+    """
     costs = np.array([knot.costs for knot in knots], dtype=float).reshape(-1, 2)
     kept = [knot for knot, chosen in zip(knots, keep(costs), strict=True) if chosen]
     below = [knot for knot in kept if knot.f1 <= target]
@@ -278,8 +289,8 @@ def _interpolate(config: SweepConfig, spec: TrialSpec, run: StoredRun, pairs: Se
     mixtures = [mixture for pair in pairs if (mixture := mixer.mix(pair, spec.epsilon or 0.0)) is not None]
     if not mixtures:
         raise ConfigError(
-            f"epsilon: raw {spec.epsilon:.6g} lies between checkpoints of the path by their sample, but not by all images: "
-            "choose one inside what the trials span"
+            f"epsilon: raw {spec.epsilon:.6g} lies between checkpoints of the path by their sample, but "
+            "not by all images: choose one inside what the trials span"
         )
     best = min(mixtures, key=lambda mixture: mixture.f2)
     evaluations = sum(mixture.crossing.evaluations for mixture in mixtures)
@@ -296,7 +307,7 @@ def _interpolate(config: SweepConfig, spec: TrialSpec, run: StoredRun, pairs: Se
 
 
 def _choose_pairs(run: StoredRun, valid: ValidRange, target: float) -> list[Pair]:
-    """Return the neighbours of epsilon among the trials, and the edge of the hull where that is another pair."""
+    """Return the neighbours of epsilon among the trials, then the edge of the hull if it is another pair."""
     trials, checkpoints = gather_knots(run, valid.seed)
     every = [*trials, *checkpoints]
     found = (bracket(trials, target, is_non_dominated), bracket(every, target, is_on_lower_hull))
@@ -314,8 +325,8 @@ def _outside_message(valid: ValidRange, target: float, knots: Sequence[Knot]) ->
     spanned = [knot.f1 for knot in knots]
     ends = f"{min(spanned):.6g} to {max(spanned):.6g}" if spanned else "nothing"
     return (
-        f"epsilon: raw {target:.6g} (fraction {valid.fraction_of(target):.3g}) lies outside what the solutions of seed "
-        f"{valid.seed} span ({ends}): choose one inside"
+        f"epsilon: raw {target:.6g} (fraction {valid.fraction_of(target):.3g}) lies outside what the "
+        f"solutions of seed {valid.seed} span ({ends}): choose one inside"
     )
 
 
@@ -323,7 +334,8 @@ def _range_of(run: StoredRun, seed: int | None) -> ValidRange:
     ranges = [valid for valid in run.info.ranges if seed is None or valid.seed == seed]
     if not ranges:
         raise ConfigError(
-            f"{run.path} has no valid range of epsilon{'' if seed is None else f' for seed {seed}'}: finish its sweep first"
+            f"{run.path} has no valid range of epsilon{'' if seed is None else f' for seed {seed}'}: "
+            "finish its sweep first"
         )
     return ranges[0]
 
@@ -331,7 +343,8 @@ def _range_of(run: StoredRun, seed: int | None) -> ValidRange:
 def _epsilon_at(valid: ValidRange, fraction: float) -> float:
     if not 0.0 < fraction < 1.0:
         raise ConfigError(
-            f"epsilon: expected a fraction of the valid range in (0, 1), found {fraction:g}; for raw f1 say --absolute"
+            f"epsilon: expected a fraction of the valid range in (0, 1), found {fraction:g}; "
+            "for raw f1 use --absolute"
         )
     return valid.epsilon_at(fraction)
 

@@ -1,4 +1,4 @@
-"""What a sweep needs and this machine has: the weights of the model and of the metrics, file by file."""
+"""Compares the weights that a sweep needs, of its model and its metrics, with those on this machine."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ __all__ = ["Finding", "examine"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One file: whether it is there and the right one, whether the sweep needs it, and what to know about it."""
+    """One weights file: does it exist, is it the right file, does the sweep need it, and details in words."""
 
     name: str
     is_right: bool
@@ -23,16 +23,18 @@ class Finding:
 
     @property
     def is_trouble(self) -> bool:
-        """Whether a file that is needed is missing, or any file is not what its name says."""
+        """Whether the file is needed but missing, or exists but is not the right file."""
         return not self.is_right and (self.is_needed or self.is_there)
 
 
 def examine(config: SweepConfig | None, folder: str | None = None) -> list[Finding]:
-    """Look at every file of weights; nothing is loaded, run or downloaded.
+    """Return a finding for every weights file; no file is loaded, run or downloaded.
 
     Args:
-        config: the sweep that needs them; None to look at the folder alone, where nothing is needed.
-        folder: where the networks of metrics lie; None for that of the sweep file or of ``PARETO_UNLEARN_WEIGHTS``.
+        config: the sweep that needs the weights; None to look at the folder alone, where no file counts as
+            needed.
+        folder: where the networks of metrics lie; None for the folder of the sweep file or of
+            ``PARETO_UNLEARN_WEIGHTS``.
     """
     configured = folder or (config.evaluate.weights if config is not None else None)
     pins = {} if config is None else config.evaluate.weights_sha256

@@ -1,4 +1,4 @@
-"""A run as notebooks and scripts see it: its tables, and its models at any epsilon.
+"""A run for notebooks and scripts: its tables, and its models at any epsilon.
 
 Opening a run and reading its tables imports no torch; making a model does.
 """
@@ -24,19 +24,21 @@ class Run(store.StoredRun):
     """A stored run that also makes models; everything it reads is described in ``store.StoredRun``."""
 
     def model_at(self, epsilon: float, *, absolute: bool = False, seed: int | None = None) -> UnlearnedModel:
-        """Return the unlearned model at any epsilon, without training: interpolated, measured and committed to the run.
+        """Return the unlearned model at any epsilon, made without training.
 
-        The same call gives the same row and the same weights again. ``records`` and the tables of this object stay as they
-        were read; load the run again to see the row among them.
+        The model is interpolated, measured and committed to the run; the same call again gives the same row
+        and weights. ``records`` and the tables of this object stay as they were read; load the run again to
+        see the new row.
 
         Args:
             epsilon: a fraction of the valid range in (0, 1), or raw f1.
             absolute: epsilon is raw f1.
-            seed: whose solutions to go between; None for the run's first seed.
+            seed: the seed whose solutions are mixed; None for the run's first seed.
 
         Returns:
-            The model on the CPU in evaluation mode, its weights verified against the row, and the row: ``record.f1`` exceeds
-            ``record.epsilon`` by no more than 0.2 % of f1's own range, by measurement.
+            The model and its row. The model is on the CPU in evaluation mode, its weights verified against
+            the row. ``record.f1`` was measured and exceeds ``record.epsilon`` by no more than 0.2 % of f1's
+            own range.
 
         Raises:
             ConfigError: epsilon lies outside what the solutions span, or the run has no range.

@@ -1,7 +1,7 @@
 """Measures the published metrics of a finished run from its checkpoints, without training.
 
-What is there already is not measured again, and nothing that was committed changes: every new metric of a trial is a
-file of its own beside the trial's others.
+A metric that is stored already is not measured again, and no committed file changes: every new metric of a
+trial becomes a file of its own beside the trial's other files.
 """
 
 import json
@@ -18,7 +18,7 @@ from pareto_unlearn.config import SweepConfig, parse_config
 from pareto_unlearn.config.schema import PUBLISHED_METRICS
 from pareto_unlearn.data import SplitData, load_split, write_manifest
 from pareto_unlearn.errors import ConfigError
-from pareto_unlearn.metrics import Pictures, Scoring, digests_of, score_pictures
+from pareto_unlearn.metrics import Measure, Pictures, Scoring, digests_of, score_pictures
 from pareto_unlearn.models import ImageToImage, pixel_format
 from pareto_unlearn.records import HAS_MODEL, MODEL_FILE, MetricRow, TrialRecord
 from pareto_unlearn.store import RunStore, StoredRun, open_run, record_extractors
@@ -36,7 +36,7 @@ __all__ = ["ScoredRow", "rescore"]
 
 
 class ScoredRow(NamedTuple):
-    """A metric row and the trial it belongs to."""
+    """A metric row and the trial to which it belongs."""
 
     trial: TrialRecord
     row: MetricRow
@@ -52,22 +52,24 @@ def rescore(
     trial: str | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> list[ScoredRow]:
-    """Measure and commit the metrics of every trial with a model; return their rows, those that were there included.
+    """Measure and commit the missing metrics of every trial with a model; return their rows, old and new.
 
     Args:
         run_path: the run directory.
         protocol: a key of ``PUBLISHED_METRICS``.
         metrics: names among those of the protocol; None for all of them.
-        weights: folder of the networks; None for that of the sweep file or of ``PARETO_UNLEARN_WEIGHTS``.
-        weights_sha256: digests by file name for which none is published, beside those of the sweep file.
-        trial: first digits of the id of one trial; None for all.
-        say: told of every trial that is measured.
+        weights: folder of the networks; None for the folder of the sweep file or of
+            ``PARETO_UNLEARN_WEIGHTS``.
+        weights_sha256: digests by file name, beside those of the sweep file, for files whose publisher names
+            none.
+        trial: first digits of the id of one trial; None for all trials.
+        say: called with a line of text for every trial that is measured.
 
     Raises:
-        ConfigError: unknown names, no digests, other images than the run's, or too few of them.
+        ConfigError: unknown names, no digests, images other than the run's, or too few images.
         RunLockedError: a sweep is writing to the run.
         StoreError: a checkpoint is damaged.
-        WeightsError: a network is missing or is another file; nothing was measured then.
+        WeightsError: a network is missing or its file is another; nothing was measured then.
     """
     run = open_run(run_path)
     config = _config_for(run.store, protocol, metrics, weights_sha256 or {})
@@ -86,7 +88,7 @@ def rescore(
 def _config_for(
     store: RunStore, protocol: str, metrics: Sequence[str] | None, pins: Mapping[str, str]
 ) -> SweepConfig:
-    """Return the sweep of a run as if its file asked for these metrics; the digests go through the checks of that file."""
+    """Return the sweep of a run with these metrics and digests, checked as if its file named them."""
     known = PUBLISHED_METRICS.get(protocol)
     if known is None:
         raise ConfigError(f"expected of protocols {', '.join(PUBLISHED_METRICS)}, found {protocol}")
@@ -94,16 +96,16 @@ def _config_for(
     others = [name for name in names if name not in known]
     if others or not names:
         raise ConfigError(
-            f"expected of metrics {', '.join(known)} under {protocol}, found {', '.join(others) or 'none'}; all else is "
-            "measured by the sweep itself"
+            f"expected of metrics {', '.join(known)} under {protocol}, found {', '.join(others) or 'none'}; "
+            "all else is measured by the sweep itself"
         )
     text = store.read_text("sweep.yaml")
-    # A file with controls must ask for mse, which the sweep has measured.
+    # A sweep file with controls is valid only if its metrics include mse; the sweep has measured it already.
     overrides = [f"evaluate.protocol={protocol}", f"evaluate.metrics=[{', '.join(('mse', *names))}]"]
     config = parse_config(text, "sweep.yaml", overrides)
     if not pins:
         return config
-    # JSON is YAML, and quotes whatever a name may hold.
+    # JSON is valid YAML, and quotes any character that a file name may hold.
     all_pins = json.dumps({**config.evaluate.weights_sha256, **pins})
     return parse_config(text, "sweep.yaml", [*overrides, f"evaluate.weights_sha256={all_pins}"])
 
@@ -113,18 +115,23 @@ def _choose_trials(run: StoredRun, trial: str | None) -> list[TrialRecord]:
     chosen = [record for record in with_model if record.trial_id.startswith(trial or "")]
     if not chosen or (trial is not None and len(chosen) != 1):
         raise ConfigError(
-            f"{run.path}: expected {'trials' if trial is None else 'the id of one trial'} with a model, found {len(chosen)}"
-            f"{'' if trial is None else f' whose id starts with {trial!r}'}; `ls --json` lists them"
+            f"{run.path}: expected {'trials' if trial is None else 'the id of one trial'} with a model, "
+            f"found {len(chosen)}{'' if trial is None else f' whose id starts with {trial!r}'}; "
+            "`ls --json` lists them"
         )
     return chosen
 
 
 def _open_images(config: SweepConfig, store: RunStore) -> SplitData:
-    """Return the images of the run, and no others."""
+    """Return the images of the run.
+
+    Raises:
+        ConfigError: the images that are there now are not those of the run's manifest.
+    """
     split = load_split(config.data, config.seed, pixel_format(config.model), store.cache_dir())
     if write_manifest(split) != store.read_text("manifest.csv"):
         raise ConfigError(
-            f"{store.path}: the images are not those of its manifest.csv; put those back that the sweep had"
+            f"{store.path}: the images are not those of its manifest.csv; put the sweep's images back"
         )
     check_heldout(config, split)
     return split
@@ -137,12 +144,7 @@ def _measure_missing(
     chosen: Sequence[TrialRecord],
     say: Callable[[str], None],
 ) -> None:
-    known = {(one.trial.trial_id, one.row.metric) for one in _rows_of(run.store, config, chosen)}
-    work = {
-        record.trial_id: missing
-        for record in chosen
-        if (missing := [one for one in measures_of(config) if (record.trial_id, one.metric) not in known])
-    }
+    work = _missing_measures(config, run.store, chosen)
     if not work:
         return
     device = torch.device("cuda" if config.run.gpus_per_trial > 0 and torch.cuda.is_available() else "cpu")
@@ -151,13 +153,26 @@ def _measure_missing(
         raise ValueError("expected metrics to measure, found none")
     model = load_original(config, device)
     original = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    for record in chosen:
-        if record.trial_id in work:
-            missing = work[record.trial_id]
-            say(f"{record.trial_id} {record.label}: {', '.join(measure.metric for measure in missing)}")
-            _load_weights(model, run.store, record, original)
-            pictures = heldout_pictures(split, partial(generate_pictures, model, split, config.seed, device))
-            _measure_one(run.store, record, pictures, replace(scoring, measures=tuple(missing)), say)
+    for record, missing in work:
+        say(f"{record.trial_id} {record.label}: {', '.join(measure.metric for measure in missing)}")
+        _load_weights(model, run.store, record, original)
+        pictures = heldout_pictures(split, partial(generate_pictures, model, split, config.seed, device))
+        _measure_trial(run.store, record, pictures, replace(scoring, measures=tuple(missing)), say)
+
+
+def _missing_measures(
+    config: SweepConfig, store: RunStore, chosen: Sequence[TrialRecord]
+) -> list[tuple[TrialRecord, list[Measure]]]:
+    """Return the trials that lack stored metrics, each with the measures it lacks."""
+    known = {(record.trial_id, row.metric) for record, row in _rows_of(store, config, chosen)}
+    every = [
+        (
+            record,
+            [measure for measure in measures_of(config) if (record.trial_id, measure.metric) not in known],
+        )
+        for record in chosen
+    ]
+    return [(record, missing) for record, missing in every if missing]
 
 
 def _load_weights(
@@ -169,7 +184,7 @@ def _load_weights(
         model.load_state_dict(load_safetensors(store.read_checkpoint(record)[MODEL_FILE]))
 
 
-def _measure_one(
+def _measure_trial(
     store: RunStore,
     record: TrialRecord,
     pictures: Mapping[str, Pictures],
@@ -187,7 +202,7 @@ def _measure_one(
 
 
 def _rows_of(store: RunStore, config: SweepConfig, chosen: Sequence[TrialRecord]) -> list[ScoredRow]:
-    """Return what is stored of the metrics that a sweep file names, in the order of trials and metrics."""
+    """Return the stored rows of the metrics named by ``config``, in the order of trials and metrics."""
     by_id = {record.trial_id: record for record in chosen}
     order = [measure.metric for measure in measures_of(config)]
     found = [
@@ -197,9 +212,11 @@ def _rows_of(store: RunStore, config: SweepConfig, chosen: Sequence[TrialRecord]
     ]
     places = {trial_id: place for place, trial_id in enumerate(by_id)}
     return sorted(
-        found, key=lambda one: (places[one.trial.trial_id], order.index(one.row.metric), one.row.set)
+        found,
+        key=lambda scored: (places[scored.trial.trial_id], order.index(scored.row.metric), scored.row.set),
     )
 
 
 def _metric_row(values: Mapping[str, object]) -> MetricRow:
-    return MetricRow(**{name: value for name, value in values.items() if name not in ("trial_id", "attempt")})  # type: ignore[arg-type]
+    own = {name: value for name, value in values.items() if name not in ("trial_id", "attempt")}
+    return MetricRow(**own)  # type: ignore[arg-type]
