@@ -1,6 +1,6 @@
 """A menu of unlearned image-to-image models along the trade-off between forgetting and retained quality.
 
-Names are loaded when they are first used, so that importing the package (and ``--help``) stays fast.
+A name is loaded when it is first used, so that importing the package (and ``--help``) stays fast.
 """
 
 from importlib import import_module

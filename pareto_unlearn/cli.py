@@ -1,4 +1,4 @@
-"""The command line: arguments to calls, nothing else. Results go to stdout, talk goes to stderr."""
+"""The command line: turns arguments into calls, nothing else. Results go to stdout, messages go to stderr."""
 
 import hashlib
 import json
@@ -55,12 +55,13 @@ def sweep(
         bool,
         typer.Option(
             "--check-convergence",
-            help="Solve highest and three epsilons again with twice the steps: what would more steps gain?",
+            help="Solve the highest boundary and three epsilons of each seed again with twice the steps, "
+            "to see what more steps would gain.",
         ),
     ] = False,
     smoke: Smoke = False,
 ) -> None:
-    """Run a sweep, or continue it: Phase I, the epsilon range, Phase II, baselines, report."""
+    """Run or continue a sweep: Phase I, the range of epsilon, Phase II, baselines, report."""
     from pareto_unlearn.config import dump_config
 
     config = _read(file, override, smoke)
@@ -96,18 +97,18 @@ def report(
     runs: RunPaths,
     out: Annotated[
         str | None,
-        typer.Option("--out", help="Where to write it; default: report.html in the run, a table to stdout."),
+        typer.Option("--out", help="File to write; default: report.html in the run, a table to stdout."),
     ] = None,
     table: Annotated[
         str | None,
         typer.Option(
             "--table",
-            help="Instead of the page the table of a paper, for several runs side by side: paper1 or paper2.",
+            help="Write a paper's table instead of the report, several runs side by side: paper1 or paper2.",
         ),
     ] = None,
-    form: Annotated[str, typer.Option("--format", help="Of the table: md, latex or csv.")] = "md",
+    form: Annotated[str, typer.Option("--format", help="Format of the table: md, latex or csv.")] = "md",
 ) -> None:
-    """Write the HTML report of a run again, or a table as the papers have it, from the store alone."""
+    """Write the HTML report of a run again, or a table in the form of the papers, from the store alone."""
     from pareto_unlearn.report import Layout, TextFormat, make_table, write_report
 
     if table is not None:
@@ -121,11 +122,11 @@ def report(
 @app.command()
 def compare(
     runs: RunPaths,
-    form: Annotated[str, typer.Option("--format", help="text, md or csv.")] = "text",
-    split: Annotated[str, typer.Option("--split", help="train or heldout images.")] = "train",
-    out: Annotated[str | None, typer.Option("--out", help="Where to write it; default: stdout.")] = None,
+    form: Annotated[str, typer.Option("--format", help="Output format: text, md or csv.")] = "text",
+    split: Annotated[str, typer.Option("--split", help="Which images: train or heldout.")] = "train",
+    out: Annotated[str | None, typer.Option("--out", help="File to write; default: stdout.")] = None,
 ) -> None:
-    """Put runs beside one another: what differs in their sweep files, hypervolume in one box, loss and completeness."""
+    """Compare runs: differences of their sweep files, hypervolumes in one box, loss and completeness."""
     from pareto_unlearn.report import ComparisonFormat, Split, make_comparison
 
     chosen = choose(Split, split, "--split")
@@ -154,26 +155,26 @@ def export(
     out: Annotated[
         Path,
         typer.Argument(
-            help="The file to write: named as the original's (.pth, .ckpt), or .safetensors.",
+            help="The file to write, with the suffix of the original's file (.pth, .ckpt) or .safetensors.",
             show_default=False,
         ),
     ],
     trial: Annotated[
         str | None,
-        typer.Option("--trial", help="The id of a trial, as `ls --json` prints it, or its first digits."),
+        typer.Option("--trial", help="The trial's id, as `ls --json` prints it, or the first digits of it."),
     ] = None,
     epsilon: Annotated[
         float | None,
         typer.Option(
-            "--epsilon", help="Any epsilon: a fraction of the valid range; interpolated and verified."
+            "--epsilon", help="Any epsilon, a fraction of the valid range: interpolate a model and verify it."
         ),
     ] = None,
-    absolute: Annotated[bool, typer.Option("--absolute", help="--epsilon is raw f1.")] = False,
+    absolute: Annotated[bool, typer.Option("--absolute", help="Read --epsilon as raw f1.")] = False,
     seed: Annotated[
-        int | None, typer.Option("--seed", help="With --epsilon, whose solutions to use.")
+        int | None, typer.Option("--seed", help="With --epsilon: the seed whose solutions are mixed.")
     ] = None,
 ) -> None:
-    """Take one unlearned model out of a run, in the form of the original's file: a trial's, or the one at any epsilon."""
+    """Write an unlearned model, that of a trial or of any epsilon, to a file in the form of the original's."""
     from pareto_unlearn.finished.export import export_trial
     from pareto_unlearn.store import RunStore
 
@@ -184,7 +185,8 @@ def export(
 
         record = dial(run, epsilon, absolute=absolute, seed=seed)
         print(
-            f"{record.label}: f1 {record.f1:.6g} for epsilon {record.epsilon:.6g}, f2 {record.f2:.6g}, {record.reason}",
+            f"{record.label}: f1 {record.f1:.6g} for epsilon {record.epsilon:.6g}, f2 {record.f2:.6g}, "
+            f"{record.reason}",
             file=sys.stderr,
         )
     store = RunStore.open(run)
@@ -200,7 +202,8 @@ def evaluate(
         str | None,
         typer.Option(
             "--metrics",
-            help="Any of fid,kid,is,clip, or of fd_dinov2,kd_dinov2,dino,clip,lpips under modern; default: all.",
+            help="Some of fid,kid,is,clip; with --protocol modern some of "
+            "fd_dinov2,kd_dinov2,dino,clip,lpips; default: all.",
         ),
     ] = None,
     protocol: Annotated[
@@ -212,15 +215,16 @@ def evaluate(
         typer.Option(
             "--weights-sha256",
             metavar="NAME=HEX",
-            help="SHA-256 of a file in that folder for which none is published; may be repeated.",
+            help="SHA-256 of a weights file whose publisher names none; may be repeated.",
         ),
     ] = None,
     trial: Annotated[
-        str | None, typer.Option("--trial", help="Only this trial: its id, or its first digits.")
+        str | None,
+        typer.Option("--trial", help="Measure this trial only: its id, or the first digits of it."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure published metrics on a finished run, from its checkpoints, and write its report again."""
+    """Measure published metrics of a finished run from its checkpoints, and write its report again."""
     from pareto_unlearn.finished.rescore import rescore
     from pareto_unlearn.report import write_report
 
@@ -235,59 +239,65 @@ def evaluate(
         say=lambda text: print(text, file=sys.stderr),
     )
     if as_json:
-        print(json.dumps([{"trial_id": one.trial.trial_id, **asdict(one.row)} for one in rows], indent=1))
+        print(json.dumps([{"trial_id": record.trial_id, **asdict(row)} for record, row in rows], indent=1))
     else:
-        for one in rows:
-            row = one.row
-            print(f"{one.trial.trial_id} {row.set} {row.metric} {row.protocol} {row.value:.6g} n={row.n}")
+        for record, row in rows:
+            print(f"{record.trial_id} {row.set} {row.metric} {row.protocol} {row.value:.6g} n={row.n}")
     print(f"report {write_report(run, None)}", file=sys.stderr)
 
 
 @app.command()
 def doctor(
-    file: Annotated[Path | None, typer.Argument(help="The sweep file (YAML) that needs them.")] = None,
+    file: Annotated[Path | None, typer.Argument(help="The sweep file (YAML) that needs weights.")] = None,
     override: Overrides = None,
     weights: Weights = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the weights that are there and those that are missing; exit code 8 where a needed one is missing or wrong."""
+    """List which weights files are present; exit code 8 if a needed file is missing or any is wrong."""
     from pareto_unlearn.errors import WeightsError
     from pareto_unlearn.finished.doctor import examine
 
     findings = examine(None if file is None else _read(file, override, smoke=False), weights)
     if as_json:
-        print(json.dumps([asdict(one) for one in findings], indent=1))
+        print(json.dumps([asdict(finding) for finding in findings], indent=1))
     else:
-        for one in findings:
-            state = "ok     " if one.is_right else "wrong  " if one.is_there else "missing"
-            print(f"{state} {'needed' if one.is_needed else 'unused'} {one.name}: {one.detail}")
-    if any(one.is_trouble for one in findings):
+        for finding in findings:
+            state = "ok     " if finding.is_right else "wrong  " if finding.is_there else "missing"
+            print(f"{state} {'needed' if finding.is_needed else 'unused'} {finding.name}: {finding.detail}")
+    if any(finding.is_trouble for finding in findings):
         raise typer.Exit(WeightsError.exit_code)
 
 
 @app.command()
 def train(
     what: Annotated[
-        str, typer.Argument(help="A sweep file, or digits_mae or digits_classifier.", show_default=False)
+        str,
+        typer.Argument(
+            help="A sweep file, or the name of an embedded model: digits_mae or digits_classifier.",
+            show_default=False,
+        ),
     ],
     out: Annotated[
         Path | None,
-        typer.Argument(help="The file to write; of a sweep, by default named after it.", show_default=False),
+        typer.Argument(
+            help="The file to write; default with a sweep file: named after the sweep.", show_default=False
+        ),
     ] = None,
     out_option: Annotated[Path | None, typer.Option("--out", help="The same as OUT.")] = None,
     seed: Annotated[
         int | None,
-        typer.Option("--seed", help="Decides initial weights and batches; default: the sweep's, or 0."),
+        typer.Option("--seed", help="Seed of initial weights and batches; default: the sweep's, or 0."),
     ] = None,
     steps: Annotated[
-        int | None, typer.Option("--steps", min=1, help="Steps of 64 images; default: the embedded model's.")
+        int | None,
+        typer.Option("--steps", min=1, help="Training steps, 64 images each; default: the embedded model's."),
     ] = None,
     leave_out_forget: Annotated[
         bool, typer.Option("--leave-out-forget", help="Train a sweep's model on its retain images alone.")
     ] = False,
     override: Overrides = None,
 ) -> None:
-    """Train the model of a sweep, or an embedded one again, from scratch; the same seed gives the same file.
+    """Train the model of a sweep, or an embedded model, from scratch; the same seed gives the same file.
 
     An interrupted training of a sweep's model is continued by the same command.
     """
@@ -337,7 +347,7 @@ def _read(file: Path, override: list[str] | None, smoke: bool) -> "SweepConfig":
 
 
 def _put(text: str, out: str | None) -> None:
-    """Print a table, or write it and print where it lies."""
+    """Print a table, or write it to ``out`` and print that path."""
     if out is None:
         print(text, end="")
         return
@@ -348,7 +358,7 @@ def _put(text: str, out: str | None) -> None:
 
 
 def _json_values(record: TrialRecord) -> dict[str, object]:
-    """Return a record as JSON values; a number that is not finite becomes null, its state says why."""
+    """Return a record as JSON values; a number that is not finite becomes null, and its state says why."""
     values = asdict(record)
     return {
         key: None if isinstance(value, float) and not math.isfinite(value) else value
@@ -369,7 +379,7 @@ def root(
 
 
 def main() -> None:
-    """Run the command line; errors a user can mend end with their own exit code and without a traceback."""
+    """Run the command line; an error that a user can fix ends with its exit code, without a traceback."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         app()

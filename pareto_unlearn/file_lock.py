@@ -1,4 +1,4 @@
-"""One process at a time: who makes a file of a machine's cache, and who waits for it."""
+"""A lock on a file of the machine's cache: one process makes the file, the others wait for it."""
 
 import fcntl
 from collections.abc import Iterator
@@ -8,9 +8,10 @@ from pathlib import Path
 
 @contextmanager
 def exclusive(path: Path) -> Iterator[None]:
-    """Hold the lock file that belongs to ``path``, a file or a folder that need not exist, waiting for whoever has it.
+    """Hold the lock of ``path`` inside a ``with`` block; wait while another process holds it.
 
-    The lock file lies beside it, in folders that are made for it, and stays there.
+    ``path`` may be a file or a folder and need not exist. The lock is a file beside it, named
+    ``<path>.lock``; missing folders are made, and the lock file is left in place.
     """
     lock = path.with_name(path.name + ".lock")
     lock.parent.mkdir(parents=True, exist_ok=True)
