@@ -1,7 +1,8 @@
-"""How good generated images are. Every number carries the protocol that defines it.
+"""Metrics of generated images. Every value carries the protocol that defines it.
 
-``builtin`` holds errors in the hole and distances in the features of the embedded digit classifier, ``published`` the
-metrics of the papers and of the community, in the networks that ``weights`` names. ``formulas`` knows features only.
+``builtin`` computes errors in the hole, and distances in the features of the embedded digit classifier.
+``published`` computes the metrics of the papers and of the community, with the networks that ``weights``
+lists. ``formulas`` holds the arithmetic on features and knows no network.
 """
 
 from pareto_unlearn.metrics.builtin import DigitClassifier, PictureScores, load_classifier

@@ -1,7 +1,7 @@
 """Errors in the hole, and distances in the feature network of the embedded data.
 
-Images are [0, 1] pixels. Every number carries its protocol: ``pixel`` for errors in the hole, ``builtin`` for
-distances in the features of a small digit classifier that ships with the package. ``builtin`` values have the
+Images are [0, 1] pixels. Every value carries its protocol: ``pixel`` for errors in the hole, ``builtin`` for
+distances in the features of a small digit classifier that ships with the package. ``builtin`` values use the
 formulas of FID, IS and CLIP similarity but not their networks, so they never carry those names.
 """
 
@@ -31,7 +31,7 @@ _Measured = tuple[str, str, float, float | None, float | None]
 
 
 class DigitClassifier(nn.Module):
-    """A two-layer convolution net over 16-pixel digits; its 32 features and 10 logits are the builtin protocol."""
+    """A small convolution net over 16-pixel digits, with the 32 features and 10 logits of ``builtin``."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,12 +67,13 @@ def load_classifier(device: torch.device | None = None) -> DigitClassifier:
 
 
 class PictureScores:
-    """The metrics of one set of pictures, which come batch by batch and are not kept.
+    """The metrics of one set of pictures, which are added batch by batch; only errors and features are kept.
 
     Args:
         names: any of mse, psnr, frechet, inception, cosine.
-        removed: True where pixels were generated; ``mse`` and ``psnr`` look there alone.
-        classifier: the feature network of the builtin protocol; None where only mse and psnr are wanted.
+        removed: True where pixels were generated; ``mse`` and ``psnr`` are computed over these pixels only.
+        classifier: the feature network of the builtin protocol; may be None if ``names`` has only mse and
+            psnr.
     """
 
     def __init__(
@@ -85,10 +86,10 @@ class PictureScores:
 
     @torch.no_grad()
     def add(self, images: Float[Tensor, "n c h w"], truth: Float[Tensor, "n c h w"]) -> None:
-        """Look at pictures that a model made and at the originals, in the same order.
+        """Add a batch: pictures that a model made, and the originals in the same order.
 
         Raises:
-            ValueError: pixels are not finite (a distance over them could end the process).
+            ValueError: pixels are not finite (computing a distance over them could end the process).
         """
         if not torch.isfinite(images).all():
             raise ValueError("cannot compute metrics: the reconstructed images are not finite")
@@ -98,14 +99,14 @@ class PictureScores:
             self._seen.append((fake, real, self._classifier(images)))
 
     def rows(self, *, image_set: str, split: str) -> list[MetricRow]:
-        """Return one row per metric, in the order of the names, of all pictures seen so far.
+        """Return one row per metric over all pictures added so far, in the order of the names.
 
         Args:
-            image_set: forget or retain, for the rows.
-            split: train or heldout, for the rows.
+            image_set: forget or retain, as the rows are to name it.
+            split: train or heldout, as the rows are to name it.
 
         Raises:
-            ValueError: no picture was seen.
+            ValueError: no picture was added.
         """
         if not self._squared:
             raise ValueError("expected pictures to measure, found none")

@@ -1,7 +1,8 @@
-"""DINOv2 ViT-L/14 at 224 pixels, as the metrics of arXiv:2306.04675 look through it.
+"""DINOv2 ViT-L/14 at 224 pixels, as the metrics of arXiv:2306.04675 use it.
 
-The network is timm's, the tensors are those of the published file, and timm converts them. Only the position embedding is
-not left to timm, which brings it from 37 x 37 patches to 16 x 16 with antialiasing: the original code does without.
+The network is timm's, the tensors are those of the published file, and timm converts them. Only the position
+embedding is resized here, from 37 x 37 patches to 16 x 16: timm resizes it with antialiasing, the original
+code without.
 """
 
 import math
@@ -19,19 +20,21 @@ from pareto_unlearn.metrics.weights import FoundWeights
 DINOV2_NAME = "vit_large_patch14_dinov2"
 DINOV2_SIDE = 224
 _OFFSET = 0.1
-"""What the original code adds to the number of patches before it divides; sampling points depend on it."""
+"""The original code adds this to the number of patches before it divides, which moves the sampling points."""
 
 
 def open_dinov2(weights: FoundWeights) -> nn.Module:
-    """Return the network, which maps images of 224 pixels with ImageNet's statistics to the class token after the last norm.
+    """Return the network with the weights of a file.
+
+    It maps images of 224 pixels, normalised by ImageNet's statistics, to the class token after the last norm.
 
     Raises:
-        WeightsError: the file does not hold it.
+        WeightsError: the file does not hold this network.
     """
     import timm
     from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 
-    # On device meta nothing is drawn: every tensor comes from the file.
+    # On device meta no random weights are drawn: every tensor comes from the file.
     with torch.device("meta"):
         network = timm.create_model(DINOV2_NAME, pretrained=False, img_size=DINOV2_SIDE, num_classes=0)
     state = read_state(weights)
@@ -47,11 +50,13 @@ def open_dinov2(weights: FoundWeights) -> nn.Module:
 
 
 def fit_positions(positions: Float[Tensor, "1 n d"], side: int) -> Float[Tensor, "1 m d"]:
-    """Return a position embedding for side x side patches: bicubic, as ``interpolate_pos_encoding`` of the original code.
+    """Return a position embedding resized to side x side patches.
+
+    Bicubic, as ``interpolate_pos_encoding`` of the original code does it.
 
     Args:
-        positions: of the class token, then of the patches of a square, row by row.
-        side: patches in a row.
+        positions: embedding of the class token, then of the patches of a square, row by row.
+        side: number of patches in a row.
     """
     known = math.isqrt(positions.shape[1] - 1)
     patches = positions[:, 1:].reshape(1, known, known, -1).permute(0, 3, 1, 2)

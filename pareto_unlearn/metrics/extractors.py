@@ -1,8 +1,8 @@
-"""The networks of the published metrics, each with the way its images are brought to its size.
+"""The networks of the published metrics, each with the way in which images are resized for it.
 
-An extractor takes RGB pixels of 0 to 255 as uint8 and returns one row of float32 an image; one that compares takes the originals
-and then the pictures, and returns one row a pair. How an image is resized is part of a metric's definition, so every one of the
-published ways is written out here.
+An extractor takes RGB pixels of 0 to 255 as uint8 and returns one row of float32 per image. A comparing
+extractor takes the originals and the pictures, and returns one row per pair. How an image is resized is part
+of a metric's definition, so each published way is written out here.
 """
 
 import hashlib
@@ -41,13 +41,16 @@ _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _HALF = ((0.5,) * 3, (0.5,) * 3)
 
 Embed = Callable[..., Float[Tensor, "n d"]]
-"""Takes one batch of images, or of originals and of pictures."""
+"""Returns the features of a batch of images, or of a batch of originals and a batch of pictures."""
 Prepare = Callable[[UInt8[Tensor, "n 3 h w"]], Float[Tensor, "n 3 s t"]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extractor:
-    """Which files an extractor reads, how to open them on a device, and whether it ``compares`` pictures with their originals."""
+    """The weights files of an extractor, and how to load it on a device.
+
+    ``compares`` is True if it compares pictures with their originals, pair by pair.
+    """
 
     files: tuple[str, ...]
     load: Callable[[Mapping[str, FoundWeights], torch.device], Embed]
@@ -55,7 +58,10 @@ class Extractor:
 
 
 def resize_like_tensorflow(images: UInt8[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 s s"]:
-    """Return images of 299 pixels a side as TensorFlow 1 resizes: bilinear, corner to corner, without antialiasing."""
+    """Return images of 299 pixels a side as TensorFlow 1 resizes them: bilinear, without antialiasing.
+
+    The sampling points are the multiples of length / 299, beginning at the top left corner.
+    """
     pixels = images.float()
     for axis in (3, 2):
         length = pixels.shape[axis]
@@ -69,7 +75,10 @@ def resize_like_tensorflow(images: UInt8[Tensor, "n 3 h w"]) -> Float[Tensor, "n
 
 
 def resize_clean(images: UInt8[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 s s"]:
-    """Return images of 299 pixels a side as clean-fid resizes: bicubic with antialiasing, in float, cut off at 0 and 255."""
+    """Return images of 299 pixels a side, resized as by clean-fid.
+
+    Bicubic with antialiasing, in float, clipped to 0 and 255.
+    """
     size = (INCEPTION_SIDE, INCEPTION_SIDE)
     planes = images.cpu().flatten(0, 1).numpy().astype(np.float32)
     resized = [np.asarray(Image.fromarray(plane).resize(size, Image.Resampling.BICUBIC)) for plane in planes]
@@ -77,7 +86,7 @@ def resize_clean(images: UInt8[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 s s"]:
 
 
 def through_pictures(transform: Callable[[Image.Image], Tensor]) -> Prepare:
-    """Return a preparation that takes every image through Pillow, as the loaders of image files do."""
+    """Return a preparation that turns every image into a Pillow image first, as loaders of image files do."""
 
     def prepare(images: UInt8[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 s t"]:
         pictures = [Image.fromarray(pixels) for pixels in images.cpu().permute(0, 2, 3, 1).numpy()]
@@ -89,11 +98,11 @@ def through_pictures(transform: Callable[[Image.Image], Tensor]) -> Prepare:
 def _open_inception_2015(weights: FoundWeights, device: torch.device) -> nn.Module:
     path = path_of(weights)
     content = path.read_bytes()
-    # What was verified is what runs: the file could have been replaced since.
+    # The file is a program, and may have been replaced since it was verified: check the bytes that will run.
     if hashlib.sha256(content).hexdigest() != weights.sha256:
         raise WeightsError(f"{path} changed after it was verified; start again")
     with warnings.catch_warnings():
-        # The format is on its way out, but the file is what it is.
+        # torch deprecates the format TorchScript, but the file is published in no other.
         warnings.simplefilter("ignore", FutureWarning)
         network: nn.Module = torch.jit.load(io.BytesIO(content), map_location=device)  # type: ignore[no-untyped-call]
     return network.eval()
@@ -113,7 +122,7 @@ def _inception_2015_logits(weights: FoundWeights, device: torch.device) -> Embed
     def embed(images: UInt8[Tensor, "n 3 h w"]) -> Float[Tensor, "n c"]:
         # The network maps 0..255 by (x - 127.5) / 127.5; the original graph by (x - 128) / 128.
         pixels = (resize_like_tensorflow(images) - 128.0) * (127.5 / 128.0) + 127.5
-        # It returns probabilities; their logarithm has them as its softmax again.
+        # The network returns probabilities; the softmax of their logarithm gives them back.
         return network(pixels, no_output_bias=True).log().clamp(min=-100.0)  # type: ignore[no-any-return]
 
     return embed
@@ -146,7 +155,7 @@ def _places365(weights: FoundWeights, device: torch.device) -> Embed:
 def _clip(weights: FoundWeights, device: torch.device) -> Embed:
     import open_clip
 
-    # The text tower is read as well, since the file holds both, and let go again.
+    # The file holds a text and an image tower: both are read, only the image tower is kept.
     model = open_clip.create_model(CLIP_NAME, pretrained=str(path_of(weights)), require_pretrained=True)
     settings = open_clip.get_model_preprocess_cfg(model)
     transform = open_clip.image_transform(
@@ -161,7 +170,7 @@ def _clip(weights: FoundWeights, device: torch.device) -> Embed:
 
 
 def _as_in_the_released_code() -> Prepare:
-    """Squash to 256, CIFAR statistics, then bilinear to 299: metric.py of i2i_mage."""
+    """Return the preparation of i2i_mage's metric.py: squash to 256, CIFAR statistics, bilinear to 299."""
     from torchvision import transforms
 
     first = transforms.Compose(
@@ -172,7 +181,7 @@ def _as_in_the_released_code() -> Prepare:
 
 
 def _whole_pictures() -> Prepare:
-    """The whole picture at 299 pixels in [-1, 1], on which the network was trained; nothing is cropped away."""
+    """Return the preparation to 299 pixels in [-1, 1], as the network was trained, without cropping."""
     from torchvision import transforms
 
     size = (INCEPTION_SIDE, INCEPTION_SIDE)
@@ -182,7 +191,7 @@ def _whole_pictures() -> Prepare:
 
 
 def _squashed_to(side: int) -> Prepare:
-    """Pillow's bicubic, which has antialiasing, to side x side pixels whatever the aspect: dinov2.py of dgm-eval."""
+    """Return the preparation of dgm-eval's dinov2.py: Pillow's antialiased bicubic, squashed to a square."""
     from torchvision import transforms
 
     resize = transforms.Resize((side, side), transforms.InterpolationMode.BICUBIC)
@@ -231,4 +240,4 @@ EXTRACTORS: dict[str, Extractor] = {
     "dinov2_vit_l_14": _reads(DINOV2_VIT_L_14, _dinov2),
     "lpips_alex": Extractor(files=(ALEXNET_TORCHVISION, LPIPS_ALEX), load=_lpips, compares=True),
 }
-"""Every way of looking at images, by the name under which its features are kept."""
+"""Every extractor, by the name under which its features are stored."""

@@ -1,6 +1,7 @@
-"""Features of image sets on disk, so that an image set passes a network once.
+"""Features of image sets on disk, so that an image set passes a network only once.
 
-They are computed from images to forget and lie beside the run's other caches, where they may be deleted at any time.
+They are computed from images that are to be forgotten, and lie among the run's caches, where they may be
+deleted at any time.
 """
 
 import hashlib
@@ -21,16 +22,16 @@ _IDS = "image_ids"
 
 @dataclass(frozen=True, slots=True)
 class ImageFeatures:
-    """Features of images, one row an image, in the order of ``ids``; float32 on the CPU."""
+    """Features of images, one row per image, in the order of ``ids``; float32 on the CPU."""
 
     ids: tuple[str, ...]
     values: Float[Tensor, "n d"]
 
     def rows_of(self, ids: Sequence[str]) -> Float[Tensor, "m d"]:
-        """Return the rows of some images in their order.
+        """Return the rows in the order of ``ids``, which must name exactly these images.
 
         Raises:
-            ValueError: there are other images on one side.
+            ValueError: ``ids`` names other images, more or fewer.
         """
         places = {image_id: row for row, image_id in enumerate(self.ids)}
         if places.keys() != set(ids) or len(ids) != len(self.ids):
@@ -39,20 +40,20 @@ class ImageFeatures:
 
 
 class FeatureFiles:
-    """Files of features in a folder.
+    """The feature files of a run, in one folder.
 
     Args:
-        folder: where they lie; it exists.
-        run_key: changes whenever the images of the run could.
+        folder: an existing folder.
+        run_key: a text that changes whenever the images of the run could have changed.
     """
 
     def __init__(self, folder: Path, run_key: str) -> None:
         self._folder, self._run_key = folder, run_key
 
     def open(self, key: Sequence[str], compute: Callable[[], ImageFeatures]) -> ImageFeatures:
-        """Return the features stored under a key, computing and storing them where there are none.
+        """Return the features stored under a key; if there are none, compute and store them.
 
-        Two processes that compute the same at once both store it, the second over the first.
+        Two processes that compute the same features at once both store them; the second overwrites the first.
         """
         name = hashlib.sha256(json.dumps([self._run_key, *key]).encode()).hexdigest()[:32]
         path = self._folder / f"features-{name}.safetensors"

@@ -1,6 +1,6 @@
-"""The arithmetic of image metrics, in float64, on features or logits that are already there.
+"""The arithmetic of image metrics, in float64, on features or logits.
 
-What may not be finite is checked before any matrix root: over NaN or infinity it ends the process.
+Values are checked to be finite before any matrix root, since a root over NaN or infinity ends the process.
 """
 
 import math
@@ -15,9 +15,9 @@ from torch.nn import functional
 
 NORMAL_95 = 1.96
 INCEPTION_SPLITS = 10
-"""Parts over which the score is averaged, as in every published number."""
+"""Number of parts over which the inception score is averaged, as in every published number."""
 PERMUTATION_SEED = 2020
-"""That of torch-fidelity, whose scores ``shuffled_parts`` gives."""
+"""The seed of torch-fidelity, so that ``shuffled_parts`` gives the scores of torch-fidelity."""
 KERNEL_DEGREE = 3
 _KERNEL_ROWS = 1024
 
@@ -28,12 +28,13 @@ def compute_psnr(mean_squared_error: float) -> float:
 
 
 def compute_frechet(real: Float[Tensor, "n d"], fake: Float[Tensor, "m d"]) -> float:
-    """Return the Fréchet distance between Gaussians fitted to two sets of features, in float64 and at least 0.
+    """Return the Fréchet distance between Gaussians fitted to two sets of features, in float64, at least 0.
 
-    tr((S1 S2)^1/2) is taken as the trace of the symmetric root of S1^1/2 S2 S1^1/2, which is always real.
+    tr((S1 S2)^1/2) is computed as the trace of the symmetric root of S1^1/2 S2 S1^1/2, which is always real.
 
     Raises:
-        ValueError: fewer than two rows, or features that are not finite (the matrix root would end the process).
+        ValueError: fewer than two rows, or features that are not finite (the matrix root would end the
+        process).
     """
     _require_finite_rows(real, fake, "the Fréchet distance")
     mean_gap = real.double().mean(dim=0) - fake.double().mean(dim=0)
@@ -48,7 +49,7 @@ def compute_frechet(real: Float[Tensor, "n d"], fake: Float[Tensor, "m d"]) -> f
 def compute_inception_score(logits: Float[Tensor, "n c"]) -> float:
     """Return exp(mean KL(p(y|x) || p(y))) over all images as one split (Salimans et al., arXiv:1606.03498).
 
-    Written out because the library's version permutes images with the process-wide random generator.
+    Written out because torchmetrics permutes images with the process-wide random generator.
     """
     log_conditional = functional.log_softmax(logits.double(), dim=1)
     log_marginal = torch.logsumexp(log_conditional, dim=0) - math.log(len(logits))
@@ -57,10 +58,11 @@ def compute_inception_score(logits: Float[Tensor, "n c"]) -> float:
 
 
 def compute_kernel_distance(real: Float[Tensor, "n d"], fake: Float[Tensor, "m d"]) -> float:
-    """Return the unbiased squared MMD under the kernel (x.y / d + 1)^3 (KID; Binkowski et al., arXiv:1801.01401).
+    """Return KID: the unbiased squared MMD under the kernel (x.y / d + 1)^3.
 
-    Over all pairs of images rather than the mean over random subsets, which estimates the same with more noise: nothing
-    is drawn. Two equal distributions have an expected value of 0, so it may be negative.
+    Source: Binkowski et al., arXiv:1801.01401. The value is computed over all pairs of images, without randomness;
+    the usual mean over random subsets estimates the same value with more noise. The expected value of two equal
+    distributions is 0, so the result may be negative.
 
     Raises:
         ValueError: fewer than two rows in a set, or features that are not finite.
@@ -73,7 +75,7 @@ def compute_kernel_distance(real: Float[Tensor, "n d"], fake: Float[Tensor, "m d
 
 
 def _kernel_sum(first: Float[Tensor, "n d"], second: Float[Tensor, "m d"]) -> float:
-    """Return the sum of the kernel over all pairs, a block of rows at a time."""
+    """Return the sum of the kernel over all pairs of rows, computed in blocks of rows to bound memory."""
     width, other = first.shape[1], second.double().T
     blocks = torch.split(first.double(), _KERNEL_ROWS)
     return math.fsum(float((block @ other / width + 1.0).pow(KERNEL_DEGREE).sum()) for block in blocks)
@@ -101,8 +103,8 @@ def compute_split_inception_score(parts: Sequence[Float[Tensor, "_ c"]]) -> floa
 
 
 def shuffled_parts(rows: Float[Tensor, "n c"]) -> list[Float[Tensor, "_ c"]]:
-    """Return the parts of a set in a permutation that depends on the number of rows alone; all rows are used."""
-    # The generator of torch-fidelity: another would give another number for the same images.
+    """Return the rows shuffled and divided into parts; the permutation depends on the number of rows only."""
+    # The generator of torch-fidelity; any other would give another number for the same images.
     order = np.random.RandomState(PERMUTATION_SEED).permutation(len(rows))
     bounds = [part * len(rows) // INCEPTION_SPLITS for part in range(INCEPTION_SPLITS + 1)]
     shuffled = rows[torch.from_numpy(order).to(rows.device)]
@@ -110,7 +112,10 @@ def shuffled_parts(rows: Float[Tensor, "n c"]) -> list[Float[Tensor, "_ c"]]:
 
 
 def blocked_parts(rows: Float[Tensor, "n c"]) -> list[Float[Tensor, "_ c"]]:
-    """Return parts of equal length in the order of the rows, without the remainder: whole classes fall into one part."""
+    """Return parts of equal length in the order of the rows; the remainder is left out.
+
+    With rows ordered by class, whole classes fall into one part.
+    """
     length = len(rows) // INCEPTION_SPLITS
     return [rows[part * length : (part + 1) * length] for part in range(INCEPTION_SPLITS)]
 
@@ -119,7 +124,7 @@ def paired_cosines(real: Float[Tensor, "n d"], fake: Float[Tensor, "n d"]) -> Fl
     """Return the cosine of every pair of rows, in float64.
 
     Raises:
-        ValueError: features that are not finite.
+        ValueError: features are not finite.
     """
     if not (torch.isfinite(real).all() and torch.isfinite(fake).all()):
         raise ValueError("a cosine needs finite features")
@@ -127,7 +132,7 @@ def paired_cosines(real: Float[Tensor, "n d"], fake: Float[Tensor, "n d"]) -> Fl
 
 
 def mean_interval(values: Float[Tensor, " n"]) -> tuple[float, float | None, float | None]:
-    """Return the mean with a normal 95 % interval, which one value alone does not have."""
+    """Return the mean and the two ends of its normal 95 % interval; the ends are None for a single value."""
     mean = float(values.mean())
     if len(values) < 2:
         return mean, None, None

@@ -1,6 +1,7 @@
-"""LPIPS, version 0.1 over AlexNet (Zhang et al., arXiv:1801.03924): how different two pictures look, pair by pair.
+"""LPIPS 0.1 over AlexNet (Zhang et al., arXiv:1801.03924): how different the pictures of a pair look.
 
-The arithmetic is that of the authors' package, which is not needed: it brings the linear weights, but downloads AlexNet.
+The arithmetic is that of the authors' package. The package itself is not used: it contains the linear
+weights, but downloads AlexNet.
 """
 
 import torch
@@ -11,12 +12,12 @@ from pareto_unlearn.metrics.opening import load_state, read_state
 from pareto_unlearn.metrics.weights import FoundWeights
 
 LPIPS_LEAST_SIDE = 31
-"""Below it AlexNet's second pooling has no pixel left."""
+"""With fewer pixels a side, AlexNet's second pooling has no pixel left."""
 _TAPS = (1, 4, 7, 9, 11)
-"""The rectified layers that are compared, by their place among AlexNet's features."""
+"""The rectified layers that are compared, by their index in AlexNet's features."""
 _CHANNELS = (64, 192, 384, 256, 256)
 _SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
-"""ImageNet's mean and standard deviation for pixels of -1 to 1, rounded as the authors do."""
+"""ImageNet's mean and standard deviation for pixels of -1 to 1, rounded as by the authors."""
 _LEAST_NORM = 1e-10
 
 
@@ -34,18 +35,19 @@ class Lpips(nn.Module):
         """Return the distance of every pair, 0 for identical pictures.
 
         Raises:
-            ValueError: the pictures are smaller than AlexNet can see.
+            ValueError: the pictures are too small for AlexNet.
         """
         if min(real.shape[2:]) < LPIPS_LEAST_SIDE:
             raise ValueError(
-                f"lpips needs pictures of at least {LPIPS_LEAST_SIDE} pixels a side, found {tuple(real.shape[2:])}"
+                f"lpips needs pictures of at least {LPIPS_LEAST_SIDE} pixels a side, found "
+                f"{tuple(real.shape[2:])}"
             )
         seen = zip(self.linear, self._look(real), self._look(fake), strict=True)
         parts = [linear((first - second).square()).mean(dim=(2, 3)) for linear, first, second in seen]
         return torch.stack(parts).sum(dim=0)
 
     def _look(self, images: UInt8[Tensor, "n 3 h w"]) -> list[Float[Tensor, "n c _ _"]]:
-        """Return the compared layers, their channels of length 1 at every place."""
+        """Return the layers that are compared, their channels normalised to length 1 at every pixel."""
         shift, scale = (torch.tensor(row, device=images.device).view(3, 1, 1) for row in (_SHIFT, _SCALE))
         values, seen = (images / 127.5 - 1.0 - shift) / scale, []
         for place, layer in enumerate(self.layers):
@@ -56,12 +58,12 @@ class Lpips(nn.Module):
 
 
 def open_lpips(backbone: FoundWeights, linear: FoundWeights) -> Lpips:
-    """Return the distance with the weights of AlexNet and of the authors.
+    """Return LPIPS with the published weights of AlexNet and the linear weights of the authors.
 
     Raises:
-        WeightsError: a file does not hold its part.
+        WeightsError: a file does not hold the tensors it should.
     """
-    # On device meta nothing is drawn: every tensor comes from a file.
+    # On device meta no random weights are drawn: every tensor comes from a file.
     with torch.device("meta"):
         network = Lpips()
     prefix = "features."

@@ -1,4 +1,4 @@
-"""Opening verified files of weights as tensors, and only as tensors."""
+"""Opens verified weights files as tensors; no code in them is ever run."""
 
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,10 @@ from pareto_unlearn.metrics.weights import FoundWeights
 
 
 def path_of(weights: FoundWeights) -> Path:
-    """Return where a file lies.
+    """Return the path of a weights file.
 
     Raises:
-        WeightsError: it was not found.
+        WeightsError: the file was not found.
     """
     if weights.path is None:
         raise WeightsError(f"{weights.file.name} was not found: {weights.problem}")
@@ -22,15 +22,15 @@ def path_of(weights: FoundWeights) -> Path:
 
 
 def read_state(weights: FoundWeights) -> dict[str, Any]:
-    """Return the content of a file, its tensors on the CPU.
+    """Return the content of a weights file, its tensors on the CPU.
 
     Raises:
-        WeightsError: it was not found, or is no file of tensors.
+        WeightsError: the file was not found, or does not hold tensors only.
     """
     path = path_of(weights)
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a damaged file makes the reader raise
+    except Exception as error:  # a damaged file may make the reader raise anything
         raise WeightsError(
             f"{path}: expected {weights.file.holds}, found a file that does not load: {error}"
         ) from error
@@ -40,10 +40,16 @@ def read_state(weights: FoundWeights) -> dict[str, Any]:
 def load_state(
     network: nn.Module, state: dict[str, Any], weights: FoundWeights, *, assign: bool = False
 ) -> None:
-    """Give a network the tensors of a file; ``assign`` puts them in place of its own, which may then be on device meta.
+    """Load the tensors of a file into a network.
+
+    Args:
+        network: the network.
+        state: the tensors by name.
+        weights: the file, for messages.
+        assign: replace the network's tensors, which may be on device meta, instead of copying into them.
 
     Raises:
-        WeightsError: they are not those of the network.
+        WeightsError: names or shapes of the tensors are not those of the network.
     """
     try:
         network.load_state_dict(state, assign=assign)

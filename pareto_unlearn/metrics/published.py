@@ -1,10 +1,14 @@
-"""Published metrics under named protocols: which network, which resize, which splits.
+"""Published metrics under named protocols: which network, which way to resize, which splits.
 
-FID, KID, IS and CLIP cosine: ``standard`` has the numbers of torch-fidelity, ``li2024-code`` those of the code released with
-arXiv:2402.00351, ``paper-text`` what the text of the papers says. ``modern`` has the distances in DINOv2's features of
-arXiv:2306.04675, the paired cosine of the same, CLIP cosine and LPIPS. A value is comparable only with values of its own
-protocol and count. Deviations from the released code: the original images are those the model was given, at its size
-(there uncropped files), and no picture goes through a JPEG file.
+- ``standard``: FID, KID, IS and CLIP cosine with the numbers of torch-fidelity.
+- ``li2024-code``: the same metrics with the numbers of the code released with arXiv:2402.00351. Two
+  deviations: the original images are those that the model was given, at its size (in the code, uncropped
+  files), and no picture goes through a JPEG file.
+- ``paper-text``: the same metrics as the text of the papers describes them.
+- ``modern``: Fréchet and kernel distance in DINOv2's features (arXiv:2306.04675), the paired cosine of the
+  same features, CLIP cosine and LPIPS.
+
+A value is comparable only with values of the same protocol and number of images.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -44,19 +48,20 @@ LEAST_IMAGES = {
 }
 """Held-out images of each set that a metric needs at least."""
 LEAST_SIDES = {"lpips": LPIPS_LEAST_SIDE}
-"""Pixels of their shorter side that a metric needs at least, where it does not resize."""
+"""Least number of pixels of the shorter side of an image, for metrics that do not resize."""
 BATCH = 32
 SPLIT = "heldout"
 
 Interval = tuple[float, float | None, float | None]
-"""A value and the two ends of its interval."""
+"""A value and the two ends of its interval, None without an interval."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measure:
-    """One metric of a protocol: the name in its rows, the extractor, and the arithmetic on (real, fake) features.
+    """One metric of a protocol: its name in rows, its extractor, and its arithmetic on (real, fake) features.
 
-    Where the extractor compares, both are its rows of the pairs.
+    If the extractor compares, real and fake are both its rows of the pairs. ``needs_truth`` is False if the
+    arithmetic ignores ``real``.
     """
 
     metric: str
@@ -67,9 +72,9 @@ class Measure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pictures:
-    """The held-out images of one set and what a model made of them, both as uint8 RGB, in the order of ``ids``.
+    """The held-out images of a set and a model's pictures of them: uint8 RGB in the order of ``ids``.
 
-    The functions are called only where features are not stored yet.
+    ``truth`` and ``output`` are called only if features are not stored yet.
     """
 
     ids: tuple[str, ...]
@@ -79,7 +84,7 @@ class Pictures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scoring:
-    """What is measured and with what: the protocol, its measures, the verified weights, and where features are kept."""
+    """What is measured and with what: protocol, measures, verified weights, and the files of features."""
 
     protocol: str
     measures: tuple[Measure, ...]
@@ -150,11 +155,11 @@ _PROTOCOLS: dict[str, dict[str, Measure]] = {
     },
 }
 _SCORE_OF_PLACES = _score("places365_logits", _shuffled_score, "is_places365")
-"""Classes of scenes need a classifier of scenes; another metric, so another name."""
+"""The score of scenes needs a classifier of scenes, which makes it another metric with another name."""
 
 
 def choose_measures(protocol: str, names: Iterable[str], dataset: str) -> tuple[Measure, ...]:
-    """Return what a protocol measures on a data set under some names; those it does not know are passed over."""
+    """Return the measures of a protocol for a data set, by metric names; unknown names are skipped."""
     known = dict(_PROTOCOLS.get(protocol, {}))
     if dataset == "places365" and protocol in ("li2024-code", "paper-text"):
         known["is"] = _SCORE_OF_PLACES
@@ -162,13 +167,13 @@ def choose_measures(protocol: str, names: Iterable[str], dataset: str) -> tuple[
 
 
 def needed_files(measures: Iterable[Measure]) -> tuple[str, ...]:
-    """Return the names of the weight files that measures need, each once."""
+    """Return the names of the weights files that measures need, each once."""
     files = (file for measure in measures for file in EXTRACTORS[measure.extractor].files)
     return tuple(dict.fromkeys(files))
 
 
 def quantise(images: Float[Tensor, "n c h w"]) -> UInt8[Tensor, "n 3 h w"]:
-    """Return [0, 1] images as RGB of 0 to 255, as a file of them would hold it; gray becomes three equal channels.
+    """Return [0, 1] images as RGB pixels of 0 to 255, as in an image file; gray becomes three equal channels.
 
     Raises:
         ValueError: a pixel is not finite.
@@ -186,16 +191,17 @@ def score_pictures(
 
     Args:
         scoring: what is measured.
-        pictures: by set, forget and retain; as many of each.
-        output_key: names the model, so that the features of its pictures are kept; None keeps only those of the originals.
+        pictures: by set, forget and retain; both sets have the same number of images.
+        output_key: name of the model, under which the features of its pictures are stored; with None only the
+            features of the originals are stored.
 
     Raises:
-        ValueError: the sets differ in size or a metric needs more images, or something is not finite.
+        ValueError: the sets differ in size, a metric needs more images, or pixels or features are not finite.
         WeightsError: a file does not hold its network.
     """
     _require_counts(scoring.measures, pictures)
     rows: list[MetricRow] = []
-    # By extractor, so that no two networks are in memory.
+    # One extractor after the other, so that no two networks are in memory at once.
     for extractor in dict.fromkeys(measure.extractor for measure in scoring.measures):
         looking = _Looking(scoring, extractor)
         chosen = [measure for measure in scoring.measures if measure.extractor == extractor]
@@ -207,7 +213,7 @@ def score_pictures(
 
 
 class _Looking:
-    """Looks at images through one network, which is opened when the first features are missing."""
+    """Computes features with one network, which is opened when features are missing for the first time."""
 
     def __init__(self, scoring: Scoring, extractor: str) -> None:
         self._scoring, self._name = scoring, extractor
@@ -228,7 +234,8 @@ class _Looking:
         return self._scoring.files.open((kind, model, name, self._name, self._digest, str(len(ids))), compute)
 
     def _open(self) -> Embed:
-        # Building a network draws weights that the file then replaces; nobody else's draws may change by that.
+        # Building a network draws random weights, which the file then replaces: keep these draws from changing
+        # the random numbers that others draw.
         with torch.random.fork_rng(devices=[]):
             return EXTRACTORS[self._name].load(self._scoring.weights, self._scoring.device)
 
@@ -242,7 +249,11 @@ class _Looking:
 def _see(
     looking: _Looking, measures: Iterable[Measure], name: str, one: Pictures, output_key: str | None
 ) -> tuple[ImageFeatures, ImageFeatures]:
-    """Return the features of the originals and of the pictures of a set; twice those of the pairs where pictures are compared."""
+    """Return the features of a set's originals and of its pictures.
+
+    A comparing extractor has features of pairs, which are returned for both. Where no measure needs the
+    originals, the features of the pictures are returned for both.
+    """
     if looking.compares:
         pairs = looking.see(("pair", output_key, name), one.ids, one.truth, one.output)
         return pairs, pairs
@@ -256,7 +267,7 @@ def _see(
 def embed_all(
     embed: Embed, images: Sequence[UInt8[Tensor, "n 3 h w"]], device: torch.device
 ) -> Float[Tensor, "n d"]:
-    """Return the features of all images, or pairs of them, on the CPU, in full float32 arithmetic on a GPU too."""
+    """Return the features of all images, or of all pairs, on the CPU; a GPU computes in full float32 too."""
     batches = zip(*(torch.split(one, BATCH) for one in images), strict=True)
     with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
         parts = [embed(*(part.to(device) for part in batch)).float().cpu() for batch in batches]
@@ -270,7 +281,8 @@ def _require_counts(measures: Iterable[Measure], pictures: Mapping[str, Pictures
     for measure in measures:
         if min(counts.values()) < LEAST_IMAGES[measure.metric]:
             raise ValueError(
-                f"{measure.metric} needs at least {LEAST_IMAGES[measure.metric]} images of each set, found {counts}"
+                f"{measure.metric} needs at least {LEAST_IMAGES[measure.metric]} images of each set, "
+                f"found {counts}"
             )
 
 

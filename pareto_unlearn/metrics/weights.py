@@ -1,7 +1,7 @@
-"""The networks that the published metrics look through: named files in a folder, each verified by its SHA-256.
+"""The network weights of the published metrics: named files in a folder, each verified by its SHA-256.
 
-Nothing is ever downloaded, and nothing stands in for a missing file: a network with other weights gives other numbers
-under the same name.
+No file is ever downloaded, and a missing file is never replaced by another: a network with other weights
+would give other numbers under the same name.
 """
 
 import hashlib
@@ -16,9 +16,10 @@ from pareto_unlearn.records import WEIGHTS_VARIABLE
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightsFile:
-    """A published file: ``sha256`` is its digest, or its first digits, or empty where none is published.
+    """A published weights file.
 
-    ``size`` counts bytes and is None where it is not known.
+    ``sha256`` is its digest or the first digits of it, empty if none is published. ``size`` is in bytes, None
+    if unknown.
     """
 
     name: str
@@ -28,7 +29,7 @@ class WeightsFile:
     size: int | None = None
 
     def describe(self) -> str:
-        """Say in one line which file is meant and who publishes it."""
+        """Return in one line which file is meant and where it is published."""
         size = "size unknown" if self.size is None else f"{self.size:,} bytes"
         digest = f"SHA-256 {self.sha256}" if self.sha256 else "no published SHA-256"
         return f"{self.name} ({self.holds}; {size}; {digest}; published at {self.source})"
@@ -44,7 +45,7 @@ _LIST = (
         name=INCEPTION_2015,
         holds="Inception of TensorFlow 2015-12-05 as TorchScript",
         source="https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt",
-        # The file is a program that runs when it is used: it is opened because this digest is known, and for nothing else.
+        # The file is a program, which runs when the network is used. It is opened only if it has this digest.
         sha256="f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4",
         size=95_607_719,
     ),
@@ -90,12 +91,12 @@ _LIST = (
     ),
 )
 WEIGHTS_FILES: dict[str, WeightsFile] = {file.name: file for file in _LIST}
-"""Every file a metric may need, by name."""
+"""Every weights file that a metric may need, by name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundWeights:
-    """A file as it was found; ``problem`` is None where it is there and is the right one."""
+    """The state of a weights file on this machine; ``problem`` is None if the right file exists."""
 
     file: WeightsFile
     path: Path | None = None
@@ -104,18 +105,18 @@ class FoundWeights:
 
 
 def weights_folder(configured: str | None) -> Path | None:
-    """Return the absolute folder of weights: the configured one, else that of ``PARETO_UNLEARN_WEIGHTS``, else None."""
+    """Return the absolute weights folder: as configured, else from ``PARETO_UNLEARN_WEIGHTS``, else None."""
     chosen = configured or os.environ.get(WEIGHTS_VARIABLE)
     return Path(chosen).absolute() if chosen else None
 
 
 def inspect_weights(name: str, folder: Path | None, pins: Mapping[str, str]) -> FoundWeights:
-    """Look for one file and compute its digest.
+    """Return the state of one weights file, with its digest if the file exists.
 
     Args:
         name: a key of ``WEIGHTS_FILES``.
-        folder: where to look; None where the user named none.
-        pins: digests by file name that the user vouches for.
+        folder: the weights folder; None if the user named none.
+        pins: digests by file name that the user named as right.
     """
     file = WEIGHTS_FILES[name]
     path = None if folder is None else folder / name
@@ -125,7 +126,10 @@ def inspect_weights(name: str, folder: Path | None, pins: Mapping[str, str]) -> 
     digest = file_sha256(path)
     for expected, origin in ((file.sha256, "published"), (pins.get(name, "").lower(), "pinned")):
         if not digest.startswith(expected):
-            problem = f"another file: {path} has SHA-256 {digest}, expected the {origin} {expected} of {file.describe()}"
+            problem = (
+                f"another file: {path} has SHA-256 {digest}, expected the {origin} {expected} of "
+                f"{file.describe()}"
+            )
             return FoundWeights(file=file, path=path, sha256=digest, problem=problem)
     return FoundWeights(file=file, path=path, sha256=digest)
 
@@ -133,23 +137,23 @@ def inspect_weights(name: str, folder: Path | None, pins: Mapping[str, str]) -> 
 def find_weights(
     names: Iterable[str], folder: Path | None, pins: Mapping[str, str]
 ) -> dict[str, FoundWeights]:
-    """Return the verified files by name.
+    """Return the verified weights files by name.
 
     Raises:
-        WeightsError: lists every file that is missing or is another one.
+        WeightsError: some files are missing or have another digest; the message lists them all.
     """
     found = {name: inspect_weights(name, folder, pins) for name in names}
     problems = [one.problem for one in found.values() if one.problem is not None]
     if problems:
         raise WeightsError(
-            f"weights of metrics: {'; '.join(problems)}. Put the files into one folder and name it by evaluate.weights or "
-            f"{WEIGHTS_VARIABLE}; they are never downloaded"
+            f"weights of metrics: {'; '.join(problems)}. Put the files into one folder and name it by "
+            f"evaluate.weights or {WEIGHTS_VARIABLE}; they are never downloaded"
         )
     return found
 
 
 def digests_of(found: Mapping[str, FoundWeights]) -> dict[str, str]:
-    """Return the digest of every file that was found, by name."""
+    """Return the SHA-256 of every file that exists, by name."""
     return {name: one.sha256 for name, one in found.items() if one.sha256 is not None}
 
 
