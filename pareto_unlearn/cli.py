@@ -174,7 +174,7 @@ def export(
         int | None, typer.Option("--seed", help="With --epsilon: the seed whose solutions are mixed.")
     ] = None,
 ) -> None:
-    """Write the unlearned model of a trial, or of any epsilon, to a file in the form of the original's file."""
+    """Write an unlearned model, of a trial or of any epsilon, to a file in the form of the original's."""
     from pareto_unlearn.finished.export import export_trial
     from pareto_unlearn.store import RunStore
 

@@ -60,9 +60,9 @@ def compute_inception_score(logits: Float[Tensor, "n c"]) -> float:
 def compute_kernel_distance(real: Float[Tensor, "n d"], fake: Float[Tensor, "m d"]) -> float:
     """Return KID: the unbiased squared MMD under the kernel (x.y / d + 1)^3.
 
-    Source: Binkowski et al., arXiv:1801.01401. The value is computed over all pairs of images, without randomness;
-    the usual mean over random subsets estimates the same value with more noise. The expected value of two equal
-    distributions is 0, so the result may be negative.
+    Source: Binkowski et al., arXiv:1801.01401. The value is computed over all pairs of images, without
+    randomness; the usual mean over random subsets estimates the same value with more noise. The expected
+    value of two equal distributions is 0, so the result may be negative.
 
     Raises:
         ValueError: fewer than two rows in a set, or features that are not finite.

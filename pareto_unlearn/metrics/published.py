@@ -234,8 +234,8 @@ class _Looking:
         return self._scoring.files.open((kind, model, name, self._name, self._digest, str(len(ids))), compute)
 
     def _open(self) -> Embed:
-        # Building a network draws random weights, which the file then replaces: keep these draws from changing
-        # the random numbers that others draw.
+        # Building a network draws random weights, which the file then replaces: the fork keeps them
+        # from changing the random numbers that others draw.
         with torch.random.fork_rng(devices=[]):
             return EXTRACTORS[self._name].load(self._scoring.weights, self._scoring.device)
 
