@@ -1,9 +1,10 @@
-"""Runs the papers' tables and the ablations on the digits as the sweep files say, and puts what each ends in on a page.
+"""Runs the sweep files of the papers' tables and of the ablations, and puts their results on a page.
 
     uv run python benchmarks/ablations.py docs/ablations.md [--folder FOLDER] [--only NAME ...]
 
-The runs go to FOLDER (the working directory); what is complete there is not solved again. Without ``--only`` every file of sweeps/ablations is run
-and sweeps/paper_tables.yaml, about forty sweeps of a minute each.
+The runs go to FOLDER (default: the working directory); a run that is complete there is not solved again.
+Without ``--only`` all files of sweeps/ablations and sweeps/paper_tables.yaml are run: about forty sweeps of a
+minute each.
 """
 
 import argparse
@@ -20,11 +21,14 @@ from page_section import replace_section
 ROOT = Path(__file__).parent.parent
 FILES = [ROOT / "sweeps" / "paper_tables.yaml", *sorted((ROOT / "sweeps" / "ablations").glob("*.yaml"))]
 READS = ("pareto-unlearn compare ", "pareto-unlearn report ")
-TITLE = "# The papers' tables and ablations on the digits\n\nWhat `uv run python benchmarks/ablations.py docs/ablations.md` measured on two CPU cores, each run as its file has it.\n"
+TITLE = (
+    "# The papers' tables and ablations on the digits\n\nWhat `uv run python benchmarks/ablations.py "
+    "docs/ablations.md` measured on two CPU cores, each run as its file has it.\n"
+)
 
 
 class Header(NamedTuple):
-    """What the comment at the head of a sweep file says: why, the commands that solve, and those that read the runs."""
+    """The parts of a sweep file's head comment: its reason, the commands that solve and those that read."""
 
     prose: str
     solve: str
@@ -32,7 +36,7 @@ class Header(NamedTuple):
 
 
 def main() -> None:
-    """Run every file that was asked for and write its section."""
+    """Run every selected file and write its section."""
     options = _parse()
     if not options.page.is_file():
         options.page.write_text(TITLE)
@@ -42,7 +46,7 @@ def main() -> None:
 
 
 def read_header(text: str) -> Header:
-    """Take a header apart; commands are the lines that are indented."""
+    """Return the parts of a header; its commands are the indented lines."""
     lines = list(itertools.takewhile(lambda line: line.startswith("#"), text.splitlines()))
     prose = " ".join(line[2:] for line in lines if re.match(r"# \S", line))
     commands = [line[4:] for line in lines if line.startswith("#   ")]
@@ -68,8 +72,10 @@ def _shell(commands: str, folder: Path) -> str:
     if not link.exists():
         link.symlink_to(ROOT / "sweeps")
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    shell = ["bash", "-euc", commands]
+    environment = {**os.environ, "PATH": path}
     done = subprocess.run(
-        ["bash", "-euc", commands], cwd=folder, env={**os.environ, "PATH": path}, stdout=subprocess.PIPE, text=True, check=True
+        shell, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True, check=True
     )  # fmt: skip
     return done.stdout
 

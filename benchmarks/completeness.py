@@ -2,8 +2,9 @@
 
     uv run python benchmarks/completeness.py benchmarks/completeness.md --storage runs/completeness
 
-Three sweeps of the quickstart, one for each `solver.completeness`, solve the same five epsilons; all else is the default, so each
-has a path of its own. A killed benchmark goes on where it was. The ratio of a mode is its f2 over that of `mean` at the same epsilon.
+Three sweeps of the quickstart, one for each `solver.completeness`, solve the same five epsilons. All else is
+the default, so each sweep has a path of its own. A killed benchmark continues where it stopped. The ratio of
+a mode is its f2 over the f2 of `mean` at the same epsilon.
 """
 
 import argparse
@@ -85,11 +86,14 @@ def write_page(solved: Solved, config: SweepConfig) -> str:
     lines = [
         "# Epsilon for the mean, for every class, for every image",
         "",
-        f"`uv run python benchmarks/completeness.py benchmarks/completeness.md`: the quickstart, seed {config.seed}, a path of "
-        f"{solver.path.steps} and branches of {solver.branch.steps} steps, torch {torch.__version__.split('+')[0]}.",
+        "`uv run python benchmarks/completeness.py benchmarks/completeness.md`: the quickstart, seed "
+        f"{config.seed}, a path of {solver.path.steps} and branches of {solver.branch.steps} steps, torch "
+        f"{torch.__version__.split('+')[0]}.",
         "",
-        "Completeness of the mean image, of the worst class, and the one that 95 % of the images reach; the share of the images whose own e is",
-        "above epsilon with its upper 95 % Clopper-Pearson bound; f2 as a share of the variance of the original's outputs, and as a ratio to",
+        "Completeness of the mean image, of the worst class, and the one that 95 % of the images reach; "
+        "the share of the images whose own e is",
+        "above epsilon with its upper 95 % Clopper-Pearson bound; f2 as a share of the variance of the "
+        "original's outputs, and as a ratio to",
         "that of `mean` at the same epsilon. Each mode has its own path. Completeness asked for is 1 - e.",
         "",
         "| mode | f2 ratio to `mean`, training: median | largest | held-out: median | largest |",
@@ -101,7 +105,8 @@ def write_page(solved: Solved, config: SweepConfig) -> str:
             "",
             f"## {title}",
             "",
-            "| e | mode | mean | worst class | 95 % of images | share above epsilon (bound) | f2 | f2 ratio |",
+            "| e | mode | mean | worst class | 95 % of images "
+            "| share above epsilon (bound) | f2 | f2 ratio |",
             "|---|---|---|---|---|---|---|---|",
             *(point_line(solved, mode, level, split) for level in LEVELS for mode in MODES),
         ]

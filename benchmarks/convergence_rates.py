@@ -1,12 +1,14 @@
-"""How fast the constraint is met on the digits, beside the rates that Proposition 3 of arXiv:2408.01689 promises.
+"""How fast the constraint is met on the digits, beside the rates of Proposition 3 of arXiv:2408.01689.
 
     uv run python benchmarks/convergence_rates.py benchmarks/results/convergence_rates.json docs/benchmarks.md
 
-The proposition is about the flow d theta / dt = -g. So the paper's plain step is taken here, small and constant, on all images of a small set
-at every step, without a clip or a ramp. Phase I is solved for delta 1, 2, 3, Phase II for 1 and 3 (it must be odd).
+The proposition is about the flow d theta / dt = -g. So this benchmark takes the paper's plain step, small and
+constant, on all images of a small set at every step, without a clip or a ramp. Phase I is solved for delta 1,
+2, 3, Phase II for 1 and 3 (there delta must be odd).
 
-What decays is the least value so far of |grad f1| and |g| in Phase I and of [f1 - epsilon]+ in Phase II. The exponent is minus the slope of a
-straight line through their logarithms against that of the step, at steps evenly spaced in the logarithm.
+The decaying quantity is the least value so far: of |grad f1| and |g| in Phase I, of [f1 - epsilon]+ in Phase
+II. The exponent is minus the slope of a straight line through its logarithm against the logarithm of the
+step, fitted at steps that are evenly spaced in the logarithm.
 """
 
 import argparse
@@ -28,15 +30,15 @@ from pareto_unlearn.trial import Hooks, load_material, run_trial
 
 SWEEP = Path(__file__).parent.parent / "sweeps" / "quickstart.yaml"
 PER_CLASS, LEVEL = 4, 0.4
-"""Images a class, five classes a set; epsilon of Phase II in e."""
+"""Images per class, with five classes in a set; epsilon of Phase II in e."""
 FLOOR_STEPS = 400
 FIRST, POINTS, LEAST = 0.1, 60, 1e-4
-"""The fit leaves this share of the steps out, as a rate is one of late steps, and ends where a quantity has fallen to ``LEAST`` of its start."""
+"""The fit starts after ``FIRST`` of the steps and ends where the quantity is ``LEAST`` of its start."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fit:
-    """What one quantity of one trial did: its exponent over the steps of the fit, and the one that is promised."""
+    """One quantity of one trial: its measured exponent, the promised exponent, and the range of the fit."""
 
     phase: int
     delta: int
@@ -50,7 +52,7 @@ class Fit:
 
 
 def main() -> None:
-    """Solve, fit, and write both files; with the page alone it is made of the numbers that lie there."""
+    """Solve, fit and write both files; with ``--steps 0`` write the page from the stored numbers only."""
     options = _parse()
     if options.steps:
         content = {"machine": machine_facts(), "steps": options.steps, "learning_rate": options.learning_rate}
@@ -70,7 +72,7 @@ def _parse() -> argparse.Namespace:
 
 
 def measure(steps: int, learning_rate: float) -> list[Fit]:
-    """Return the fits of all trials: two of each of Phase I, one of each of Phase II."""
+    """Return the fits of all trials: two for each trial of Phase I, one for each of Phase II."""
     fits = []
     for delta in (1, 2, 3):
         rows = solve(1, delta, steps, learning_rate)
@@ -85,7 +87,7 @@ def measure(steps: int, learning_rate: float) -> list[Fit]:
 
 
 def measure_floors(learning_rate: float) -> list[dict[str, float]]:
-    """Return how small abs grad f1 gets in Phase I with delta 1, at twice and at half the step over the same time of the flow."""
+    """Return the least abs grad f1 in Phase I, delta 1, at twice and half the step, same time of the flow."""
     found = []
     for factor in (2.0, 0.5):
         rows = solve(1, 1, round(FLOOR_STEPS / factor), factor * learning_rate)
@@ -103,7 +105,8 @@ def make_config(delta: int, steps: int, learning_rate: float) -> SweepConfig:
             f"data.heldout_per_class={PER_CLASS}",
             "objective.noise_images=256",
             "evaluate={metrics: [mse], samples_per_class: 0}",
-            f"solver={{update: paper, steps: {steps}, batch: {5 * PER_CLASS}, learning_rate: {learning_rate}, clip: 1000.0}}",
+            f"solver={{update: paper, steps: {steps}, batch: {5 * PER_CLASS}, learning_rate: "
+            f"{learning_rate}, clip: 1000.0}}",
             f"solver.boundary.delta={delta}",
             f"solver.control={{beta: 5.0, delta: {delta if delta % 2 else 1}, ramp: 0.0, scaled: false}}",
         ],
@@ -137,7 +140,7 @@ def direction_norm(row: CurveRow) -> float:
 
 
 def fit(phase: int, delta: int, quantity: str, promised: float, values: Sequence[float]) -> Fit:
-    """Fit the exponent of the least value so far.
+    """Return the fit of the least value so far.
 
     Raises:
         ValueError: fewer than three steps are left to fit.
@@ -175,23 +178,34 @@ def render(content: dict[str, Any]) -> str:
     lines = [
         "## Convergence rates",
         "",
-        "`uv run python benchmarks/convergence_rates.py benchmarks/results/convergence_rates.json docs/benchmarks.md`.",
-        f"{machine['cpu']}, one core, torch {machine['torch']}, Python {machine['python']}, {machine['date']}.",
+        "`uv run python benchmarks/convergence_rates.py benchmarks/results/convergence_rates.json "
+        "docs/benchmarks.md`.",
+        f"{machine['cpu']}, one core, torch {machine['torch']}, Python {machine['python']}, "
+        f"{machine['date']}.",
         "",
-        "Proposition 3 of arXiv:2408.01689 bounds how fast the flow d theta / dt = -g meets its constraint: O(1 / t^p). Here the flow is the paper's plain",
-        f"step of {content['learning_rate']:g}, {content['steps']:,} times, always on the same {PER_CLASS} images of every digit, without mini-batches, clip or ramp; alpha 1, beta 5,",
-        f"epsilon at e = {LEVEL:g}. The exponent p is fitted to the least value so far, evenly over the logarithm of the steps, from {FIRST:.0%} of",
-        f"them to where it has fallen to {LEAST:g} of its start. A bound is kept where the measured exponent is at least the promised one.",
+        "Proposition 3 of arXiv:2408.01689 bounds how fast the flow d theta / dt = -g meets its "
+        "constraint: O(1 / t^p). Here the flow is the paper's plain",
+        f"step of {content['learning_rate']:g}, {content['steps']:,} times, always on the same {PER_CLASS} "
+        f"images of every digit, without mini-batches, clip or ramp; alpha 1, beta 5,",
+        f"epsilon at e = {LEVEL:g}. The exponent p is fitted to the least value so far, evenly over the "
+        f"logarithm of the steps, from {FIRST:.0%} of",
+        f"them to where it has fallen to {LEAST:g} of its start. A bound is kept where the measured "
+        f"exponent is at least the promised one.",
         "",
         "| phase | delta | quantity | promised p | measured p | kept | steps of the fit | value there |",
         "|---|---|---|---|---|---|---|---|",
         *(_line(one) for one in content["fits"]),
         "",
-        "- The proposition names the rates of f1 and f2; as its proof is in an appendix that is not at hand, they are read as those of the first-order",
-        "  residuals, abs grad f1 and abs g: integrating d f1 / dt <= -alpha (abs grad f1)^delta gives just the first of them.",
-        "- With delta 1 Phase I asks for a descent of length alpha however small the gradient is, so abs g never falls below 1. The flow would stop in finite time; steps",
-        f"  overshoot by their own length, so abs grad f1 has a floor: with steps of {floors} within the same time.",
-        "- In Phase II the active constraint makes d (f1 - epsilon) / dt = -beta (f1 - epsilon)^delta: an exponential for delta 1, for which no power is",
+        "- The proposition names the rates of f1 and f2; as its proof is in an appendix that is not at "
+        "hand, they are read as those of the first-order",
+        "  residuals, abs grad f1 and abs g: integrating d f1 / dt <= -alpha (abs grad f1)^delta gives "
+        "just the first of them.",
+        "- With delta 1 Phase I asks for a descent of length alpha however small the gradient is, so abs g "
+        "never falls below 1. The flow would stop in finite time; steps",
+        f"  overshoot by their own length, so abs grad f1 has a floor: with steps of {floors} within the "
+        f"same time.",
+        "- In Phase II the active constraint makes d (f1 - epsilon) / dt = -beta (f1 - epsilon)^delta: an "
+        "exponential for delta 1, for which no power is",
         "  too large, and t^(-1/2) for delta 3, both faster than the bound.",
     ]
     return "\n".join(lines)
@@ -200,8 +214,9 @@ def render(content: dict[str, Any]) -> str:
 def _line(one: dict[str, Any]) -> str:
     kept = "yes" if round(one["measured"], 2) >= round(one["promised"], 2) else "no"
     return (
-        f"| {'I' * one['phase']} | {one['delta']} | {one['quantity']} | {one['promised']:.2f} | {one['measured']:z.2f} | {kept} | "
-        f"{one['first_step']} to {one['last_step']} | {one['first_value']:.3g} to {one['last_value']:.3g} |"
+        f"| {'I' * one['phase']} | {one['delta']} | {one['quantity']} | {one['promised']:.2f} | "
+        f"{one['measured']:z.2f} | {kept} | {one['first_step']} to {one['last_step']} | "
+        f"{one['first_value']:.3g} to {one['last_value']:.3g} |"
     )
 
 

@@ -1,13 +1,15 @@
-"""How fast image files become tensors: read and checked once, decoded on demand, decoded into the cache, read from the cache.
+"""How fast image files become tensors, on each of the ways that a sweep may take.
 
     uv run python benchmarks/data_throughput.py
 
-Makes its own folder of JPEG files of 500 x 375 pixels, the usual size of ImageNet's, and prints one row per format. The files are in the
-page cache of the machine, so a slow disk is not part of the numbers. Decoding on demand takes one thread, as a trial with one
-CPU does; checking and filling the cache take all cores.
+Makes its own folder of JPEG files of 500 x 375 pixels, ImageNet's usual size, and prints one row per format:
+files read and checked once, decoded on demand, decoded into the cache, and read from the cache. The files are
+in the page cache of the machine, so a slow disk is not part of the numbers. Decoding on demand uses one
+thread, as a trial with one CPU does; checking and filling the cache use all cores.
 
-A second table says whether reading keeps up with a step that leaves the CPU free, as on a GPU: its time with the images read in line, and
-read ahead. The CPU time of an image tells how many threads the step needs when nothing else has the cores.
+A second table shows whether reading keeps up with a step that leaves the CPU free, as a step on a GPU does:
+the time of a step with its images read in line, and read ahead. From the CPU time of an image follows how
+many threads the step needs when nothing else uses the cores.
 """
 
 import argparse
@@ -60,7 +62,7 @@ def main() -> None:
 
 
 def print_steps(folder: Path, pixels: PixelFormat, threads: list[int]) -> None:
-    """Print the time of a step of batch 64 + 64 that waits for its images, by threads and by where they come from."""
+    """Print the time of a step of batch 64 + 64, by number of threads and source of its images."""
     print(
         f"\n| a step of {STEP_SECONDS * 1000:.0f} ms, ms | threads | in line | read ahead | CPU of an image |"
     )
@@ -78,7 +80,7 @@ def print_steps(folder: Path, pixels: PixelFormat, threads: list[int]) -> None:
 
 
 def step_seconds(split: SplitData, *, is_ahead: bool) -> float:
-    """Return the mean time of a step: its images, and then as long as a GPU would compute."""
+    """Return the mean time of a step, which reads its images and then sleeps as long as a GPU computes."""
     sets = [split.forget_train.images, split.retain_train.images]
     orders = [BatchOrder(len(images), STEP_BATCH, 0, place) for place, images in enumerate(sets)]
     if is_ahead:

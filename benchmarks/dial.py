@@ -1,12 +1,14 @@
-"""The dial against training at the same epsilon, against other choices of its knots, and against a soup of the two ends.
+"""The dial against training at the same epsilon, other choices of its knots, and a soup of the two ends.
 
     uv run pareto-unlearn sweep sweeps/quickstart.yaml -o "baselines=[]" -o run.storage=runs
-    uv run pareto-unlearn sweep sweeps/quickstart.yaml -o "baselines=[]" -o run.storage=runs -o seed=1 -o name=seed1
+    uv run pareto-unlearn sweep sweeps/quickstart.yaml -o "baselines=[]" -o run.storage=runs \\
+        -o seed=1 -o name=seed1
     uv run python benchmarks/dial.py runs/quickstart runs/seed1
 
-At 20 random epsilons of the valid range of each run it makes a model in every way and measures all alike. Trained is what a Phase II
-trial of the run would be, a branch off its path. Writes benchmarks/dial.md and the section between the markers of the
-dial in docs/benchmarks.md; the rows that the dial commits stay in the run.
+Makes a model in every way at 20 random epsilons of the valid range of each run, and measures all of them
+alike. The trained model is what a Phase II trial of the run would be, a branch off its path. Writes
+benchmarks/dial.md and the section "dial" of docs/benchmarks.md; the rows that the dial commits stay in the
+run.
 """
 
 import argparse
@@ -36,7 +38,7 @@ TRAINED = "trained"
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A model: mean f1 and f1 of the worst class above epsilon, both in e, and f2 as a share of the outputs' variance."""
+    """How a model ends: mean and worst-class f1 above epsilon, in e; f2 over the outputs' variance."""
 
     error: float
     worst_class: float
@@ -45,7 +47,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One epsilon of one run: every way at this epsilon, and every way at the f1 that the trained model ended with."""
+    """One epsilon of one run: each way's model at it, and each way's at the f1 of the trained model."""
 
     asked: dict[str, Outcome]
     equal_f1: dict[str, Outcome]
@@ -147,16 +149,21 @@ def main() -> None:
 def render(cases: Sequence[Case], steps: int, runs: Sequence[str]) -> str:
     """Return the text and the table as Markdown."""
     names = " ".join(f"runs/{Path(run).name}" for run in runs)
-    intro = f"""`uv run python benchmarks/dial.py {names}`: {POINTS} epsilons drawn uniformly from the valid range of each run (the quickstart, a seed each,
-without baselines), training split, torch {torch.__version__.split("+")[0]}. Trained: a branch off the run's path, {steps} more steps, as a Phase II trial of the run would be.
+    torch_version = torch.__version__.split("+")[0]
+    intro = f"""`uv run python benchmarks/dial.py {names}`: {POINTS} epsilons drawn uniformly from the valid
+range of each run (the quickstart, a seed each, without baselines), training split, torch {torch_version}.
+Trained: a branch off the run's path, {steps} more steps, as a Phase II trial of the run would be.
 
-- Error: f1 - epsilon over the mean of the forget images, in units of f1's range. Worst class: the same of the class that is forgotten least. With
-  `solver.completeness: per_class` training holds every class to epsilon, so its mean ends below; the dial meets epsilon with the mean.
-- f2 / trained f2: at the same epsilon, and at the same f1, that is dialled to the f1 which the trained model ended with.
-- The dial mixes the neighbouring trials and the ends of the edge of the hull of trials and checkpoints, and keeps the lower f2. The rows below it use
-  one choice of knots throughout."""
+- Error: f1 - epsilon, with f1 the mean over the forget images, in units of f1's range. Worst class: the same
+  for the class that is forgotten least. With `solver.completeness: per_class` training holds every class to
+  epsilon, so the mean over all images ends below epsilon; the dial meets epsilon with that mean.
+- f2 / trained f2: at the same epsilon, and at the same f1, for which the dial is set to the f1 of the trained
+  model.
+- The dial mixes two pairs of knots, the neighbouring trials and the ends of the edge of the hull of trials
+  and checkpoints, and keeps the lower f2. Each row below the dial's uses one choice of knots throughout."""
     lines = [
-        "| way | mean abs error | largest error | worst class, mean | f2 / trained f2, median | worst | at equal f1, median | worst | more steps |",
+        "| way | mean abs error | largest error | worst class, mean | f2 / trained f2, median | worst | at "
+        "equal f1, median | worst | more steps |",
         "|---" * 9 + "|",
     ]
     lines += [_row(name, cases, steps) for name in cases[0].asked]
@@ -169,9 +176,9 @@ def _row(name: str, cases: Sequence[Case], steps: int) -> str:
     asked = [case.asked[name].f2 / case.asked[TRAINED].f2 for case in cases]
     equal = [case.equal_f1[name].f2 / case.equal_f1[TRAINED].f2 for case in cases]
     return (
-        f"| {name} | {statistics.fmean(map(abs, errors)):.4f} | {max(errors):+.4f} | {statistics.fmean(classes):+.3f} "
-        f"| {statistics.median(asked):.2f} | {max(asked):.2f} | {statistics.median(equal):.2f} | {max(equal):.2f} "
-        f"| {steps if name == TRAINED else 0} |"
+        f"| {name} | {statistics.fmean(map(abs, errors)):.4f} | {max(errors):+.4f} | "
+        f"{statistics.fmean(classes):+.3f} | {statistics.median(asked):.2f} | {max(asked):.2f} | "
+        f"{statistics.median(equal):.2f} | {max(equal):.2f} | {steps if name == TRAINED else 0} |"
     )
 
 

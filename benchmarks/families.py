@@ -3,12 +3,13 @@
     uv run python benchmarks/families.py
     uv run python benchmarks/families.py --device cuda --family palette
 
-Random weights and random images: neither changes a cost. Every row is measured by family_rows.py in a process of its own. A step is the
-solver's in a Phase II trial: forward and backward of a forget and of a retain batch, multiplier, Adam. On a CPU one thread, and the clock
-is the time of the process; on a GPU the wall clock around synchronised steps.
+Weights and images are random, which does not change a cost. Every row is measured by family_rows.py in a
+process of its own. A step is the solver's step in a Phase II trial: forward and backward of a forget and of a
+retain batch, multiplier, Adam. On a CPU one thread is used and the clock is the time of the process; on a GPU
+it is the wall clock around synchronised steps.
 
-Writes the rows to benchmarks/results/families_<device>.json, where rows of other cases stay, and from the rows of all devices the section
-of docs/benchmarks.md.
+Writes the rows to benchmarks/results/families_<device>.json, where rows of other cases stay, and a section of
+docs/benchmarks.md from the rows of all devices.
 """
 
 import argparse
@@ -31,9 +32,9 @@ FULL = (("mae", "vit_base"), ("mae", "vit_large"), ("mage", "vit_base"), ("palet
 TINY = (("mae", "tiny"), ("mage", "tiny"), ("palette", "tiny"))
 SPACES = ("encoder", "output")
 SAMPLINGS = (("ancestral", 2000), ("ddim", 50))
-"""Of palette, and the steps of a whole picture: all of its schedule as published, or DDIM's usual number."""
+"""Palette's ways to sample, each with the steps of a whole picture: its full schedule, or DDIM's usual 50."""
 TIMED_ROUNDS = {"cpu": 2, "cuda": 50}
-"""Steps of a sampling that are run; a whole picture is extrapolated from them."""
+"""Number of sampling steps that are timed; the time of a whole picture is extrapolated from them."""
 BATCH = {"cpu": 1, "cuda": 16}
 NOT_IN_KEY = ("warm_up", "repeats")
 
@@ -60,20 +61,23 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("--batch", type=int, help="images of each set in a step; 1 on a CPU, 16 on a GPU")
     parser.add_argument(
-        "--family", choices=("mae", "mage", "palette"), action="append", help="only this one; again for more"
+        "--family",
+        choices=("mae", "mage", "palette"),
+        action="append",
+        help="measure it only; may be repeated",
     )
-    parser.add_argument("--work", choices=("step", "generation"), help="only this")
+    parser.add_argument("--work", choices=("step", "generation"), help="measure only this kind of work")
     parser.add_argument(
-        "--quick", action="store_true", help="on a CPU: the first step alone instead of three after it"
+        "--quick", action="store_true", help="on a CPU: time the first step only, not three steps after it"
     )
-    parser.add_argument("--tiny", action="store_true", help="the variants for trying out")
+    parser.add_argument("--tiny", action="store_true", help="use the tiny variants, to try this script out")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results", help="folder")
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "benchmarks.md")
     return parser.parse_args()
 
 
 def cases(options: argparse.Namespace) -> Iterator[Case]:
-    """Yield what is measured."""
+    """Yield the cases to measure."""
     quick = options.quick and options.device == "cpu"
     for family, variant in TINY if options.tiny else FULL:
         if options.family and family not in options.family:
@@ -94,7 +98,7 @@ def cases(options: argparse.Namespace) -> Iterator[Case]:
 
 
 def step_cases(plain: Case) -> Iterator[Case]:
-    """Yield a step in both spaces, on a GPU in all its ways."""
+    """Yield a step in both spaces, on a GPU with every option as well."""
     for space in SPACES:
         case = replace(plain, space=space)
         yield case
@@ -125,7 +129,7 @@ def generation_cases(plain: Case) -> Iterator[Case]:
 
 
 def run(case: Case) -> Row:
-    """Return what a case costs, measured in a process of its own, or the last words of one that failed."""
+    """Return what a case costs, measured in a process of its own; if that failed, its last line as error."""
     script = Path(__file__).with_name("family_rows.py")
     done = subprocess.run(
         [sys.executable, script, json.dumps(asdict(case))], capture_output=True, text=True, check=False
@@ -138,7 +142,7 @@ def run(case: Case) -> Row:
 
 
 def keep(path: Path, row: Row) -> None:
-    """Put a row into the file, in place of an earlier one of its case."""
+    """Write a row into the file, in place of an earlier row of the same case."""
     rows: list[Row] = json.loads(path.read_text()) if path.is_file() else []
     others = [other for other in rows if _key(other) != _key(row)]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -159,22 +163,25 @@ def render(results: Path) -> str:
     """Return the whole text of the section but for its heading, from the files of all devices."""
     devices = [json.loads(path.read_text()) for path in sorted(results.glob("families_*.json"))]
     parts = [
-        f"`{COMMAND}`: the published sizes with random weights and random images, a central hole of 8 x 8 patches. A step is that of a "
-        "Phase II trial: forward and backward of a forget and of a retain batch, multiplier, Adam. The original's outputs are looked up "
-        "for mae and mage and computed beside the model for palette, whose inputs are drawn anew. Every row has a process of its own."
+        f"`{COMMAND}`: the published sizes with random weights and random images, a central hole of 8 x 8 "
+        "patches. A step is that of a Phase II trial: forward and backward of a forget and of a retain "
+        "batch, multiplier, Adam. The original's outputs are looked up for mae and mage and computed "
+        "beside the model for palette, whose inputs are drawn anew. Every row has a process of its own."
     ]
     parts += [_device_part(sorted(rows, key=_place)) for rows in devices]
     parts.append(
         "- Encoder, output: what f1 and f2 compare; in space encoder the decoder is frozen.\n"
-        "- Seconds: of a step, or of the generation of a batch: mae in one pass, mage in 20 rounds, of which this hole takes the last ones. "
+        "- Seconds: of a step, or of the generation of a batch: mae in one pass, mage in 20 rounds, of "
+        "which this hole takes the last ones. "
         "The median where several are timed; a first step (`--quick`) also pays for what is set up once.\n"
-        "- Palette's generation is the time of a few steps. A whole picture is extrapolated: seconds a step times its steps."
+        "- Palette's generation is the time of a few steps. A whole picture is extrapolated: seconds a "
+        "step times its steps."
     )
     return "\n\n".join(parts)
 
 
 def _place(row: Row) -> int:
-    """Return where a row's model stands in the tables; rows of one model stay in the order they were measured in."""
+    """Return the position of a row's model in the tables; rows of one model keep their measured order."""
     return (*FULL, *TINY).index((row["family"], row["variant"]))
 
 
@@ -190,7 +197,10 @@ def _device_part(rows: list[Row]) -> str:
         if on_gpu
         else " The machine was shared with other work, so that times may be off by a fifth or more."
     )
-    head = f"{where}, torch {first['torch']}, Python {first['python']}, {first['date']}.{noisy} Memory is the peak {memory}."
+    head = (
+        f"{where}, torch {first['torch']}, Python {first['python']}, {first['date']}.{noisy} Memory is "
+        f"the peak {memory}."
+    )
     steps = _table(_STEP_COLUMNS, (row for row in rows if row["work"] == "step"), _step_cells)
     pictures = _table(_PICTURE_COLUMNS, (row for row in rows if row["work"] == "generation"), _picture_cells)
     return "\n\n".join([head, steps, pictures])
@@ -243,7 +253,10 @@ def _picture_cells(row: Row) -> list[str]:
     each = row["seconds"] / row["batch"]
     if row["rounds"]:
         step = each / row["rounds"]
-        picture = f"{_seconds(step)} a step; {row['whole_rounds']} steps: {_duration(step * row['whole_rounds'])}, extrapolated"
+        picture = (
+            f"{_seconds(step)} a step; {row['whole_rounds']} steps: "
+            f"{_duration(step * row['whole_rounds'])}, extrapolated"
+        )
     else:
         picture = _seconds(each)
     return [*start, _seconds(row["seconds"]), _timed(row), _gibibytes(row), picture, _yes(row)]

@@ -1,6 +1,7 @@
-"""What families.py measures: one case at a time, each in a process of its own, so that its peak of memory is its own.
+"""What families.py measures: one case in a process of its own, so that the peak of memory is that case's.
 
-The model has the published sizes and random weights, the images are random: neither changes what a step costs.
+The model has the published sizes and random weights, the images are random: neither changes the cost of a
+step.
 """
 
 import json
@@ -26,18 +27,19 @@ from pareto_unlearn.trial.material import assemble_material
 
 SWEEP = Path(__file__).parent.parent / "sweeps" / "quickstart.yaml"
 HOLE_PATCHES = 8
-"""Side of the central hole in patches of the model, one of the papers'."""
+"""Side of the central hole in patches of the model, a size that the papers use."""
 NOISE_IMAGES = 2
-"""Far below what a sweep may have: the bank is read once a run and no step sees its size."""
+"""Far fewer than in a sweep: the noise bank is read once per run, and its size does not change a step."""
 HELD_OUT, LEAST_TRAIN = 1, 2
-"""The spread of one output would be 0, and f2 is counted in units of it."""
+"""Two training images at least: f2 is counted in units of the spread of outputs, which is 0 for one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """What is measured; ``batch`` images of each set in a step, in all in a generation.
+    """A case to measure, with ``batch`` images of each set in a step or in all in a generation.
 
-    ``method`` and ``rounds`` are those of palette's sampling, ``whole_rounds`` how many a picture takes as published.
+    ``method`` and ``rounds`` are those of palette's sampling, ``whole_rounds`` how many a picture takes as
+    published.
     """
 
     family: str
@@ -58,7 +60,7 @@ class Case:
 
 
 class Measured(TypedDict):
-    """``seconds`` is the median, of a step or of the generation of a batch; bytes are the process's on a CPU, else the GPU's."""
+    """Median seconds of a step or of a batch's generation; bytes of the process on a CPU, else of the GPU."""
 
     seconds: float
     images_per_second: float
@@ -118,10 +120,13 @@ def build_model(config: SweepConfig, device: torch.device) -> ImageToImage:
 
 
 def random_split(config: SweepConfig) -> SplitData:
-    """Return random images: as many as a step takes, and the fewest that the rest can do with."""
+    """Return random images: as many training images as a step takes, and as few others as possible."""
     train = max(config.solver.batch, LEAST_TRAIN)
     return SplitData(
-        *(random_images(config, count, seed) for seed, count in enumerate((train, HELD_OUT, train, HELD_OUT)))
+        random_images(config, train, 0),
+        random_images(config, HELD_OUT, 1),
+        random_images(config, train, 2),
+        random_images(config, HELD_OUT, 3),
     )
 
 
@@ -179,7 +184,7 @@ def _generation(case: Case, config: SweepConfig, model: ImageToImage, _cache: Pa
 
 
 def _time(case: Case, do: Callable[[int], None]) -> tuple[float, int, int]:
-    """Return median seconds, and the peak of memory before and with what is timed."""
+    """Return median seconds, the peak of memory before the timed work, and the peak with it."""
     setup = _peak_bytes(case)
     if case.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
@@ -192,7 +197,7 @@ def _time(case: Case, do: Callable[[int], None]) -> tuple[float, int, int]:
 
 
 def _now(case: Case) -> float:
-    """Return seconds of the process on a CPU, of the wall clock on a GPU once it has done all it was given."""
+    """Return seconds: of the process on a CPU, of the wall clock on a GPU after all its work is done."""
     if case.device == "cpu":
         return time.process_time()
     torch.cuda.synchronize()

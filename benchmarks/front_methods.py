@@ -1,8 +1,14 @@
 """The methods of the fronts benchmark: each turns a budget of gradient pairs into at most eleven models.
 
-A pair is one gradient of the forget loss and one of the retain loss. Unless a method says otherwise, its steps are Adam's on the
-direction of its rule, with betas (.9, .99), coefficients from averages (.9) and a learning rate that falls along half a cosine to
-2 %; a method with one run for each model gives each an eleventh of the budget. Knobs are turned so that e should rise with them.
+A pair is one gradient of the forget loss and one of the retain loss. Unless its docstring says otherwise, a
+method
+
+- takes steps of Adam on the direction of its rule, with betas (.9, .99),
+- computes coefficients from averages (.9),
+- lowers the learning rate along half a cosine to 2 %,
+- gives each model an eleventh of the budget, if every model has a run of its own.
+
+The sign of every knob is chosen so that e should rise with the knob.
 """
 
 import math
@@ -51,7 +57,7 @@ INNER = tuple((index + 1) / (MODELS + 1) for index in range(MODELS))
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One run: a problem, a seed, the budget in pairs and the learning rate; ``fvu_max`` is the height of the box."""
+    """A run: problem, seed, budget in pairs, learning rate; ``fvu_max`` is the height of the box."""
 
     problem: FrontProblem
     seed: int
@@ -62,7 +68,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Model:
-    """Flat weights; the knob and the asked-for level that made them, NaN for none.
+    """A model: its flat weights, and the knob and the level that made it, NaN without.
 
     ``kept`` is False for models that only answer to a level and are no part of the eleven.
     """
@@ -75,7 +81,7 @@ class Model:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Run:
-    """What a method made, and the gradient pairs it took."""
+    """The models of a method, and the gradient pairs it took."""
 
     models: list[Model]
     pairs: int
@@ -106,7 +112,7 @@ def descend(
     start: Mapping[str, Tensor] | None = None,
     captures: Sequence[int] = (),
 ) -> list[dict[str, Tensor]]:
-    """Take all steps of a solve and return copies of its states after the steps in ``captures``, and at its end.
+    """Take all steps of a solve; return copies of its states after the steps in ``captures`` and at its end.
 
     Args:
         task: problem and seed.
@@ -137,7 +143,7 @@ def _even_steps(steps: int) -> list[int]:
     return [round(steps * (index + 1) / MODELS) for index in range(MODELS)]
 
 
-# --- Ours -------------------------------------------------------------------------------------------------------------
+# Our methods.
 
 
 def descend_path(task: Task, steps: int) -> list[Member]:
@@ -161,7 +167,7 @@ def descend_path(task: Task, steps: int) -> list[Member]:
 
 
 def run_dialled_path(task: Task) -> Run:
-    """The whole budget in one path; the dial fills the gaps between those of its checkpoints that lie on their convex hull."""
+    """Spend the whole budget on one path; the dial fills the gaps between checkpoints on the convex hull."""
     bank = descend_path(task, task.budget)
     knots = _hull(bank)
     between = [_mix(task, pair, share) for pair in pairwise(knots) for share in (0.25, 0.5, 0.75)]
@@ -185,13 +191,13 @@ def _hull(bank: Sequence[Member]) -> list[Member]:
 
 
 def _mix(task: Task, pair: tuple[Member, Member], share: float) -> Member:
-    """Return the model at a share of the way from one checkpoint to another, measured on the training sets."""
+    """Return the model at a share of the way between two checkpoints, measured on the training sets."""
     values = torch.lerp(pair[0].state["values"], pair[1].state["values"], share)
     return Member(*task.problem.measure(values, "train"), {"values": values})
 
 
 def _dial(task: Task, knots: Sequence[Member], target: float) -> Member:
-    """Return the model whose e meets a target, between its two neighbours; beyond the last one, that one."""
+    """Return the model whose e meets a target, between two neighbours; beyond all knots, the last knot."""
     above = next((row for row, knot in enumerate(knots) if knot.f1 > target), len(knots) - 1)
     if above == 0:
         return knots[0]
@@ -206,7 +212,7 @@ def _dial(task: Task, knots: Sequence[Member], target: float) -> Member:
 
 
 def run_branches(task: Task) -> Run:
-    """A third of the budget for the path, the rest for ten branches off its nearest members; the eleventh is its end."""
+    """Spend a third of the budget on a path, the rest on ten branches; the path's end is the eleventh."""
     path_steps, branch_steps = task.budget // 3, task.budget // 15
     bank = descend_path(task, path_steps)
     settings = UpdateSettings(
@@ -226,7 +232,7 @@ def solve_boundary(task: Task, steps: int) -> Tensor:
 
 
 def run_independent(task: Task) -> Run:
-    """The highest boundary and ten levels, each a solve of its own from the original."""
+    """Solve the highest boundary and ten levels, each on its own from the original."""
     steps = task.budget // MODELS
     settings, ramp = settings_of(task, steps), (1.0, round(INDEPENDENT_RAMP * steps))
     models = [Model(solve_boundary(task, steps))]
@@ -237,7 +243,7 @@ def run_independent(task: Task) -> Run:
 
 
 def run_algorithm1(task: Task) -> Run:
-    """The papers' way (arXiv:2408.01689): plain steps of constant size, clipped at 1, beta 5, from the original."""
+    """Solve as the papers do (arXiv:2408.01689): plain constant steps, clip 1, beta 5, from the original."""
     steps = task.budget // MODELS
     settings = UpdateSettings(
         kind="paper", steps=steps, learning_rate=task.rate, learning_rate_end=1.0, clip=1.0
@@ -249,11 +255,11 @@ def run_algorithm1(task: Task) -> Run:
     return Run(models, MODELS * steps)
 
 
-# --- Rivals -----------------------------------------------------------------------------------------------------------
+# Rival methods.
 
 
 def run_weights(task: Task, *, rule: Callable[[float], Rule], weights: Sequence[float], kind: str) -> Run:
-    """One solve from the original for each weight; a larger one forgets more."""
+    """Solve once from the original for each weight; a larger weight forgets more."""
     steps = task.budget // MODELS
     settings = settings_of(task, steps)
     solved = [(descend(task, rule(weight), settings, kind=kind)[-1], weight) for weight in weights]
@@ -261,21 +267,21 @@ def run_weights(task: Task, *, rule: Callable[[float], Rule], weights: Sequence[
 
 
 def run_checkpoints(task: Task, *, rule: Rule, kind: str) -> Run:
-    """One solve with the whole budget; its models are eleven evenly spaced checkpoints."""
+    """Solve once with the whole budget; the models are eleven evenly spaced checkpoints."""
     settings = settings_of(task, task.budget)
     states = descend(task, rule, settings, kind=kind, captures=_even_steps(task.budget))
     return Run([Model(state["values"]) for state in states], task.budget)
 
 
 def run_soup(task: Task) -> Run:
-    """The whole budget for the highest boundary; eleven points on the line from the original to it."""
+    """Spend the whole budget on the highest boundary; take eleven points on the line from the original."""
     end, start = solve_boundary(task, task.budget), task.problem.original
     shares = [(index + 1) / MODELS for index in range(MODELS)]
     return Run([Model(torch.lerp(start, end, share), knob=-share) for share in shares], task.budget)
 
 
 class FlatAdam:
-    """Adam on a flat vector with the learning rate of ``UpdateSettings``, for methods that ``EpsilonSolver`` cannot run."""
+    """Adam on a flat vector, with the rate of ``UpdateSettings``; for what ``EpsilonSolver`` cannot run."""
 
     def __init__(self, values: Tensor, settings: UpdateSettings) -> None:
         self._values, self._settings, self._steps = values, settings, 0
@@ -293,7 +299,10 @@ class FlatAdam:
 
 
 def run_smooth_tchebycheff(task: Task) -> Run:
-    """arXiv:2402.19078: min mu log(exp(l f1 / mu) + exp((1 - l) f2 / mu)), mu = .1, for eleven l; f2 in units of the box."""
+    """Minimise mu log(exp(l f1 / mu) + exp((1 - l) f2 / mu)) for eleven l (arXiv:2402.19078).
+
+    mu = .1, f2 in units of the box.
+    """
     steps = task.budget // MODELS
     models = [Model(_solve_tchebycheff(task, steps, weight), knob=-weight) for weight in INNER]
     return Run(models, MODELS * steps)
@@ -315,10 +324,12 @@ def _solve_tchebycheff(task: Task, steps: int, weight: float) -> Tensor:
 
 
 def run_pamal(task: Task) -> Run:
-    """arXiv:2210.09759: two members, both started at the original, trained through one random point of their line a step.
+    """Train two members, both started at the original, through one random point of their line per step.
 
-    The loss at the point a of the line is a f1 + (1 - a) f2, f2 in units of the box, a uniform on (0, 1); its gradient
-    reaches the members times a and 1 - a. The models are eleven points of the line, both ends among them.
+    The method is that of arXiv:2210.09759.
+    The loss at the point a of the line is a f1 + (1 - a) f2, f2 in units of the box, a uniform on (0, 1); its
+    gradient reaches the members times a and 1 - a. The models are eleven points of the line, both ends among
+    them.
     """
     forget, retain = task.problem.losses("scaled", task.seed)
     flat, original = FlatParameters(task.problem.parameters), task.problem.original
@@ -342,10 +353,10 @@ def _fixed(weight: float) -> Rule:
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """How to run a method, and what is said about it.
+    """A method: how to run it, and its note on the page.
 
-    ``kind`` is the kind of losses it needs: a problem without them leaves it out. ``plain`` says that its steps are plain and its
-    learning rate has a base of its own.
+    ``kind`` is the kind of losses it needs: a problem without them leaves it out. ``plain`` says that its
+    steps are plain and its learning rate has a base of its own.
     """
 
     run: Callable[[Task], Run]
@@ -368,25 +379,29 @@ OURS = ("path+dial", "path+branches", "independent")
 METHODS: dict[str, Method] = {
     "path+dial": Method(
         run_dialled_path,
-        "ours: one path; 11 models of its 40 averaged checkpoints and of mixtures of neighbours on their hull; the dial meets a level",
+        "ours: one path; 11 models of its 40 averaged checkpoints and of mixtures of neighbours on their "
+        "hull; the dial meets a level",
     ),
     "path+branches": Method(
         run_branches,
-        "ours: a third of the budget for the path, then ten branches off its nearest averaged checkpoints; epsilon = the ten levels",
+        "ours: a third of the budget for the path, then ten branches off its nearest averaged checkpoints; "
+        "epsilon = the ten levels",
     ),
     "independent": Method(
         run_independent, "ours without a path: highest boundary and ten levels, each from the original"
     ),
     "algorithm1": Method(
         run_algorithm1,
-        "the paper's: plain steps, clip 1, constant rate, beta 5, boundary and ten levels from the original (arXiv:2408.01689)",
+        "the paper's: plain steps, clip 1, constant rate, beta 5, boundary and ten levels from the "
+        "original (arXiv:2408.01689)",
         plain=True,
     ),
     "weighted_sum": _weighted(_fixed, SUM_WEIGHTS, "f2 + w f1, 11 w from .003 to 10"),
     "composite": _weighted(
         _fixed,
         LABEL_WEIGHTS,
-        "the same sum of the raw losses, one noise draw an image as target, w .003 to 3 (Eq. 10, arXiv:2402.00351)",
+        "the same sum of the raw losses, one noise draw an image as target, w .003 to 3 (Eq. 10, "
+        "arXiv:2402.00351)",
         "drawn",
     ),
     "smooth_tchebycheff": Method(
@@ -396,7 +411,8 @@ METHODS: dict[str, Method] = {
     "soup": Method(run_soup, "whole budget for the highest boundary, 11 points on the line to the original"),
     "pamal": Method(
         run_pamal,
-        "two members from the original, one random point of their line a step, f2 in units of the box, 11 points (arXiv:2210.09759)",
+        "two members from the original, one random point of their line a step, f2 in units of the box, 11 "
+        "points (arXiv:2210.09759)",
     ),
     "cup": _weighted(lambda gamma: Pivot(gamma=gamma), INNER, "11 gamma in (0, 1) (arXiv:2510.19226)"),
     "munba": _checkpointed(NashBargaining(), "one run, 11 checkpoints (arXiv:2411.15537)"),

@@ -2,7 +2,8 @@
 
     uv run python benchmarks/front_page.py benchmarks/results/fronts.parquet docs/benchmarks.md
 
-Only the part between its two markers is replaced; every sentence about who wins follows from the numbers.
+Only the part between the two markers of the section is replaced. Every sentence about a winner is computed
+from the numbers.
 """
 
 import argparse
@@ -21,17 +22,21 @@ from page_section import replace_section
 MAIN = OURS[0]
 
 PROBLEM_NOTES = {
-    "digits_classes": "the embedded masked autoencoder of 16-pixel digits (62,608 parameters, centre removed) forgets digits 0 to 4 and keeps 5 to 9",
-    "digits_random": "the same model forgets a random half of its training images and keeps the other half: no class structure",
+    "digits_classes": "the embedded masked autoencoder of 16-pixel digits (62,608 parameters, centre "
+    "removed) forgets digits 0 to 4 and keeps 5 to 9",
+    "digits_random": "the same model forgets a random half of its training images and keeps the other "
+    "half: no class structure",
     "digits_encoder": "as `digits_classes`, with encoder outputs compared and the decoder frozen",
-    "conv_autoencoder": "a convolutional autoencoder of whole images (18,137 parameters, bottleneck of 16), trained by the benchmark, forgets digits 0 to 4",
-    "closed_form": "two random ellipsoids (20 dimensions, condition 30) with noisy gradients; the exact front is known, IGD+ is measured against it, and there are no held-out images",
+    "conv_autoencoder": "a convolutional autoencoder of whole images (18,137 parameters, bottleneck of "
+    "16), trained by the benchmark, forgets digits 0 to 4",
+    "closed_form": "two random ellipsoids (20 dimensions, condition 30) with noisy gradients; the exact "
+    "front is known, IGD+ is measured against it, and there are no held-out images",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of a problem's table: where it comes from, how it is written, and what is best (None: nothing)."""
+    """A column of a problem's table: its source, its format, and which value is best (None: no value)."""
 
     title: str
     source: str
@@ -55,7 +60,7 @@ COLUMNS = (
 SPREAD = ("hypervolume",)
 """Scores that are written with their standard deviation over seeds."""
 RACES = (COLUMNS[0], COLUMNS[1], COLUMNS[2], COLUMNS[4])
-"""What the sentences about winners compare."""
+"""The columns that the sentences about winners compare."""
 
 
 def main() -> None:
@@ -84,24 +89,33 @@ def _header(scores: pd.DataFrame, budget: int) -> str:
     facts = scores.attrs
     seeds = ", ".join(map(str, sorted(scores.seed.unique())))
     candidates = int(facts["candidates"])
+    levels = f"{TARGETS[0]:g}, {TARGETS[1]:g}, ..., {TARGETS[-1]:g}"
     return f"""## Fronts at an equal budget
 
-`{facts["command"]}`, then `uv run python benchmarks/front_page.py benchmarks/results/fronts.parquet docs/benchmarks.md`.
-{facts["cpu"]}, {facts["cores"]} cores of which one is used, torch {facts["torch"]}, Python {facts["python"]}, {facts["date"]}, seeds {seeds}.
+`{facts["command"]}`, then
+`uv run python benchmarks/front_page.py benchmarks/results/fronts.parquet docs/benchmarks.md`.
+{facts["cpu"]}, {facts["cores"]} cores of which one is used, torch {facts["torch"]}, Python {facts["python"]},
+{facts["date"]}, seeds {seeds}.
 
-Every method gets {budget:,} gradient pairs (one gradient of the forget and one of the retain loss, 16 + 16 images) and may end with 11
-models, all from the original. e = (f1 - floor) / (f1(original) - floor); FVU = f2 / variance of the original's outputs on the retain images.
-Both are measured over whole sets, training and held-out images apart. The box was frozen before any run: e from 0 to 1, FVU from 0 to that of a
-highest boundary solved in 240 steps with seed {SCAN_SEED} (at most 1, which a constant output has); the original, (1, 0), belongs to every front. The learning rate of **every** method is
-the best of {candidates} by training hypervolume on seed {SCAN_SEED}, which is not reported: {candidates * budget:,} pairs of scan each; a star marks one at the end of the scan.
+Every method gets {budget:,} gradient pairs (one gradient of the forget and one of the retain loss, 16 + 16
+images) and may end with 11 models, all from the original. e = (f1 - floor) / (f1(original) - floor); FVU = f2
+/ variance of the original's outputs on the retain images. Both are measured over whole sets, training and
+held-out images apart. The box was frozen before any run: e from 0 to 1, FVU from 0 to the FVU of a highest
+boundary solved in 240 steps with seed {SCAN_SEED} (at most 1, the FVU of a constant output); the original,
+(1, 0), belongs to every front. The learning rate of **every** method is the best of {candidates} by training
+hypervolume on seed {SCAN_SEED}, which is not reported: {candidates * budget:,} pairs of scan for each method;
+a star marks a rate at an end of the scan.
 
-- HV: share of the box that a method's models dominate, mean +- standard deviation over seeds. IGD+: mean distance from the union front of all methods and
-  seeds at this budget, in units of the box; smaller is better. Not dominated: different models that no other of the same run dominates.
-- Epsilon-hit error: mean of |e - level| over the levels {TARGETS[0]:g}, {TARGETS[1]:g}, ..., {TARGETS[-1]:g}. Methods that take an epsilon are judged by the model that was asked for
-  the level (`path+dial` by the mixture that the dial finds on training images); all others, generously, by the closest of their models.
+- HV: share of the box that a method's models dominate, mean +- standard deviation over seeds. IGD+: mean
+  distance from the union front of all methods and seeds at this budget, in units of the box; smaller is
+  better. Not dominated: number of different models that no other model of the same run dominates.
+- Epsilon-hit error: mean of |e - level| over the levels {levels}. A method that takes an epsilon is judged by
+  the model that it made for the level (`path+dial` by the mixture that the dial finds on training images);
+  all others, generously, by the closest of their models.
 - tau: Kendall's correlation between the knob and e; 1 = the knob is in order, a dash = there is no knob.
-- The methods of ours that have a path measure its checkpoints, and the dial its mixtures, over the whole training set; these passes are without gradients and
-  are not counted. A mixture is of the weights of two checkpoints; of the rivals only `soup` and `pamal` are given mixtures, which is what they are."""
+- Our methods with a path measure its checkpoints, and the dial its mixtures, over the whole training set;
+  these passes are without gradients and are not counted. A mixture mixes the weights of two checkpoints; of
+  the rivals only `soup` and `pamal`, which are mixtures, get any."""
 
 
 def _problem(models: pd.DataFrame, scores: pd.DataFrame, name: str, budget: int) -> str:
@@ -172,7 +186,7 @@ def _cell(scores: pd.DataFrame, column: Column, means: pd.Series, method: str) -
 
 
 def _sentences(scores: pd.DataFrame) -> str:
-    """Say who wins each race, and every rival that is ahead of our main method."""
+    """Return in words who wins each race, and every rival that is ahead of our main method."""
     texts = []
     for column in RACES:
         if column not in _columns(scores):
@@ -180,17 +194,16 @@ def _sentences(scores: pd.DataFrame) -> str:
         means = _means(scores, column).dropna()
         ranked = means.sort_values(ascending=column.best is pd.Series.min)
         first, second = ranked.index[0], ranked.index[1]
-        name = (
-            f"{column.title}" if "HV" in column.title or "IGD" in column.title else f"{column.title} (train)"
-        )
+        name = column.title if "HV" in column.title or "IGD" in column.title else f"{column.title} (train)"
         texts.append(
-            f"{name}: **{_label(first)}** {ranked.iloc[0]:.3f}, then {_label(second)} {ranked.iloc[1]:.3f}{_ahead(ranked)}."
+            f"{name}: **{_label(first)}** {ranked.iloc[0]:.3f}, then {_label(second)} "
+            f"{ranked.iloc[1]:.3f}{_ahead(ranked)}."
         )
     return " ".join(texts)
 
 
 def _ahead(ranked: pd.Series) -> str:
-    """Name the rivals ranked above our main method, where there are any."""
+    """Return in words the rivals ranked above our main method, or that there are none."""
     if MAIN not in ranked.index:
         return ""
     rivals = [name for name in ranked.index[: ranked.index.get_loc(MAIN)] if name not in OURS]
@@ -200,7 +213,7 @@ def _ahead(ranked: pd.Series) -> str:
 
 
 def _summary(scores: pd.DataFrame, budget: int, known: list[str]) -> str:
-    """Return one line a race: on how many problems our main method, or any of ours, leads all rivals."""
+    """Return a table with one line per race: on how many problems a method of ours is first."""
     lines = ["| score | a method of ours is first | first on each problem |", "|---|---|---|"]
     for column in RACES:
         firsts = {}
@@ -218,7 +231,7 @@ def _summary(scores: pd.DataFrame, budget: int, known: list[str]) -> str:
 
 
 def _exact_sentence(models: pd.DataFrame) -> str:
-    """Say what the exact front is worth, from the methods' table of its own."""
+    """Return in words the hypervolume of the exact front, computed from its points."""
     front = np.array(build_closed_form(Path()).front())
     share = front_hypervolume(front, float(models.fvu_max.iloc[0]))
     return f"The exact front has a hypervolume of {share:.3f} in this box."
@@ -230,8 +243,9 @@ def _budgets(scores: pd.DataFrame, budget: int, known: list[str]) -> str:
     ]  # fmt: skip
     titles = [f"{method}, {round(share * budget):,}" for method, share in rows]
     lines = [
-        "Hypervolume, training / held-out images, at a quarter of the budget, the full one and four times it (the learning rate is that chosen at "
-        f"{budget:,} pairs; the largest budget has one seed). The box does not change. {_quarter_sentence(scores, budget, known)}",
+        "Hypervolume, training / held-out images, at a quarter of the budget, the full one and four times "
+        f"it (the learning rate is that chosen at {budget:,} pairs; the largest budget has one seed). The "
+        f"box does not change. {_quarter_sentence(scores, budget, known)}",
         "",
         "| problem | " + " | ".join(titles) + " |",
         "|---" * (len(rows) + 1) + "|",
@@ -258,7 +272,7 @@ def _both_splits(scores: pd.DataFrame, problem: str, method: str, budget: int) -
 
 
 def _quarter_sentence(scores: pd.DataFrame, budget: int, known: list[str]) -> str:
-    """Say where our main method at a quarter of the budget is ahead of independent solves at the full one."""
+    """Return in words where our main method at a quarter of the budget beats full independent solves."""
     ahead = [
         name
         for name in known
@@ -268,17 +282,19 @@ def _quarter_sentence(scores: pd.DataFrame, budget: int, known: list[str]) -> st
     behind = [name for name in known if name not in ahead]
     but = f", not on {', '.join(behind)}" if behind else ""
     return (
-        f"On training images {MAIN} at a quarter of the budget is ahead of independent solves at the full one on "
-        f"{', '.join(ahead) or 'no problem'}{but}."
+        f"On training images {MAIN} at a quarter of the budget is ahead of independent solves at the full "
+        f"one on {', '.join(ahead) or 'no problem'}{but}."
     )
 
 
 def _methods() -> str:
     lines = [f"- `{name}`: {method.note}." for name, method in METHODS.items()]
     intro = (
-        "Unless it says otherwise: Adam (.9, .99) on the direction of the rule, coefficients from averages (.9), half a cosine to 2 % of the learning rate, "
-        "an eleventh of the budget for each model, losses in e and FVU with the mean of 2,048 noise outputs as target. One run with 11 checkpoints takes them evenly spaced. "
-        "Paths and branches use half of the learning rate in the table, rising, constant, then falling to 0 on a path and falling along a line to 0 on a branch."
+        "Unless it says otherwise: Adam (.9, .99) on the direction of the rule, coefficients from averages "
+        "(.9), half a cosine to 2 % of the learning rate, an eleventh of the budget for each model, losses "
+        "in e and FVU with the mean of 2,048 noise outputs as target. One run with 11 checkpoints takes "
+        "them evenly spaced. Paths and branches use half of the learning rate in the table, rising, "
+        "constant, then falling to 0 on a path and falling along a line to 0 on a branch."
     )
     return "\n".join([intro, "", *lines])
 

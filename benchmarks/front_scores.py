@@ -1,7 +1,7 @@
-"""What a front is worth: hypervolume in a frozen box, IGD+, how well an epsilon is hit, order along the knob.
+"""Scores of a front: hypervolume in a frozen box, IGD+, how well an epsilon is hit, order along the knob.
 
-Works on the table of models that ``fronts.py`` writes; knows no torch, no problem and no method but the original model,
-(e, FVU) = (1, 0), which belongs to every front.
+Works on the table of models that ``fronts.py`` writes, and knows no torch, no problem and no method. The only
+model it knows is the original, (e, FVU) = (1, 0), which belongs to every front.
 """
 
 import math
@@ -14,22 +14,23 @@ from scipy.stats import kendalltau
 from pareto_unlearn.analysis.front import hypervolume, is_non_dominated
 
 TARGETS = tuple(round(0.05 + 0.1 * index, 2) for index in range(10))
-"""The ten levels of e that are asked for."""
+"""The ten levels of e that a method is to reach."""
 MODELS = 11
 SCAN_SEED = 1000
 RUN_KEYS = ["problem", "method", "budget", "seed", "split"]
 
 
 def front_hypervolume(costs: np.ndarray, fvu_max: float) -> float:
-    """Return the share of the box e in [0, 1], FVU in [0, fvu_max] that models (rows of (e, FVU)) dominate."""
+    """Return the share of the box e in [0, 1], FVU in [0, fvu_max] that rows of (e, FVU) dominate."""
     return hypervolume(costs, (0.0, 0.0), (1.0, fvu_max))
 
 
 def choose_best(costs: np.ndarray, fvu_max: float, count: int = MODELS) -> list[int]:
-    """Return the rows, at most ``count``, that have the largest hypervolume together, by rising e.
+    """Return at most ``count`` rows whose joint hypervolume is largest, by rising e.
 
-    With two objectives this is exact: a model adds the rectangle up to the e of the next one chosen, so the best choice that
-    begins with a model follows from those that begin further right (a shortest path over the non-dominated models).
+    With two objectives this is exact: a model adds the rectangle up to the e of the next one chosen, so the
+    best choice that begins with a model follows from those that begin further right (a shortest path over the
+    non-dominated models).
     """
     inside = np.all(np.isfinite(costs), axis=1) & (costs[:, 0] < 1.0) & (costs[:, 1] < fvu_max)
     rows = np.flatnonzero(inside)
@@ -47,7 +48,7 @@ def choose_best(costs: np.ndarray, fvu_max: float, count: int = MODELS) -> list[
 
 
 def _follow(choices: list[np.ndarray], values: np.ndarray) -> list[int]:
-    """Return the chain of models that starts at the best first one; the end of the front stands behind the last model."""
+    """Return the chain of models from the best first model; index ``end`` stands for the end of the front."""
     end, row, chain = len(values), int(np.argmax(values)) if len(values) else 0, []
     for successors in reversed(choices):
         if row == end:
@@ -58,7 +59,7 @@ def _follow(choices: list[np.ndarray], values: np.ndarray) -> list[int]:
 
 
 def score_runs(models: pd.DataFrame, exact: dict[str, np.ndarray], budget: int) -> pd.DataFrame:
-    """Return one row a run and split with all scores.
+    """Return one row per run and split with all scores.
 
     Args:
         models: rows of ``fronts.py``, those of the learning-rate scan left out.
@@ -97,7 +98,7 @@ def _score(run: pd.DataFrame, reference: np.ndarray) -> dict[str, float]:
 
 
 def _hit_error(run: pd.DataFrame) -> float:
-    """Return the mean |e - target|: of the models that were asked for, else of the closest model to each target."""
+    """Return the mean |e - target| over the models made for a target, else over the closest models."""
     asked = run.dropna(subset="target")
     if len(asked):
         return float((asked.e - asked.target).abs().mean())
@@ -106,7 +107,7 @@ def _hit_error(run: pd.DataFrame) -> float:
 
 
 def _tau(run: pd.DataFrame) -> float:
-    """Return Kendall's tau between the knob, turned so that e should rise with it, and e; NaN without a knob."""
+    """Return Kendall's tau between knob (its sign such that e should rise with it) and e; NaN without one."""
     turned = run.dropna(subset=["knob", "e"])
     return float(kendalltau(turned.knob, turned.e).statistic) if len(turned) > 1 else math.nan
 

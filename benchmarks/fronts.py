@@ -1,15 +1,18 @@
-"""The front that every method makes of an equal budget of gradient pairs, on five problems.
+"""The front of every method at an equal budget of gradient pairs, on five problems.
 
     uv run python benchmarks/fronts.py
     uv run python benchmarks/front_page.py benchmarks/results/fronts.parquet docs/benchmarks.md
 
-writes one row a model and split, and with ``_scores`` in its name a second file of one row a run and split. Every finished run is a
-file in the work folder, so a killed benchmark goes on where it was; the results merge all runs that the folder holds.
+Writes one row per model and split, and a second file with ``_scores`` in its name: one row per run and split.
+Every finished run is a file in the work folder, so a killed benchmark continues where it stopped; the results
+merge all runs of the folder.
 
-The box of a problem is frozen before any method runs: e in [0, 1], FVU up to that of a highest boundary solved in 240 steps with
-seed 1000, and at most 1, which a constant output has. Every method, ours too, gets its learning rate from the same factors (their squares for
-plain steps) of a base by training hypervolume on that seed, which is not reported otherwise; the larger and smaller budgets take over the
-rate chosen at the full one.
+The box of a problem is frozen before any method runs: e in [0, 1], FVU from 0 to the FVU of a highest
+boundary solved in 240 steps with seed 1000, and at most 1, the FVU of a constant output.
+
+Every method, ours included, gets its learning rate from the same scan: the same factors (their squares for
+plain steps) of a base rate, chosen by training hypervolume on seed 1000, which is reported nowhere else. The
+larger and smaller budgets use the rate that was chosen at the full budget.
 """
 
 import argparse
@@ -31,7 +34,7 @@ from machine import machine_facts
 BUDGET, SEEDS, BOX_STEPS = 1320, (0, 1, 2, 3, 4), 240
 FACTORS = (0.125, 0.25, 0.5, 1.0, 2.0)
 EXTRA = (("path+dial", 0.25, 5), ("path+dial", 4.0, 1), ("independent", 4.0, 1))
-"""Further rows: method, budget as a multiple of the full one, number of seeds."""
+"""Further rows: method, budget as a multiple of the full budget, number of seeds."""
 
 Box = dict[str, float]
 """The largest FVU, by split."""
@@ -113,7 +116,7 @@ def run_method(problem: FrontProblem, name: str, box: Box, options: argparse.Nam
 
 
 def factors_of(method: str, options: argparse.Namespace) -> list[float]:
-    """Return what the base learning rate of a method is multiplied with in the scan."""
+    """Return the factors of the base learning rate that the scan of a method tries."""
     return [factor**2 if METHODS[method].plain else factor for factor in options.factors]
 
 
@@ -173,7 +176,7 @@ def write_results(options: argparse.Namespace) -> None:
 
 
 def drop_other_rates(models: pd.DataFrame, options: argparse.Namespace) -> pd.DataFrame:
-    """Leave out runs at rates that the scan did not choose, and those of other scans and budgets: a work folder may hold several."""
+    """Return the runs at the rates that the scan chose; a work folder may hold other scans and budgets."""
     budgets = {options.budget} | {round(multiple * options.budget) for _, multiple, _ in EXTRA}
     kept = []
     for (_, method), rows in models[models.budget.isin(budgets)].groupby(["problem", "method"], sort=False):
@@ -193,7 +196,7 @@ def exact_fronts(work: Path) -> dict[str, np.ndarray]:
 
 
 def describe_machine(options: argparse.Namespace) -> dict[str, str | int]:
-    """Return what the header of the page says; the command leaves the folders out."""
+    """Return the facts for the header of the page; the command is shown without the folders."""
     command = "uv run python benchmarks/fronts.py"
     if options.budget != BUDGET:
         command += f" --budget {options.budget}"

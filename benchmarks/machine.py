@@ -1,4 +1,4 @@
-"""What a benchmark says about the machine and the libraries it ran on."""
+"""Facts about the machine and the libraries on which a benchmark ran."""
 
 import os
 import platform

@@ -4,7 +4,7 @@ from pathlib import Path
 
 
 def replace_section(path: Path, name: str, text: str) -> None:
-    """Put ``text`` between ``<!-- name -->`` and ``<!-- /name -->``; a section, or a page, that is missing is added.
+    """Put ``text`` between ``<!-- name -->`` and ``<!-- /name -->``; add what is missing, page or section.
 
     Raises:
         ValueError: the section begins but does not end.

@@ -1,16 +1,17 @@
-"""What one step of the solver costs against a composite-loss step, a naive two-gradient step, and the libraries torchjd and cooper.
+"""What a step of the solver costs against a composite-loss step, a naive two-gradient step and two libraries.
 
     uv run --group benchmarks python benchmarks/step_cost.py
 
-All on the embedded masked autoencoder with the same images, one thread, one process; on a GPU where there is one. The ways take turns
-in short rounds, so that a machine whose speed drifts slows all of them alike; the table gives medians over rounds of the ratio
-to the composite step. On a CPU the clock is the time of the process, on a GPU the wall clock around synchronised rounds.
+The libraries are torchjd and cooper. All ways run on the embedded masked autoencoder with the same images,
+one thread, one process; on a GPU where there is one. They take turns in short rounds, so that a machine whose
+speed drifts slows all of them alike; the table gives medians over rounds of the ratio to the composite step.
+On a CPU the clock is the time of the process, on a GPU the wall clock around synchronised rounds.
 
-Each way is checked: where its first step leaves the direction in the parameters' gradients, that must be the combination of
-autograd's two gradients which the way says it takes, and after the last round f1 and f2 must be finite.
+Each way is checked. If its first step leaves the direction in the parameters' gradients, this direction must
+be the stated combination of autograd's two gradients. After the last round f1 and f2 must be finite.
 
-Writes one row a round to benchmarks/results/step_cost.parquet (rows of another kind of device stay), and from all rows
-benchmarks/step_cost.md and the section of docs/benchmarks.md.
+Writes one row per round to benchmarks/results/step_cost.parquet (rows of another kind of device stay), and
+from all rows benchmarks/step_cost.md and the section of docs/benchmarks.md.
 """
 
 import argparse
@@ -40,7 +41,7 @@ SWEEP = ROOT / "sweeps" / "quickstart.yaml"
 COMMAND = "uv run --group benchmarks python benchmarks/step_cost.py"
 PEER_MODULES = ("torchjd", "quadprog", "qpsolvers", "cooper")
 NUDGE, TOLERANCE = 0.05, 1e-3
-"""By how much weights are moved before the first step, and the relative error its direction may have."""
+"""Size of the nudge of the weights before the first step; allowed relative error of its direction."""
 
 Row = dict[str, str | int | float | None]
 
@@ -56,7 +57,7 @@ class Runner:
     taken: int = 1
 
     def run_round(self) -> tuple[float, int | None]:
-        """Take some steps; return seconds a step, and on a GPU the most memory in bytes that this way alone needed."""
+        """Take some steps; return seconds per step, and on a GPU the peak bytes that this way alone took."""
         before = _allocated()
         if before is not None:
             torch.cuda.reset_peak_memory_stats()
@@ -71,7 +72,7 @@ class Runner:
         )
 
     def check_losses(self, name: str) -> None:
-        """Stop where f1 or f2 over whole training sets is not finite."""
+        """Stop the program if f1 or f2 over whole training sets is not finite."""
         costs = measure_costs(self.config, self.material, limit=2048)
         if not all(map(math.isfinite, costs)):
             raise SystemExit(f"{name}: f1 and f2 are {costs} after the rounds: its times mean nothing")
@@ -103,7 +104,7 @@ def _parse() -> argparse.Namespace:
 
 
 def require_peers() -> None:
-    """Stop where a library to compare with is not installed."""
+    """Stop the program if a library to compare with is not installed."""
     missing = [name for name in PEER_MODULES if importlib.util.find_spec(name) is None]
     if missing:
         raise SystemExit(
@@ -112,7 +113,7 @@ def require_peers() -> None:
 
 
 def measure(batch: int, cache: Path, rounds: int) -> list[Row]:
-    """Return one row a way and round, the warm-up rounds left out."""
+    """Return one row per way and round, without the warm-up rounds."""
     runners = {name: start(name, batch, cache) for name in WAYS}
     rows: list[Row] = []
     for number in range(-WARM_UP_ROUNDS, rounds):
@@ -149,7 +150,7 @@ def start(name: str, batch: int, cache: Path) -> Runner:
 
 
 def _nudge(material: Material) -> None:
-    """Move every weight a little: at the original f2 and its gradient are zero, and a check of it would say nothing."""
+    """Move every weight a little: at the original f2 and its gradient are zero, which checks nothing."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in material.model.parameters():
@@ -184,7 +185,7 @@ def write(options: argparse.Namespace, table: pd.DataFrame) -> None:
 
 
 def _with_other_devices(path: Path, table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows with those of another kind of device that a file already holds."""
+    """Return the rows, with the rows of another kind of device that the file holds already."""
     if not path.is_file():
         return table
     before = pd.read_parquet(path)
@@ -195,15 +196,16 @@ def _with_other_devices(path: Path, table: pd.DataFrame) -> pd.DataFrame:
 def render(table: pd.DataFrame) -> str:
     """Return the whole text but for its heading."""
     parts = [
-        f"`{COMMAND}`: the embedded masked autoencoder (62,608 parameters), one thread, all ways in one process in turns of {STEPS} steps. "
-        "Milliseconds are medians over rounds; the ratio is to the composite step of the same round, median and quartiles."
+        f"`{COMMAND}`: the embedded masked autoencoder (62,608 parameters), one thread, all ways in one "
+        f"process in turns of {STEPS} steps. Milliseconds are medians over rounds; the ratio is to the "
+        "composite step of the same round, median and quartiles."
     ]
     parts += [_device_part(rows) for _, rows in table.groupby("device", sort=True)]
     parts.append("\n".join(f"- `{name}`: {way.note}." for name, way in WAYS.items()))
     parts.append(
-        "A step of all ways sees the same number of images. `composite` and `cooper` take one gradient, of a weighted sum; all others take that "
-        "of f1 and that of f2, which is what a direction with a guarantee for the constraint needs. All but ours run both batches through the model "
-        "as one."
+        "A step of all ways sees the same number of images. `composite` and `cooper` take one gradient, of "
+        "a weighted sum; all others take that of f1 and that of f2, which is what a direction with a "
+        "guarantee for the constraint needs. All but ours run both batches through the model as one."
     )
     return "\n\n".join(parts)
 
@@ -246,7 +248,7 @@ def _allocated() -> int | None:
 
 
 def _now() -> float:
-    """Return seconds of the process on a CPU, of the wall clock on a GPU once it has done all it was given."""
+    """Return seconds: of the process on a CPU, of the wall clock on a GPU after all its work is done."""
     if not torch.cuda.is_available():
         return time.process_time()
     torch.cuda.synchronize()

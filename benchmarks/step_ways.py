@@ -1,7 +1,8 @@
 """The ways to take a step that step_cost.py compares, each on the same model, images and losses.
 
-A way is a function from a sweep and its freshly loaded material to a step. All but ours take f1 and f2 from one concatenated
-forward pass of both batches. The peers are imported by their own ways alone: nothing else needs them installed.
+A way is a function from a sweep and its freshly loaded material to a step. All ways but ours compute f1 and
+f2 from one concatenated forward pass of both batches. A library is imported only by its own way, so nothing
+else needs it installed.
 """
 
 from collections.abc import Callable
@@ -26,10 +27,10 @@ Coefficients = Callable[[Material, Tensor, Tensor, Tensor], tuple[float, float]]
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One way: how it is built, what it is, its overrides of the sweep file.
+    """A way to take a step: how it is built, a note for the page, its overrides of the sweep file.
 
-    ``coefficients`` returns c1 and c2 of the direction c1 g1 + c2 g2 that the first step must leave in the parameters' ``grad``,
-    from the material, f1, g1 and g2; None where the direction is not kept there.
+    ``coefficients`` returns c1 and c2 of the direction c1 g1 + c2 g2 that the first step must leave in the
+    parameters' ``grad``, from the material, f1, g1 and g2; None where the direction is not kept there.
     """
 
     build: Callable[[SweepConfig, Material], Step]
@@ -48,10 +49,8 @@ def rows_of(config: SweepConfig, material: Material, index: int) -> tuple[Tensor
     """Return forget and retain rows of a step."""
     start, device = index * config.solver.batch, material.device
     counts = (len(material.inputs["forget", "train"]), len(material.inputs["retain", "train"]))
-    forget, retain = (
-        torch.arange(start, start + config.solver.batch, device=device) % count for count in counts
-    )
-    return forget, retain
+    rows = torch.arange(start, start + config.solver.batch, device=device)
+    return rows % counts[0], rows % counts[1]
 
 
 def both_losses(config: SweepConfig, material: Material, index: int) -> tuple[Tensor, Tensor]:
@@ -62,9 +61,8 @@ def both_losses(config: SweepConfig, material: Material, index: int) -> tuple[Te
     )
     outputs = material.model(inputs).flatten(1)
     objectives, targets = material.objectives, material.targets
-    original = targets.retain_train[retain.cpu()].to(
-        outputs.device
-    )  # they stay in their file, as for our step
+    # The targets stay in their memory-mapped file, as they do for our step.
+    original = targets.retain_train[retain.cpu()].to(outputs.device)
     return (
         objectives.forget_loss(outputs[: len(forget)], targets.noise, forget),
         objectives.retain_loss(outputs[len(forget) :], original),
@@ -117,7 +115,7 @@ def composite_step(config: SweepConfig, material: Material) -> Step:
 
 
 def naive_step(config: SweepConfig, material: Material) -> Step:
-    """Return Algorithm 1 as one would write it first."""
+    """Return Algorithm 1 in its most direct form."""
     parameters = list(material.model.parameters())
     epsilon = raw_epsilon(material)
 
@@ -136,7 +134,7 @@ def naive_step(config: SweepConfig, material: Material) -> Step:
 
 
 def torchjd_step(config: SweepConfig, material: Material, chunk: int | None) -> Step:
-    """Return a step of Jacobian descent with UPGrad; ``chunk`` losses are differentiated at a time, None: all."""
+    """Return a step of UPGrad; ``chunk`` losses are differentiated at a time, with None all of them."""
     from torchjd.aggregation import UPGrad
     from torchjd.autojac import backward, jac_to_grad
 
@@ -154,7 +152,7 @@ def torchjd_step(config: SweepConfig, material: Material, chunk: int | None) -> 
 
 
 def cooper_step(config: SweepConfig, material: Material) -> Step:
-    """Return a step of Cooper on  min f2  s.t.  f1 <= epsilon:  its Lagrangian, dual variable first, Adam on the parameters."""
+    """Return a step of Cooper on  min f2  s.t.  f1 <= epsilon:  its Lagrangian, dual variable first."""
     import cooper
 
     class Unlearning(cooper.ConstrainedMinimizationProblem):
@@ -187,14 +185,14 @@ def cooper_step(config: SweepConfig, material: Material) -> Step:
 
 
 def _upgrad_coefficients(_material: Material, f1: Tensor, g1: Tensor, g2: Tensor) -> tuple[float, float]:
-    """UPGrad of two losses is half of PCGrad: the mean of both gradients, each freed of its conflict with the other."""
+    """Return half of PCGrad, which is UPGrad of two losses: the mean of both gradients without conflict."""
     gram = Gram(torch.dot(g1, g1), torch.dot(g1, g2), torch.dot(g2, g2))
     chosen = ConflictProjection()(f1, gram)
     return float(chosen.c1) / 2.0, float(chosen.c2) / 2.0
 
 
 def _lagrangian_coefficients(material: Material, f1: Tensor, _g1: Tensor, _g2: Tensor) -> tuple[float, float]:
-    """The multiplier after its first step, which Cooper takes before that of the parameters."""
+    """Return the multiplier after its first step, which Cooper takes before the step of the parameters."""
     return FIRST_MULTIPLIER + DUAL_LEARNING_RATE * (float(f1) - raw_epsilon(material)), 1.0
 
 
@@ -206,7 +204,8 @@ WAYS: dict[str, Way] = {
     ),
     "ours": Way(
         our_step,
-        "two half-batch passes into flat buffers, multiplier from averaged gradients, Adam on the flat vector",
+        "two half-batch passes into flat buffers, multiplier from averaged gradients, "
+        "Adam on the flat vector",
     ),
     "ours, per class": Way(
         our_step,
@@ -227,8 +226,8 @@ WAYS: dict[str, Way] = {
     ),
     "cooper": Way(
         cooper_step,
-        "`AlternatingDualPrimalOptimizer` on the Lagrangian of min f2 s.t. f1 <= epsilon: one backward pass of a weighted sum, "
-        "the multiplier learned by ascent",
+        "`AlternatingDualPrimalOptimizer` on the Lagrangian of min f2 s.t. f1 <= epsilon: one backward "
+        "pass of a weighted sum, the multiplier learned by ascent",
         coefficients=_lagrangian_coefficients,
     ),
     "torchjd": Way(

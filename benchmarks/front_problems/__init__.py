@@ -1,4 +1,4 @@
-"""The five problems of the fronts benchmark: what starts where, which losses a step sees, how a model is measured."""
+"""The five problems of the fronts benchmark: where each starts, its losses, and how a model is measured."""
 
 from collections.abc import Callable
 from pathlib import Path

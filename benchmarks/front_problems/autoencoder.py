@@ -61,7 +61,7 @@ class ConvAutoencoder(nn.Module):
 
 
 def build_conv_autoencoder(work: Path) -> ImageProblem:
-    """Return a convolutional autoencoder of whole images that forgets digits 0 to 4; trained here, once a work folder."""
+    """Return a convolutional autoencoder that forgets digits 0 to 4; trained once per work folder."""
     model, path = ConvAutoencoder(), work / "conv_autoencoder.safetensors"
     if not path.is_file():
         work.mkdir(parents=True, exist_ok=True)
@@ -86,7 +86,7 @@ def build_conv_autoencoder(work: Path) -> ImageProblem:
 
 
 def _train_autoencoder(model: ConvAutoencoder) -> None:
-    """Fill and train the weights, from a seed: Adam, half a cosine to zero, all ten digits' training images."""
+    """Initialise and train the weights from a seed: Adam, half a cosine to zero, all ten digits."""
     generator = seeded_generator(0, 50)
     for parameter in model.parameters():
         if parameter.ndim > 1:

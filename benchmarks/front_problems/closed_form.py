@@ -15,11 +15,11 @@ DIMENSION, CONDITION, NOISE_SHARE, NOISE_STEPS = 20, 30.0, 0.2, 8192
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EllipsoidProblem:
-    """f1 = (x - a)' A (x - a) and f2 = (x - b)' B (x - b), each 1 at the other's centre; see ``FrontProblem``.
+    """f1 = (x - a)' A (x - a), f2 = (x - b)' B (x - b), each 1 at the other's centre; a ``FrontProblem``.
 
-    The original is b. A step sees f1 + n . (x - a) and f2 + m . (x - b) with fresh Gaussian n and m: what mini-batches of
-    samples with centres of their own would give. Their length is a fifth of that of grad f1 at the original, as batches of 16
-    have it on the digits (.16 to .19).
+    The original is b. A step sees f1 + n . (x - a) and f2 + m . (x - b) with fresh Gaussian n and m: what
+    mini-batches of samples with centres of their own would give. Their length is a fifth of that of grad f1
+    at the original, as batches of 16 have it on the digits (.16 to .19).
     """
 
     matrices: tuple[Tensor, Tensor]

@@ -1,4 +1,4 @@
-"""The embedded masked autoencoder of digits: which images it forgets, and what is compared."""
+"""The embedded masked autoencoder of digits as a problem: which images it forgets, and what is compared."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,7 +29,7 @@ def build_digits_encoder(work: Path) -> ImageProblem:
 
 
 def build_digits_random(work: Path) -> ImageProblem:
-    """Return the embedded masked autoencoder that forgets a random half of its images: no class helps to tell them."""
+    """Return the embedded masked autoencoder that forgets a random half of its images, of any class."""
     material = _digits_material(work, "output")
     split, model = split_at_random(load_digits(), seed=0), material.model
     inputs = {(name, part): model.prepare(images.images) for name, part, images in split.items()}

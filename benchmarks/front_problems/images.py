@@ -1,4 +1,4 @@
-"""Generative models that forget one set of images and keep another, with the losses that methods descend on them."""
+"""Generative models that forget one set of images and keep another, with the losses that methods use."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -135,9 +135,9 @@ def _max_losses(problem: ImageProblem, seed: int) -> Losses:
 
 
 def _retain_label_losses(problem: ImageProblem, seed: int) -> Losses:
-    """Return the training loss on forget images with retain images as wanted output (C.6.2, arXiv:2402.00351).
+    """Return the training loss on forget images with retain images as wanted output (C.6.2).
 
-    As its prose has it; formula C.31 repeats the noise target of ``noisy_label``.
+    As in the prose of arXiv:2402.00351; its formula C.31 repeats the noise target of ``noisy_label``.
     """
     inputs, order = problem.inputs["forget", "train"], problem.order("forget", seed)
     others, other_order = problem.inputs["retain", "train"], problem.order("retain", seed)
@@ -160,7 +160,7 @@ def _noisy_label_losses(problem: ImageProblem, seed: int) -> Losses:
 
 
 def _retain_only_losses(problem: ImageProblem, seed: int) -> Losses:
-    """Return f1 as ever, for a rule that leaves it out, and the training loss on retain images."""
+    """Return the training loss on retain images, and the usual f1 for a rule that ignores it."""
     return _scaled_losses(problem, seed)[0], problem.training_loss("retain", seed)
 
 

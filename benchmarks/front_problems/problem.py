@@ -1,7 +1,8 @@
-"""What every method sees of a problem of the fronts benchmark.
+"""The interface of a problem of the fronts benchmark: all that a method sees of it.
 
-Losses are scale-free: e = (f1 - floor) / (f1(original) - floor) and FVU = f2 / variance of the original's outputs on the
-retain images. Every problem starts at (e, FVU) = (1, 0), the original. Knows no method and no score.
+Losses are scale-free: e = (f1 - floor) / (f1(original) - floor) and FVU = f2 / variance of the original's
+outputs on the retain images. Every problem starts at the original, (e, FVU) = (1, 0). This module knows no
+method and no score.
 """
 
 from collections.abc import Callable
@@ -18,8 +19,8 @@ Losses = tuple[StepLoss, StepLoss]
 class FrontProblem(Protocol):
     """What a method may know of a problem.
 
-    ``original`` is the flat start, ``rate`` the base learning rate of Adam and ``plain_rate`` that of plain steps.
-    ``kinds`` names the losses that have a meaning here, "scaled" always among them.
+    ``original`` is the flat start, ``rate`` the base learning rate of Adam and ``plain_rate`` that of plain
+    steps. ``kinds`` names the losses that have a meaning here, "scaled" always among them.
     """
 
     name: str
