@@ -173,7 +173,7 @@ def render(content: dict[str, Any]) -> str:
     """Return the section of the page."""
     machine = content["machine"]
     floors = ", ".join(
-        f"{one['learning_rate']:g} it falls to {one['least']:.2g}" for one in content["floors"]
+        f"{row['learning_rate']:g} it falls to {row['least']:.2g}" for row in content["floors"]
     )
     lines = [
         "## Convergence rates",
@@ -194,7 +194,7 @@ def render(content: dict[str, Any]) -> str:
         "",
         "| phase | delta | quantity | promised p | measured p | kept | steps of the fit | value there |",
         "|---|---|---|---|---|---|---|---|",
-        *(_line(one) for one in content["fits"]),
+        *(_line(row) for row in content["fits"]),
         "",
         "- The proposition names the rates of f1 and f2; as its proof is in an appendix that is not at "
         "hand, they are read as those of the first-order",
@@ -211,12 +211,12 @@ def render(content: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _line(one: dict[str, Any]) -> str:
-    kept = "yes" if round(one["measured"], 2) >= round(one["promised"], 2) else "no"
+def _line(row: dict[str, Any]) -> str:
+    kept = "yes" if round(row["measured"], 2) >= round(row["promised"], 2) else "no"
     return (
-        f"| {'I' * one['phase']} | {one['delta']} | {one['quantity']} | {one['promised']:.2f} | "
-        f"{one['measured']:z.2f} | {kept} | {one['first_step']} to {one['last_step']} | "
-        f"{one['first_value']:.3g} to {one['last_value']:.3g} |"
+        f"| {'I' * row['phase']} | {row['delta']} | {row['quantity']} | {row['promised']:.2f} | "
+        f"{row['measured']:z.2f} | {kept} | {row['first_step']} to {row['last_step']} | "
+        f"{row['first_value']:.3g} to {row['last_value']:.3g} |"
     )
 
 

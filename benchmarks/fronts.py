@@ -183,7 +183,7 @@ def drop_other_rates(models: pd.DataFrame, options: argparse.Namespace) -> pd.Da
         of_scan = (rows.seed == SCAN_SEED) & (rows.budget == options.budget)
         scan = rows[of_scan & rows.factor.isin(factors_of(str(method), options))]
         if len(scan):
-            shares = {factor: _train_hypervolume(one) for factor, one in scan.groupby("factor")}
+            shares = {factor: _train_hypervolume(runs) for factor, runs in scan.groupby("factor")}
             reported = (rows.seed != SCAN_SEED) & (rows.factor == max(shares, key=lambda key: shares[key]))
             kept += [scan, rows[reported]]
     return pd.concat(kept, ignore_index=True)

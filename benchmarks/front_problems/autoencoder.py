@@ -44,7 +44,7 @@ class ConvAutoencoder(nn.Module):
         )
 
     def prepare(self, images: Tensor) -> Tensor:
-        """Turn [0, 1] pixels into normalised ones."""
+        """Return [0, 1] pixels normalised."""
         return (images - PIXEL_MEAN) / PIXEL_STD
 
     def sample_noise(self, count: int, generator: torch.Generator) -> Tensor:

@@ -79,4 +79,4 @@ def _write(path: Path, features: ImageFeatures) -> None:
         save_file(
             {"values": features.values.contiguous()}, staging, metadata={_IDS: json.dumps(features.ids)}
         )
-        os.replace(staging, path)  # noqa: PTH105 - says in one word that it overwrites
+        os.replace(staging, path)  # noqa: PTH105 - the name says that it overwrites

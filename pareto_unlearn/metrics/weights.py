@@ -143,7 +143,7 @@ def find_weights(
         WeightsError: some files are missing or have another digest; the message lists them all.
     """
     found = {name: inspect_weights(name, folder, pins) for name in names}
-    problems = [one.problem for one in found.values() if one.problem is not None]
+    problems = [file.problem for file in found.values() if file.problem is not None]
     if problems:
         raise WeightsError(
             f"weights of metrics: {'; '.join(problems)}. Put the files into one folder and name it by "
@@ -154,7 +154,7 @@ def find_weights(
 
 def digests_of(found: Mapping[str, FoundWeights]) -> dict[str, str]:
     """Return the SHA-256 of every file that exists, by name."""
-    return {name: one.sha256 for name, one in found.items() if one.sha256 is not None}
+    return {name: file.sha256 for name, file in found.items() if file.sha256 is not None}
 
 
 def file_sha256(path: Path) -> str:

@@ -44,11 +44,11 @@ class PlannerSearcher(Searcher):
             assignment = self._planner.next_trial([spec.trial_id for spec in self._live.values()])
         except ParetoUnlearnError as error:
             self._planner.error = error
-            return Searcher.FINISHED  # type: ignore[return-value]  # text, though its type says otherwise
+            return Searcher.FINISHED  # type: ignore[return-value]  # Ray annotates it wrongly: it is text
         if assignment is NoTrial.WAIT:
             return None
         if isinstance(assignment, NoTrial):
-            return Searcher.FINISHED  # type: ignore[return-value]  # text, though its type says otherwise
+            return Searcher.FINISHED  # type: ignore[return-value]  # Ray annotates it wrongly: it is text
         self._live[trial_id] = assignment.spec
         return assignment.to_plain()
 
