@@ -1,7 +1,7 @@
-"""Which images a model must forget and which it must keep: data sets, splits, and the order of mini-batches.
+"""The images a model must forget and those it must keep: data sets, splits, and the order of mini-batches.
 
-Images are float32, NCHW, [0, 1] (one channel where the data set has one). A split is a manifest: image id, class,
-set, split and SHA-256, decided by ids and classes alone, so it is the same on any machine.
+Images are float32, NCHW, [0, 1]; gray data sets have one channel. A split is a manifest: image id, class,
+set, split and SHA-256. Ids and classes alone decide it, so it is the same on any machine.
 """
 
 from pareto_unlearn.data.choice import ClassChoice, choose_classes

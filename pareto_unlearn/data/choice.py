@@ -1,4 +1,4 @@
-"""Which images of a data set go into which set and split, by names alone: no file is opened here."""
+"""Choice of the images of each set and split, by names alone: no image file is opened here."""
 
 import difflib
 import hashlib
@@ -19,7 +19,10 @@ _SHOWN_CLASSES = 20
 
 
 class ClassChoice(NamedTuple):
-    """The classes of a sweep, each in the data set's order; ``trained`` is the proxy, or ``retain`` itself."""
+    """The classes of a sweep, in the data set's order.
+
+    ``trained`` are the classes whose images are trained on to retain: the proxy's, or ``retain`` itself.
+    """
 
     forget: tuple[str, ...]
     retain: tuple[str, ...]
@@ -27,7 +30,7 @@ class ClassChoice(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """The images of one set and split, sorted by id; ``class_ids`` indexes ``classes``."""
+    """The images of one set and split, sorted by id; ``class_ids`` are positions in ``classes``."""
 
     classes: tuple[str, ...]
     image_ids: tuple[str, ...]
@@ -35,12 +38,13 @@ class Choice(NamedTuple):
 
 
 def choose_images(config: DataSection, source: Source, seed: int) -> dict[str, Choice]:
-    """Return the images of all sets and splits, keyed by such names as ``forget_train``.
+    """Return the images of all sets and splits, keyed by names such as ``forget_train``.
 
-    The training sets come first: they are read most often, and what is opened first is cached first.
+    The training sets come first: they are read most often, and the sets opened first are cached first.
 
     Raises:
-        ConfigError: an unknown class, an overlap, too few images, or files that are not where the data set's layout has them.
+        ConfigError: an unknown class, an overlap, too few images, or files that are not where the data set's
+            layout expects them.
     """
     if config.split == "random_images":
         chosen = _choose_random_images(config, source, seed)
@@ -49,15 +53,15 @@ def choose_images(config: DataSection, source: Source, seed: int) -> dict[str, C
     for name, choice in chosen.items():
         if not choice.image_ids:
             raise ConfigError(
-                f"data: expected images in every set and split, found none in {name}: a fifth of a class is held out, "
-                "so some class of each set needs at least three images"
+                f"data: expected images in every set and split, found none in {name}: a fifth of a class is "
+                "held out, so some class of each set needs at least three images"
             )
     _check_disjoint(chosen)
     return chosen
 
 
 def choose_classes(config: DataSection, known: Sequence[str], seed: int) -> ClassChoice:
-    """Return the classes to forget, to retain and to train on for those.
+    """Return the classes to forget, to retain, and to train on in order to retain.
 
     Raises:
         ConfigError: a class is unknown or the numbers do not fit.
@@ -74,7 +78,7 @@ def choose_classes(config: DataSection, known: Sequence[str], seed: int) -> Clas
 def _choose_two(
     config: DataSection, known: Sequence[str], seed: int
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    # The section refuses a sweep that says nowhere what to forget.
+    # Never None here: without a list of classes the section requires forget_classes.
     forget = _named_or_drawn("data.forget_classes", config.forget_classes or (), known, seed)
     rest = [name for name in known if name not in forget]
     if not rest:
@@ -96,8 +100,8 @@ def _draw_proxy(
     pool = [name for name in known if name not in set(taken)]
     if not pool:
         raise ConfigError(
-            f"data.proxy_retain: expected classes that are neither forgotten nor retained, found all {len(known)} in use; "
-            "name fewer in data.retain_classes"
+            "data.proxy_retain: expected classes that are neither forgotten nor retained, found all "
+            f"{len(known)} in use; name fewer in data.retain_classes"
         )
     wanted = config.proxy_retain.classes if config.proxy_retain is not None else None
     return _named_or_drawn("data.proxy_retain.classes", wanted or len(pool), pool, seed + 2)
@@ -122,7 +126,7 @@ def _take_heldout(config: DataSection, members: Mapping[str, Members], classes: 
 def _take_retain(
     config: DataSection, members: Mapping[str, Members], classes: Sequence[str], forget_images: int
 ) -> Choice:
-    """Return what is trained on in place of, or as, the retain set."""
+    """Return the images trained on to retain: the proxy's, or else the retain classes' own."""
     proxy = config.proxy_retain
     if proxy is None and config.retain_per_class is None:
         return _take(members, classes, "train", config.train_per_class, "data.train_per_class")
@@ -134,12 +138,12 @@ def _take_retain(
 
 
 def _choose_random_images(config: DataSection, source: Source, seed: int) -> dict[str, Choice]:
-    """Forget a share of the images of each split, whatever their classes."""
+    """Return a choice that forgets a share of the images of each split, regardless of their classes."""
     names = source.class_names
     members, chosen = source.list_images(names), {}
     for split, limit in (("train", config.train_per_class), ("heldout", config.heldout_per_class)):
         whole = _take(members, names, split, limit, f"data.{split}_per_class")
-        # By hashes of their ids: a generator's permutation would depend on how many there are.
+        # Ranked by hashes of the ids: a generator's permutation would depend on the number of images.
         ranked = sorted(range(len(whole.image_ids)), key=lambda row: _rank(seed, whole.image_ids[row]))
         count = round((config.forget_share or 0.0) * len(ranked))
         chosen[f"forget_{split}"] = _part(whole, ranked[:count])
@@ -152,7 +156,7 @@ def _rank(seed: int, image_id: str) -> str:
 
 
 def _part(whole: Choice, rows: Sequence[int]) -> Choice:
-    """Return some images, and of the classes those that have any among them."""
+    """Return the images in ``rows``, with only the classes that these images have."""
     kept = sorted(rows)
     present = sorted({whole.class_ids[row] for row in kept})
     places = {class_id: place for place, class_id in enumerate(present)}
@@ -166,7 +170,10 @@ def _part(whole: Choice, rows: Sequence[int]) -> Choice:
 def _take(
     members: Mapping[str, Members], classes: Sequence[str], split: str, limit: int | None, key: str = ""
 ) -> Choice:
-    """Return the first images of each class by id: ``limit`` of them, or without a key to blame as many as there are."""
+    """Return the first ``limit`` images of each class by id; all of its images where ``limit`` is None.
+
+    A class with fewer images is an error that names ``key``; without a key, all its images are taken.
+    """
     chosen: list[tuple[str, int]] = []
     for position, name in enumerate(classes):
         ids = getattr(members[name], split)

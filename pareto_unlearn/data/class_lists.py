@@ -1,6 +1,6 @@
-"""The lists of classes that come with the published code, by their rules.
+"""Reads the lists of classes that the published code comes with, each by a rule of its own.
 
-They are files of others and do not come with this package. Both rules leave the other classes of the data set to the proxy.
+The files are not part of this package. Both rules leave the other classes of the data set to the proxy.
 """
 
 import json
@@ -11,28 +11,28 @@ from typing import NamedTuple
 from pareto_unlearn.errors import ConfigError
 
 FORGET_BELOW = 100
-"""In the list of the ImageNet-R classes: the smaller numbers are forgotten."""
+"""In the list of the ImageNet-R classes, those with a smaller number are forgotten, the others retained."""
 
 RETAIN_LINES, FORGET_LINES = 50, 50
-"""In the list of Places: the first lines are retained, the next forgotten."""
+"""In the list of Places, the classes on the first lines are retained, those on the next lines forgotten."""
 
 
 class ListedClasses(NamedTuple):
-    """The classes that a list names."""
+    """The classes in a list."""
 
     forget: tuple[str, ...]
     retain: tuple[str, ...]
 
 
 def read_class_list(path: Path, rule: str) -> ListedClasses:
-    """Read a list of classes.
+    """Return the classes to forget and to retain that a file lists.
 
     Args:
-        path: of the file.
+        path: the file.
         rule: a key of ``RULES``.
 
     Raises:
-        ConfigError: the file is missing, not as the rule has it, names a class twice, or leaves one of the sets without any.
+        ConfigError: the file is missing, breaks the rule, names a class twice, or leaves a set empty.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -51,7 +51,7 @@ def read_class_list(path: Path, rule: str) -> ListedClasses:
 
 
 def _read_imagenet_r(path: Path, text: str) -> ListedClasses:
-    """``img_r_folder_dict`` of the published MAGE code: JSON, whatever its name ends in."""
+    """Read ``img_r_folder_dict`` of the published MAGE code, which is JSON whatever its suffix."""
     try:
         pairs = json.loads(text, object_pairs_hook=list)
     except ValueError as error:
@@ -65,12 +65,12 @@ def _read_imagenet_r(path: Path, text: str) -> ListedClasses:
 
 
 def _is_numbered(pair: object) -> bool:
-    # JSON's own lists arrive as lists, the pairs of an object as tuples.
+    # With object_pairs_hook=list, a JSON list arrives as a list, but a pair of a JSON object as a tuple.
     return isinstance(pair, tuple) and isinstance(pair[1], int) and not isinstance(pair[1], bool)
 
 
 def _read_places_flist(path: Path, text: str) -> ListedClasses:
-    """``class.txt`` of the published Palette code."""
+    """Read ``class.txt`` of the published Palette code."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if len(lines) < RETAIN_LINES + FORGET_LINES:
         raise _unlike_rule(path, "places_flist", f"{len(lines)} lines")
@@ -85,10 +85,10 @@ RULES: dict[str, Callable[[Path, str], ListedClasses]] = {
 }
 
 _FORMATS = {
-    "imagenet_r": 'a JSON object such as {"n01443537": 0, "n02437616": 100}, each class once, of which the numbers below '
-    f"{FORGET_BELOW} are forgotten and the others retained",
-    "places_flist": f"one class such as /b/badlands a line, each once, the first {RETAIN_LINES} to retain and the next "
-    f"{FORGET_LINES} to forget",
+    "imagenet_r": 'a JSON object such as {"n01443537": 0, "n02437616": 100}, each class once, of which the '
+    f"numbers below {FORGET_BELOW} are forgotten and the others retained",
+    "places_flist": f"one class such as /b/badlands a line, each once, the first {RETAIN_LINES} to retain "
+    f"and the next {FORGET_LINES} to forget",
 }
 
 

@@ -15,7 +15,7 @@ DIGITS_PIXELS = PixelFormat(side=DIGITS_SIDE, channels=1)
 
 def load_digits() -> ImageSet:
     """Return scikit-learn's 1,797 digits, enlarged from 8 to 16 pixels a side (bilinear)."""
-    from sklearn.datasets import load_digits as load_bundle  # half a second, wanted by few commands
+    from sklearn.datasets import load_digits as load_bundle  # takes half a second, and few commands need it
 
     bundle = load_bundle()
     small = torch.from_numpy(bundle.images.astype(np.float32) / 16.0)[:, None]

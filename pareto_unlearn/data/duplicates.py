@@ -1,4 +1,7 @@
-"""Images with the same bytes in two sets or splits: what is forgotten would be retained, what is held out trained on."""
+"""Finds images with the same bytes in two sets or splits.
+
+Such an image would be both forgotten and retained, or both held out and trained on.
+"""
 
 import logging
 from collections.abc import Mapping
@@ -13,37 +16,38 @@ _logger = logging.getLogger(__name__)
 
 
 def check_duplicates(split: SplitData, policy: str) -> None:
-    """Look for images with the same digest in two sets or splits; image files are read from end to end for it.
+    """Refuse images with the same digest in two sets or splits; image files are read whole for this.
 
     Args:
         split: the images.
-        policy: ``allow`` says in the log what was found; anything else refuses it.
+        policy: ``allow`` logs a warning; every other value raises the error.
 
     Raises:
-        ConfigError: how many there are, and the first pairs.
+        ConfigError: gives the number of such images, and the first pairs.
     """
     pairs = _find_duplicates(split)
     if not pairs:
         return
-    rest = len(pairs) - _SHOWN_PAIRS
-    shown = "; ".join([*pairs[:_SHOWN_PAIRS], *([f"and {rest} more"] if rest > 0 else [])])
+    shown = "; ".join(pairs[:_SHOWN_PAIRS])
+    if len(pairs) > _SHOWN_PAIRS:
+        shown += f"; and {len(pairs) - _SHOWN_PAIRS} more"
     if policy == "allow":
         _logger.warning("data: %d images have the same bytes in two sets or splits: %s", len(pairs), shown)
         return
     remedy = "data.duplicates: drop_heldout, or allow" if policy == "refuse" else "data.duplicates: allow"
     raise ConfigError(
-        f"data: expected every image in one set and split only, found {len(pairs)} with the same bytes (SHA-256) in two: {shown}. "
-        f"Remove them, or set {remedy}"
+        f"data: expected every image in one set and split only, found {len(pairs)} with the same bytes "
+        f"(SHA-256) in two: {shown}. Remove them, or set {remedy}"
     )
 
 
 def drop_heldout_copies(chosen: Mapping[str, Choice], source: Source) -> dict[str, Choice]:
-    """Leave out the held-out images whose bytes are in another set or split too.
+    """Return the chosen images without the held-out ones whose bytes are in another set or split too.
 
-    Files are read only where another one has the same size, so every worker can do it.
+    A file is read only where another file has the same size, which is cheap enough for every worker to do.
 
     Raises:
-        ConfigError: it leaves a set without held-out images, or a file cannot be read.
+        ConfigError: a set is left without held-out images, or a file cannot be read.
     """
     identities = iter(source.identify([i for choice in chosen.values() for i in choice.image_ids]))
     own = {name: [next(identities) for _ in choice.image_ids] for name, choice in chosen.items()}
@@ -52,9 +56,10 @@ def drop_heldout_copies(chosen: Mapping[str, Choice], source: Source) -> dict[st
         for value in values:
             homes.setdefault(value, set()).add(name)
     kept = dict(chosen)
-    for name in (name for name in chosen if name.endswith("heldout")):
-        rows = [row for row, value in enumerate(own[name]) if len(homes[value]) == 1]
-        kept[name] = _keep(chosen[name], rows, name)
+    for name, choice in chosen.items():
+        if name.endswith("heldout"):
+            rows = [row for row, value in enumerate(own[name]) if len(homes[value]) == 1]
+            kept[name] = _keep(choice, rows, name)
     return kept
 
 
@@ -74,7 +79,7 @@ def _keep(choice: Choice, rows: list[int], name: str) -> Choice:
 
 
 def _find_duplicates(split: SplitData) -> list[str]:
-    """Describe every image that an earlier set or split has too, with the first such one."""
+    """Return one text per image that is in an earlier set or split too, naming its first occurrence there."""
     first: dict[str, tuple[str, str]] = {}
     pairs = []
     for name, part, images in split.items():

@@ -1,4 +1,4 @@
-"""Image files that behave like a tensor of images."""
+"""Image files that are indexed like a tensor of images."""
 
 import hashlib
 import json
@@ -25,12 +25,12 @@ _BATCH_PER_THREAD = 32
 _SHOWN_PROBLEMS = 5
 _READ_AHEAD = 2
 _READING_RULES = 1
-"""Raised whenever the same file would become other pixels."""
+"""Part of the cache's key; to be raised when a change of the code makes other pixels of the same file."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
-    """A file that was found; ``image_id`` is its path relative to the root, with forward slashes."""
+    """An image file on disk; ``image_id`` is its path relative to the root, with forward slashes."""
 
     image_id: str
     path: Path
@@ -49,7 +49,7 @@ class FileLocator:
         """Return the file of an image.
 
         Raises:
-            ConfigError: it is missing, empty, no regular file, or a link leads out of the root.
+            ConfigError: it is missing, empty, not a regular file, or a link leads out of the root.
         """
         path = self._root / image_id
         try:
@@ -59,7 +59,7 @@ class FileLocator:
                 self._check_inside(path, self._is_inside(path.resolve()))
         except OSError as error:
             raise ConfigError(f"{path}: expected an image file, found: {error.strerror}") from error
-        # One resolution for all files of a folder: it asks the file system once per component.
+        # Resolved once for all files of a folder: it asks the file system for every component of the path.
         if path.parent not in self._parents:
             self._parents[path.parent] = self._is_inside(path.parent.resolve())
         self._check_inside(path, self._parents[path.parent])
@@ -81,9 +81,9 @@ class FileLocator:
 
 
 class FileImages:
-    """Images that are read when they are asked for, from their files or from the cache of decoded pixels.
+    """Images that are read when they are indexed, from their files or from the cache of decoded pixels.
 
-    ``reader`` is the background thread of ``read_ahead``; the images of a data set share it.
+    ``reader`` is the background thread of ``read_ahead``; all image sets of a data set share it.
     """
 
     def __init__(
@@ -107,19 +107,21 @@ class FileImages:
     def __getitem__(self, rows: Tensor | list[int] | slice, /) -> Float[Tensor, "n c h w"]:
         """Return some images as float32 in [0, 1]; ``rows`` are positions, or a mask.
 
-        With a cache, the first call decodes all images, unless another process has: it takes minutes for tens of thousands.
+        With a cache, the first call decodes all images unless another process has done so; tens of thousands
+        of images take minutes.
 
         Raises:
-            ConfigError: a file cannot be read; names it.
+            ConfigError: a file cannot be read; the error names it.
         """
         places = self._places(rows)
         ahead = self._ahead.pop(places, None)
         return self._read(places, torch.get_num_threads()) if ahead is None else ahead.result()
 
     def read_ahead(self, rows: Tensor | list[int] | slice, /) -> None:
-        """Start to read some images in the background, for the next call that asks for the same.
+        """Start to read some images in the background, for the call that will index the same rows.
 
-        The one at hand and the next may wait; a third takes the place of the oldest. What goes wrong is raised by that call.
+        Two such batches are kept, for the current step and the next; a third replaces the oldest. An error is
+        raised by the call that indexes the rows.
         """
         places = self._places(rows)
         if places in self._ahead:
@@ -137,6 +139,7 @@ class FileImages:
             values = self._cached[list(places)]
         else:
             parts = list(_decode([self._files[place] for place in places], self._pixels, threads))
+            # The empty part gives shape and dtype where no rows were asked for.
             values = np.concatenate([np.empty((0, *self._shape[1:]), np.uint8), *parts])
         return torch.from_numpy(values).to(torch.float32).div_(255.0)
 
@@ -144,21 +147,21 @@ class FileImages:
     def _cached(self) -> UInt8[np.ndarray, "n c h w"] | None:
         if self._folder is None or not self._files:
             return None
-        # All cores, whatever a trial may use: the other trials are waiting for these pixels.
+        # All cores, even if a trial may use only some of them: the other trials are waiting for these pixels.
         decode = partial(_decode, self._files, self._pixels, os.cpu_count() or 1)
         return open_pixels(self._folder / f"pixels-{self._cache_key()}.npy", self._shape, decode)
 
     def _cache_key(self) -> str:
-        """Return what decides the pixels: files as they stand, format, and the code that reads them."""
+        """Return a hash of all that decides the pixels: files, pixel format, versions of the reading code."""
         files = [(str(file.path), file.num_bytes, file.changed_nanoseconds) for file in self._files]
         content = [_READING_RULES, PIL.__version__, asdict(self._pixels), files]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
 class FileDigests:
-    """SHA-256 digests of the bytes of image files, all computed when the first is asked for.
+    """SHA-256 digests of the bytes of image files; the first access computes all of them.
 
-    Every file is then decoded too, so that damaged ones are found together, and before a training meets one.
+    Every file is decoded too, so that all damaged files are reported together, before a training reads one.
     """
 
     def __init__(self, files: Sequence[ImageFile], pixels: PixelFormat) -> None:
@@ -179,9 +182,10 @@ class FileDigests:
             outcomes = list(pool.map(self._check, self._files))
         problems = [str(outcome) for outcome in outcomes if isinstance(outcome, ConfigError)]
         if problems:
-            rest = len(problems) - _SHOWN_PROBLEMS
-            more = [f"and {rest} more files that cannot be read"] if rest > 0 else []
-            raise ConfigError("\n".join([*problems[:_SHOWN_PROBLEMS], *more]))
+            shown = problems[:_SHOWN_PROBLEMS]
+            if len(problems) > _SHOWN_PROBLEMS:
+                shown.append(f"and {len(problems) - _SHOWN_PROBLEMS} more files that cannot be read")
+            raise ConfigError("\n".join(shown))
         return tuple(str(outcome) for outcome in outcomes)
 
     def _check(self, file: ImageFile) -> str | ConfigError:
@@ -194,7 +198,7 @@ class FileDigests:
 def _decode(
     files: Sequence[ImageFile], pixels: PixelFormat, threads: int
 ) -> Iterator[UInt8[np.ndarray, "b c h w"]]:
-    """Yield the pixels of files in their order, in batches that bound the memory."""
+    """Yield the pixels of the files in their order, in batches that limit the memory in use."""
     size = _BATCH_PER_THREAD * threads
     with ThreadPoolExecutor(threads) as pool:
         for first in range(0, len(files), size):

@@ -1,4 +1,4 @@
-"""A data set of image files as a source."""
+"""A data set of image files as a ``Source``."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,24 +14,24 @@ from pareto_unlearn.records import PixelFormat
 
 
 class FileSource:
-    """The image files of a tree, to be read in one format."""
+    """The image files of a tree, read in one pixel format."""
 
     def __init__(self, tree: FileTree, pixels: PixelFormat, room: CacheRoom) -> None:
         self._tree, self._pixels, self._room = tree, pixels, room
-        # Started when something is first read ahead, and gone with the last of the images.
+        # Its thread starts with the first read-ahead and ends when the last of the images is freed.
         self._reader = ThreadPoolExecutor(1)
         self.class_names = tree.class_names
 
     def list_images(self, classes: Sequence[str]) -> Mapping[str, Members]:
-        """Return the images of each of these classes.
+        """Return the image ids of each of these classes.
 
         Raises:
-            ConfigError: they are not where the layout has them.
+            ConfigError: the images are not where the layout expects them.
         """
         return self._tree.list_images(classes)
 
     def open(self, image_ids: Sequence[str]) -> tuple[Images, Digests]:
-        """Return images that are read when they are asked for, and digests that are computed then.
+        """Return images that are read when they are indexed, and digests that are computed on first access.
 
         Raises:
             ConfigError: a file is missing, empty or outside the root.
@@ -41,7 +41,7 @@ class FileSource:
         return images, FileDigests(files, self._pixels)
 
     def identify(self, image_ids: Sequence[str]) -> Sequence[str]:
-        """Return the size of a file that no other one has, and the digest of all others.
+        """Return for each file its size, or its digest where another of the files has the same size.
 
         Raises:
             ConfigError: a file is missing, empty, outside the root, or cannot be read.

@@ -1,7 +1,8 @@
-"""Images drawn from a seed, to try things out: ten classes of coloured shapes on a gray slope.
+"""Generated images for trying things out: ten classes of coloured shapes on a gray slope.
 
-A class decides the form and the hue; place, size, brightness and background vary. Only sums, products and roots of
-64-bit numbers and a rounding to 8 bits are used, which IEEE 754 defines to the bit, so every machine draws the same.
+A class decides the form and the hue; place, size, brightness and background vary. Every machine draws the
+same images, because only sums, products and roots of 64-bit numbers and a rounding to 8 bits are used, which
+IEEE 754 defines to the bit.
 """
 
 import hashlib
@@ -25,13 +26,15 @@ _LUMINANCE = (0.299, 0.587, 0.114)
 
 Plane = Float[Tensor, "h w"]
 
-# How far inside its form a point is, in units of the form's size; x and y run from -1 to 1 over the form's square.
+# Each form returns how far inside it a point lies, in units of its size; x and y run from -1 to 1 over it.
 _FORMS: tuple[Callable[[Plane, Plane], Plane], ...] = (
     lambda x, y: 1.0 - (x * x + y * y).sqrt(),  # disc
     lambda x, y: 0.9 - torch.maximum(x.abs(), y.abs()),  # square
     lambda x, y: 1.0 - (x.abs() + y.abs()),  # diamond
     lambda x, y: 0.25 - ((x * x + y * y).sqrt() - 0.7).abs(),  # ring
-    lambda x, y: torch.minimum(0.3 - torch.minimum(x.abs(), y.abs()), 1.0 - torch.maximum(x.abs(), y.abs())),  # plus
+    lambda x, y: torch.minimum(
+        0.3 - torch.minimum(x.abs(), y.abs()), 1.0 - torch.maximum(x.abs(), y.abs())
+    ),  # plus
     lambda x, y: torch.minimum(0.35 - y.abs(), 1.0 - x.abs()),  # lying bar
     lambda x, y: torch.minimum(0.35 - x.abs(), 1.0 - y.abs()),  # standing bar
     lambda x, y: torch.minimum(0.35 - (x - y).abs(), 1.0 - torch.maximum(x.abs(), y.abs())),  # diagonal
@@ -41,25 +44,25 @@ _FORMS: tuple[Callable[[Plane, Plane], Plane], ...] = (
 
 
 class GeneratedSource:
-    """Ten classes of 32 images in any format; only the images asked for are drawn."""
+    """Ten classes of 32 images in any pixel format; an image is drawn when it is opened."""
 
     def __init__(self, pixels: PixelFormat) -> None:
         self._pixels = pixels
         self.class_names = tuple(f"class-{index}" for index in range(len(_FORMS)))
 
     def list_images(self, classes: Sequence[str]) -> Mapping[str, Members]:
-        """Return the images of each of these classes."""
+        """Return the image ids of each of these classes."""
         return {
             name: hold_out([f"{name}/{number:02d}" for number in range(IMAGES_PER_CLASS)]) for name in classes
         }
 
     def open(self, image_ids: Sequence[str]) -> tuple[Images, Digests]:
-        """Draw images; their digests are of the float32 pixels."""
+        """Return newly drawn images, and the digests of their float32 pixels."""
         images = torch.stack([self._draw(image_id) for image_id in image_ids])
         return images, tuple(hashlib.sha256(image.numpy().tobytes()).hexdigest() for image in images)
 
     def identify(self, image_ids: Sequence[str]) -> Sequence[str]:
-        """Return the digests of images, which are drawn for it."""
+        """Return the digests of images, which are drawn to compute them."""
         return tuple(self.open(image_ids)[1])
 
     def _draw(self, image_id: str) -> Float[Tensor, "c h w"]:
@@ -68,7 +71,7 @@ class GeneratedSource:
 
 
 def draw_image(class_id: int, number: int, pixels: PixelFormat) -> Float[Tensor, "c h w"]:
-    """Draw one image; the same place, size and brightness whatever its format."""
+    """Return one drawn image; its place, size and brightness are the same in every format."""
     generator = seeded_generator(_STREAM, class_id, number)
     drawn = torch.rand(6, generator=generator, dtype=torch.float64).tolist()
     centre_x, centre_y = (0.4 + 0.2 * value for value in drawn[:2])
@@ -87,7 +90,7 @@ def draw_image(class_id: int, number: int, pixels: PixelFormat) -> Float[Tensor,
 
 
 def _hue(share: float) -> tuple[float, float, float]:
-    """Return the RGB of a pure hue; ``share`` is its place on the colour circle from 0 to 1."""
+    """Return the RGB of a pure hue; ``share`` is its position on the colour circle, from 0 to 1."""
     red, green, blue = (
         min(max(abs((6.0 * share + shift) % 6.0 - 3.0) - 1.0, 0.0), 1.0) for shift in (0.0, 4.0, 2.0)
     )

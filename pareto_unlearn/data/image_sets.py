@@ -1,4 +1,4 @@
-"""The images of a sweep, in four sets, and the manifest that says which they are."""
+"""The images of a sweep, in four sets, and the manifest that lists them."""
 
 import csv
 import io
@@ -13,9 +13,9 @@ from torch import Tensor
 
 @runtime_checkable
 class Images(Protocol):
-    """Pixels of many images: a tensor, or files that are read when they are asked for.
+    """Pixels of many images: a tensor, or files that are read when they are indexed.
 
-    All of it is ``images[:]``, which for files takes the memory of all.
+    ``images[:]`` returns all of them, so for files it needs memory for all.
     """
 
     @property
@@ -32,16 +32,16 @@ class Images(Protocol):
 
 @runtime_checkable
 class ReadsAhead(Protocol):
-    """Images that take time to read, so that it is worth knowing early which will be asked for."""
+    """Images that are slow to read, so that reading them before they are needed saves time."""
 
     def read_ahead(self, rows: Tensor | list[int] | slice, /) -> None:
-        """Start to read some images in the background; what is returned for them later does not depend on it."""
+        """Start to read some images in the background; this never changes the pixels returned later."""
         ...
 
 
 @runtime_checkable
 class Digests(Protocol):
-    """SHA-256 hex digests, one per image: a tuple, or computed when first asked for."""
+    """SHA-256 hex digests, one per image: a tuple, or computed on first access."""
 
     def __len__(self) -> int: ...
 
@@ -54,8 +54,9 @@ class Digests(Protocol):
 class ImageSet:
     """Images of one set and split, in the order of their ids.
 
-    ``class_ids`` indexes ``class_names``. ``sha256`` is of each image's float32 pixels where the images come with the package or are
-    generated, and of the file's bytes where they are files; files are hashed when a digest is first asked for.
+    ``class_ids`` are positions in ``class_names``. ``sha256`` are the digests of each image's float32 pixels
+    where the images come with the package or are generated, and of the file's bytes where they are files; the
+    first access hashes all files.
     """
 
     images: Images
@@ -72,7 +73,7 @@ class ImageSet:
 class SplitData:
     """The four image sets of a sweep, keyed by (set, split).
 
-    ``has_proxy`` says that ``retain_train`` has images of other classes than ``retain_heldout``.
+    With ``has_proxy``, ``retain_train`` has images of other classes than ``retain_heldout``.
     """
 
     forget_train: ImageSet
@@ -92,11 +93,12 @@ class SplitData:
 def write_manifest(split: SplitData) -> str:
     """Return the split as CSV text with columns image_id, class_name, set, split, sha256.
 
-    A set is ``forget``, ``retain``, or ``proxy`` for the images that are trained on in place of the retain set's.
-    Image files are read from end to end here, for their digests and to find the damaged ones: once per sweep, by its driver.
+    A set is ``forget``, ``retain``, or ``proxy`` for the images that are trained on in place of the retain
+    set's. Image files are read from end to end here, for their digests and to find damaged files: once per
+    sweep, by its driver.
 
     Raises:
-        ConfigError: image files that cannot be read, by name.
+        ConfigError: names the image files that cannot be read.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

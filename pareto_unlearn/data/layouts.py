@@ -1,6 +1,6 @@
-"""How data sets of image files lie in their folders.
+"""Finds data sets of image files on disk, each by the layout of its folders.
 
-A layout lists names only and opens no image. Names are sorted, so the order in which a file system lists them never matters.
+A layout lists names only and opens no image. Names are sorted, so the order of the file system never matters.
 """
 
 import os
@@ -13,22 +13,22 @@ from pareto_unlearn.data.sources import Members, hold_out
 from pareto_unlearn.errors import ConfigError
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-"""Other files in a class's folder are left alone; hidden ones too."""
+"""The suffixes of image files. Other files in a class's folder are ignored, and so are hidden files."""
 
 _FOLDER_LAYOUT = "<root>/<class>/<image>, or <root>/train/<class>/<image> and <root>/val/<class>/<image>"
 _IMAGENET_LAYOUT = (
-    "<root>/train/<wnid>/<image>.JPEG and <root>/val/<wnid>/<image>.JPEG; where all validation images lie in one folder, sort "
-    "them into a folder per wnid first"
+    "<root>/train/<wnid>/<image>.JPEG and <root>/val/<wnid>/<image>.JPEG; where all validation images lie in "
+    "one folder, sort them into a folder per wnid first"
 )
 _PLACES_LAYOUT = (
-    "<root>/data_256/<letter>/<class>/<image>.jpg (or data_256_standard), <root>/val_256/<image>.jpg, and the lists "
-    "categories_places365.txt, places365_train_standard.txt and places365_val.txt in <root>"
+    "<root>/data_256/<letter>/<class>/<image>.jpg (or data_256_standard), <root>/val_256/<image>.jpg, and "
+    "the lists categories_places365.txt, places365_train_standard.txt and places365_val.txt in <root>"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class FileTree:
-    """A data set found on disk; image ids are paths relative to ``root`` with forward slashes."""
+    """A data set on disk; image ids are paths relative to ``root``, with forward slashes."""
 
     root: Path
     class_names: tuple[str, ...]
@@ -36,10 +36,10 @@ class FileTree:
 
 
 def find_folder(root: Path) -> FileTree:
-    """Find images in one folder per class, with a split of their own where there are the folders train and val.
+    """Return a data set with one folder per class; folders train and val, where both exist, are its split.
 
     Raises:
-        ConfigError: there are no such folders.
+        ConfigError: there are no folders of classes.
     """
     if (root / "train").is_dir() and (root / "val").is_dir():
         return _find_split_folders(root, _FOLDER_LAYOUT)
@@ -47,16 +47,18 @@ def find_folder(root: Path) -> FileTree:
 
 
 def find_imagenet(root: Path) -> FileTree:
-    """Find ImageNet, classes by their wnid.
+    """Return ImageNet, with the wnids as names of the classes.
 
     Raises:
-        ConfigError: the folders train and val are not both there.
+        ConfigError: the folder train or val is missing.
     """
     return _find_split_folders(root, _IMAGENET_LAYOUT)
 
 
 def find_places365(root: Path) -> FileTree:
-    """Find Places365-Standard in 256 pixels as its archives unpack, or as torchvision renames it; classes as ``/a/airfield``.
+    """Return Places365-Standard at 256 pixels, with classes such as ``/a/airfield``.
+
+    Its folders may have the names that its archives unpack to, or those that torchvision gives them.
 
     Raises:
         ConfigError: a list or a folder is missing, or a list is not as published.
@@ -113,7 +115,7 @@ def _list_files(root: Path, relative: str, layout: str) -> tuple[str, ...]:
 
 
 def _scan(folder: Path, wanted: str, layout: str) -> list[os.DirEntry[str]]:
-    """Return what a folder holds, but for hidden entries."""
+    """Return the entries of a folder without the hidden ones."""
     try:
         with os.scandir(folder) as entries:
             shown = [entry for entry in entries if not entry.name.startswith(".")]
@@ -143,7 +145,7 @@ def _list_places(
 
 
 def _read_list(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield (name, label) of each line of a list of Places365."""
+    """Yield (name, label) for each line of a list of Places365."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -158,8 +160,8 @@ def _read_list(path: Path) -> Iterator[tuple[str, str]]:
 
 def _unlike_published(path: Path, line: str) -> ConfigError:
     return ConfigError(
-        f"{path}: expected lines of a name and a number, such as `/a/airfield/00000001.jpg 0`, found {line[:80]!a}; "
-        "unpack the published list again"
+        f"{path}: expected lines of a name and a number, such as `/a/airfield/00000001.jpg 0`, found "
+        f"{line[:80]!a}; unpack the published list again"
     )
 
 

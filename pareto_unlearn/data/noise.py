@@ -1,4 +1,4 @@
-"""Noise images of other kinds than the models' own N(0, I): drawn in pixels, one generator for each image."""
+"""Noise images other than the models' own N(0, I), drawn in pixels with one generator for each image."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -19,61 +19,71 @@ __all__ = [
 ]
 
 PixelNoise = Callable[[Sequence[torch.Generator]], Float[Tensor, "b c h w"]]
-"""From one generator for each image to noise in the units of [0, 1] pixels, on the CPU. An image does not depend on its neighbours."""
+"""Maps one generator per image to noise in the units of [0, 1] pixels, on the CPU.
+
+An image depends on its own generator alone, not on the others of its batch.
+"""
 
 OVERSAMPLING, PASSES = 10, 4
-"""Of the randomised decomposition (arXiv:0909.4061, section 4.5): directions beyond the rank, and passes over the images."""
+"""Directions beyond the rank, and passes over the images: arXiv:0909.4061, section 4.5."""
 
 CHUNK_VALUES = 2**26
-"""Pixel values turned into float64 at a time."""
+"""Number of pixel values converted to float64 at a time."""
 
 
 def uniform_noise(shape: torch.Size) -> PixelNoise:
     """Return noise with every value uniform in [0, 1]; ``shape`` is (c, h, w)."""
-    return lambda generators: torch.stack([torch.rand(shape, generator=one) for one in generators])
+    return lambda generators: torch.stack([torch.rand(shape, generator=drawing) for drawing in generators])
 
 
 def clipped_noise(shape: torch.Size, mean: float, std: float) -> PixelNoise:
     """Return noise with every value from N(mean, std^2), clipped to [0, 1]; ``shape`` is (c, h, w)."""
     return lambda generators: torch.stack(
-        [(torch.randn(shape, generator=one) * std + mean).clamp(0.0, 1.0) for one in generators]
+        [(torch.randn(shape, generator=drawing) * std + mean).clamp(0.0, 1.0) for drawing in generators]
     )
 
 
 def correlated_noise(shape: torch.Size, rows: Float[Tensor, "r1 d"]) -> PixelNoise:
-    """Return noise from N(mean, Sigma), not clipped; ``rows`` are what ``fit_covariance`` returned, ``shape`` is (c, h, w)."""
+    """Return noise from N(mean, Sigma), not clipped.
+
+    Args:
+        shape: (c, h, w).
+        rows: mean and covariance, as ``fit_covariance`` returns them.
+    """
     mean, factor = rows[0], rows[1:]
     return lambda generators: torch.stack(
-        [(mean + torch.randn(len(factor), generator=one) @ factor).reshape(shape) for one in generators]
+        [
+            (mean + torch.randn(len(factor), generator=drawing) @ factor).reshape(shape)
+            for drawing in generators
+        ]
     )
 
 
 def measure_pixels(sets: Sequence[Images]) -> Float[Tensor, " 2"]:
-    """Return mean and standard deviation of all values of some sets of images, in float64 sums, as float32."""
+    """Return mean and standard deviation of all pixel values of the sets: float32, from float64 sums."""
     count, total, squares = 0, 0.0, 0.0
     for part in _chunks(sets):
-        count, total, squares = (
-            count + part.numel(),
-            total + float(part.sum()),
-            squares + float((part**2).sum()),
-        )
+        count += part.numel()
+        total += float(part.sum())
+        squares += float((part**2).sum())
     mean = total / count
     return torch.tensor([mean, math.sqrt(max(squares / count - mean**2, 0.0))])
 
 
 def fit_covariance(sets: Sequence[Images], rank: int, generator: torch.Generator) -> Float[Tensor, "r1 d"]:
-    """Return mean and low-rank covariance of images: the best of a rank, nearly, by randomised subspace iteration.
+    """Return the mean and a low-rank covariance of images, by randomised subspace iteration.
 
-    Exact where ``rank`` is at least the number of images less one. Signs are chosen so that every machine finds the same.
+    The covariance is nearly the best one of its rank, and exact where ``rank`` is at least the number of
+    images less one. The signs of the directions are fixed, so that every machine returns the same rows.
 
     Args:
-        sets: Images of one size; all of them together count, two at least.
-        rank: Most directions that are kept.
-        generator: Decides where the iteration starts.
+        sets: images of one size, at least two in all sets together.
+        rank: largest number of directions kept.
+        generator: draws the start of the iteration.
 
     Returns:
-        The mean in row 0; then one row for each direction, its principal axis times the standard deviation along it. So
-        Sigma is the transposed of these rows times them. float32.
+        The mean in row 0; then one row F_i for each direction, its principal axis times the standard
+        deviation along it, so that Sigma = F^T F. float32.
     """
     count = sum(map(len, sets))
     if count < 2:
@@ -97,7 +107,7 @@ def _centred(sets: Sequence[Images], mean: Float[Tensor, " d"]) -> Iterator[Floa
 
 
 def _chunks(sets: Sequence[Images]) -> Iterator[Float[Tensor, "m d"]]:
-    """Yield flat images in float64, some at a time."""
+    """Yield the images flattened, in float64, ``CHUNK_VALUES`` values at a time."""
     for images in sets:
         size = max(1, CHUNK_VALUES // math.prod(images.shape[1:]))
         for start in range(0, len(images), size):

@@ -10,14 +10,14 @@ from torch import Tensor
 from pareto_unlearn.data.image_sets import Images, ReadsAhead
 
 Order = Callable[[int], Int[Tensor, " b"]]
-"""From a step to the indices of its mini-batch."""
+"""Maps a step to the indices of its mini-batch."""
 
 
 class BatchOrder:
     """Mini-batch indices as a pure function of the step: resuming needs no state.
 
-    Every epoch is a fresh permutation, drawn from a generator seeded with (seed, stream, epoch). A batch may
-    span two epochs; each image is used once an epoch.
+    Every epoch is a fresh permutation, drawn from a generator seeded with (seed, stream, epoch), and uses
+    each image once. A batch may span two epochs.
     """
 
     def __init__(self, count: int, batch: int, seed: int, stream: int) -> None:
@@ -31,11 +31,11 @@ class BatchOrder:
         return self.take(step * self._batch, (step + 1) * self._batch)
 
     def take(self, first: int, end: int) -> Int[Tensor, " b"]:
-        """Return the indices from position ``first`` up to ``end`` of the endless order; none where they are equal."""
+        """Return the indices at positions ``first`` to ``end`` - 1 of the endless order; they may be none."""
         if end <= first:
             return torch.empty(0, dtype=torch.int64)
         epochs = range(first // self._count, (end - 1) // self._count + 1)
-        # Only the epochs of this batch are kept: a neighbouring step needs no others.
+        # Only the epochs of this batch are kept: the next step needs no others.
         self._epochs = {epoch: self._permutation(epoch) for epoch in epochs}
         joined = torch.cat(list(self._epochs.values()))
         offset = first - epochs.start * self._count
@@ -50,8 +50,9 @@ class BatchOrder:
 class StratifiedOrder:
     """Mini-batches with equal numbers of every class, as a pure function of the step.
 
-    Where the batch is no multiple of the number of classes, the places left over go round the classes; with more
-    classes than places, the classes themselves do. Within a class the order is that of ``BatchOrder``.
+    Where the batch size is not a multiple of the number of classes, the places left over go to the classes in
+    turn. With more classes than places, each batch holds only some of the classes, again in turn. Within a
+    class the order is that of ``BatchOrder``.
     """
 
     def __init__(self, class_ids: Int[Tensor, " n"], batch: int, seed: int, stream: int) -> None:
@@ -65,32 +66,32 @@ class StratifiedOrder:
 
     def __call__(self, step: int) -> Int[Tensor, " b"]:
         """Return the indices of the batch at ``step`` (counting from 0), class by class."""
-        return torch.cat(
-            [
-                members[order.take(self._drawn_before(step, rank), self._drawn_before(step + 1, rank))]
-                for rank in self._ranks_at(step)
-                for members, order in [(self._members[rank], self._orders[rank])]
-            ]
-        )
+        return torch.cat([self._take(step, rank) for rank in self._ranks_at(step)])
+
+    def _take(self, step: int, rank: int) -> Int[Tensor, " m"]:
+        """Return the indices of the class at position ``rank`` in the batch at ``step``."""
+        first, end = self._drawn_before(step, rank), self._drawn_before(step + 1, rank)
+        taken: Int[Tensor, " m"] = self._members[rank][self._orders[rank].take(first, end)]
+        return taken
 
     def _ranks_at(self, step: int) -> Sequence[int]:
-        """Return the classes of a batch, so that its cost does not grow with the classes that are not in it."""
+        """Return the positions of the classes in a batch; classes outside it cost no time."""
         classes = len(self._members)
         if self._base > 0:
             return range(classes)
         return sorted((step * self._rest + place) % classes for place in range(self._rest))
 
     def _drawn_before(self, step: int, rank: int) -> int:
-        """Count the images of a class in all batches before ``step``.
+        """Return how many images of a class all batches before ``step`` hold.
 
-        The left-over places of all steps form one endless sequence that walks round the classes.
+        The left-over places of all steps form one endless sequence, which goes to the classes in turn.
         """
         places, classes = step * self._rest, len(self._members)
         return step * self._base + places // classes + (rank < places % classes)
 
 
 def reading_ahead(order: Order, images: Images) -> Order:
-    """Return the same order; asked for a step, it has image files of the next one read while that step computes."""
+    """Return the same order; each call also starts reading the image files of the following step."""
     if not isinstance(images, ReadsAhead):
         return order
 

@@ -1,4 +1,4 @@
-"""Decoded pixels on disk: decoded once on a machine, memory-mapped by every process that reads them."""
+"""Decoded pixels on disk: decoded once per machine, memory-mapped by every process that reads them."""
 
 import errno
 import logging
@@ -20,13 +20,13 @@ _logger = logging.getLogger(__name__)
 
 
 class CacheRoom:
-    """A folder with a limit, handed out first come, first served; without a folder there is no room."""
+    """Room in a cache folder with a limit, given out first come, first served; without a folder none."""
 
     def __init__(self, folder: Path | None, limit_bytes: int) -> None:
         self._folder, self._left = folder, limit_bytes
 
     def claim(self, wanted_bytes: int) -> Path | None:
-        """Return the folder where so many bytes fit, else None."""
+        """Return the folder if ``wanted_bytes`` still fit into the limit, else None."""
         if self._folder is None or wanted_bytes > self._left:
             return None
         self._left -= wanted_bytes
@@ -36,10 +36,10 @@ class CacheRoom:
 def open_pixels(
     path: Path, shape: Shape, decode: Callable[[], Iterable[UInt8[np.ndarray, "b c h w"]]]
 ) -> UInt8[np.ndarray, "n c h w"] | None:
-    """Return the array stored in ``path``, decoding and publishing it first where it is missing.
+    """Return the array stored in ``path``; where the file is missing, decode and store it first.
 
-    Several processes may call this at once: one decodes, the others wait for it. The file appears in one rename, so a killed
-    process leaves nothing that looks complete.
+    Several processes may call this at once: one decodes, the others wait for it. The file appears by a single
+    rename, so a killed process leaves no file that looks complete.
 
     Returns:
         The read-only mapped array, or None where the disk has no room for it.
@@ -58,10 +58,10 @@ def _publish(path: Path, shape: Shape, decode: Callable[[], Iterable[UInt8[np.nd
             "%s has %d bytes free, %d are needed: images are decoded on demand", path.parent, free, needed
         )
         return False
-    # Always the same name, under the lock: what a killed process left is overwritten, not piled up.
+    # A fixed name is safe under the lock, and the file of a killed process is overwritten, not kept.
     staging = path.with_name(path.name + ".part")
     try:
-        # Written, not mapped: on a full disk a write is an error, a mapped page is the end of the process.
+        # Written, not mapped: on a full disk a write raises an error, while a mapped page kills the process.
         with staging.open("wb") as file:
             header = {"descr": "|u1", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)

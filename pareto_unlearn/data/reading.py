@@ -1,11 +1,13 @@
-"""From an image file to the pixels a model family reads.
+"""Reads an image file as the pixels that a model family takes.
 
 The rules, the same for every data set of files:
-- The format is known by the content, not by the name, and is one of ``FORMATS``; of several frames the first counts.
-- Colours become RGB the way Pillow converts them, CMYK too, without colour profiles: as the loaders of the published models do.
-- Transparent images are composited on white. 16-bit grays are scaled to 8 bits, not clipped; 16-bit colours lose their low byte.
+- The content decides the format, not the name. It is one of ``FORMATS``; of several frames the first is read.
+- Pillow converts colours to RGB, CMYK too, without colour profiles, as for the published models.
+- Transparent images are composited on white. 16-bit grays are scaled to 8 bits, not clipped; 16-bit colours
+  lose their low byte.
 - The EXIF orientation is not applied: the published models saw pixels in the order in which they are stored.
-- An image without a rule (32-bit values, Lab), a damaged one and one above ``MAX_PIXELS`` is an error that names the file.
+- An image for which there is no rule (32-bit values, Lab), that is damaged, or that has more than
+  ``MAX_PIXELS`` raises an error that names the file.
 """
 
 import hashlib
@@ -28,7 +30,7 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 _MODES = {1: "L", 3: "RGB"}
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _PLAIN_MODES = frozenset({"1", "L", "P", "RGB", "CMYK", "YCbCr"})
-# What Pillow raises on damaged files of these formats.
+# The errors that Pillow raises on damaged files of these formats.
 _UNREADABLE = (
     EOFError,
     LookupError,
@@ -46,7 +48,7 @@ def read_image(path: Path, pixels: PixelFormat) -> UInt8[np.ndarray, "c h w"]:
     """Return the pixels of a file in the format a model family reads.
 
     Raises:
-        ConfigError: the file cannot be read, or is not of the size that ``exact`` wants; names the file.
+        ConfigError: names a file that cannot be read, or has not the size that the fit ``exact`` requires.
     """
     with _naming(path), Image.open(path, formats=FORMATS) as image:
         _check_size(image, pixels)
@@ -56,7 +58,7 @@ def read_image(path: Path, pixels: PixelFormat) -> UInt8[np.ndarray, "c h w"]:
 
 
 def check_image(path: Path, pixels: PixelFormat) -> str:
-    """Read a file from end to end as ``read_image`` would and return the SHA-256 hex digest of its bytes.
+    """Return the SHA-256 hex digest of a file's bytes, after a check that ``read_image`` can read it.
 
     Raises:
         ConfigError: ``read_image`` would fail.
@@ -65,14 +67,14 @@ def check_image(path: Path, pixels: PixelFormat) -> str:
         data = path.read_bytes()
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_size(image, pixels)
-            # A JPEG is decoded at an eighth of its size: all its bytes count, at a fraction of the time.
+            # A JPEG is decoded at an eighth of its size: this reads all its bytes in a fraction of the time.
             image.draft(image.mode, (image.width // 8, image.height // 8))
             _convert(image, pixels.channels)
     return hashlib.sha256(data).hexdigest()
 
 
 def digest_file(path: Path) -> str:
-    """Return the SHA-256 hex digest of a file's bytes, whatever they are.
+    """Return the SHA-256 hex digest of a file's bytes; the file need not be an image.
 
     Raises:
         ConfigError: the file cannot be read.
@@ -83,7 +85,7 @@ def digest_file(path: Path) -> str:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Turn whatever a damaged file raises into an error that names it."""
+    """Turn every error that a damaged file raises into a ``ConfigError`` that names the file."""
     try:
         yield
     except _UNREADABLE as error:
@@ -97,7 +99,7 @@ def _naming(path: Path) -> Iterator[None]:
 
 
 def _check_size(image: Image.Image, pixels: PixelFormat) -> None:
-    """Refuse an image by its header, before its pixels take memory."""
+    """Refuse an image by the size in its header, before its pixels take memory."""
     if pixels.fit == "exact" and image.size != (pixels.side, pixels.side):
         raise ValueError(
             f"{_size(image.size)} pixels, but the model reads {_size((pixels.side,) * 2)} as they are"
@@ -112,7 +114,7 @@ def _size(size: tuple[int, int]) -> str:
 
 
 def _convert(image: Image.Image, channels: int) -> Image.Image:
-    """Return an image of 8-bit RGB, or of gray by the weights of ITU-R 601; the rules stand at the top of the module."""
+    """Return the image in 8-bit RGB, or in gray by the weights of ITU-R 601; see the rules of the module."""
     if image.mode.startswith("I"):
         image = _scale_16_bits(image)
     if image.has_transparency_data:
@@ -135,7 +137,7 @@ def _scale_16_bits(image: Image.Image) -> Image.Image:
 
 
 def _fit(image: Image.Image, pixels: PixelFormat) -> Image.Image:
-    """Bring an image to side x side pixels; sizes and offsets are rounded as torchvision's Resize and CenterCrop do."""
+    """Return the image in side x side pixels; rounds as torchvision's Resize and CenterCrop do."""
     resized = _resized_size(image.size, pixels)
     if resized != image.size:
         image = image.resize(resized, _FILTERS[pixels.resample])

@@ -1,4 +1,4 @@
-"""Where images come from: what a data set offers before any image is chosen."""
+"""Sources of images: how a data set lists its images and opens the chosen ones."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -23,32 +23,32 @@ class Members(NamedTuple):
 
 @runtime_checkable
 class Source(Protocol):
-    """A data set whose images are listed and opened class by class, so that nothing is read for classes nobody chose."""
+    """A data set that lists images by class and opens them by id; classes not chosen are never read."""
 
     class_names: tuple[str, ...]
 
     def list_images(self, classes: Sequence[str]) -> Mapping[str, Members]:
-        """Return the images of each of these classes."""
+        """Return the image ids of each of these classes."""
         ...
 
     def open(self, image_ids: Sequence[str]) -> tuple[Images, Digests]:
-        """Return images in the order of the ids, and their digests."""
+        """Return the images in the order of the ids, and their digests."""
         ...
 
     def identify(self, image_ids: Sequence[str]) -> Sequence[str]:
-        """Return a text for every image; those of two images are equal exactly when their bytes are."""
+        """Return one text per image; two texts are equal exactly when the bytes of the two images are."""
         ...
 
 
 class MemorySource:
-    """A data set that is whole in memory and has no split of its own."""
+    """A data set that lies whole in memory and has no split of its own."""
 
     def __init__(self, whole: ImageSet) -> None:
         self._whole = whole
         self.class_names = whole.class_names
 
     def list_images(self, classes: Sequence[str]) -> Mapping[str, Members]:
-        """Return the images of each of these classes."""
+        """Return the image ids of each of these classes."""
         ids: dict[str, list[str]] = {name: [] for name in classes}
         for image_id, class_id in zip(self._whole.image_ids, self._whole.class_ids.tolist(), strict=True):
             name = self.class_names[class_id]
@@ -68,14 +68,14 @@ class MemorySource:
 
 
 def hold_out(image_ids: Sequence[str]) -> Members:
-    """Divide the images of a class: those whose ids have the smallest hashes are held out, a fixed share."""
+    """Return a class in two parts: a fixed share, the images with the smallest hashes, is held out."""
     ranked = sorted(image_ids, key=lambda image_id: hashlib.sha256(image_id.encode()).hexdigest())
     count = round(HELDOUT_RATIO * len(ranked))
     return Members(train=tuple(sorted(ranked[count:])), heldout=tuple(sorted(ranked[:count])))
 
 
 def mark_heldout(whole: ImageSet) -> Bool[Tensor, " n"]:
-    """Mark the images of each class that ``hold_out`` holds out."""
+    """Return True for each image that ``hold_out`` holds out of its class."""
     heldout = torch.zeros(len(whole), dtype=torch.bool)
     for class_id in range(len(whole.class_names)):
         members = np.flatnonzero(whole.class_ids.numpy() == class_id).tolist()

@@ -1,4 +1,4 @@
-"""A data set divided as the sweep file says: which classes, which images of them, and where those come from."""
+"""Divides a data set as the sweep file says: finds its source, chooses classes and images, and opens them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,28 +19,28 @@ from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.records import PixelFormat
 
 DATASETS: dict[str, Callable[[], ImageSet]] = {"digits": load_digits}
-"""The data sets that are whole in memory."""
+"""The data sets that are loaded whole into memory."""
 
 
 def load_split(
     config: DataSection, seed: int, pixels: PixelFormat = DIGITS_PIXELS, cache: Path | None = None
 ) -> SplitData:
-    """Find the images of a sweep and divide them as the sweep file says.
+    """Return the images of a sweep, divided as the sweep file says.
 
-    Whether an image is held out is decided by the data set's own split, or else by its id within its class, so no
-    choice of classes or seed ever moves an image that the original model was trained on into the held-out split.
-    Of image files only names, sizes and times are read here; pixels and digests follow when they are asked for.
+    The data set's own split decides whether an image is held out, or else the image's id within its class. So
+    no choice of classes or seed ever moves an image that the original model was trained on into the held-out
+    split. Of image files only names, sizes and times are read here, pixels and digests on first access.
 
     Args:
         config: the ``data`` section.
-        seed: decides what is drawn: classes where the section gives a number of them, or images.
-        pixels: what the model family reads.
-        cache: folder of memory-mapped files on this machine, where decoded image files are kept; None: they are decoded whenever
-            they are asked for.
+        seed: decides which classes are drawn where the section gives their number, or which images.
+        pixels: the pixel format that the model family reads.
+        cache: folder on this machine where decoded image files are kept as memory-mapped files; None: the
+            files are decoded whenever they are indexed.
 
     Raises:
-        ConfigError: an unknown class, an overlap, too few images, a data set without such pixels, or files that are not
-            where the data set's layout has them.
+        ConfigError: an unknown class, an overlap, too few images, a data set without such pixels, or files
+            missing where the data set's layout expects them.
     """
     source = _find_source(config, pixels, cache)
     chosen = choose_images(config, source, seed)
@@ -59,7 +59,7 @@ def _find_source(config: DataSection, pixels: PixelFormat, cache: Path | None) -
         whole = DATASETS[config.dataset]()
         _check_pixels(config.dataset, whole, pixels)
         return MemorySource(whole)
-    # The section refuses a data set of files without a root.
+    # Never None here: for a data set of files the section requires a root.
     tree = LAYOUTS[config.dataset](Path(config.root or "."))
     return FileSource(tree, pixels, CacheRoom(cache, config.cache_bytes))
 
@@ -68,8 +68,9 @@ def _check_pixels(dataset: str, whole: ImageSet, pixels: PixelFormat) -> None:
     _, channels, height, width = whole.images.shape
     if (channels, height, width) != (pixels.channels, pixels.side, pixels.side):
         raise ConfigError(
-            f"data.dataset: expected images of {pixels.side} x {pixels.side} pixels and {pixels.channels} channels, which the model "
-            f"reads, found {dataset}, whose images have {width} x {height} and {channels}; choose another data set or model"
+            f"data.dataset: expected images of {pixels.side} x {pixels.side} pixels and {pixels.channels} "
+            f"channels, which the model reads, found {dataset}, whose images have {width} x {height} and "
+            f"{channels}; choose another data set or model"
         )
 
 
