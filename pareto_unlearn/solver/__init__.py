@@ -1,19 +1,19 @@
 r"""The epsilon-constrained solver (Algorithm 1, arXiv:2408.01689) for any torch parameters and two losses.
 
-It takes losses and gradients and never sees a model, so it says constraint and objective; its caller decides
-which of forget and retain plays which part. Legend, used in this package only:
+It takes losses and gradients and never sees a model, so its words are constraint and objective; the caller
+decides whether the forget or the retain loss is the constraint. Legend, used in this package only:
 
     f1, f2   constraint and objective; the problem is  min f2  s.t.  f1 <= epsilon
     g1, g2   their gradients, each one flat vector
-    psi      control function: asks for  g1 . g >= psi
+    psi      control function, which requires  g1 . g >= psi
     eta      multiplier:  eta = max((psi - g1.g2) / (|g1|^2 + w), 0)
     g        direction:   g = g2 + eta g1,  the projection of g2 on {g : g1.g >= psi} when w = 0  (Eq. 7)
     w        numerical stability, the paper's varpi
     c1, c2   coefficients of the direction of any rule, g = c1 g1 + c2 g2;  eta = c1 / c2
 
-How the direction is chosen is a ``Rule``: those of Algorithm 1 in ``rules``, published rivals in ``arc``.
+A ``Rule`` chooses the direction: ``rules`` has those of Algorithm 1, ``arc`` those of published rivals.
 
-A step stays on the device from end to end; ``EpsilonSolver.flush`` is the only host synchronisation.
+All of a step runs on the device; ``EpsilonSolver.flush`` is the only synchronisation with the host.
 """
 
 from pareto_unlearn.solver.arc import (

@@ -1,4 +1,4 @@
-"""Flat vectors: a model's parameters and their gradients as one vector each, and the arithmetic of steps on them."""
+"""Flat vectors: a model's parameters and their gradients as one vector each, and arithmetic on them."""
 
 from collections.abc import Callable, Iterable
 
@@ -12,14 +12,14 @@ Loss = Callable[[], Float[Tensor, ""]]
 class FlatParameters:
     """Parameters and their gradients as two flat vectors that share memory with the parameters.
 
-    ``backward`` accumulates straight into ``gradient``; no per-parameter loop runs in a step. The parameters
+    ``backward`` accumulates straight into ``gradient``; a step runs no loop over parameters. The parameters
     must keep their storage afterwards: no ``zero_grad``, no move to another device or dtype.
 
     Args:
-        parameters: those to train, all of one dtype and device.
+        parameters: the parameters to train, all of one dtype and device.
 
     Raises:
-        ValueError: no parameters, or several dtypes or devices.
+        ValueError: there are no parameters, or several dtypes or devices.
     """
 
     def __init__(self, parameters: Iterable[torch.nn.Parameter]) -> None:
@@ -37,7 +37,7 @@ class FlatParameters:
         self.values.copy_(values)
 
     def compute_gradient(self, loss: Loss, out: Float[Tensor, " p"] | None = None) -> Float[Tensor, ""]:
-        """Write the gradient of ``loss()`` into ``gradient``, and into ``out`` too; return the loss, detached.
+        """Return ``loss()``, detached, and write its gradient into ``gradient``, and into ``out`` if given.
 
         Raises:
             RuntimeError: the parameters no longer share memory with the flat vectors.
@@ -63,7 +63,10 @@ class FlatParameters:
             start = end
 
     def _is_tied(self) -> bool:
-        """Tell from the first parameter alone: what unties one unties all, and gradients would read 0."""
+        """Return whether the parameters share memory with the flat vectors; else gradients would read 0.
+
+        The first parameter stands for all: calls that untie one parameter untie every parameter.
+        """
         first = self._parameters[0]
         pairs = ((first, self.values), (first.grad, self.gradient))
         return all(
@@ -73,7 +76,7 @@ class FlatParameters:
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype of sums over a dtype: float64 for float64, else float32."""
+    """Return the dtype for sums over values of ``dtype``: float64 for float64, else float32."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
@@ -85,13 +88,13 @@ def dot(a: Float[Tensor, " p"], b: Float[Tensor, " p"]) -> Float[Tensor, ""]:
 def combine(
     g1: Float[Tensor, " p"], g2: Float[Tensor, " p"], c1: Float[Tensor, ""], c2: Float[Tensor, ""]
 ) -> Float[Tensor, " p"]:
-    """Return c1 g1 + c2 g2, rounded to the dtype of ``g2`` once: c1 and c2 may not fit in a narrow dtype."""
+    """Return c1 g1 + c2 g2, rounded once to the dtype of ``g2``: c1 and c2 may not fit in a narrow dtype."""
     return combine_into(g2.clone(), g1, c1, c2)
 
 
 def combine_into(
     g2: Float[Tensor, " p"], g1: Float[Tensor, " p"], c1: Float[Tensor, ""], c2: Float[Tensor, ""]
 ) -> Float[Tensor, " p"]:
-    """Overwrite ``g2`` with what ``combine`` returns, and return it."""
+    """Overwrite ``g2`` with the result of ``combine``, and return it."""
     sum_dtype = wide(g2.dtype)
     return g2.copy_(g2.to(sum_dtype).mul_(c2).addcmul_(g1.to(sum_dtype), c1))

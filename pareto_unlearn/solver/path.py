@@ -1,8 +1,9 @@
-"""The path: one slow descent of epsilon from the original model to the floor, and the checkpoints to branch off from.
+"""The path: one slow descent of epsilon from the original model to the floor, and its bank of checkpoints.
 
-A solve whose epsilon falls linearly from the original's f1 to the floor passes every compromise on its way, and the
-running average of its weights stays close to the front. Checkpoints taken on the way are a bank: a solve for one epsilon
-that starts from the nearest of them, with Adam's moments, needs a fraction of the steps of one from the original model.
+A solve whose epsilon falls linearly from the original's f1 to the floor passes every compromise on its way,
+and the running average of its weights stays close to the front. The checkpoints taken on the way form a bank:
+a solve for one epsilon that starts from the nearest checkpoint, with Adam's moments, needs a fraction of the
+steps that it would need from the original model.
 """
 
 import math
@@ -13,11 +14,12 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PathPlan:
-    """When epsilon stands where, and when checkpoints are taken.
+    """The epsilon of every step of a path, and the steps after which checkpoints are taken.
 
-    ``end`` is the level the descent ends at, ``hold`` the share of the steps that stay there, so that f1 and the average of
-    the weights arrive too (the step size should fall to zero meanwhile). ``horizon`` is the share of the steps which that average looks back over. ``checkpoints`` is how
-    many are taken at most.
+    ``end`` is the epsilon at which the descent ends. ``hold`` is the share of the steps that stay there, so
+    that f1 and the average of the weights arrive too; the step size should fall to zero meanwhile.
+    ``horizon`` is the share of the steps that the average of the weights looks back over. ``checkpoints`` is
+    the largest number of checkpoints.
     """
 
     steps: int
@@ -28,17 +30,17 @@ class PathPlan:
 
     @property
     def weight_average(self) -> float:
-        """The decay of the average of the weights; 0 for paths too short to average over."""
+        """The decay of the average of the weights; 0 for a path too short for an average."""
         return max(1.0 - 1.0 / (self.horizon * self.steps), 0.0)
 
     def ramp(self, start: float) -> tuple[float, int]:
-        """Return the ramp of ``EpsilonSolver`` for a descent that begins at ``start``."""
+        """Return the ``ramp`` argument of ``EpsilonSolver`` for a descent that begins at ``start``."""
         return start, round((1.0 - self.hold) * self.steps)
 
     def capture_steps(self) -> tuple[int, ...]:
         """Return the steps after which to take checkpoints: dense at both ends, where f2 changes fastest.
 
-        They are the extrema of a Chebyshev polynomial; the last step is always among them.
+        They lie at the extrema of a Chebyshev polynomial; the last step is always one of them.
         """
         angles = (math.pi * index / self.checkpoints for index in range(1, self.checkpoints + 1))
         return tuple(sorted({max(round(self.steps * (1.0 - math.cos(angle)) / 2.0), 1) for angle in angles}))
@@ -63,7 +65,7 @@ Member = TypeVar("Member", bound=Costed)
 
 
 def prune(members: Iterable[Member]) -> list[Member]:
-    """Return the members that no other dominates, by rising f1; of equal ones the first."""
+    """Return the finite members that no other member dominates, by rising f1; of equal members the first."""
     finite = [member for member in members if math.isfinite(member.f1) and math.isfinite(member.f2)]
     kept: list[Member] = []
     for member in sorted(finite, key=lambda member: (member.f1, member.f2)):
@@ -73,7 +75,7 @@ def prune(members: Iterable[Member]) -> list[Member]:
 
 
 def nearest(members: Sequence[Member], epsilon: float) -> Member:
-    """Return the member whose f1 is closest to epsilon, the lower one of two equally close.
+    """Return the member whose f1 is closest to epsilon; of two equally close members the lower.
 
     Raises:
         ValueError: there are no members.

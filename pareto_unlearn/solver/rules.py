@@ -1,6 +1,6 @@
-"""How a step's direction follows from the two gradients: what a rule is, and the rules of Algorithm 1.
+"""Rules that choose a step's direction from the two gradients: their protocol, and those of Algorithm 1.
 
-It takes gradients and never sees a model or a loss. The legend is that of the package.
+They take gradients and never see a model or a loss. The package's docstring explains the letters.
 """
 
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ from torch import Tensor
 from pareto_unlearn.solver.flat import combine, dot
 
 NORM_FLOOR = 1e-3
-"""The least |g2| / |g1| that a scaled control counts with."""
+"""The smallest |g2| / |g1| that a scaled control uses; smaller ratios are replaced by it."""
 
 
 class Gram(NamedTuple):
-    """The inner products of the two gradients, in float32 or float64: all a rule may look at."""
+    """The inner products of the two gradients, in float32 or float64; a rule sees nothing else of them."""
 
     g11: Float[Tensor, ""]
     g12: Float[Tensor, ""]
@@ -25,7 +25,7 @@ class Gram(NamedTuple):
 
 
 class Coefficients(NamedTuple):
-    """What a rule chooses: the direction c1 g1 + c2 g2, and the psi it asked for (0 for rules that ask for none)."""
+    """A rule's choice: the direction c1 g1 + c2 g2, and the psi it required (0 for rules without a psi)."""
 
     c1: Float[Tensor, ""]
     c2: Float[Tensor, ""]
@@ -33,7 +33,7 @@ class Coefficients(NamedTuple):
 
     @property
     def multiplier(self) -> Float[Tensor, ""]:
-        """Eta = c1 / c2: the weight of the constraint once the objective's is 1; 0 where c2 = 0."""
+        """Eta = c1 / c2, the weight of the constraint relative to the objective's; 0 where c2 = 0."""
         return torch.where(self.c2 != 0, self.c1 / self.c2, torch.zeros_like(self.c1))
 
 
@@ -70,32 +70,32 @@ def direction(
 def direction_of(
     rule: "Rule", g1: Float[Tensor, " p"], g2: Float[Tensor, " p"], violation: float = 0.0
 ) -> tuple[Float[Tensor, " p"], Coefficients]:
-    """Return the direction that a rule makes of two gradients, and its coefficients.
+    """Return the direction that a rule chooses for two gradients, and its coefficients.
 
     Args:
-        rule: any rule; without averages it sees the inner products of these very gradients.
+        rule: any rule; it sees the inner products of these gradients, not of averages.
         g1: gradient of the constraint, any floating dtype.
         g2: gradient of the objective.
-        violation: f1 - epsilon, for rules that look at it.
+        violation: f1 - epsilon, for rules that use it.
 
     Returns:
-        The direction to *descend* along, in the dtype of ``g2``.
+        The direction to *descend* along, in the dtype of ``g2``, and the coefficients.
     """
     gram = compute_gram(g1, g2)
-    found = rule(torch.full_like(gram.g11, violation), gram)
-    return combine(g1, g2, found.c1, found.c2), found
+    chosen = rule(torch.full_like(gram.g11, violation), gram)
+    return combine(g1, g2, chosen.c1, chosen.c2), chosen
 
 
 @runtime_checkable
 class Rule(Protocol):
-    """Chooses the direction in the plane of the gradients from the violation f1 - epsilon and their inner products.
+    """Chooses a direction in the plane of the gradients, from f1 - epsilon and their inner products.
 
-    With two losses the norms and the angle of the gradients are all there is to know, so every rule that mixes
-    the two gradients fits here. A rule never reads a value back to the host.
+    The norms and the angle of two gradients describe them fully up to a rotation, so every rule that mixes
+    two gradients fits here. A rule never reads a value back to the host.
     """
 
     def __call__(self, violation: Float[Tensor, ""], gram: Gram, /) -> Coefficients:
-        """Return the coefficients; not finite where an inner product is not, unless the rule says otherwise."""
+        """Return the coefficients, not finite where an inner product is not unless the rule documents it."""
         ...
 
 
@@ -108,7 +108,7 @@ class BoundaryControl:
     stabiliser: float = 1e-7
 
     def __call__(self, _violation: Float[Tensor, ""], gram: Gram, /) -> Coefficients:
-        """Return (eta, 1, psi); the violation plays no part."""
+        """Return (eta, 1, psi); the violation is not used."""
         psi = self.alpha * gram.g11 ** (self.delta / 2)
         return _constrained(gram, psi, self.stabiliser)
 
@@ -117,9 +117,10 @@ class BoundaryControl:
 class LevelControl:
     """Phase II: psi = beta (f1 - epsilon)^delta, times |g1| |g2| where ``scaled`` (section 5.4).
 
-    Scaled, the descent of f1 that is asked for is in proportion to both gradients, so that the direction stays the same when
-    an objective changes its unit (f1, and beta with it, by delta), and beta is a number of f1 alone. Where g2 vanishes, as it does
-    at an original model whose own outputs are the target, |g2| counts as a thousandth of |g1|: psi must not vanish with it.
+    With ``scaled``, psi is proportional to the norms of both gradients. The direction then does not turn when
+    f2 changes its unit, nor when f1 does and beta is divided by the same factor to the power delta; so beta
+    depends on the unit of f1 alone. Where g2 vanishes, as it does at an original model whose own outputs are
+    the target, |g2| counts as a thousandth of |g1|, so that psi does not vanish with it.
     """
 
     beta: float = 5.0

@@ -1,4 +1,4 @@
-"""Steps of Algorithm 1: gradients in, parameters updated, a log that stays on the device."""
+"""Steps of Algorithm 1: they update the parameters from gradients, and log to memory of the device."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -13,7 +13,7 @@ from pareto_unlearn.solver.flat import FlatParameters, Loss, combine_into, dot, 
 from pareto_unlearn.solver.rules import Gram, Rule, compute_gram
 
 WARM = ("values", "first_moment", "second_moment", "updates")
-"""Tensors of a state that another solve can start from."""
+"""Names of the tensors of a state that another solve starts from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,11 +21,13 @@ class UpdateSettings:
     """How a direction becomes a step.
 
     ``kind`` is ``paper`` (theta <- theta - mu g, line 10 of Algorithm 1) or ``averaged`` (the multiplier from
-    averaged gradients and violation, Adam on g). ``average`` is the decay of those averages, 0 for none. The learning
-    rate falls from ``learning_rate`` to ``learning_rate_end`` times it over the last share ``cool_down`` of the steps, along
-    half a cosine or a line (``decay``), and over the first share ``warm_up`` it rises from zero: Adam's first steps are of
-    full size in every coordinate.
-    ``clip`` bounds |g|. ``weight_average`` is the decay of a running average of the parameters, 0 for none.
+    averaged gradients and violation, then Adam on g). ``average`` is the decay of those averages; 0 for none.
+
+    The learning rate rises from zero over the first share ``warm_up`` of the steps, because Adam's first
+    steps are of full size in every coordinate. Over the last share ``cool_down`` it falls from
+    ``learning_rate`` to ``learning_rate_end`` times that, along half a cosine or a line (``decay``).
+
+    ``clip`` is the largest |g|; ``weight_average`` is the decay of an average of the parameters, 0 for none.
     """
 
     kind: str = "averaged"
@@ -50,7 +52,7 @@ class UpdateSettings:
 
 
 class StepRow(NamedTuple):
-    """What one step saw, in the units of the losses it was given."""
+    """The values logged for one step, in the units of its losses."""
 
     step: int
     f1: float
@@ -69,12 +71,12 @@ class EpsilonSolver:
     """Takes steps of Algorithm 1; holds the optimiser's state and a log on the device.
 
     Args:
-        parameters: to train; afterwards they share one flat buffer (see ``FlatParameters``).
-        rule: how the direction is chosen.
-        settings: how the direction becomes a step.
-        epsilon: bound on the constraint; ignored by rules that have none.
-        ramp: (start, steps): epsilon descends linearly from ``start`` to ``epsilon`` over that many steps.
-        log_size: steps between two calls of ``flush`` at most.
+        parameters: the parameters to train; afterwards they share one flat buffer (see ``FlatParameters``).
+        rule: chooses the direction.
+        settings: turn the direction into a step.
+        epsilon: bound on the constraint; ignored by rules without a bound.
+        ramp: (start, steps): epsilon descends linearly from ``start`` to ``epsilon`` over ``steps`` steps.
+        log_size: largest number of steps between two calls of ``flush``.
 
     Raises:
         ValueError: an unknown update, or float16 parameters, which cannot hold Adam's moments.
@@ -120,7 +122,7 @@ class EpsilonSolver:
         self._logged = 0
 
     def epsilon_at(self, step: int) -> float:
-        """Return the bound at a step: the ramp, then ``epsilon``."""
+        """Return the bound at a step: a value of the ramp until it ends, then ``epsilon``."""
         start, steps = self._ramp
         if step + 1 >= steps:
             return self._epsilon
@@ -129,27 +131,30 @@ class EpsilonSolver:
     def step(self, constraint: Loss, objective: Loss) -> None:
         """Run one forward and backward pass of each loss and update the parameters.
 
-        A step whose losses, gradients or direction are not finite counts as a zero gradient and is marked in
-        the log.
+        A step whose losses, gradients or direction are not finite has direction zero, and the log marks it.
 
         Raises:
-            RuntimeError: the log is full; call ``flush`` first. Or see ``FlatParameters.compute_gradient``.
+            RuntimeError: the log is full, so call ``flush`` first; or see
+                ``FlatParameters.compute_gradient``.
         """
         if self._logged == len(self._log):
             raise RuntimeError("the log is full: call flush() at least every log_size steps")
         f1 = self.flat.compute_gradient(constraint, self._g1).to(self._log.dtype)
         f2 = self.flat.compute_gradient(objective).to(self._log.dtype)
-        # A vector as long as the model is dear: g2 stays where the backward pass left it, and becomes the direction there.
+        # A further vector as long as the model would cost memory: g2 stays in the buffer of the backward
+        # pass, and the direction overwrites it there.
         g2 = self.flat.gradient
         gram = compute_gram(self._g1, g2)
         norm1, norm2 = gram.g11.sqrt(), gram.g22.sqrt()
         finite = torch.isfinite(f1) & torch.isfinite(f2) & torch.isfinite(norm1) & torch.isfinite(norm2)
-        chosen = self._rule(*self._averaged(f1 - self.epsilon_at(self.step_count), gram, finite))
-        # The square of the direction must fit too: one overflow in Adam's second moment would stay for ever.
+        violation, averaged = self._averaged(f1 - self.epsilon_at(self.step_count), gram, finite)
+        chosen = self._rule(violation, averaged)
+        # The square of the direction must be finite too: Adam's second moment would keep an overflow for
+        # ever.
         length = chosen.c2.abs() * norm2 + chosen.c1.abs() * norm1
         finite = finite & (length < math.sqrt(torch.finfo(self._g1.dtype).max))
         self._descend(combine_into(g2, self._g1, chosen.c1, chosen.c2).masked_fill_(~finite, 0.0))
-        # The product of the roots: that of the squares underflows at norms of 1e-10 in float32.
+        # A product of roots, because the product of the squares underflows at norms of 1e-10 in float32.
         cosine = gram.g12 / (norm1 * norm2).clamp(min=torch.finfo(norm1.dtype).tiny)
         row = [f1, f2, chosen.multiplier, chosen.psi, norm1, norm2, cosine, finite.to(f1.dtype)]
         if "averaged_values" in self._state:
@@ -159,14 +164,14 @@ class EpsilonSolver:
         self.step_count += 1
 
     def flush(self) -> list[StepRow]:
-        """Return the steps since the last call; the one place that waits for the device."""
+        """Return the steps since the last call; only this method waits for the device."""
         values = self._log[: self._logged].tolist()
         first = self.step_count - self._logged
         self._logged = 0
         return [self._row(step, row) for step, row in enumerate(values, start=first)]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return all that continuing needs, as flat tensors that later steps overwrite; first ``flush``."""
+        """Return the state to continue from, as flat tensors that later steps overwrite; ``flush`` first."""
         counts = {"step": torch.tensor([self.step_count]), "updates": torch.tensor([self._updates])}
         return {"values": self.flat.values, **self._state, **counts}
 
@@ -174,7 +179,7 @@ class EpsilonSolver:
         """Continue from ``state_dict()`` of a solver built the same way; steps not yet flushed are dropped.
 
         Raises:
-            ValueError: the names, lengths or dtypes differ; nothing has been loaded.
+            ValueError: the names, lengths or dtypes of the tensors differ; nothing is loaded then.
         """
         expected, found = _describe(self.state_dict()), _describe(state)
         if expected != found:
@@ -188,17 +193,16 @@ class EpsilonSolver:
     def warm_start(self, state: Mapping[str, Tensor]) -> None:
         """Start at step 0 with the weights and Adam's moments of another solver's ``state_dict()``.
 
-        Its averages of gradients and violation are not taken over: they describe another epsilon, and refill in a few steps.
+        The averages of gradients and violation are not taken over: they belong to another epsilon, and a few
+        steps fill them again.
 
         Raises:
-            ValueError: a tensor is missing or of another length or dtype; nothing has been loaded.
+            ValueError: a tensor is missing, or has another length or dtype; nothing is loaded then.
         """
         own = self.state_dict()
         wanted = {name: own[name] for name in WARM if name in own}
-        expected, found = (
-            _describe(wanted),
-            _describe({name: state[name] for name in wanted if name in state}),
-        )
+        expected = _describe(wanted)
+        found = _describe({name: state[name] for name in wanted if name in state})
         if expected != found:
             raise ValueError(f"the state does not fit: expected {expected}, found {found}")
         self.flat.load(state["values"])
@@ -219,10 +223,10 @@ class EpsilonSolver:
     ) -> tuple[Float[Tensor, ""], Gram]:
         """Return the averaged violation and the inner products of the averaged gradients.
 
-        The multiplier is a maximum with zero, so noise in any of them pushes f1 below epsilon. Steps that are not
-        finite leave the averages alone. The correction for their start at zero is the average of the number one,
-        taken likewise: one made of the step count would be wrong after such steps. Both gradients are overwritten where
-        they are not finite.
+        Averages are used because the multiplier is clipped at zero, so noise in its inputs pushes f1 below
+        epsilon. A step that is not finite leaves the averages as they are, and overwrites both gradients with
+        them. The averages start at zero, and the average of the constant 1 corrects for that; a correction
+        computed from the step count would be wrong after steps that are not finite.
         """
         if "mean1" not in self._state:
             return violation, gram
@@ -235,12 +239,14 @@ class EpsilonSolver:
         for name, value in new.items():
             mean = self._state[name]
             mean.lerp_(torch.where(finite, value, mean, out=value), 1.0 - self._settings.average)
-        mean1, mean2, one = self._state["mean1"], self._state["mean2"], self._state["mean_one"][0]
-        averaged = Gram(*(product / one**2 for product in compute_gram(mean1, mean2)))
+        one = self._state["mean_one"][0]
+        gram_of_means = compute_gram(self._state["mean1"], self._state["mean2"])
+        square = one**2
+        averaged = Gram(gram_of_means.g11 / square, gram_of_means.g12 / square, gram_of_means.g22 / square)
         return self._state["mean_violation"][0] / one, averaged
 
     def _descend(self, g: Float[Tensor, " p"]) -> None:
-        """Move the parameters along ``g``; it is clipped in place, and g1 is overwritten."""
+        """Move the parameters against ``g``; this clips ``g`` in place and overwrites g1."""
         settings, rate = self._settings, self._settings.learning_rate_at(self.step_count)
         if settings.clip is not None:
             g.mul_((settings.clip / dot(g, g).sqrt().clamp(min=settings.clip)).to(g.dtype))

@@ -1,4 +1,4 @@
-"""When a solve ends, and the loop that steps until then."""
+"""The rule that ends a solve, and the loop that steps until then."""
 
 import math
 import statistics
@@ -23,12 +23,12 @@ class Outcome(StrEnum):
 
 @dataclass(slots=True, kw_only=True)
 class StopRule:
-    """Decides from logged steps whether to stop; works on means over windows of steps.
+    """Decides from logged steps whether to stop; it compares means over windows of steps.
 
-    ``units`` are what a change of the constraint and of the objective is measured in. Converged: both means
-    changed by less than ``tolerance`` from one window to the next while epsilon stood still. Still moving: at
-    the step limit the mean of the constraint changed by more than ``moving`` and by more than noise explains.
-    Diverged: no step of a whole window, or of a shorter solve, was finite.
+    A change of the constraint and of the objective is measured in ``units``. Converged: both means changed by
+    less than ``tolerance`` from one window to the next while epsilon did not change. Still moving: at the
+    step limit the mean of the constraint changed by more than ``moving`` and by more than its noise.
+    Diverged: no step of a whole window was finite, or no step at all of a solve shorter than a window.
     """
 
     window: int = 50
@@ -38,7 +38,7 @@ class StopRule:
     _recent: list[StepRow] = field(default_factory=list, init=False, repr=False)
 
     def update(self, rows: list[StepRow]) -> Outcome | None:
-        """Take new rows; return the outcome when the solve should stop now."""
+        """Return the outcome if the solve should stop after these new rows, else None."""
         self._recent = (self._recent + rows)[-2 * self.window :]
         last = self._recent[-self.window :]
         if len(last) == self.window and not any(row.finite for row in last):
@@ -49,7 +49,7 @@ class StopRule:
         return None
 
     def at_limit(self) -> Outcome:
-        """Return the outcome when the steps are used up; a change within three standard errors is noise."""
+        """Return the outcome at the step limit; a change within three standard errors counts as noise."""
         if self._recent and not any(row.finite for row in self._recent):
             return Outcome.DIVERGED
         change, noise = self._changes(), self._noise_of_f1()
@@ -57,15 +57,17 @@ class StopRule:
         return Outcome.STILL_MOVING if moving else Outcome.STEP_LIMIT
 
     def _changes(self) -> tuple[float, float] | None:
-        """Return how far the means of f1 and f2 moved between the last two windows, or None without both."""
+        """Return how far the means of f1 and f2 moved between the last two windows; None without both."""
         halves = self._halves()
         if halves is None:
             return None
-        before, after = ([statistics.fmean(row[k] for row in part) for k in (1, 2)] for part in halves)
-        return abs(after[0] - before[0]) / self.units[0], abs(after[1] - before[1]) / self.units[1]
+        before, after = halves
+        change1 = statistics.fmean(row.f1 for row in after) - statistics.fmean(row.f1 for row in before)
+        change2 = statistics.fmean(row.f2 for row in after) - statistics.fmean(row.f2 for row in before)
+        return abs(change1) / self.units[0], abs(change2) / self.units[1]
 
     def _noise_of_f1(self) -> float:
-        """Return the standard error of the difference of the two windows' means of f1."""
+        """Return the standard error of the difference between the two windows' means of f1."""
         halves = self._halves()
         if halves is None:
             return 0.0
@@ -77,9 +79,8 @@ class StopRule:
         recent = self._recent
         if len(recent) < 2 * self.window or recent[0].epsilon != recent[-1].epsilon:
             return None
-        before, after = (
-            [row for row in part if row.finite] for part in (recent[: self.window], recent[self.window :])
-        )
+        before = [row for row in recent[: self.window] if row.finite]
+        after = [row for row in recent[self.window :] if row.finite]
         return (before, after) if min(len(before), len(after)) >= 2 else None
 
 
@@ -94,17 +95,19 @@ def solve(
     flush_every: int = 50,
     pauses: Sequence[int] = (),
 ) -> Outcome:
-    """Step until the rule says stop or ``steps`` are done; continues from the solver's own step count.
+    """Step until the stopping rule or the step limit ends the solve, and return which outcome it was.
+
+    It continues from the solver's own step count.
 
     Args:
-        solver: fresh, or loaded from a state.
+        solver: a new solver, or a solver loaded from a state.
         constraint: loss of the constraint at a step.
         objective: loss of the objective at a step.
-        steps: in all, those before a resume included.
-        stop: the stopping rule; None for the default one.
-        on_rows: called with the logged rows every ``flush_every`` steps and at the end.
-        flush_every: steps between two host synchronisations.
-        pauses: numbers of steps after which there is one besides, in rising order.
+        steps: number of steps in all, including those before a resume.
+        stop: the stopping rule; None for the default rule.
+        on_rows: called with the logged rows after every synchronisation with the host.
+        flush_every: largest number of steps between two synchronisations.
+        pauses: step counts, in rising order, after which there is a further synchronisation.
     """
     stop = stop or StopRule()
     while solver.step_count < steps:
