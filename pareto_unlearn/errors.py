@@ -1,4 +1,4 @@
-"""The errors that a caller may want to catch; every one carries the exit code of the command line.
+"""The errors that a caller may want to catch, each with the exit code that the command line ends with.
 
 ParetoUnlearnError
 |-- ConfigError      3  sweep file or data not valid
@@ -10,7 +10,7 @@ ParetoUnlearnError
 
 
 class ParetoUnlearnError(Exception):
-    """Root of the errors a caller may want to catch; ``exit_code`` is what the command line ends with."""
+    """Root of the errors a caller may want to catch; the command line ends with ``exit_code``."""
 
     exit_code = 1
 

@@ -54,7 +54,7 @@ def test_a_match_names_epsilon_and_the_interval_over_images():
     assert found.epsilon == pytest.approx(SCALES.f1_floor + 0.8 * SCALES.f1_range)
     assert found.epsilon_fraction == pytest.approx(epsilon_range().fraction_of(found.epsilon))
     text = explain_likeness(found)
-    assert "0.1 (0.05 to 0.15), is that of e 0.8 (0.6 to 1) on the front, completeness 20.0%" in text
+    assert "0.1 (0.05 to 0.15), equals that of the front at e 0.8 (0.6 to 1): completeness 20.0%" in text
     assert "one training with one seed" in text
 
 
@@ -67,8 +67,8 @@ def test_an_end_of_the_interval_that_the_front_does_not_reach_is_open():
 def test_an_error_beyond_the_front_is_said_to_be():
     (above,), (below,) = match(Errors(value=0.9)), match(Errors(value=0.01))
     assert (above.e, above.is_beyond_front, below.is_beyond_front) == (None, True, False)
-    assert "is larger than any solved model's: no epsilon has it" in explain_likeness(above)
-    assert "is no larger than the original's: no epsilon has it" in explain_likeness(below)
+    assert "is larger than any solved model's: no epsilon matches it" in explain_likeness(above)
+    assert "is no larger than the original's: no epsilon matches it" in explain_likeness(below)
 
 
 def test_every_seed_has_its_own_match_and_no_control_none():

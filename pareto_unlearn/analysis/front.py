@@ -1,7 +1,6 @@
 """Dominance and hypervolume of a set of solutions; every cost is minimised. Knows no torch and no store.
 
-Rows that are not finite never take part: a NaN row would otherwise be reported as the only
-member of the front by common libraries.
+Rows that are not finite are left out: common libraries return a NaN row as the only member of the front.
 """
 
 import moocore
@@ -10,14 +9,11 @@ from jaxtyping import Bool, Float
 
 
 def is_non_dominated(costs: Float[np.ndarray, "n d"]) -> Bool[np.ndarray, " n"]:
-    """Tell which rows no other row dominates.
+    """Return True for each row that no other row dominates, that is, for the rows of the front.
 
     Args:
-        costs: one row a solution, every column minimised. A row with NaN or Inf is never in the front;
-            equal rows are all kept.
-
-    Returns:
-        True where the row belongs to the front.
+        costs: one row per solution, every column minimised. A row with NaN or Inf is never in the front; all
+            of several equal rows are.
     """
     finite = np.all(np.isfinite(costs), axis=1)
     front = np.zeros(len(costs), dtype=bool)
@@ -27,14 +23,13 @@ def is_non_dominated(costs: Float[np.ndarray, "n d"]) -> Bool[np.ndarray, " n"]:
 
 
 def is_on_lower_hull(costs: Float[np.ndarray, "n 2"]) -> Bool[np.ndarray, " n"]:
-    """Tell which rows are corners of the lower left convex hull: no mixture of two others is as good in both costs.
+    """Return True for each row that is a corner of the lower left convex hull.
+
+    No mixture of two other rows is as good as a corner in both costs, so corners are never dominated.
 
     Args:
-        costs: one row a solution, both columns minimised. A row with NaN or Inf is never a corner; of equal rows the
-            first is.
-
-    Returns:
-        True where the row is a corner; corners are never dominated.
+        costs: one row per solution, both columns minimised. A row with NaN or Inf is never a corner; of equal
+            rows only the first can be.
     """
     corners: list[int] = []
     candidates = np.flatnonzero(is_non_dominated(costs))
@@ -55,8 +50,8 @@ def hypervolume(
     """Return the share (0 to 1) of the box between ``ideal`` and ``reference`` that the solutions dominate.
 
     Args:
-        costs: one row a solution, both columns minimised. Rows outside the box or not finite add nothing.
-        ideal: the best corner; a solution beyond it counts as lying on the box's edge.
+        costs: one row per solution, both columns minimised. Rows outside the box or not finite add nothing.
+        ideal: the best corner; a solution beyond it counts as lying on the edge of the box.
         reference: the worst corner, larger than ``ideal`` in both columns.
 
     Raises:
@@ -75,6 +70,6 @@ def hypervolume(
 def _turns_up(
     first: Float[np.ndarray, " 2"], second: Float[np.ndarray, " 2"], third: Float[np.ndarray, " 2"]
 ) -> bool:
-    """Tell whether the second of three points by rising first cost lies below the line between the others."""
+    """Return whether the second point lies below the line through the others; the first costs rise."""
     (run, rise), (run_on, rise_on) = second - first, third - first
     return bool(run * rise_on > rise * run_on)

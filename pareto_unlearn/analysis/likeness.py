@@ -1,7 +1,8 @@
-"""Where on a front a model forgets as much as one that never saw the forget images.
+"""Finds where on a front a model forgets as much as a model that never saw the forget images.
 
-Completeness 100 % is noise, and a model that never saw an image still completes it somewhat: so the f1 of a retrained model says
-little. Compared is the error in the hole of held-out forget images, on the front as it was solved, by interpolation over e.
+At completeness 100 % the outputs are noise, but a model that never saw an image still completes it in part,
+so the f1 of a retrained model says little about its forgetting. Its error in the hole of held-out forget
+images is compared instead, with the errors of the solved front, interpolated over e.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,14 +12,20 @@ from itertools import pairwise
 from pareto_unlearn.records import Scales, TrialRecord, ValidRange
 
 COMPARED = "mse_hole"
-RETRAINED = "retrained"
+"""The metric of the errors that are compared."""
 
-HOW_TO_READ_LIKENESS = "the retrained model is one training with one seed; the interval is of its error over images, another training may lie outside"
+RETRAINED = "retrained"
+"""The method of the trials that are matched."""
+
+HOW_TO_READ_LIKENESS = (
+    "the retrained model is one training with one seed; the interval covers the choice of images only, so "
+    "another training may lie outside it"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Errors:
-    """Mean error of one model, with its interval over images where one was computed."""
+    """Mean error of a model, with its interval over images if that was computed."""
 
     value: float
     low: float | None = None
@@ -27,11 +34,12 @@ class Errors:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Likeness:
-    """Which e on one seed's front has the error of a model that was retrained with that seed.
+    """The e on a seed's front where the error equals that of the model retrained with this seed.
 
-    ``e`` is None where no solved model has so large an error (``is_beyond_front``), or the original itself has a larger one. ``e_low`` and ``e_high`` belong to the ends of the interval of ``error`` over images (high error, low e);
-    None where the front does not reach that far. ``epsilon`` is raw; ``epsilon_fraction`` its place in the valid range,
-    outside (0, 1) where no epsilon trial can reach it.
+    ``e`` is None where every solved model has a smaller error (``is_beyond_front``), or the original already
+    has a larger one. ``e_low`` and ``e_high`` belong to the ends of the interval of ``error`` over images (a
+    high error to a low e); each is None where the front does not reach that error. ``epsilon`` is raw f1;
+    ``epsilon_fraction`` is its position in the valid range, outside (0, 1) where no trial can reach it.
     """
 
     seed: int
@@ -58,27 +66,29 @@ def find_likeness(
         records: all rows of a run.
         fronts: the non-dominated rows of every seed.
         errors: error in the hole of held-out forget images, by trial id.
-        scales: of the run; nothing is matched without them.
-        ranges: valid ranges of the seeds that have one.
+        scales: scales of the run; None matches nothing.
+        ranges: valid ranges of the seeds that have a valid range.
     """
     if scales is None:
         return ()
-    by_seed = {one.seed: one for one in ranges}
-    controls = [one for one in records if one.method == RETRAINED and one.trial_id in errors]
-    found = []
-    for control in sorted(controls, key=lambda one: (one.seed, one.trial_id)):
-        models = [one for one in fronts.get(control.seed, ()) if one.trial_id in errors]
-        curve = [(one.e, errors[one.trial_id].value) for one in models if one.e is not None]
-        found.append(_match(control, curve, errors[control.trial_id], scales, by_seed.get(control.seed)))
-    return tuple(found)
+    range_of = {valid.seed: valid for valid in ranges}
+    controls = [record for record in records if record.method == RETRAINED and record.trial_id in errors]
+    matches = []
+    for control in sorted(controls, key=lambda record: (record.seed, record.trial_id)):
+        models = [record for record in fronts.get(control.seed, ()) if record.trial_id in errors]
+        curve = [(record.e, errors[record.trial_id].value) for record in models if record.e is not None]
+        matches.append(_match(control, curve, errors[control.trial_id], scales, range_of.get(control.seed)))
+    return tuple(matches)
 
 
 def interpolate_e(curve: Sequence[tuple[float, float]], error: float) -> float | None:
-    """Return the largest e at which a front's error reaches a value; None where it stays below, or begins above.
+    """Return the largest e at which the error along a front reaches a value.
+
+    None where the error stays below the value, or is above it at the largest e already.
 
     Args:
-        curve: (e, error) of its models; between two of them the error is taken as linear in e.
-        error: the value.
+        curve: (e, error) of the front's models; between two models the error is taken as linear in e.
+        error: the value to reach.
     """
     falling = sorted(curve, reverse=True)
     if not falling or falling[0][1] > error:
@@ -112,18 +122,22 @@ def _match(
     )
 
 
-def explain_likeness(one: Likeness) -> str:
-    """Say in a sentence where the match lies, and how sure that is."""
-    error = f"The retrained model's error in the hole of held-out forget images, {_with_interval(one.error.value, one.error.low, one.error.high)}"
-    if one.e is None:
-        where = (
-            "is larger than any solved model's" if one.is_beyond_front else "is no larger than the original's"
-        )
-        return f"{error}, {where}: no epsilon has it ({HOW_TO_READ_LIKENESS})"
-    place = "" if one.epsilon_fraction is None else f", {one.epsilon_fraction:.1%} of the valid range"
+def explain_likeness(likeness: Likeness) -> str:
+    """Return a sentence that says where on the front the match lies, and how certain that is."""
+    error, e = likeness.error, likeness.e
+    start = (
+        "The retrained model's error in the hole of held-out forget images, "
+        f"{_with_interval(error.value, error.low, error.high)},"
+    )
+    if e is None:
+        beyond, before = "is larger than any solved model's", "is no larger than the original's"
+        where = beyond if likeness.is_beyond_front else before
+        return f"{start} {where}: no epsilon matches it ({HOW_TO_READ_LIKENESS})"
+    fraction = likeness.epsilon_fraction
+    place = "" if fraction is None else f", {fraction:.1%} of the valid range"
     return (
-        f"{error}, is that of e {_with_interval(one.e, one.e_low, one.e_high)} on the front, completeness "
-        f"{1.0 - one.e:.1%}, epsilon {one.epsilon:.5g}{place} ({HOW_TO_READ_LIKENESS})"
+        f"{start} equals that of the front at e {_with_interval(e, likeness.e_low, likeness.e_high)}: "
+        f"completeness {1.0 - e:.1%}, epsilon {likeness.epsilon:.5g}{place} ({HOW_TO_READ_LIKENESS})"
     )
 
 

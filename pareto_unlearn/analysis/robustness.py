@@ -1,6 +1,7 @@
-"""How far a front depends on what should not matter: the seed, the number of steps, and which retain images were trained on.
+"""Measures how far a front depends on the seed, the number of steps, and the retain images trained on.
 
-Pure functions of what a run has stored, for the plan, the summary and the report; no torch and no store.
+None of these should matter. Pure functions of a run's stored rows, for the plan, the summary and the report;
+no torch and no store.
 """
 
 import math
@@ -12,16 +13,17 @@ from pareto_unlearn.records import HAS_MODEL, Phase, Scales, TrialRecord, ValidR
 
 QUARTILES = (0.25, 0.5, 0.75)
 LARGEST_GAP = 0.1
-"""Retained quality that a model may lose from training to held-out images before it is said."""
+"""Gap above which summary and report warn: retained quality that a model loses on held-out images."""
 HOW_TO_READ_GAINS = (
-    "near 0: more steps would not improve the front; large: raise solver.path.steps and solver.branch.steps, or solver.steps "
-    "where trials start from the original; where f1 rose too, part of the gain is owed to that"
+    "near 0: more steps would not improve the front; large: raise solver.path.steps and solver.branch.steps, "
+    "or solver.steps where trials start from the original; where f1 rose too, part of the gain comes from "
+    "that"
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndSpread:
-    """One end of the valid range over several seeds, in e: units of f1's own range."""
+    """An end of the valid range over several seeds, in e, that is, in units of f1's own range."""
 
     mean: float
     low: float
@@ -34,21 +36,18 @@ class EndSpread:
 
 
 def spread_of_ends(ranges: Sequence[ValidRange], scales: Scales | None) -> tuple[EndSpread, EndSpread] | None:
-    """Return how lower and upper end of the valid range differ between seeds.
+    """Return how the lower and the upper end of the valid range differ between seeds.
+
+    None with fewer than two ranges, while the scales are not known, or where f1 has no range of its own.
 
     Args:
-        ranges: one a seed; seeds without a valid range are left out by whoever derives them.
-        scales: of the run.
-
-    Returns:
-        None with fewer than two ranges, while the scales are not known, or where f1 has no range of its own.
+        ranges: the valid range of every seed that has a valid range.
+        scales: scales of the run.
     """
     if len(ranges) < 2 or scales is None or not scales.f1_range:
         return None
-    lower, upper = (
-        [scales.normalised_f1(f1) for f1 in ends]
-        for ends in ([one.lower for one in ranges], [one.upper for one in ranges])
-    )
+    lower = [scales.normalised_f1(valid.lower) for valid in ranges]
+    upper = [scales.normalised_f1(valid.upper) for valid in ranges]
     return _spread(lower), _spread(upper)
 
 
@@ -58,10 +57,11 @@ def _spread(values: Sequence[float]) -> EndSpread:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepGain:
-    """What twice the steps changed of one trial.
+    """The change of a trial by twice the steps.
 
-    ``gain`` is 1 - f2 (twice the steps) / f2, a ratio; ``f1_change`` is how much larger f1 became, in units of its own range.
-    Both are None where either trial has no model, the gain also where f2 was 0 already.
+    ``gain`` is 1 - f2 (twice the steps) / f2, a ratio; ``f1_change`` is the rise of f1, in units of its own
+    range. Both are None where either trial has no model, ``gain`` also where f2 was 0 already, ``f1_change``
+    also without scales.
     """
 
     checked: TrialRecord
@@ -71,13 +71,13 @@ class StepGain:
 
 
 def choose_checked(solved: Iterable[TrialRecord]) -> tuple[TrialRecord, ...]:
-    """Return the trials nearest to 25, 50 and 75 % of those solved, by rising f1; all of them where they are three or fewer.
+    """Return the trials nearest to the quartiles of the solved trials, by rising f1; all of three or fewer.
 
     Args:
-        solved: epsilon trials of one seed; those without a model are left out.
+        solved: epsilon trials of one seed; trials without a model are left out.
     """
-    known = ((costs, one) for one in solved if (costs := _costs(one)) is not None)
-    ranked = [one for _, one in sorted(known, key=lambda pair: (pair[0][0], pair[1].trial_id))]
+    known = ((costs, record) for record in solved if (costs := _costs(record)) is not None)
+    ranked = [record for _, record in sorted(known, key=lambda pair: (pair[0][0], pair[1].trial_id))]
     chosen: list[int] = []
     for quartile in QUARTILES[: len(ranked)]:
         place = quartile * (len(ranked) - 1)
@@ -87,20 +87,21 @@ def choose_checked(solved: Iterable[TrialRecord]) -> tuple[TrialRecord, ...]:
 
 
 def find_gains(records: Iterable[TrialRecord], scales: Scales | None) -> tuple[StepGain, ...]:
-    """Return what twice the steps changed of every trial that was checked: by seed, boundaries first, then by rising epsilon.
+    """Return the change of every checked trial by twice the steps.
+
+    They are sorted by seed; within a seed boundaries come first, then the others by rising epsilon.
 
     Args:
         records: all rows of a run.
-        scales: of the run; no change of f1 is told without them.
+        scales: scales of the run; with None the change of f1 is None.
     """
     rows = {record.trial_id: record for record in records}
     checks = sorted(
-        (one for one in rows.values() if one.phase is Phase.CHECK),
-        key=lambda one: (one.seed, -math.inf if one.epsilon is None else one.epsilon, one.trial_id),
+        (row for row in rows.values() if row.phase is Phase.CHECK),
+        key=lambda row: (row.seed, -math.inf if row.epsilon is None else row.epsilon, row.trial_id),
     )
-    return tuple(
-        _gain(checked, one, scales) for one in checks if (checked := rows.get(one.checks or "")) is not None
-    )
+    pairs = [(rows.get(check.checks or ""), check) for check in checks]
+    return tuple(_gain(checked, check, scales) for checked, check in pairs if checked is not None)
 
 
 def _gain(checked: TrialRecord, doubled: TrialRecord, scales: Scales | None) -> StepGain:
@@ -113,32 +114,33 @@ def _gain(checked: TrialRecord, doubled: TrialRecord, scales: Scales | None) -> 
 
 
 def _costs(record: TrialRecord) -> tuple[float, float] | None:
-    """Return (f1, f2) of a trial that has a model."""
+    """Return (f1, f2) of a trial that has a model, else None."""
     if record.state not in HAS_MODEL or record.f1 is None or record.f2 is None:
         return None
     return record.f1, record.f2
 
 
 def find_gap(records: Iterable[TrialRecord]) -> TrialRecord | None:
-    """Return the model of the front that loses most retained quality from training to held-out images.
+    """Return the model of the front that loses the most retained quality from training to held-out images.
 
-    None where that is at most ``LARGEST_GAP``.
+    None where that loss is at most ``LARGEST_GAP``.
     """
     gaps = [
-        (one.retained_quality - one.retained_quality_heldout, one.trial_id, one)
-        for one in records
-        if one.state in HAS_MODEL
-        and one.phase in (Phase.BOUNDARY, Phase.EPSILON)
-        and one.retained_quality is not None
-        and one.retained_quality_heldout is not None
+        (row.retained_quality - row.retained_quality_heldout, row.trial_id, row)
+        for row in records
+        if row.state in HAS_MODEL
+        and row.phase in (Phase.BOUNDARY, Phase.EPSILON)
+        and row.retained_quality is not None
+        and row.retained_quality_heldout is not None
     ]
     largest, _, record = max(gaps, default=(0.0, "", None), key=lambda gap: gap[:2])
     return record if largest > LARGEST_GAP else None
 
 
-def explain_gap(one: TrialRecord) -> str:
-    """Say what ``find_gap`` found."""
+def explain_gap(record: TrialRecord) -> str:
+    """Return a sentence about the model that ``find_gap`` returns."""
     return (
-        f"{one.label} keeps {one.retained_quality:.1%} of the quality on the retain images of training, but {one.retained_quality_heldout:.1%} "
-        "on held-out ones: training saw too few of them, or a proxy; judge and choose by held-out images"
+        f"{record.label} keeps {record.retained_quality:.1%} of the quality on the retain images it was "
+        f"trained on, but {record.retained_quality_heldout:.1%} on held-out retain images: training saw too "
+        "few retain images, or a proxy in their place; judge and choose models by held-out images"
     )

@@ -1,4 +1,4 @@
-"""Features: what f1 and f2 compare of a model, of inputs that may be too many for memory."""
+"""Features, the part of a model's output that f1 and f2 compare, also for more inputs than fit in memory."""
 
 import tempfile
 from collections.abc import Callable, Iterator
@@ -16,12 +16,12 @@ SPILL_BYTES = 2**28
 """Features of more bytes than this are kept in a file while they are computed."""
 
 Features = Callable[[Tensor], Float[Tensor, "b d"]]
-"""From model inputs to what f1 and f2 compare."""
+"""Maps model inputs to the features that f1 and f2 compare."""
 
 
 @runtime_checkable
 class Generative(Protocol):
-    """The part of ``models.ImageToImage`` that features are taken from; the adapters live beside this module."""
+    """The part of ``models.ImageToImage`` that features need, stated here to keep ``models`` unimported."""
 
     def encode(self, inputs: Tensor) -> Tensor:
         """Return the encoder's output."""
@@ -34,7 +34,7 @@ class Generative(Protocol):
 
 @runtime_checkable
 class Rows(Protocol):
-    """Model inputs of a set of images, by number; a tensor is one."""
+    """Model inputs of a set of images, indexed by position, such as a tensor."""
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -46,7 +46,7 @@ class Rows(Protocol):
 
 
 def feature_function(model: Generative, space: str) -> Callable[[Tensor], Float[Tensor, "b d"]]:
-    """Return the function from model inputs to the flat features f1 and f2 compare: output or encoder output."""
+    """Return the function from model inputs to flat features: the full output, or the encoder's output."""
     inner: Callable[[Tensor], Tensor] = model.encode if space == "encoder" else model
     return lambda inputs: inner(inputs).flatten(1)
 
@@ -57,10 +57,13 @@ def compute_features(
     """Return the features of many inputs, without gradients, in batches of a fixed size.
 
     Args:
-        features: of a model.
-        inputs: at least one.
-        batch: how many at once.
-        spill: folder for a nameless file that holds the result where it is large; None keeps it in memory.
+        features: maps inputs to features of a model.
+        inputs: the model inputs, at least one.
+        batch: number of inputs at a time.
+        spill: folder for a nameless file that holds a large result; None keeps every result in memory.
+
+    Raises:
+        ValueError: there are no inputs.
     """
     result: Tensor | None = None
     for rows, part in iterate_features(features, inputs, batch):
@@ -75,7 +78,7 @@ def compute_features(
 def iterate_features(
     features: Features, inputs: Rows, batch: int
 ) -> Iterator[tuple[Int[Tensor, " b"], Float[Tensor, "b d"]]]:
-    """Yield the numbers of some inputs and their features, without gradients, batch by batch."""
+    """Yield the positions of a batch of inputs and their features, without gradients, batch by batch."""
     for rows in torch.split(torch.arange(len(inputs)), batch):
         with torch.no_grad():
             part = features(inputs[rows])
@@ -83,7 +86,7 @@ def iterate_features(
 
 
 def _allocate(count: int, like: Float[Tensor, "b d"], spill: Path | None) -> Float[Tensor, "n d"]:
-    """Return room for features: beside ``like``, or in a file without a name that goes with its last reader."""
+    """Return space for features: beside ``like``, or in a nameless file that goes with its last reader."""
     shape = (count, like.shape[1])
     if spill is None or count * like[0].nbytes < SPILL_BYTES:
         return like.new_empty(shape)

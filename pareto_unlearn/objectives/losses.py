@@ -20,7 +20,7 @@ class NoiseTarget:
 
 @dataclass(frozen=True, slots=True)
 class Objectives:
-    """f1 and f2 as functions of flat features, in the distance and with the noise target the sweep chose."""
+    """f1 and f2 as functions of flat features, for the sweep's choice of distance and noise target."""
 
     distance: str
     noise_target: str
@@ -28,7 +28,7 @@ class Objectives:
     def forget_loss(
         self, features: Float[Tensor, "b d"], noise: NoiseTarget, draw: Int[Tensor, " b"]
     ) -> Float[Tensor, ""]:
-        """Return f1 of a mini-batch; ``draw`` picks a noise target for each image where targets are drawn."""
+        """Return f1 of a mini-batch; ``draw`` has the row of each image's target, where targets are drawn."""
         if self.noise_target == "mean":
             return self.forget_per_image(features, noise).mean()
         return distances(features, noise.rows[draw], self.distance).mean()
@@ -40,7 +40,7 @@ class Objectives:
         return distances(features, original, self.distance).mean()
 
     def forget_per_image(self, features: Float[Tensor, "n d"], noise: NoiseTarget) -> Float[Tensor, " n"]:
-        """Return f1 of every image, exactly: its expectation over the whole noise bank."""
+        """Return the exact f1 of every image, that is, its expectation over the whole noise bank."""
         if self.distance == "mse":
             return distances(features, noise.mean, "mse") + noise.floor
         return torch.cdist(features, noise.rows).mean(dim=1)
@@ -48,7 +48,7 @@ class Objectives:
     def paired_per_image(
         self, features: Float[Tensor, "n d"], targets: Float[Tensor, "n d"]
     ) -> Float[Tensor, " n"]:
-        """Return the distance of every image from its own target: f2, and f1 where each input has a target of its own."""
+        """Return the distance of every image from its own target: f2, or f1 where inputs have own targets."""
         return distances(features, targets, self.distance)
 
 
