@@ -1,7 +1,7 @@
-"""What to solve next: a pure function of the sweep file and the trials that ended or are running.
+"""Plans the next trial: a pure function of the sweep file and of the trials that ended or are running.
 
-``plan`` covers Phase I, the grid, list and adaptive schedules, seeds, baselines and checks. It knows no torch and does no I/O, so
-a sweep can be replayed from its stored records, and resuming is the same call over the same store.
+``plan`` covers Phase I, the grid, list and adaptive schedules, seeds, baselines and checks. It knows no torch
+and does no I/O. So stored records replay a sweep, and resuming is the same call over the same store.
 """
 
 import math
@@ -28,33 +28,36 @@ from pareto_unlearn.records import (
 )
 
 GEOMETRIC_RATIO = 24.0
-"""Largest over smallest distance of neighbours in a geometric grid: dense near the floor, where f2 rises steeply."""
+"""Ratio of the largest to the smallest step of a geometric grid.
+
+The grid is dense near the floor, where f2 rises steeply.
+"""
 
 LEAST_WIDTH = 0.01
-"""Narrowest valid range, as a share of f1's own range."""
+"""Width of the narrowest valid range, as a share of f1's own range."""
 
 Costs = tuple[float, float]
 """(f1, f2) of a solution."""
 
 
 class NoTrial(StrEnum):
-    """Why ``plan`` has no trial to give."""
+    """Why ``plan`` returns no trial."""
 
     WAIT = "wait"
     FINISHED = "finished"
 
 
 Identify = Callable[[TrialSpec], str]
-"""Gives a planned trial, whose ``trial_id`` is still empty, its id: ``config.trial_id`` with the sweep's constants."""
+"""Returns the id of a planned trial, whose ``trial_id`` is empty yet: ``config.trial_id`` for this sweep."""
 
 
 @dataclass(frozen=True, slots=True)
 class SweepState:
-    """All that planning may look at: committed records by id, ids of live trials, and the run's scales once known.
+    """All facts that planning uses: committed records by id, ids of live trials, the run's scales once known.
 
-    ``retry`` names the (trial_id, attempt) that may be tried once more: an attempt made since is not among them.
-    ``banks`` holds the checkpoints of every committed path by its trial id. ``check_convergence`` asks for the checks: trials that
-    are solved again with twice the steps.
+    ``retry`` has the (trial_id, attempt) of each attempt that may be repeated once; a later attempt of the
+    same trial is not among them. ``banks`` has the checkpoints of every committed path by its trial id. With
+    ``check_convergence``, checks are planned too: trials that are solved again with twice the steps.
     """
 
     committed: Mapping[str, TrialRecord]
@@ -68,10 +71,11 @@ class SweepState:
 def plan(config: SweepConfig, progress: SweepState, identify: Identify) -> TrialSpec | NoTrial:
     """Return the next trial to start, or whether to wait for live trials or finish.
 
-    Boundaries come first; then epsilons as soon as a seed's range is known; the original model, baselines and controls fill
-    slots in between, so that no worker idles between the phases. Checks of a seed come last, once its epsilons ended.
+    Boundaries come first; then epsilons as soon as a seed's range is known; the original model, baselines and
+    controls fill slots in between, so that no worker idles between the phases. The checks of a seed come
+    last, once its epsilons have ended.
 
-    A seed whose boundaries leave no valid range gets no epsilons; ``derive_range`` tells why.
+    A seed whose boundaries leave no valid range gets no epsilons; ``derive_range`` raises the reason.
 
     Raises:
         EpsilonError: an absolute epsilon lies outside the range.
@@ -104,19 +108,20 @@ def derive_range(
 ) -> ValidRange:
     """Return the valid range of epsilon: f1 at the highest boundary to f1 at the lowest (section 4.3).
 
-    Where the path reaches a smaller f1 within the same tolerance on f2 than the lowest boundary, it ends the range.
-    Where the lowest boundary has no model, missed its tolerance, or is dominated by the highest, and the path has
-    nothing to offer, the upper end is the original model, whose f2 is zero. The reason is recorded.
+    Where the path reaches a smaller f1 than the lowest boundary within the same tolerance on f2, that f1 is
+    the upper end. Where the lowest boundary has no model, missed its tolerance, or is dominated by the
+    highest, and no checkpoint of the path serves either, the upper end is the original model, whose f2 is
+    zero. The reason is recorded.
 
     Args:
-        seed: of both boundaries.
-        highest: the lower end.
-        lowest: the upper end.
-        scales: of the run.
-        within_tolerance: smallest f1 of the path's checkpoints whose f2 is within the tolerance.
+        seed: seed of both boundaries.
+        highest: the highest boundary, for the lower end; None if it was not solved.
+        lowest: the lowest boundary, for the upper end; None if it was not solved.
+        scales: scales of the run.
+        within_tolerance: smallest f1 among the path's checkpoints whose f2 is within the tolerance.
 
     Raises:
-        RangeError: the highest boundary has no model, or the range is empty or narrower than 1 % of f1's own range.
+        RangeError: the highest boundary has no model, or the range is narrower than 1 % of f1's own range.
     """
     if highest is None or highest.f1 is None or highest.state not in HAS_MODEL:
         reason = "it was not solved" if highest is None else f"{highest.state}: {highest.reason}"
@@ -124,8 +129,9 @@ def derive_range(
     upper, source, reason = _upper_end(highest, lowest, scales, within_tolerance)
     if upper - highest.f1 < LEAST_WIDTH * scales.f1_range:
         raise RangeError(
-            f"seed {seed}: no valid epsilon range: the lower end f1 = {highest.f1:.6g} (highest boundary) is not clearly below "
-            f"the upper end f1 = {upper:.6g}; give Phase I more solver.steps, or a larger solver.boundary.alpha"
+            f"seed {seed}: no valid epsilon range: the lower end f1 = {highest.f1:.6g} (highest boundary) is "
+            f"not clearly below the upper end f1 = {upper:.6g}; give Phase I more solver.steps, or a larger "
+            "solver.boundary.alpha"
         )
     return ValidRange(
         seed=seed,
@@ -137,15 +143,15 @@ def derive_range(
 
 
 def derive_ranges(config: SweepConfig, progress: SweepState, identify: Identify) -> tuple[ValidRange, ...]:
-    """Return the range of every seed whose two boundaries are committed; seeds without a valid range are left out."""
+    """Return the valid range of every seed that has one and whose two boundaries are committed."""
     ranges = []
     for seed in config.trial_seeds:
         try:
-            found = range_of_seed(config, seed, progress, identify)
+            valid = range_of_seed(config, seed, progress, identify)
         except RangeError:
             continue
-        if found is not None:
-            ranges.append(found)
+        if valid is not None:
+            ranges.append(valid)
     return tuple(ranges)
 
 
@@ -162,8 +168,9 @@ def check_absolute_epsilons(config: SweepConfig, valid: ValidRange) -> None:
     if outside:
         raise EpsilonError(
             f"epsilon.values: {', '.join(f'{value:g}' for value in outside)} lies outside the valid range "
-            f"({valid.lower:.6g}, {valid.upper:.6g}) that Phase I found for seed {valid.seed}; Phase I is kept: choose values "
-            "inside it, or fractions of it without `absolute: true`, and start the same command again"
+            f"({valid.lower:.6g}, {valid.upper:.6g}) that Phase I found for seed {valid.seed}; Phase I is "
+            "kept: choose values inside it, or fractions of it without `absolute: true`, and start the same "
+            "command again"
         )
 
 
@@ -174,7 +181,7 @@ class EpsilonError(RangeError):
 
 
 def grid_fractions(schedule: GridEpsilon) -> tuple[float, ...]:
-    """Return the fractions of a grid: equal steps, or steps that grow geometrically away from the lower end."""
+    """Return the fractions of a grid: equal steps, or steps that grow geometrically from the lower end on."""
     count = schedule.points
     if schedule.spacing == "linear":
         return tuple((index + 1) / (count + 1) for index in range(count))
@@ -186,15 +193,15 @@ def grid_fractions(schedule: GridEpsilon) -> tuple[float, ...]:
 def adaptive_fractions(
     schedule: AdaptiveEpsilon, solved: Callable[[float], Costs | None], ends: tuple[Costs, Costs]
 ) -> tuple[float, ...]:
-    """Return all fractions known so far: first 25, 50 and 75 %, then rounds that halve the worst gaps of the front.
+    """Return all fractions known so far: 25, 50 and 75 %, then rounds that halve the worst gaps of the front.
 
-    A round is chosen from the results of the rounds before it alone, so the fractions do not depend on the order in
-    which trials end. A gap's score is the larger of its share of the dominated area still unknown (the
-    rectangle its two ends span) and of its length, both in units of the front's box.
+    A round is chosen from the results of earlier rounds alone, so the fractions do not depend on the order in
+    which trials end. In units of the front's box, a gap's score is the area that may still be dominated (the
+    rectangle that its two ends span) or half the square of its length, whichever is larger.
 
     Args:
-        schedule: how many points, and how many a round adds.
-        solved: maps a fraction to its committed (f1, f2), or None while it is not committed; NaN where it has no model.
+        schedule: the number of points, and the number that a round adds.
+        solved: maps a fraction to its committed (f1, f2): None before it is committed, NaN without a model.
         ends: (f1, f2) at the lower and the upper end of the range, finite.
     """
     chosen = [0.25, 0.5, 0.75][: schedule.points]
@@ -218,13 +225,16 @@ def _split_gaps(known: Mapping[float, Costs], count: int) -> list[float]:
 
 
 def _bridged(fractions: Float[np.ndarray, " n"], costs: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n 2"]:
-    """Put points without finite costs on the line between their neighbours, so that their surroundings are searched on."""
+    """Return the costs with each point that is not finite moved to the line between its neighbours.
+
+    So the search goes on around such a point.
+    """
     finite = np.all(np.isfinite(costs), axis=1)
     return np.stack([np.interp(fractions, fractions[finite], column[finite]) for column in costs.T], axis=1)
 
 
 def _wanted(config: SweepConfig, progress: SweepState, identify: Identify) -> Iterator[TrialSpec]:
-    """Yield every trial that can be planned now, the most urgent first."""
+    """Yield all trials that can be planned now, the most urgent first."""
     for seed in config.trial_seeds:
         yield from boundary_specs(seed, identify)
     for seed in config.trial_seeds:
@@ -238,16 +248,15 @@ def _wanted(config: SweepConfig, progress: SweepState, identify: Identify) -> It
                 )
         for control in config.controls:
             yield _identified(identify, phase=Phase.CONTROL, method=control.method, seed=seed)
-    for seed in config.trial_seeds if progress.check_convergence else ():
+    for seed in config.trial_seeds:
         yield from _check_specs(config, seed, progress, identify)
 
 
 def boundary_specs(seed: int, identify: Identify) -> tuple[TrialSpec, TrialSpec]:
     """Return the two Phase I trials of a seed: highest, then lowest."""
-    highest, lowest = (
-        _identified(identify, phase=Phase.BOUNDARY, method="epsilon_constraint", seed=seed, role=role)
-        for role in (Role.HIGHEST, Role.LOWEST)
-    )
+    method = "epsilon_constraint"
+    highest = _identified(identify, phase=Phase.BOUNDARY, method=method, seed=seed, role=Role.HIGHEST)
+    lowest = _identified(identify, phase=Phase.BOUNDARY, method=method, seed=seed, role=Role.LOWEST)
     return highest, lowest
 
 
@@ -257,7 +266,7 @@ def _epsilon_specs(
     try:
         valid = range_of_seed(config, seed, progress, identify)
     except RangeError:
-        return  # the driver reports it; the other seeds and the baselines go on
+        return  # the driver reports the error; the other seeds and the baselines go on
     if valid is None or progress.scales is None:
         return
     check_absolute_epsilons(config, valid)
@@ -268,7 +277,7 @@ def _epsilon_specs(
 def _epsilons(
     config: SweepConfig, seed: int, valid: ValidRange, progress: SweepState, identify: Identify
 ) -> list[tuple[float, float]]:
-    """Return (epsilon, fraction) pairs known so far."""
+    """Return the (epsilon, fraction) pairs known so far."""
     schedule = config.epsilon
     if schedule.schedule == "list" and schedule.absolute:
         return [(value, valid.fraction_of(value)) for value in schedule.values]
@@ -308,10 +317,12 @@ def _epsilon_spec(
 def _check_specs(
     config: SweepConfig, seed: int, progress: SweepState, identify: Identify
 ) -> Iterator[TrialSpec]:
-    """Yield the checks of a seed: the highest boundary, and three of its epsilons, which branch off the path of that check.
+    """Yield the checks of a seed: the highest boundary, and three epsilons that branch off its check's path.
 
-    None before all epsilons ended: which of them are checked must not depend on the order in which they end.
+    There are none before all epsilons have ended, so that the order in which they end decides nothing.
     """
+    if not progress.check_convergence:
+        return
     specs = list(_epsilon_specs(config, seed, progress, identify))
     epsilons = [record for spec in specs if (record := _ended(spec, progress)) is not None]
     if len(epsilons) < sum(config.epsilon.rounds):
@@ -327,7 +338,7 @@ def _check_specs(
 
 
 def _ended(spec: TrialSpec, progress: SweepState) -> TrialRecord | None:
-    """Return the row of a trial that ended and is not tried once more at the moment."""
+    """Return the row of a trial that has ended; None while it is not committed or runs once more."""
     return None if spec.trial_id in progress.live else progress.committed.get(spec.trial_id)
 
 
@@ -341,10 +352,10 @@ def _check_spec(checked: TrialSpec, parents: str | None, identify: Identify) -> 
 def range_of_seed(
     config: SweepConfig, seed: int, progress: SweepState, identify: Identify
 ) -> ValidRange | None:
-    """Return a seed's range, or None while a boundary is not committed.
+    """Return a seed's range, or None while a boundary is not committed or the scales are not known.
 
     Raises:
-        RangeError: see ``derive_range``.
+        RangeError: as ``derive_range``.
     """
     highest, lowest = (progress.committed.get(spec.trial_id) for spec in boundary_specs(seed, identify))
     if highest is None or lowest is None or progress.scales is None:
@@ -360,7 +371,7 @@ def range_of_seed(
 def _upper_end(
     highest: TrialRecord, lowest: TrialRecord | None, scales: Scales, within_tolerance: float
 ) -> tuple[float, str, str]:
-    """Return f1 at the upper end of the range, where it comes from, and why it is not the lowest boundary."""
+    """Return f1 at the range's upper end, its source, and the reason if that is not the lowest boundary."""
     trouble = _why_not_upper_end(highest, lowest, scales)
     f1_lowest = math.inf if trouble or lowest is None or lowest.f1 is None else lowest.f1
     lower = math.inf if highest.f1 is None else highest.f1 + LEAST_WIDTH * scales.f1_range
@@ -372,7 +383,7 @@ def _upper_end(
 
 
 def _why_not_upper_end(highest: TrialRecord, lowest: TrialRecord | None, scales: Scales) -> str:
-    """Return why the lowest boundary cannot end the range; empty when it can."""
+    """Return the reason why the lowest boundary cannot be the upper end; empty if it can."""
     if lowest is None:
         return "the lowest boundary was not solved"
     if lowest.state not in HAS_MODEL or lowest.f1 is None or lowest.f2 is None:
@@ -388,7 +399,7 @@ def _why_not_upper_end(highest: TrialRecord, lowest: TrialRecord | None, scales:
 
 
 def _costs(record: TrialRecord) -> Costs:
-    """Return (f1, f2), both NaN where either was not measured."""
+    """Return (f1, f2); both are NaN if either was not measured."""
     if record.f1 is None or record.f2 is None:
         return math.nan, math.nan
     return record.f1, record.f2
