@@ -1,6 +1,6 @@
-"""The typed sweep file: YAML in, a frozen and fully resolved ``SweepConfig`` out.
+"""The typed sweep file: reads YAML and returns a frozen, fully resolved ``SweepConfig``.
 
-The only home of the YAML reader and of the validator. Light to import: no torch, Ray or pyarrow.
+Only this package imports the YAML reader and the validator. It is light to import: no torch, Ray or pyarrow.
 """
 
 from collections.abc import Sequence
@@ -84,21 +84,21 @@ __all__ = [
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
-    """Read a sweep file, lay overrides over it, check everything and fill in every default.
+    """Return the sweep of a file with its overrides, after checking all values and filling in all defaults.
 
     Args:
         path: the YAML file, at most 1 MB of UTF-8.
-        overrides: ``key.path=value``; the value is YAML, the last of two for one key wins, a list is replaced
-            whole. Overriding ``epsilon.schedule`` drops the file's keys that only other schedules know.
+        overrides: texts ``key.path=value`` with values in YAML. The last of two for one key counts; a list is
+            replaced as a whole. Overriding ``epsilon.schedule`` drops the file's keys of other schedules.
 
     Raises:
-        ConfigError: with all that is wrong, one line each: place, key, what was expected, what was found.
+        ConfigError: lists all problems, one per line: place, key, expected value, found value.
     """
     return parse_config(read_text(path), str(path), overrides)
 
 
 def parse_config(text: str, name: str, overrides: Sequence[str] = ()) -> SweepConfig:
-    """Do what ``load_config`` does with text that was read already; ``name`` stands for the file in errors."""
+    """Return the sweep of a text, as ``load_config`` does for a file; errors call the text ``name``."""
     document = read_document(text, name)
     for number, override in enumerate(overrides):
         apply_override(document, override, number)
@@ -114,12 +114,15 @@ def parse_config(text: str, name: str, overrides: Sequence[str] = ()) -> SweepCo
 
 
 def dump_config(config: SweepConfig) -> str:
-    """Return the resolved sweep as YAML, in the order of the schema; it loads back to an equal config."""
+    """Return the resolved sweep as YAML, in the order of the schema; reading it returns an equal config."""
     return to_yaml(config.model_dump(mode="json"))
 
 
 def _drop_other_schedules(document: Document) -> None:
-    """Let an override choose another schedule without first undoing what the file says of its own."""
+    """Drop the file's keys of other schedules where an override chooses the schedule.
+
+    So the override alone is enough to choose another schedule.
+    """
     epsilon = document.data.get("epsilon")
     place = document.places.get(("epsilon", "schedule"))
     if place is None or not place.is_override or not isinstance(epsilon, dict):

@@ -1,10 +1,11 @@
-"""What a budget of steps buys: a third for the path, the rest shared evenly by the branches.
+"""Divides a budget of steps: a third for the path, the rest shared evenly by the branches.
 
-Measured on the digits, nine epsilons, as the hypervolume of one front: of 2,400 steps in all, a path of 300 gave 0.759, 600
-0.793, 800 0.809 and 1,200 0.808; of 800 steps from start to end on two slots, a path of 300 gave 0.857 and 450 gave 0.833.
+The third was measured on the digits with nine epsilons, as the hypervolume of one front. Of 2,400 steps in
+all, a path of 300 gave 0.759, 600 gave 0.793, 800 gave 0.809 and 1,200 gave 0.808. Of 800 steps from start to
+end on two slots, a path of 300 gave 0.857 and 450 gave 0.833.
 
-The path's scan and the lowest boundary are paid first, since neither makes a point of the front: the third is one of what
-they leave. Baselines are not part of a front and not counted.
+The path's scan and the lowest boundary are paid first, since neither makes a point of the front; the rest is
+divided. Baselines are not part of a front and not counted.
 """
 
 import math
@@ -19,15 +20,17 @@ from pareto_unlearn.records import Phase, Role
 FEWEST_CHECKPOINTS = 3
 
 Steps = Mapping[KeyPath, int]
-"""Numbers of steps by the keys that hold them."""
+"""Numbers of steps, by the path of the key that holds each."""
 
 
 def count_front_steps(config: SweepConfig, slots: int | None) -> int:
-    """Return the steps from start to end of one seed's front; with one slot, those are its gradient pairs.
+    """Return the number of steps that one seed's front takes from start to end.
+
+    With one slot, this is the number of its gradient pairs.
 
     Args:
-        config: the sweep, resolved.
-        slots: trials that run at a time; None: as many as there are.
+        config: the resolved sweep.
+        slots: number of trials that run at a time; None: no limit.
     """
     solver = config.solver
     highest, lowest = (solver.steps_of(Phase.BOUNDARY, role) for role in (Role.HIGHEST, Role.LOWEST))
@@ -38,19 +41,19 @@ def count_front_steps(config: SweepConfig, slots: int | None) -> int:
 
 
 def known_slots(run: RunSection) -> int | None:
-    """Return how many trials run at a time; None where only the cluster knows."""
+    """Return how many trials run at a time; None where only the cluster knows that."""
     return 1 if run.executor == "local" else run.max_concurrent
 
 
 def spend_budget(config: SweepConfig, document: Document) -> SweepConfig:
-    """Return the sweep with the steps its budget buys in the budget's place; without a budget, as it is.
+    """Return the sweep with its budget replaced by the steps that it buys; unchanged without a budget.
 
     Args:
-        config: what the document says.
-        document: tells which steps are written out, and where.
+        config: the sweep that was read from the document.
+        document: shows which numbers of steps are written out, and where.
 
     Raises:
-        ConfigError: steps are given beside the budget, it needs to know the slots, or it is too small.
+        ConfigError: steps are given beside the budget, the slots are not known, or the budget is too small.
     """
     budget = config.solver.budget
     key = "total_steps" if budget.total_steps is not None else "wall_steps"
@@ -62,7 +65,10 @@ def spend_budget(config: SweepConfig, document: Document) -> SweepConfig:
     if beside:
         raise join_problems(beside)
     if slots is None:
-        text = "expected run.max_concurrent, the number of trials at a time, beside it, found nothing (null); set it, or give total_steps"
+        text = (
+            "expected run.max_concurrent, the number of trials at a time, beside it, found nothing (null); "
+            "set run.max_concurrent, or give total_steps"
+        )
         raise join_problems([FileProblem(document.place_of(path), path, text)])
     steps = _share_out(config, size, slots)
     if not _is_enough(config, steps):
@@ -74,7 +80,7 @@ def spend_budget(config: SweepConfig, document: Document) -> SweepConfig:
 
 
 def _share_out(config: SweepConfig, size: int, slots: int) -> Steps:
-    """Return the steps that a budget of one slot after another buys; more of it never buys less of any."""
+    """Return the steps that ``size`` steps of each slot buy; a larger budget never buys fewer of any kind."""
     if config.solver.start == "original":
         turns = math.ceil(2 / slots) + _count_turns(config, slots)
         return {("solver", "steps"): size // turns}
@@ -83,13 +89,13 @@ def _share_out(config: SweepConfig, size: int, slots: int) -> Steps:
     left = size - lowest if slots == 1 else size
     first = left * (1.0 + scan) / (3.0 + scan)
     if slots > 1:
-        first = max(first, float(lowest))  # Phase I lasts that long anyway, so the path may use it
+        first = max(first, float(lowest))  # Phase I lasts that long anyway, so the path may use the time
     branch = math.floor((left - first) / _count_turns(config, slots))
     return {("solver", "path", "steps"): _longest_path(section, first), ("solver", "branch", "steps"): branch}
 
 
 def _longest_path(section: PathSection, limit: float) -> int:
-    """Return the most steps of a path that takes no more than a limit with its scan; 0 where none does."""
+    """Return the largest number of steps of a path that fits a limit with its scan; 0 if no path does."""
     scans = len(section.scan)
     most = int(limit / (1.0 + scans * section.scan_length)) + scans + 1
     costs = ((steps, steps + scans * section.scan_steps_of(steps)) for steps in range(most, 0, -1))
@@ -97,12 +103,15 @@ def _longest_path(section: PathSection, limit: float) -> int:
 
 
 def _count_turns(config: SweepConfig, slots: int | None) -> int:
-    """Return how many epsilons one slot solves, one after another, at most."""
+    """Return the largest number of epsilons that one slot solves, one after another."""
     return sum(1 if slots is None else math.ceil(count / slots) for count in config.epsilon.rounds)
 
 
 def _least_steps(config: SweepConfig) -> Steps:
-    """Return the fewest steps that make sense: a path's weights are averaged, and a solve's averages forget their start."""
+    """Return the fewest steps that make sense.
+
+    A path must be long enough to average its weights, and a solve for its averages to forget their start.
+    """
     solver = config.solver
     solve = round(1.0 / (1.0 - solver.average))
     if solver.start == "original":
@@ -129,7 +138,7 @@ def _too_small(config: SweepConfig, size: int, slots: int) -> str:
 
 
 def _least(fits: Callable[[int], bool]) -> int:
-    """Return the smallest positive number that fits; all larger ones must fit too."""
+    """Return the smallest positive number that fits; all larger numbers must fit too."""
     low, high = 0, 1
     while not fits(high):
         low, high = high, 2 * high
@@ -140,7 +149,7 @@ def _least(fits: Callable[[int], bool]) -> int:
 
 
 def _steps_beside(config: SweepConfig, document: Document, budget: str) -> list[FileProblem]:
-    """Return a problem for every number of steps that the document gives although the budget decides it."""
+    """Return a problem for every number of steps that the document gives but the budget decides."""
     keys: list[KeyPath] = [("solver", "path", "steps"), ("solver", "branch", "steps")]
     if config.solver.start == "original":
         keys.append(("solver", "steps"))
@@ -149,7 +158,8 @@ def _steps_beside(config: SweepConfig, document: Document, budget: str) -> list[
         FileProblem(
             document.place_of(key),
             key,
-            f"expected nothing beside {budget}, which decides {dotted(key)}, found {found(value)}; remove one of them",
+            f"expected nothing beside {budget}, which decides {dotted(key)}, found {found(value)}; remove "
+            "one of them",
         )
         for key, value in given.items()
         if value is not None
@@ -163,7 +173,7 @@ def _value_at(section: object, keys: KeyPath) -> object:
 
 
 def _replaced(section: object, keys: KeyPath, value: object) -> dict[str | int, object]:
-    """Return a copy of nested values with one of them replaced; missing sections are made."""
+    """Return a copy of nested sections with one value replaced; missing sections are created."""
     copy = dict(section) if isinstance(section, dict) else {}
     copy[keys[0]] = value if len(keys) == 1 else _replaced(copy.get(keys[0]), keys[1:], value)
     return copy

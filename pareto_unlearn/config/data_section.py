@@ -1,4 +1,4 @@
-"""The ``data`` section: which images are forgotten, which are kept, and which stand in for those."""
+"""The ``data`` section: the images to forget, the images to keep, and a proxy to train on for the latter."""
 
 from typing import Annotated, Literal, TypeVar
 
@@ -13,8 +13,8 @@ _FILE_DATASETS = ("folder", "imagenet", "places365")
 _OTHER_DATASETS = ("digits", "generated")
 _HALF = 0.5
 _NOTHING_RETAINED = (
-    "expected at least one, found {}: f2 is measured on retain images; where none of their classes can be used for "
-    "training, `proxy_retain: true` takes other classes instead"
+    "expected at least one, found {}: f2 is measured on retain images; where none of their classes can be "
+    "used for training, `proxy_retain: true` trains on other classes instead"
 )
 
 
@@ -26,11 +26,13 @@ class ProxySection(Section):
     )
     per_class: Count | None = Field(
         default=None,
-        description="training images of each; null: so many that there are as many as forget images, where the classes have them",
+        description="training images of each class; null: as many in all as there are forget images, or "
+        "all that the classes have",
     )
 
 
-def _proxy(value: object) -> object:
+def _read_proxy(value: object) -> object:
+    """Return a section without limits for ``true``, and None for ``false``."""
     if isinstance(value, bool):
         return {} if value else None
     return value
@@ -40,7 +42,8 @@ class DataSection(Section):
     """The images to forget and the images to keep."""
 
     dataset: Literal["digits", "generated", "folder", "imagenet", "places365"] = Field(
-        description="where the images come from: digits are embedded, generated ones drawn, the others are files below `root`"
+        description="where the images come from: digits come with the package, generated images are drawn, "
+        "all others are files below `root`"
     )
     root: Text | None = Field(
         default=None,
@@ -62,47 +65,55 @@ class DataSection(Section):
     class_rule: Literal["imagenet_r", "places_flist"] | None = Field(
         default=None,
         validate_default=True,
-        description="imagenet_r: a JSON object from wnid to number, below 100 forget, the others retain; places_flist: one class "
-        "a line, the first 50 retain, the next 50 forget",
+        description="format of class_list. imagenet_r: a JSON object from wnid to number; classes below "
+        "100 are forgotten, the others retained. places_flist: one class a line; the first 50 are retained, "
+        "the next 50 forgotten",
     )
     forget_classes: Classes | None = Field(
         default=None,
         validate_default=True,
-        description="classes to forget: a list of names or numbers, or how many to draw; null where `split` or `class_list` says it",
+        description="classes to forget: a list of names or numbers, or how many to draw; null where "
+        "`split` or `class_list` decides it",
     )
     retain_classes: Classes | None = Field(
         default=None,
-        description="classes to keep: a list, or how many to draw; null: those of `class_list`, or all that are not forgotten",
+        description="classes to keep: a list of names or numbers, or how many to draw; null: those of "
+        "`class_list`, or all classes that are not forgotten",
     )
     train_per_class: Count | None = Field(
         default=None,
-        description="training images of each class; null: all, or 80 % where the data set has no split",
+        description="training images of each class; null: all of them, or 80 % where the data set has no "
+        "split",
     )
     heldout_per_class: Count | None = Field(
         default=None,
-        description="held-out images of each class; null: all, or 20 % where the data set has no split",
+        description="held-out images of each class; null: all of them, or 20 % where the data set has no "
+        "split",
     )
     retain_per_class: Count | None = Field(
         default=None,
         description="training images of each retain class, where fewer are available; null: train_per_class",
     )
-    proxy_retain: Annotated[ProxySection | None, BeforeValidator(_proxy)] = Field(
+    proxy_retain: Annotated[ProxySection | None, BeforeValidator(_read_proxy)] = Field(
         default=None,
-        description="train on other classes in place of the retain classes, which are only measured: true, or {classes, per_class}",
+        description="train on other classes in place of the retain classes, which are then only measured: "
+        "true, or {classes, per_class}",
     )
     duplicates: Literal["refuse", "drop_heldout", "allow"] = Field(
         default="refuse",
-        description="what to do about images with the same bytes in two sets or splits; drop_heldout drops the held-out ones",
+        description="what to do with images that have the same bytes in two sets or splits; drop_heldout "
+        "leaves out the held-out ones",
     )
     cache_bytes: int = Field(
         default=16 * 2**30,
         ge=0,
-        description="disk space for decoded image files on each machine; sets that do not fit are decoded whenever they are read",
+        description="disk space for decoded image files on each machine; sets that do not fit are decoded "
+        "at every use",
     )
 
     @field_validator("root")
     @classmethod
-    def _for_files_only(cls, root: str | None, info: ValidationInfo) -> str | None:
+    def _check_root(cls, root: str | None, info: ValidationInfo) -> str | None:
         dataset = info.data.get("dataset")
         if root is None and dataset in _FILE_DATASETS:
             raise refusal(f"expected the folder that holds the images of dataset {dataset}, found nothing")
@@ -114,7 +125,7 @@ class DataSection(Section):
 
     @field_validator("forget_share")
     @classmethod
-    def _for_random_images(cls, share: float | None, info: ValidationInfo) -> float | None:
+    def _fill_forget_share(cls, share: float | None, info: ValidationInfo) -> float | None:
         if info.data.get("split") == "random_images":
             return _HALF if share is None else share
         if share is not None:
@@ -123,12 +134,12 @@ class DataSection(Section):
 
     @field_validator("class_list")
     @classmethod
-    def _of_classes(cls, path: str | None, info: ValidationInfo) -> str | None:
+    def _check_class_list(cls, path: str | None, info: ValidationInfo) -> str | None:
         return _only_with_classes(path, info)
 
     @field_validator("class_rule")
     @classmethod
-    def _with_its_list(cls, rule: str | None, info: ValidationInfo) -> str | None:
+    def _check_class_rule(cls, rule: str | None, info: ValidationInfo) -> str | None:
         if "class_list" in info.data and (rule is None) != (info.data["class_list"] is None):
             raise refusal(
                 f"expected class_list and class_rule together, found {found(rule)} beside class_list "
@@ -138,7 +149,7 @@ class DataSection(Section):
 
     @field_validator("forget_classes")
     @classmethod
-    def _said_once(
+    def _check_forget_classes(
         cls, forget: tuple[str, ...] | int | None, info: ValidationInfo
     ) -> tuple[str, ...] | int | None:
         if not {"split", "class_list"} <= info.data.keys():
@@ -151,14 +162,14 @@ class DataSection(Section):
 
     @field_validator("retain_classes", "retain_per_class", mode="before")
     @classmethod
-    def _some_retained(cls, value: object) -> object:
+    def _check_some_retained(cls, value: object) -> object:
         if value in (0, []) and not isinstance(value, bool):
             raise refusal(_NOTHING_RETAINED.format(found(value)))
         return value
 
     @field_validator("retain_classes")
     @classmethod
-    def _disjoint(
+    def _check_retain_classes(
         cls, retain: tuple[str, ...] | int | None, info: ValidationInfo
     ) -> tuple[str, ...] | int | None:
         forget = info.data.get("forget_classes")
@@ -171,31 +182,33 @@ class DataSection(Section):
 
     @field_validator("retain_per_class")
     @classmethod
-    def _of_retain_classes(cls, limit: int | None, info: ValidationInfo) -> int | None:
+    def _check_retain_per_class(cls, limit: int | None, info: ValidationInfo) -> int | None:
         return _only_with_classes(limit, info)
 
     @field_validator("proxy_retain")
     @classmethod
-    def _in_place_of_retain(cls, proxy: ProxySection | None, info: ValidationInfo) -> ProxySection | None:
+    def _check_proxy(cls, proxy: ProxySection | None, info: ValidationInfo) -> ProxySection | None:
         if proxy is not None and info.data.get("retain_per_class") is not None:
             raise refusal(
-                "expected either retain_per_class or proxy_retain, found both: with a proxy no image of the retain classes is "
-                "trained on; its own limit is proxy_retain.per_class"
+                "expected either retain_per_class or proxy_retain, found both: with a proxy no image of the "
+                "retain classes is trained on; its own limit is proxy_retain.per_class"
             )
         return _only_with_classes(proxy, info)
 
 
 def _only_with_classes(value: _Value, info: ValidationInfo) -> _Value:
-    """Return a value that makes sense only where classes are forgotten."""
+    """Return the value; refuse it with random images, where the sweep does not look at classes."""
     if value is not None and info.data.get("split") == "random_images":
-        shown = "one" if isinstance(value, Section) else found(value)
+        shown = "a mapping of keys" if isinstance(value, Section) else found(value)
         raise refusal(
-            f"expected none with `split: random_images`, which does not look at classes, found {shown}; remove it"
+            f"expected none with `split: random_images`, which does not look at classes, found {shown}; "
+            "remove it"
         )
     return value
 
 
 def _not_beside_list(value: _Value, info: ValidationInfo) -> _Value:
+    """Return the value; refuse it beside a list of classes, which decides it."""
     if value is not None and info.data.get("class_list") is not None:
         raise refusal(
             f"expected none beside class_list, which names the classes, found {found(value)}; remove either"

@@ -1,4 +1,4 @@
-"""What a sweep file says about the epsilons of Phase II: one section for each way to choose them."""
+"""The ``epsilon`` section: the epsilons of Phase II, with one kind of section for each way to choose them."""
 
 from typing import Annotated, Literal
 
@@ -10,7 +10,8 @@ ViolationTolerance = Annotated[
     float,
     Field(
         ge=0,
-        description="fraction of the valid range by which f1 may exceed epsilon before a trial is infeasible",
+        description="fraction of the valid range by which f1 may exceed epsilon; beyond it a trial is "
+        "infeasible",
     ),
 ]
 
@@ -25,7 +26,7 @@ class GridEpsilon(Section):
         default=3, ge=1, le=999, description="number of epsilons strictly inside the valid range"
     )
     spacing: Literal["linear", "geometric"] = Field(
-        default="linear", description="even steps, or steps that shrink towards the lower end"
+        default="linear", description="equal steps, or steps that shrink towards the lower end"
     )
     violation_tolerance: ViolationTolerance = 0.02
 
@@ -36,28 +37,32 @@ class GridEpsilon(Section):
 
 
 class ListEpsilon(Section):
-    """Epsilons given one by one."""
+    """Epsilons listed in the sweep file."""
 
     schedule: Literal["list"] = Field(
         default="list", description="how epsilons are chosen: grid, list or adaptive"
     )
     absolute: bool = Field(default=False, description="values are raw f1, not fractions of the valid range")
     values: Annotated[tuple[float, ...], Field(strict=False), AfterValidator(some_each_once)] = Field(
-        description="the epsilons: fractions of the valid range (0 = lower end), or raw f1 with `absolute: true`"
+        description="the epsilons: fractions of the valid range (0 = lower end), or raw f1 with `absolute: "
+        "true`"
     )
     violation_tolerance: ViolationTolerance = 0.02
 
     @field_validator("values")
     @classmethod
-    def _in_range(cls, values: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
-        if "absolute" not in info.data:  # it is wrong itself
+    def _check_values(cls, values: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
+        if "absolute" not in info.data:  # absolute was refused itself, so nothing is known about the values
             return values
         if info.data["absolute"]:
             outside = [value for value in values if value <= 0]
             trouble = "f1 is never below 0, so an epsilon must be above it"
         else:
             outside = [value for value in values if not 0 < value < 1]
-            trouble = "a fraction outside (0, 1) lies outside the valid range; for raw values of f1 write `absolute: true`"
+            trouble = (
+                "a fraction outside (0, 1) lies outside the valid range; for raw values of f1 write "
+                "`absolute: true`"
+            )
         if outside:
             raise refusal(f"{trouble}; found {', '.join(map(repr, outside))}")
         return values
@@ -69,7 +74,7 @@ class ListEpsilon(Section):
 
 
 class AdaptiveEpsilon(Section):
-    """Epsilons chosen round by round where the front is least known."""
+    """Epsilons chosen round by round, where the front is known least."""
 
     schedule: Literal["adaptive"] = Field(
         default="adaptive", description="how epsilons are chosen: grid, list or adaptive"
@@ -80,18 +85,21 @@ class AdaptiveEpsilon(Section):
 
     @property
     def rounds(self) -> tuple[int, ...]:
-        """How many epsilons are solved side by side, round by round: 25, 50 and 75 % are the first."""
+        """How many epsilons are solved side by side, round by round; the first round is 25, 50 and 75 %."""
         whole, rest = divmod(self.points - 3, self.per_round)
-        return (3, *(self.per_round,) * whole, *(rest,) * (rest > 0))
+        rounds = [3] + [self.per_round] * whole
+        if rest > 0:
+            rounds.append(rest)
+        return tuple(rounds)
 
 
-def _with_schedule(value: object) -> object:
+def _fill_schedule(value: object) -> object:
     return {"schedule": "grid", **value} if isinstance(value, dict) else value
 
 
 EpsilonSection = Annotated[
     GridEpsilon | ListEpsilon | AdaptiveEpsilon,
     Field(discriminator="schedule"),
-    BeforeValidator(_with_schedule),
+    BeforeValidator(_fill_schedule),
 ]
 SCHEDULES: dict[str, type[Section]] = {"grid": GridEpsilon, "list": ListEpsilon, "adaptive": AdaptiveEpsilon}

@@ -1,4 +1,4 @@
-"""Which keys a sweep file has, section by section, and what each means; read off the schema."""
+"""The keys of a sweep file, section by section, and their descriptions; derived from the schema."""
 
 from typing import Any, get_args
 
@@ -7,7 +7,7 @@ from pareto_unlearn.config.value_types import Section
 
 
 def _sections_in(annotation: Any) -> list[type[Section]]:
-    """Return the section classes an annotation holds, however deep."""
+    """Return the section classes in an annotation, at any depth."""
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return [annotation]
     return [section for part in get_args(annotation) for section in _sections_in(part)]
@@ -17,18 +17,18 @@ def _all_sections(section: type[Section], path: tuple[str, ...]) -> dict[tuple[s
     sections: dict[tuple[str, ...], type[Section]] = {path: section}
     for name, info in section.model_fields.items():
         inner = _sections_in(info.annotation)
-        for one in inner:
-            tag = (one.model_fields["schedule"].default,) if len(inner) > 1 else ()
-            sections |= _all_sections(one, (*path, name, *tag))
+        for part in inner:
+            tag = (part.model_fields["schedule"].default,) if len(inner) > 1 else ()
+            sections |= _all_sections(part, (*path, name, *tag))
     return sections
 
 
 SECTIONS: dict[tuple[str, ...], type[Section]] = _all_sections(SweepConfig, ())
-"""Every section by its keys; the schedules of epsilon are told apart by one more, as in ``("epsilon", "grid")``."""
+"""Every section by its keys; a schedule of epsilon has a further key, as in ``("epsilon", "grid")``."""
 
 
 def field_descriptions() -> dict[str, str]:
-    """Return what every key means, by dotted key, section by section; ``epsilon`` has one entry per schedule."""
+    """Return the description of every key by dotted key; a key of ``epsilon`` has one per schedule."""
     return {
         _key(path, name): info.description or _first_line(info.annotation)
         for path, section in SECTIONS.items()
@@ -37,7 +37,7 @@ def field_descriptions() -> dict[str, str]:
 
 
 def _key(path: tuple[str, ...], name: str) -> str:
-    """Write ``epsilon.points (grid)`` for a key that one schedule knows, the dotted key for all others."""
+    """Return ``epsilon.points (grid)`` for a key of a schedule, and the dotted key for all others."""
     if path[:1] == ("epsilon",):
         return f"epsilon.{name} ({path[1]})"
     return ".".join((*path, name))

@@ -1,4 +1,4 @@
-"""What makes two trials, or two sweeps, the same: hashes of what can change a result, and of nothing else."""
+"""Identity of trials and sweeps: hashes of all settings that can change a result, and of no others."""
 
 import hashlib
 import json
@@ -23,18 +23,18 @@ def trial_id(
     weight: float | None,
     seed: int,
 ) -> str:
-    """Return the 16 hex digits that name a trial: equal exactly when its result must be.
+    """Return the 16 hex digits that name a trial: equal exactly when the result must be equal.
 
-    The original weights count by their content, not by their path. The number of CPU cores counts, because it is the
-    number of threads and so decides the order of sums on a CPU. Where and when trials run, what is
-    measured afterwards and which other trials the sweep has do not count.
+    The original weights count by their content, not by their path. The number of CPU cores counts, because it
+    is the number of threads and so decides the order of sums on a CPU. Not counted are the place and time of
+    a trial, the metrics measured afterwards, and the sweep's other trials.
 
     Args:
         config: the sweep.
-        weights_sha256: hex digest of the original model's weights, and of the reference's where f1 has one.
-        phase: what the trial is for. A check has the id of the trial it checks in a sweep that takes twice the steps.
-        method: how it is solved.
-        role: end of the front of a boundary trial, else None.
+        weights_sha256: hex digest of the original model's weights, and of the reference's if f1 uses one.
+        phase: the trial's purpose. A check has the id of the checked trial in a sweep with twice the steps.
+        method: the method that solves it.
+        role: the end of the front for a boundary trial, else None.
         epsilon: raw f1; every bit counts.
         weight: coefficient of the forget loss of a baseline, else None.
         seed: seed of the trial; ``config.seed``, which decides the split, counts as well.
@@ -65,12 +65,13 @@ def trial_id(
 
 
 def result_fields(config: SweepConfig) -> dict[str, Any]:
-    """Return the fields that two sweeps must share to share a run directory, as plain nested values.
+    """Return the fields in which two sweeps must agree to share a run directory, as plain nested values.
 
-    The paths of checkpoints are not among them: a moved file is the same file. Their content counts in ``config_hash``.
+    The paths of checkpoints are not among them, since a moved file is the same file; ``config_hash`` counts
+    what the files hold.
     """
     dumped = config.model_dump(mode="json", include=_SHARED_SECTIONS)
-    # What a folder of weights holds is verified and recorded; where it lies is nothing.
+    # The content of a folder of weights is verified and recorded; its place changes no result.
     del dumped["data"]["cache_bytes"], dumped["evaluate"]["weights"], dumped["evaluate"]["weights_sha256"]
     del dumped["objective"]["reference"]
     cpus = {"cpus_per_trial": config.run.cpus_per_trial}
@@ -78,12 +79,12 @@ def result_fields(config: SweepConfig) -> dict[str, Any]:
 
 
 def config_hash(config: SweepConfig, weights_sha256: str) -> str:
-    """Return the sha256 hex digest of ``result_fields`` and of the weights' digest, as ``trial_id`` takes it."""
+    """Return the SHA-256 hex digest of ``result_fields`` and of the weights' digest, as in ``trial_id``."""
     return _digest({"weights_sha256": weights_sha256, **result_fields(config)})
 
 
 def describe_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Return one line per value that differs, such as ``solver.steps: 400 -> 800``, sorted by key."""
+    """Return one line per different value, such as ``solver.steps: 400 -> 800``, sorted by key."""
     before, after = _flat(old), _flat(new)
     return [
         f"{key}: {_shown(before, key)} -> {_shown(after, key)}"
@@ -93,7 +94,7 @@ def describe_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[
 
 
 def _model_identity(config: SweepConfig) -> dict[str, Any]:
-    """The weights themselves count by their content."""
+    """Return the model section without the paths of weights and tokenizer, which count by their content."""
     return config.model.model_dump(mode="json", exclude={"checkpoint", "tokenizer"})
 
 

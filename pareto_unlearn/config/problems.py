@@ -1,4 +1,4 @@
-"""What is wrong with the values of a sweep file, in words a person can act on and with the place of each."""
+"""Problems with the values of a sweep file: the place of each, and a text that says what to do."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ from pareto_unlearn.config.yaml_source import Document, FileProblem, looks_like_
 
 
 def problems_of(error: ValidationError, document: Document) -> list[FileProblem]:
-    """Return one problem for every error the schema found, except in values that could not be read."""
+    """Return one problem for every error of the schema, except in values that could not be read."""
     return [
         _problem(details, document)
         for details in error.errors(include_url=False)
@@ -28,19 +28,15 @@ def _problem(details: ErrorDetails, document: Document) -> FileProblem:
 
 
 def _path(details: ErrorDetails, document: Document) -> KeyPath:
-    """Return the keys as the file has them: without the schedule that pydantic puts in."""
+    """Return the keys as they are in the file, without the schedule that pydantic inserts."""
     location = details["loc"]
     if len(location) > 1 and location[0] == "epsilon" and location[1] in SCHEDULES:
         location = ("epsilon", *location[2:])
     if details["type"] == "union_tag_invalid" and ("epsilon", "schedule") in document.places:
         return (*location, "schedule")
-    if (
-        location
-        and location[-1] == "method"
-        and (location not in document.places)
-        and details["type"] != "missing"
-    ):
-        return location[:-1]  # a baseline given by its bare name
+    is_unwritten_method = location[-1:] == ("method",) and location not in document.places
+    if is_unwritten_method and details["type"] != "missing":
+        return location[:-1]  # the file gives the baseline by its name alone, without a key `method`
     return location
 
 
@@ -73,7 +69,7 @@ def _section(location: list[int | str]) -> type[Section]:
 
 
 def _advice(key: str, known: list[str], location: list[int | str]) -> str:
-    """Say which key was meant: one of another schedule, the same in another section, or a near one."""
+    """Return which key may have been meant: of another schedule, of another section, or of a similar name."""
     if location[:1] == ["epsilon"]:
         owners = [f"`schedule: {name}`" for name, section in SCHEDULES.items() if key in section.model_fields]
         if owners:
@@ -101,7 +97,10 @@ def _schedule(details: ErrorDetails) -> str:
 
 def _one_of(choices: list[str], value: object) -> str:
     expected = f"one of {listed(choices)}" if len(choices) > 1 else listed(choices)
-    return f"expected {expected}, found {found(value)}{did_you_mean(value, choices) if value is not None else ''}"
+    return (
+        f"expected {expected}, found "
+        f"{found(value)}{did_you_mean(value, choices) if value is not None else ''}"
+    )
 
 
 def _kind(expected: str) -> Callable[[ErrorDetails], str]:

@@ -1,6 +1,6 @@
-"""Kinds of values a sweep file knows, and the checks the sections share.
+"""Kinds of values in a sweep file, and the checks that several sections share.
 
-A check raises ``refusal``; the place and the key are added by whoever reports it.
+A check raises ``refusal``; ``problems`` adds the place and the key.
 """
 
 import re
@@ -15,18 +15,18 @@ _Item = TypeVar("_Item")
 
 
 class Section(BaseModel):
-    """Base of all sections: frozen, no unknown keys, no conversion between kinds, no NaN."""
+    """Base of all sections: frozen, without unknown keys, conversion between kinds, NaN or infinity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 def refusal(text: str) -> PydanticCustomError:
-    """Build the error of a check of ours; the text goes in as a value, so braces in it stay braces."""
+    """Return the error of one of our own checks; the text is passed as a value, so its braces stay braces."""
     return PydanticCustomError("refused", "{text}", {"text": text})
 
 
 def each_once(values: tuple[_Item, ...]) -> tuple[_Item, ...]:
-    """Return the values; refuse them when two are equal."""
+    """Return the values; refuse two equal values."""
     for index, value in enumerate(values):
         if value in values[:index]:
             raise refusal(f"expected every item once, found {found(value)} twice; remove one")
@@ -34,41 +34,41 @@ def each_once(values: tuple[_Item, ...]) -> tuple[_Item, ...]:
 
 
 def some_each_once(values: tuple[_Item, ...]) -> tuple[_Item, ...]:
-    """Return the values; refuse none at all, and two that are equal."""
+    """Return the values; refuse an empty list, and two equal values."""
     if not values:
         raise refusal("expected at least one item, found an empty list")
     return each_once(values)
 
 
-def _single_line(text: str) -> str:
+def _check_single_line(text: str) -> str:
     if not text or not text.isprintable():
         raise refusal(f"expected one line of printable text, found {found(text)}")
     return text
 
 
-def _without_credentials(text: str) -> str:
-    # The resolved sweep is stored beside the results and shown in reports.
+def _check_no_credentials(text: str) -> str:
+    # They would be readable: the resolved sweep is stored beside the results and shown in reports.
     if re.match(r"[A-Za-z0-9+.-]+://[^/?#]*@", text):
         raise refusal("expected a location without user name and password; pass them through the environment")
     return text
 
 
-def _run_name(name: str) -> str:
+def _check_run_name(name: str) -> str:
     if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name) is None:
         raise refusal(
-            "expected 1 to 64 letters, digits, dots, dashes or underscores that start with a letter or digit, "
+            "expected 1 to 64 letters, digits, dots, dashes or underscores, the first a letter or digit, "
             f"found {found(name)}; the name becomes a directory"
         )
     return name
 
 
-def _class_name(value: object) -> str:
+def _read_class_name(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise refusal(f"expected a class name or number, found {found(value)}; put the name in quotes")
-    return _single_line(str(value))
+    return _check_single_line(str(value))
 
 
-def _classes(value: object) -> tuple[str, ...] | int:
+def _read_classes(value: object) -> tuple[str, ...] | int:
     if isinstance(value, int) and not isinstance(value, bool):
         if value < 1:
             raise refusal(f"expected a list of classes or a count of at least 1, found {found(value)}")
@@ -77,14 +77,14 @@ def _classes(value: object) -> tuple[str, ...] | int:
         raise refusal(f"expected a list of classes such as [0, 1] or a count of them, found {found(value)}")
     if not value:
         raise refusal("expected at least one class, found an empty list")
-    return each_once(tuple(_class_name(item) for item in value))
+    return each_once(tuple(_read_class_name(item) for item in value))
 
 
-Text = Annotated[str, AfterValidator(_single_line)]
+Text = Annotated[str, AfterValidator(_check_single_line)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
-Classes = Annotated[tuple[str, ...] | int, BeforeValidator(_classes)]
+Classes = Annotated[tuple[str, ...] | int, BeforeValidator(_read_classes)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
-Location = Annotated[Text, AfterValidator(_without_credentials)]
-RunName = Annotated[str, AfterValidator(_run_name)]
+Location = Annotated[Text, AfterValidator(_check_no_credentials)]
+RunName = Annotated[str, AfterValidator(_check_run_name)]

@@ -1,4 +1,4 @@
-"""How errors about a sweep file speak of keys and values; knows neither YAML nor the schema."""
+"""Words for keys and values in errors about a sweep file; knows neither YAML nor the schema."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -9,7 +9,7 @@ _LONGEST_QUOTE = 60
 
 
 def dotted(path: KeyPath) -> str:
-    """Write a path the way people do: ``baselines[1].weights``."""
+    """Return a path as people write it, such as ``baselines[1].weights``."""
     text = ""
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
@@ -17,13 +17,13 @@ def dotted(path: KeyPath) -> str:
 
 
 def quoted(text: str, longest: int = _LONGEST_QUOTE) -> str:
-    """Return text on one printable line, shortened in the middle of nowhere rather than wrapped."""
+    """Return text as one printable line; a text longer than ``longest`` is cut and ends in ``...``."""
     line = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
     return line if len(line) <= longest else f"{line[: longest - 3]}..."
 
 
 def found(value: object) -> str:
-    """Name a value of a sweep file with its kind, for ``expected ..., found ...``."""
+    """Return a value of a sweep file with its kind in words, for ``expected ..., found ...``."""
     if value is None:
         return "nothing (null)"
     if isinstance(value, bool):
@@ -36,7 +36,7 @@ def found(value: object) -> str:
 
 
 def did_you_mean(word: object, choices: Iterable[str]) -> str:
-    """Return ``; did you mean `x`?`` for the nearest choice, or nothing when none is near."""
+    """Return ``; did you mean `x`?`` with the most similar choice, or an empty text if none is similar."""
     by_lower = {choice.lower(): choice for choice in choices}
     near = get_close_matches(str(word).lower(), by_lower, n=1)
     return f"; did you mean `{by_lower[near[0]]}`?" if near else ""

@@ -1,9 +1,8 @@
-"""YAML text to plain values, with the place of every key; does not know what a sweep is.
+"""Reads YAML text as plain values and the place of every key; does not know what a sweep is.
 
-The YAML read here is smaller than PyYAML's, because each thing left out has cost somebody a result:
-PyYAML alone reads ``1e-4`` as text, ``no`` as false, ``0123`` as 83, ``1:30`` as 90, and lets the last of
-two equal keys win. Anchors, aliases and tags are refused: a few lines of aliases can name
-billions of values.
+It reads a smaller language than PyYAML, because each feature left out has spoiled somebody's result: PyYAML
+alone reads ``1e-4`` as text, ``no`` as false, ``0123`` as 83 and ``1:30`` as 90, and keeps the last of two
+equal keys. Anchors, aliases and tags are refused, because a few lines of aliases can name billions of values.
 """
 
 import re
@@ -31,26 +30,27 @@ _RESOLVERS = {
     "null": r"~|null|Null|NULL|",
     "bool": r"true|True|TRUE|false|False|FALSE",
     "int": r"[-+]?(?:0|[1-9][0-9]*)",
-    "float": r"[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+    "float": r"[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?"
+    r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
 }
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Place:
-    """Where a value was written; ``order`` sorts lines of the file before overrides."""
+    """The place where a value is written; ``order`` sorts the lines of the file before the overrides."""
 
     order: int
     text: str
 
     @property
     def is_override(self) -> bool:
-        """Whether the value came from the command line."""
+        """Whether the value comes from the command line."""
         return self.order >= _OVERRIDE_ORDER
 
 
 @dataclass(frozen=True, slots=True)
 class FileProblem:
-    """One thing that is wrong, with where."""
+    """A problem of the sweep file and its place."""
 
     place: Place
     path: KeyPath
@@ -65,16 +65,17 @@ class FileProblem:
 
 
 def join_problems(problems: Iterable[FileProblem]) -> ConfigError:
-    """Return one error that tells all problems, in the order of the file."""
-    return ConfigError("\n".join(str(problem) for problem in sorted(problems, key=lambda one: one.place)))
+    """Return one error with the texts of all problems, in the order of the file."""
+    ordered = sorted(problems, key=lambda problem: problem.place)
+    return ConfigError("\n".join(str(problem) for problem in ordered))
 
 
 @dataclass(slots=True)
 class Document:
-    """The values of a sweep file while overrides are laid over it.
+    """The values of a sweep file, to which overrides are applied.
 
-    ``refused`` holds the paths of values that could not be read; ``data`` has None there, and whoever checks
-    ``data`` stays silent about them, since ``problems`` already says what is wrong.
+    ``refused`` holds the paths of values that could not be read. ``data`` has None there, and checks of
+    ``data`` skip these paths, since ``problems`` has an entry for them already.
     """
 
     data: dict[str, Value]
@@ -83,13 +84,13 @@ class Document:
     refused: set[KeyPath] = field(default_factory=set)
 
     def place_of(self, path: KeyPath) -> Place:
-        """Return where the value, or the nearest section around it, was written."""
+        """Return the place of the value, or of the nearest section around it."""
         while path not in self.places:
             path = path[:-1]
         return self.places[path]
 
     def is_refused(self, path: KeyPath) -> bool:
-        """Tell whether the value or a section around it could not be read."""
+        """Return whether the value, or a section around it, could not be read."""
         return any(path[:length] in self.refused for length in range(len(path) + 1))
 
 
@@ -126,7 +127,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes by the rules of ``_Loader``, so that what is written is read back as what it was."""
+    """Quotes text by the rules of ``_Loader``, so that written values are read back equal."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
 
@@ -151,12 +152,12 @@ def _refused_node(event: Any, what: str, advice: str) -> yaml.Node:
 
 
 def looks_like_number(text: str) -> bool:
-    """Tell whether text would have been a number without its quotes."""
+    """Return whether the text would be a number without quotes."""
     return re.fullmatch(f"{_RESOLVERS['int']}|{_RESOLVERS['float']}", text) is not None
 
 
 def to_yaml(data: object) -> str:
-    """Write plain values as YAML that ``read_document`` reads back equal, in the order given."""
+    """Return plain values as YAML, in the order given; ``read_document`` reads them back equal."""
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
 
 
@@ -164,7 +165,7 @@ def read_text(path: Path) -> str:
     """Return the text of a sweep file.
 
     Raises:
-        ConfigError: the path is missing, no file, unreadable, above 1 MB, or not UTF-8.
+        ConfigError: the file is missing, a directory, unreadable, larger than 1 MB, or not UTF-8.
     """
     try:
         with path.open("rb") as file:
@@ -188,19 +189,20 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise ConfigError(
-            f"{path}:{line}: expected UTF-8 text, found the byte 0x{content[error.start]:02x}; save the file as UTF-8"
+            f"{path}:{line}: expected UTF-8 text, found the byte 0x{content[error.start]:02x}; save the file "
+            "as UTF-8"
         ) from error
 
 
 def read_document(text: str, name: str) -> Document:
-    """Read YAML text whose top level is a mapping.
+    """Return the values of a YAML text whose top level is a mapping, and the problems of single values.
 
     Args:
         text: the YAML text.
-        name: what errors call it, usually the path.
+        name: the name of the text in errors, usually its path.
 
     Raises:
-        ConfigError: nothing can be read from it. What is wrong with single values is in ``problems``.
+        ConfigError: the text is not YAML, or its top level is not a mapping.
     """
     try:
         node = _compose(text)
@@ -227,9 +229,9 @@ def read_document(text: str, name: str) -> Document:
 
 
 def apply_override(document: Document, text: str, number: int) -> None:
-    """Lay one ``key.path=value`` over the document; what is wrong with it goes to ``problems``.
+    """Apply one override ``key.path=value`` to the document; if it is wrong, add to ``problems``.
 
-    Missing sections on the way are created. A list is replaced whole, never by item.
+    Missing sections along the path are created. A list is replaced as a whole, never by item.
     """
     place = Place(_OVERRIDE_ORDER + number, f"-o {quoted(text, 200)}")
     key, equals, value_text = text.partition("=")
@@ -252,7 +254,7 @@ def apply_override(document: Document, text: str, number: int) -> None:
 
 
 def _section_for(document: Document, parts: tuple[str, ...], place: Place) -> dict[str, Value] | None:
-    """Return the mapping that holds the last of ``parts``; None, with a problem noted, when there is none."""
+    """Return the mapping that holds the last of ``parts``; None, with a new problem, if there is none."""
     section = document.data
     for length, part in enumerate(parts[:-1], start=1):
         inner = section.get(part)
@@ -307,7 +309,7 @@ def _line(node: yaml.Node) -> int:
 
 
 def _plain(node: yaml.Node, path: KeyPath, document: Document, place: Callable[[int], Place]) -> Value:
-    """Turn a node into plain values; note the place of each and what is wrong with it in the document."""
+    """Return a node as plain values; add the place of each value, and its problems, to the document."""
     if isinstance(node, yaml.MappingNode):
         return _mapping(node, path, document, place)
     if isinstance(node, yaml.SequenceNode):
@@ -339,9 +341,13 @@ def _mapping(
     for key_node, value_node in node.value:
         line = _line(key_node)
         if not isinstance(key_node, yaml.ScalarNode) or key_node.tag == _REFUSED:
-            text = "expected a plain word as key, found something else; put text with braces or brackets in quotes"
+            text = (
+                "expected a plain word as key, found something else; put text with braces or brackets in "
+                "quotes"
+            )
             document.problems.append(FileProblem(place(line), path, text))
-            document.refused.update({path} - {()})  # the other sections are still worth checking
+            if path:  # refusing the empty path would end the check of all other sections
+                document.refused.add(path)
             continue
         key = key_node.value
         if key in first_line:
@@ -373,6 +379,6 @@ def _scalar(node: yaml.Node) -> Value:
             raise OverflowError(f"expected an integer that fits 64 bits, found `{quoted(text)}`")
         return int(text)
     if kind == "float":
-        # Adding zero turns -0.0 into 0.0: equal values must not hash differently.
+        # Adding zero turns -0.0 into 0.0: equal values must have equal hashes.
         return float(re.sub(r"^([-+]?)\.(?=[a-zA-Z])", r"\1", text)) + 0.0
     return text
