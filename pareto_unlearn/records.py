@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
+from pareto_unlearn.catalogue.methods import EPSILON_CONSTRAINT, WITHOUT_WEIGHT
+
 SCHEMA_VERSION = 1
 WEIGHTS_VARIABLE = "PARETO_UNLEARN_WEIGHTS"
 """The environment variable that names the folder of the metrics' networks where a sweep file does not."""
@@ -65,17 +67,13 @@ BROKEN = frozenset({TrialState.DIVERGED, TrialState.FAILED})
 """States that make a sweep partial (exit code 4)."""
 
 
-WITHOUT_WEIGHT = frozenset({"mgda", "munba", "pcgrad", "retain_only"})
-"""Methods that have no coefficient to choose."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialSpec:
     """One planned trial: with the sweep file, everything that decides its result.
 
     ``epsilon`` is raw f1; ``epsilon_fraction`` its place in the valid range (0 to 1), whose width is ``range_width``.
-    ``weight`` is the knob of a baseline: the coefficient of its forget loss, gamma of cup, eta of erasediff, 1 for methods
-    that have none. ``parents`` is the trial whose bank the solve branches off from, None for a start from the original.
+    ``weight`` is the knob of a baseline, which ``catalogue.methods`` names; 1 for methods that have none.
+    ``parents`` is the trial whose bank the solve branches off from, None for a start from the original.
     ``checks`` is the trial that a check solves again with twice the steps. ``attempt`` counts from 1.
     """
 
@@ -107,7 +105,7 @@ class TrialSpec:
         if self.role is not None:
             return str(self.role)
         if self.epsilon_fraction is not None:
-            name = "epsilon" if self.method == "epsilon_constraint" else self.method
+            name = "epsilon" if self.method == EPSILON_CONSTRAINT else self.method
             return f"{name} {self.epsilon_fraction:.1%}"
         if self.weight is not None and self.method not in WITHOUT_WEIGHT:
             return f"{self.method} {self.weight:g}"

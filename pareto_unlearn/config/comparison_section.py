@@ -1,87 +1,98 @@
 """What a sweep file compares the front with: the methods of others, and models to judge all by."""
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
+from pareto_unlearn.catalogue.methods import (
+    BASELINES,
+    COEFFICIENT,
+    CONTROLS,
+    METHODS,
+    PAPER,
+    VARIANTS,
+    Knob,
+    Method,
+    MethodKind,
+    variant_name,
+    variants_of,
+)
 from pareto_unlearn.config.model_section import ModelSection
 from pareto_unlearn.config.value_types import Count, Positive, Section, each_once, refusal, some_each_once
-from pareto_unlearn.records import WITHOUT_WEIGHT
+from pareto_unlearn.config.wording import joined
 
-_DEFAULT_WEIGHTS = {
-    "max_loss": (1.0,),
-    "retain_label": (0.25,),
-    "noisy_label": (0.25,),
-    "random_encoder": (0.25,),
-    "retain_only": (1.0,),
-    "composite": (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0),
-    "cup": (0.1, 0.3, 0.5, 0.7, 0.9),
-    "munba": (1.0,),
-    "mgda": (1.0,),
-    "pcgrad": (1.0,),
-    "erasediff": (0.1,),
-    "orthogonal": (1.0,),
-}
-_VARIANTS: dict[str, dict[str, tuple[str, ...]]] = {
-    "retain_label": {"fork": ("mage", "palette"), "fork_bug": ("mage",)},
-    "noisy_label": {"fork": ("mage",)},
-    "random_encoder": {"fork": ("mage", "palette"), "fork_bug": ("mage",)},
-}
-"""Which families have published code for a method that differs from the paper, by variant."""
+if TYPE_CHECKING:
+    # The names are data, which a type checker cannot look into.
+    BaselineName = str
+    ControlName = str
+    Variant = str
+else:
+    BaselineName = Literal[tuple(BASELINES)]
+    ControlName = Literal[tuple(CONTROLS)]
+    Variant = Literal[VARIANTS]
+
 ORIGINAL_STEPS = 3000
 """Of the training of the embedded digits model."""
 Weights = Annotated[tuple[Positive, ...], Field(strict=False), AfterValidator(some_each_once)]
 
 
+def _explain_methods() -> str:
+    """Return what each baseline does, those that do the same together; rules are explained all at once."""
+    by_summary: dict[str, list[str]] = {}
+    for row in BASELINES.values():
+        if row.kind is not MethodKind.RULE:
+            by_summary.setdefault(row.summary, []).append(row.name)
+    told = [f"{', '.join(names)}: {summary}" for summary, names in by_summary.items()]
+    names = ", ".join(f"{row.name}: {row.published_as}" for row in _rules() if row.published_as)
+    rules = "the others combine the gradients of f1 and f2 by the published rule of that name"
+    return "; ".join([*told, f"{rules} ({names})"])
+
+
+def _explain_weights() -> str:
+    """Return what the weights of the baselines are."""
+    others = [
+        f"for {row.name} {row.knob.words}"
+        for row in BASELINES.values()
+        if row.knob is not None and row.knob is not COEFFICIENT
+    ]
+    without = joined([row.name for row in _rules() if row.knob is None])
+    return f"{COEFFICIENT.plural}; {', '.join(others)}; {without} have none; null: the method's usual ones"
+
+
+def _rules() -> list[Method]:
+    return [row for row in BASELINES.values() if row.kind is MethodKind.RULE]
+
+
+def _with_variants() -> list[str]:
+    return [name for name in BASELINES if variants_of(name)]
+
+
 class Baseline(Section):
     """A method to compare with; one trial per weight and seed."""
 
-    method: Literal[
-        "max_loss",
-        "retain_label",
-        "noisy_label",
-        "random_encoder",
-        "composite",
-        "retain_only",
-        "cup",
-        "munba",
-        "mgda",
-        "pcgrad",
-        "erasediff",
-        "orthogonal",
-    ] = Field(
-        description="max_loss: ascend the original loss on the forget set; retain_label, noisy_label: train on, with retain images or "
-        "noise as what forget images should become; random_encoder: pull their encoder outputs to noise; composite: one weighted sum "
-        "of f1 and f2; retain_only: a control, trained on with retain images alone; the others combine the gradients of f1 and f2 "
-        "by the published rule of that name (orthogonal: Bloop)"
-    )
-    variant: Literal["paper", "fork", "fork_bug"] = Field(
-        default="paper",
-        description="of retain_label, noisy_label and random_encoder: the paper's formula; `fork`: the published code where it "
+    method: BaselineName = Field(description=_explain_methods())
+    variant: Variant = Field(
+        default=PAPER,
+        description=f"of {joined(_with_variants())}: the paper's formula; `fork`: the published code where it "
         "differs (mage; palette but for noisy_label); `fork_bug`: mage's with its forget loss on retain images, by mistake",
     )
-    weights: Weights = Field(
-        default=None,
-        validate_default=True,
-        description="coefficients of the forget loss; for cup gammas in (0, 1), for erasediff etas; munba, mgda and "
-        "pcgrad have none; null: the method's usual ones",
-    )
+    weights: Weights = Field(default=None, validate_default=True, description=_explain_weights())
 
     @property
     def name(self) -> str:
         """The method of its trials: variants other than the paper's are methods of their own."""
-        return self.method if self.variant == "paper" else f"{self.method}_{self.variant}"
+        return variant_name(self.method, self.variant)
 
     @property
     def families(self) -> tuple[str, ...] | None:
         """The families that have it; None: all."""
-        return _VARIANTS.get(self.method, {}).get(self.variant)
+        return METHODS[self.name].families
 
     @field_validator("variant")
     @classmethod
     def _of_method(cls, value: str, info: ValidationInfo) -> str:
         method = info.data.get("method")
-        known = ("paper", *_VARIANTS.get(method or "", {}))
+        known = (PAPER, *variants_of(method or ""))
         if method is not None and value not in known:
             raise refusal(f"expected {' or '.join(known)} with {method}, found {value}")
         return value
@@ -89,33 +100,45 @@ class Baseline(Section):
     @field_validator("weights", mode="before")
     @classmethod
     def _by_method(cls, value: object, info: ValidationInfo) -> object:
-        return _DEFAULT_WEIGHTS[info.data.get("method", "max_loss")] if value is None else value
+        if value is not None:
+            return value
+        row = _row_of(info)
+        # A method that was refused has an error of its own, and any weights will do.
+        return (1.0,) if row is None else row.weights
 
     @field_validator("weights")
     @classmethod
     def _knob_of_method(cls, values: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
-        method = info.data.get("method")
-        if method in WITHOUT_WEIGHT and values != (1.0,):
+        row = _row_of(info)
+        if row is not None and row.knob is None and values != (1.0,):
             raise refusal(
-                f"{method} has no weight: expected [1.0], which stands for its only trial, found {list(values)}; "
+                f"{row.name} has no weight: expected [1.0], which stands for its only trial, found {list(values)}; "
                 "leave `weights` out"
             )
-        outside = [value for value in values if value >= 1]
-        if method == "cup" and outside:
-            raise refusal(
-                "expected gammas in (0, 1), from leaving f1 alone to leaving f2 alone, found "
-                f"{', '.join(map(repr, outside))}"
-            )
+        if row is not None and row.knob is not None:
+            _require_range(values, row.knob)
         return values
+
+
+def _row_of(info: ValidationInfo) -> Method | None:
+    """Return the row of the section's method, None if the name of the method was refused."""
+    return BASELINES.get(info.data.get("method", ""))
+
+
+def _require_range(values: tuple[float, ...], knob: Knob) -> None:
+    outside = [value for value in values if knob.below is not None and value >= knob.below]
+    if outside:
+        raise refusal(f"expected {knob.words}, {knob.meaning}, found {', '.join(map(repr, outside))}")
+
+
+def _explain_controls() -> str:
+    return "; ".join(f"{row.name}: {row.summary}; digits_mae only" for row in CONTROLS.values())
 
 
 class ControlModel(Section):
     """A model to judge the others by; one trial per seed."""
 
-    method: Literal["retrained"] = Field(
-        description="retrained: trained from scratch on the retain images alone, as if the forget images had never been seen; "
-        "digits_mae only"
-    )
+    method: ControlName = Field(description=_explain_controls())
     steps: Count = Field(
         default=ORIGINAL_STEPS, description="steps of its training; the default is the original's own budget"
     )

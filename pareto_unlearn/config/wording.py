@@ -1,6 +1,6 @@
 """Words for keys and values in errors about a sweep file; knows neither YAML nor the schema."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 KeyPath = tuple[str | int, ...]
@@ -40,6 +40,12 @@ def did_you_mean(word: object, choices: Iterable[str]) -> str:
     by_lower = {choice.lower(): choice for choice in choices}
     near = get_close_matches(str(word).lower(), by_lower, n=1)
     return f"; did you mean `{by_lower[near[0]]}`?" if near else ""
+
+
+def joined(words: Sequence[str]) -> str:
+    """Return the words as ``a, b and c``."""
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def listed(choices: Iterable[str]) -> str:

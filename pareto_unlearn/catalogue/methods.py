@@ -1,0 +1,268 @@
+"""Every method that a trial can be solved by, one row each: what sweep files, tables and figures know of it.
+
+To add a rule for two gradients: a row here, the rule in ``solver.arc`` and its line in ``RIVALS`` there, and a test. How a
+method computes a step stands elsewhere; ``tests/test_catalogue.py`` proves that every row has a computation and the reverse.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+ORIGINAL = "original"
+EPSILON_CONSTRAINT = "epsilon_constraint"
+COMPOSITE = "composite"
+RETRAINED = "retrained"
+
+PAPER = "paper"
+"""The variant of a method that has the paper's formula."""
+
+
+class MethodKind(StrEnum):
+    """The part that a method plays in a comparison."""
+
+    SUBJECT = "subject"
+    """What the others are compared with: the original model and the epsilon-constraint method."""
+    PUBLISHED = "published"
+    """A baseline of arXiv:2402.00351."""
+    RULE = "rule"
+    """A baseline that differs in nothing but the rule for the gradients of f1 and f2."""
+    CONTROL = "control"
+    """Forgets nothing on purpose: it tells what training does by itself, and is no rival."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Knob:
+    """What the weight of a trial is called, in the plural; ``below`` is the bound of weights that have an upper one.
+
+    ``meaning`` says what the two ends of such a range do.
+    """
+
+    plural: str
+    below: float | None = None
+    meaning: str = ""
+
+    @property
+    def words(self) -> str:
+        """The plural with the range, if there is one."""
+        return self.plural if self.below is None else f"{self.plural} in (0, {self.below:g})"
+
+
+COEFFICIENT = Knob(plural="coefficients of the forget loss")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """One method; ``name`` is that of its trials in the store.
+
+    ``symbol`` is a Plotly symbol that ``report.marks`` has an outline for, ``colour`` a CSS variable of the page. ``title`` is for
+    people where it is more than the name with spaces. ``key`` of the sweep file lists the method, empty if none does.
+    ``knob`` is None if a trial has no weight; ``weights`` are those of a sweep file that names none. ``summary`` explains the method in
+    the sweep file's help: rules share one, and give the name they were ``published_as`` if it is another.
+    A ``variant`` is published code that differs from the paper's formula of the method ``of``; ``families`` are the model
+    families that have it, None if all do. Where ``leads_figures`` is set, figures show it before the other baselines.
+    """
+
+    name: str
+    kind: MethodKind
+    symbol: str
+    colour: str
+    title: str = ""
+    key: str = "baselines"
+    knob: Knob | None = COEFFICIENT
+    weights: tuple[float, ...] = (1.0,)
+    summary: str = ""
+    published_as: str = ""
+    of: str = ""
+    variant: str = PAPER
+    families: tuple[str, ...] | None = None
+    leads_figures: bool = False
+
+    @property
+    def words(self) -> str:
+        """What legends call the method."""
+        return words_of(self.name) if not self.title else self.title
+
+
+def words_of(name: str) -> str:
+    """Return the name of a method with spaces."""
+    return name.replace("_", " ")
+
+
+_AS_TRAINED = "train on, with retain images or noise as what forget images should become"
+
+_ROWS = (
+    Method(
+        name=ORIGINAL,
+        kind=MethodKind.SUBJECT,
+        symbol="diamond",
+        colour="var(--ink)",
+        key="",
+        knob=None,
+        leads_figures=True,
+    ),
+    Method(
+        name=EPSILON_CONSTRAINT,
+        kind=MethodKind.SUBJECT,
+        symbol="circle",
+        colour="var(--blue)",
+        title="epsilon-constraint",
+        key="",
+        knob=None,
+        leads_figures=True,
+    ),
+    Method(
+        name="max_loss",
+        kind=MethodKind.PUBLISHED,
+        symbol="triangle-up",
+        colour="var(--purple)",
+        summary="ascend the original loss on the forget set",
+    ),
+    Method(
+        name="retain_label",
+        kind=MethodKind.PUBLISHED,
+        symbol="pentagon",
+        colour="var(--green)",
+        weights=(0.25,),
+        summary=_AS_TRAINED,
+    ),
+    Method(
+        name="retain_label_fork",
+        kind=MethodKind.PUBLISHED,
+        symbol="triangle-sw",
+        colour="var(--green)",
+        of="retain_label",
+        variant="fork",
+        families=("mage", "palette"),
+    ),
+    Method(
+        name="retain_label_fork_bug",
+        kind=MethodKind.PUBLISHED,
+        symbol="triangle-nw",
+        colour="var(--green)",
+        of="retain_label",
+        variant="fork_bug",
+        families=("mage",),
+    ),
+    Method(
+        name="noisy_label",
+        kind=MethodKind.PUBLISHED,
+        symbol="hexagon",
+        colour="var(--orange)",
+        weights=(0.25,),
+        summary=_AS_TRAINED,
+    ),
+    Method(
+        name="noisy_label_fork",
+        kind=MethodKind.PUBLISHED,
+        symbol="diamond-tall",
+        colour="var(--orange)",
+        of="noisy_label",
+        variant="fork",
+        families=("mage",),
+    ),
+    Method(
+        name="random_encoder",
+        kind=MethodKind.PUBLISHED,
+        symbol="cross",
+        colour="var(--sky)",
+        weights=(0.25,),
+        summary="pull their encoder outputs to noise",
+    ),
+    Method(
+        name="random_encoder_fork",
+        kind=MethodKind.PUBLISHED,
+        symbol="diamond-wide",
+        colour="var(--sky)",
+        of="random_encoder",
+        variant="fork",
+        families=("mage", "palette"),
+    ),
+    Method(
+        name="random_encoder_fork_bug",
+        kind=MethodKind.PUBLISHED,
+        symbol="star-triangle-up",
+        colour="var(--sky)",
+        of="random_encoder",
+        variant="fork_bug",
+        families=("mage",),
+    ),
+    Method(
+        name=COMPOSITE,
+        kind=MethodKind.PUBLISHED,
+        symbol="square",
+        colour="var(--vermillion)",
+        weights=(0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0),
+        summary="one weighted sum of f1 and f2",
+        leads_figures=True,
+    ),
+    Method(
+        name="retain_only",
+        kind=MethodKind.CONTROL,
+        symbol="hexagram",
+        colour="var(--gray)",
+        knob=None,
+        summary="a control, trained on with retain images alone",
+    ),
+    Method(
+        name="cup",
+        kind=MethodKind.RULE,
+        symbol="triangle-down",
+        colour="var(--green)",
+        knob=Knob(plural="gammas", below=1.0, meaning="from leaving f1 alone to leaving f2 alone"),
+        weights=(0.1, 0.3, 0.5, 0.7, 0.9),
+    ),
+    Method(name="munba", kind=MethodKind.RULE, symbol="triangle-left", colour="var(--orange)", knob=None),
+    Method(name="mgda", kind=MethodKind.RULE, symbol="triangle-right", colour="var(--sky)", knob=None),
+    Method(name="pcgrad", kind=MethodKind.RULE, symbol="triangle-ne", colour="var(--vermillion)", knob=None),
+    Method(
+        name="erasediff",
+        kind=MethodKind.RULE,
+        symbol="star-diamond",
+        colour="var(--purple)",
+        knob=Knob(plural="etas"),
+        weights=(0.1,),
+    ),
+    Method(
+        name="orthogonal",
+        kind=MethodKind.RULE,
+        symbol="star-square",
+        colour="var(--gray)",
+        published_as="Bloop",
+    ),
+    Method(
+        name=RETRAINED,
+        kind=MethodKind.CONTROL,
+        symbol="pentagon",
+        colour="var(--orange)",
+        key="controls",
+        knob=None,
+        summary="trained from scratch on the retain images alone, as if the forget images had never been seen",
+    ),
+)
+
+
+def _named(keys: Iterable[str], rows: Iterable[Method]) -> dict[str, Method]:
+    return {row.name: row for row in rows if row.key in keys and not row.of}
+
+
+METHODS = {row.name: row for row in _ROWS}
+"""All methods by the name of their trials, in the order of the papers' tables."""
+BASELINES = _named(("baselines",), _ROWS)
+"""Those that `baselines` of a sweep file may name."""
+CONTROLS = _named(("controls",), _ROWS)
+"""Those that `controls` of a sweep file may name."""
+VARIANTS = tuple(dict.fromkeys(row.variant for row in _ROWS))
+FIGURE_ORDER = tuple(row.name for row in sorted(_ROWS, key=lambda row: not row.leads_figures))
+"""All names in the order of figures and of the page's tables."""
+WITHOUT_WEIGHT = frozenset(row.name for row in BASELINES.values() if row.knob is None)
+"""Baselines that have no weight to choose."""
+
+
+def variants_of(method: str) -> dict[str, Method]:
+    """Return the rows of a method's variants by variant, the paper's own not among them."""
+    return {row.variant: row for row in _ROWS if row.of == method}
+
+
+def variant_name(method: str, variant: str) -> str:
+    """Return the name of the trials of a method's variant: the method's own for the paper's formula."""
+    return method if variant == PAPER else f"{method}_{variant}"
