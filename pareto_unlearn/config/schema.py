@@ -6,10 +6,18 @@ ordered: what decides comes before what depends on it.
 """
 
 import re
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
+from pareto_unlearn.catalogue.metrics import (
+    BUILTIN,
+    METRIC_KEYS,
+    PIXEL_KEYS,
+    PROTOCOL_NAMES,
+    PUBLISHED_KEYS,
+    keys_of,
+)
 from pareto_unlearn.config.comparison_section import Baselines, Controls
 from pareto_unlearn.config.data_section import DataSection
 from pareto_unlearn.config.epsilon_section import EpsilonSection, GridEpsilon
@@ -36,7 +44,7 @@ from pareto_unlearn.config.value_types import (
     refusal,
     some_each_once,
 )
-from pareto_unlearn.config.wording import found
+from pareto_unlearn.config.wording import found, joined
 from pareto_unlearn.records import Phase, Role
 
 
@@ -47,46 +55,26 @@ def _digest(text: str) -> str:
 
 
 Sha256 = Annotated[str, AfterValidator(_digest)]
-MetricName = Literal[
-    "mse",
-    "psnr",
-    "frechet",
-    "inception",
-    "cosine",
-    "fid",
-    "kid",
-    "is",
-    "clip",
-    "fd_dinov2",
-    "kd_dinov2",
-    "dino",
-    "lpips",
-]
-Protocol = Literal["builtin", "standard", "li2024-code", "paper-text", "modern"]
-_PIXEL_METRICS: tuple[MetricName, ...] = ("mse", "psnr")
-"""Those that need no feature network; the one that ships with the package knows the digits only."""
-_BUILTIN_METRICS: tuple[MetricName, ...] = (*_PIXEL_METRICS, "frechet", "inception", "cosine")
-_PAPER_METRICS: tuple[MetricName, ...] = ("fid", "kid", "is", "clip")
-PUBLISHED_METRICS: dict[str, tuple[MetricName, ...]] = {
-    "standard": _PAPER_METRICS,
-    "li2024-code": _PAPER_METRICS,
-    "paper-text": _PAPER_METRICS,
-    "modern": ("fd_dinov2", "kd_dinov2", "dino", "clip", "lpips"),
-}
-"""By protocol those that need published networks."""
+if TYPE_CHECKING:
+    # The names are data, which a type checker cannot look into.
+    MetricName = str
+    ProtocolName = str
+else:
+    MetricName = Literal[METRIC_KEYS]
+    ProtocolName = Literal[PROTOCOL_NAMES]
 
 
 class EvaluateSection(Section):
     """What is measured on every finished trial."""
 
-    protocol: Protocol = Field(
-        default="builtin",
+    protocol: ProtocolName = Field(
+        default=BUILTIN,
         description="definition of the metrics, stored with every value: of the embedded digits, as the community computes them "
         "(standard), as the code of the papers does (li2024-code), as their text says (paper-text), or in DINOv2's features and by LPIPS (modern)",
     )
     metrics: Annotated[tuple[MetricName, ...], Field(strict=False), AfterValidator(each_once)] = Field(
-        default=_BUILTIN_METRICS,
-        description="which metrics are computed; null: all of the protocol, which are mse and psnr alone where builtin "
+        default=keys_of(BUILTIN),
+        description=f"which metrics are computed; null: all of the protocol, which are {joined(PIXEL_KEYS)} alone where builtin "
         "does not know the images",
     )
     weights: Text | None = Field(
@@ -214,24 +202,23 @@ class SweepConfig(Section):
         if not isinstance(value, dict) or value.get("metrics") is not None:
             return value
         protocol = str(value.get("protocol"))
-        if protocol in PUBLISHED_METRICS:
-            return {**value, "metrics": (*_PIXEL_METRICS, *PUBLISHED_METRICS[protocol])}
-        return {**value, "metrics": _BUILTIN_METRICS if _has_feature_network(info) else _PIXEL_METRICS}
+        if protocol in PUBLISHED_KEYS:
+            return {**value, "metrics": keys_of(protocol)}
+        return {**value, "metrics": keys_of(BUILTIN) if _has_feature_network(info) else PIXEL_KEYS}
 
     @field_validator("evaluate")
     @classmethod
     def _of_protocol(cls, value: EvaluateSection, info: ValidationInfo) -> EvaluateSection:
-        others = [name for name in value.metrics if name not in _PIXEL_METRICS]
-        published = PUBLISHED_METRICS.get(value.protocol)
-        known = _BUILTIN_METRICS if published is None else (*_PIXEL_METRICS, *published)
+        others = [name for name in value.metrics if name not in PIXEL_KEYS]
+        known = keys_of(value.protocol)
         unknown = [name for name in others if name not in known]
         if unknown:
             raise refusal(
                 f"expected of metrics only {', '.join(known)} under protocol {value.protocol}, found {', '.join(unknown)}"
             )
-        if value.protocol == "builtin" and others and not _has_feature_network(info):
+        if value.protocol == BUILTIN and others and not _has_feature_network(info):
             raise refusal(
-                f"expected of metrics only {', '.join(_PIXEL_METRICS)}, found {', '.join(others)}: the feature network of "
+                f"expected of metrics only {', '.join(PIXEL_KEYS)}, found {', '.join(others)}: the feature network of "
                 "protocol builtin knows the digits only, as digits_mae reads them"
             )
         return value

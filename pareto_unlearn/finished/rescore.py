@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
+from pareto_unlearn.catalogue.metrics import PUBLISHED_KEYS
 from pareto_unlearn.config import SweepConfig, parse_config
-from pareto_unlearn.config.schema import PUBLISHED_METRICS
 from pareto_unlearn.data import SplitData, load_split, write_manifest
 from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.metrics import Measure, Pictures, Scoring, digests_of, score_pictures
@@ -56,7 +56,7 @@ def rescore(
 
     Args:
         run_path: the run directory.
-        protocol: a key of ``PUBLISHED_METRICS``.
+        protocol: a key of ``PUBLISHED_KEYS``.
         metrics: names among those of the protocol; None for all of them.
         weights: folder of the networks; None for the folder of the sweep file or of
             ``PARETO_UNLEARN_WEIGHTS``.
@@ -89,9 +89,9 @@ def _config_for(
     store: RunStore, protocol: str, metrics: Sequence[str] | None, pins: Mapping[str, str]
 ) -> SweepConfig:
     """Return the sweep of a run with these metrics and digests, checked as if its file named them."""
-    known = PUBLISHED_METRICS.get(protocol)
+    known = PUBLISHED_KEYS.get(protocol)
     if known is None:
-        raise ConfigError(f"expected of protocols {', '.join(PUBLISHED_METRICS)}, found {protocol}")
+        raise ConfigError(f"expected of protocols {', '.join(PUBLISHED_KEYS)}, found {protocol}")
     names = known if metrics is None else metrics
     others = [name for name in names if name not in known]
     if others or not names:

@@ -11,8 +11,8 @@ from PIL import Image
 from scipy.special import betaincinv
 from torch import Tensor
 
+from pareto_unlearn.catalogue.metrics import PUBLISHED_KEYS
 from pareto_unlearn.config import SweepConfig
-from pareto_unlearn.config.schema import PUBLISHED_METRICS
 from pareto_unlearn.data import ImageSet
 from pareto_unlearn.metrics import PictureScores, quantise, score_pictures
 from pareto_unlearn.models import ImageToImage
@@ -171,7 +171,7 @@ def _measure_set(
 ) -> tuple[list[MetricRow], list[UInt8[Tensor, "b 3 h w"]]]:
     """Return the metrics that need no published network, and batches of pictures for those that do: none without such."""
     images = getattr(material.split, f"{name}_heldout").images
-    published = PUBLISHED_METRICS.get(config.evaluate.protocol, ())
+    published = PUBLISHED_KEYS.get(config.evaluate.protocol, ())
     names = tuple(metric for metric in config.evaluate.metrics if metric not in published)
     scores = PictureScores(names, material.model.removed_pixels(), material.classifier)
     again = None if second is None else SecondScores(second, material, names, name)
