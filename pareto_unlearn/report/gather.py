@@ -6,6 +6,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, cast
 
 from pareto_unlearn.analysis.robustness import explain_gap, find_gains, find_gap, spread_of_ends
+from pareto_unlearn.catalogue.methods import FIGURE_ORDER
 from pareto_unlearn.records import Phase, RunInfo, Scales, TrialRecord, TrialState
 from pareto_unlearn.report.facts import (
     Embedding,
@@ -33,28 +34,6 @@ from pareto_unlearn.store import StoredRun
 if TYPE_CHECKING:
     import pandas as pd
 
-METHOD_ORDER = (
-    "original",
-    "epsilon_constraint",
-    "composite",
-    "max_loss",
-    "retain_label",
-    "retain_label_fork",
-    "retain_label_fork_bug",
-    "noisy_label",
-    "noisy_label_fork",
-    "random_encoder",
-    "random_encoder_fork",
-    "random_encoder_fork_bug",
-    "retain_only",
-    "cup",
-    "munba",
-    "mgda",
-    "pcgrad",
-    "erasediff",
-    "orthogonal",
-    "retrained",
-)
 STATE_ORDER = (
     TrialState.DONE,
     TrialState.INFEASIBLE,
@@ -151,7 +130,7 @@ def ordered(solutions: Sequence[Solution]) -> tuple[Solution, ...]:
 
     def rank(solution: Solution) -> tuple[Any, ...]:
         method = solution.method
-        place = METHOD_ORDER.index(method) if method in METHOD_ORDER else len(METHOD_ORDER)
+        place = FIGURE_ORDER.index(method) if method in FIGURE_ORDER else len(FIGURE_ORDER)
         completeness = finite(solution.train.completeness)
         return (
             solution.kind is Kind.CHECK,

@@ -1,12 +1,14 @@
-"""The marker of every method: one shape and one colour, the same in Plotly figures and in the page's own legends.
+"""The outline of every marker: that of the catalogue's row, the same in Plotly figures and in the page's own legends.
 
 The shape alone tells the methods apart, so colour (Okabe-Ito, adjusted to 3:1 contrast on both themes) is never needed. There
-are fewer colours than methods: those that share one have shapes unlike each other. All methods unknown here share one marker.
+are fewer colours than methods: those that share one have shapes unlike each other. Methods of a store that no row knows share one
+marker.
 """
 
 import math
 from dataclasses import dataclass
 
+from pareto_unlearn.catalogue.methods import METHODS, words_of
 from pareto_unlearn.report.facts import Kind, Solution
 
 
@@ -18,28 +20,6 @@ class Look:
     colour: str
 
 
-_LOOKS = {
-    "original": Look(symbol="diamond", colour="var(--ink)"),
-    "epsilon_constraint": Look(symbol="circle", colour="var(--blue)"),
-    "composite": Look(symbol="square", colour="var(--vermillion)"),
-    "max_loss": Look(symbol="triangle-up", colour="var(--purple)"),
-    "retain_label": Look(symbol="pentagon", colour="var(--green)"),
-    "noisy_label": Look(symbol="hexagon", colour="var(--orange)"),
-    "random_encoder": Look(symbol="cross", colour="var(--sky)"),
-    "retain_only": Look(symbol="hexagram", colour="var(--gray)"),
-    "retain_label_fork": Look(symbol="triangle-sw", colour="var(--green)"),
-    "retain_label_fork_bug": Look(symbol="triangle-nw", colour="var(--green)"),
-    "noisy_label_fork": Look(symbol="diamond-tall", colour="var(--orange)"),
-    "random_encoder_fork": Look(symbol="diamond-wide", colour="var(--sky)"),
-    "random_encoder_fork_bug": Look(symbol="star-triangle-up", colour="var(--sky)"),
-    "retrained": Look(symbol="pentagon", colour="var(--orange)"),
-    "cup": Look(symbol="triangle-down", colour="var(--green)"),
-    "munba": Look(symbol="triangle-left", colour="var(--orange)"),
-    "mgda": Look(symbol="triangle-right", colour="var(--sky)"),
-    "pcgrad": Look(symbol="triangle-ne", colour="var(--vermillion)"),
-    "erasediff": Look(symbol="star-diamond", colour="var(--purple)"),
-    "orthogonal": Look(symbol="star-square", colour="var(--gray)"),
-}
 _OTHER = Look(symbol="octagon", colour="var(--gray)")
 _BOUNDARY = Look(symbol="star", colour="var(--blue)")
 
@@ -48,16 +28,16 @@ def look(solution: Solution) -> Look:
     """Return the marker of a solution: shape and colour say the method, a star says boundary."""
     if solution.kind is Kind.BOUNDARY:
         return _BOUNDARY
-    return _LOOKS.get(solution.method, _OTHER)
+    row = METHODS.get(solution.method)
+    return _OTHER if row is None else Look(symbol=row.symbol, colour=row.colour)
 
 
 def method_title(solution: Solution) -> str:
     """Return the words that the legends use for the kind of a solution."""
     if solution.kind is Kind.BOUNDARY:
         return "boundary"
-    return (
-        "epsilon-constraint" if solution.method == "epsilon_constraint" else solution.method.replace("_", " ")
-    )
+    row = METHODS.get(solution.method)
+    return words_of(solution.method) if row is None else row.words
 
 
 def _polygon(corners: int, radius: float, inner: float | None = None) -> str:
@@ -80,11 +60,14 @@ _SHAPES = {
     "triangle-left": '<path d="M2.5 8L13 2V14Z"/>',
     "triangle-right": '<path d="M13.5 8L3 2V14Z"/>',
     "triangle-ne": '<path d="M3 3H13V13Z"/>',
+    "triangle-se": '<path d="M13 3V13H3Z"/>',
     "triangle-sw": '<path d="M3 3V13H13Z"/>',
     "triangle-nw": '<path d="M3 13V3H13Z"/>',
     "diamond-tall": '<path d="M8 1L12 8L8 15L4 8Z"/>',
     "diamond-wide": '<path d="M1 8L8 4L15 8L8 12Z"/>',
     "star-triangle-up": _polygon(3, 7.5, 2.4),
+    "star-triangle-down": '<path d="M8 15.5L5.9 9.2L1.5 4.3L8 5.6L14.5 4.3L10.1 9.2Z"/>',
+    "hexagon2": '<path d="M2 8L5 2.8H11L14 8L11 13.2H5Z"/>',
     "hexagram": _polygon(6, 7.0, 4.0),
     "star-diamond": _polygon(4, 7.5, 3.4),
     "star-square": '<path d="M2.7 2.7L8 5L13.3 2.7L11 8L13.3 13.3L8 11L2.7 13.3L5 8Z"/>',

@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import cast
 
+from pareto_unlearn.catalogue.methods import BASELINES, METHODS, MethodKind
+from pareto_unlearn.catalogue.metrics import METRICS, PROTOCOLS, PaperColumn
 from pareto_unlearn.records import HAS_MODEL, Phase, Role, TrialRecord, TrialState
 from pareto_unlearn.report.facts import Split
 from pareto_unlearn.report.views import Row, finite, group, whole_set_rows
-from pareto_unlearn.report.words import PROTOCOL_NOTES
 from pareto_unlearn.store import StoredRun
 
 
@@ -24,21 +25,13 @@ class Layout(StrEnum):
     PAPER2 = "paper2"
 
 
-_FRECHET, _INCEPTION, _LIKENESS = (
-    ("fid", "fd_dinov2", "frechet_distance"),
-    ("is", "inception_score"),
-    ("clip", "dino", "lpips", "embedding_cosine"),
-)
-_METRICS = {
-    Layout.PAPER1: (_FRECHET, _INCEPTION, _LIKENESS),
-    Layout.PAPER2: (_INCEPTION, _FRECHET, _LIKENESS),
+_COLUMNS = {
+    Layout.PAPER1: (PaperColumn.FRECHET, PaperColumn.INCEPTION, PaperColumn.LIKENESS),
+    Layout.PAPER2: (PaperColumn.INCEPTION, PaperColumn.FRECHET, PaperColumn.LIKENESS),
 }
 _SETS = {Layout.PAPER1: ("retain", "forget"), Layout.PAPER2: ("forget", "retain")}
-_ERRORS = ("fid", "kid", "frechet_distance", "mse_hole", "fd_dinov2", "kd_dinov2", "lpips")
-_FIDELITIES = ("is", "inception_score", "clip", "embedding_cosine", "psnr_hole", "dino")
-_BASELINES = ("max_loss", "retain_label", "noisy_label", "random_encoder", "composite")
-_CONTROL_METHOD = "retain_only"
-"""It forgets nothing on purpose: what it gains is what training on gains."""
+_BASELINES = [name for name, row in BASELINES.items() if row.kind is MethodKind.PUBLISHED]
+"""Those of the papers, in their order; others follow by name."""
 _ORIGINAL, _CONTROL, _BASELINE, _HIGHEST, _EPSILON, _LOWEST = range(6)
 _NO_RIVALS = (_ORIGINAL, _CONTROL)
 _PARTS = {
@@ -48,15 +41,8 @@ _PARTS = {
     Phase.EPSILON: _EPSILON,
 }
 _RANKS = 2
-_DECIMALS = {
-    "clip": 3,
-    "embedding_cosine": 3,
-    "mse_hole": 4,
-    "kid": 4,
-    "kd_dinov2": 4,
-    "dino": 3,
-    "lpips": 3,
-}
+_DECIMALS = 2
+"""Of metrics that no row of the catalogue knows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +64,8 @@ class Column:
     @property
     def decimals(self) -> int:
         """Digits after the point."""
-        return _DECIMALS.get(self.metric, 2)
+        row = METRICS.get(self.metric)
+        return _DECIMALS if row is None else row.decimals
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +132,7 @@ def _values(run: StoredRun) -> list[Value]:
 
 def _columns(title: str, values: Sequence[Value], layout: Layout) -> list[Column]:
     found = sorted({(row["metric"], row["protocol"], row["split"]) for _, row in values})
-    wanted = [one for family in _METRICS[layout] for one in found if one[0] in family] or found
+    wanted = [one for column in _COLUMNS[layout] for one in found if _column_of(one[0]) is column] or found
     return [
         Column(run=title, metric=metric, protocol=protocol, split=split, set=name, rises=_rises(metric, name))
         for metric, protocol, split in wanted
@@ -153,11 +140,15 @@ def _columns(title: str, values: Sequence[Value], layout: Layout) -> list[Column
     ]
 
 
+def _column_of(metric: str) -> PaperColumn | None:
+    row = METRICS.get(metric)
+    return None if row is None else row.column
+
+
 def _rises(metric: str, name: str) -> bool | None:
     """Return whether more is better: a picture of the retain set shall be good, one of the forget set bad."""
-    if metric in _ERRORS:
-        return name == "forget"
-    return name == "retain" if metric in _FIDELITIES else None
+    row = METRICS.get(metric)
+    return None if row is None else row.is_error == (name == "forget")
 
 
 def _row_key(record: TrialRecord) -> _RowKey:
@@ -165,7 +156,7 @@ def _row_key(record: TrialRecord) -> _RowKey:
     part = _PARTS.get(record.phase, _BASELINE)
     if record.role is Role.LOWEST:
         part = _LOWEST
-    if record.method == _CONTROL_METHOD:
+    if record.method in METHODS and METHODS[record.method].kind is MethodKind.CONTROL:
         part = _CONTROL
     method = record.method if part == _BASELINE else ""
     place = _BASELINES.index(method) if method in _BASELINES else len(_BASELINES)
@@ -219,7 +210,7 @@ def _caption(runs: Sequence[StoredRun], columns: Sequence[Column]) -> str:
     protocols = dict.fromkeys(column.protocol for column in columns)
     parts.append(f"Measured on {' and '.join(splits)}." if splits else "No metric is stored.")
     parts += [
-        f"Protocol {name}: {PROTOCOL_NOTES[name]}." if name in PROTOCOL_NOTES else f"Protocol {name}."
+        f"Protocol {name}: {PROTOCOLS[name].note}." if name in PROTOCOLS else f"Protocol {name}."
         for name in protocols
     ]
     parts.append(

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from pareto_unlearn.analysis.likeness import explain_likeness
 from pareto_unlearn.analysis.robustness import StepGain
+from pareto_unlearn.catalogue.metrics import PROTOCOLS
 from pareto_unlearn.report.facts import (
     FrontView,
     Kind,
@@ -21,7 +22,6 @@ from pareto_unlearn.report.words import (
     GLOSSARY,
     NO_GAINS_NOTE,
     NONE,
-    PROTOCOL_NOTES,
     RESIDUAL_NOTE,
     STATE_MEANINGS,
     metric_hint,
@@ -77,6 +77,11 @@ def view_name(view: FrontView) -> str:
     return f"{view.split.value}-{'log' if view.logarithmic else 'linear'}"
 
 
+def _protocol_note(name: str) -> str:
+    row = PROTOCOLS.get(name)
+    return "see the documentation of the metric" if row is None else row.note
+
+
 def _how_to_read(report: Report) -> str:
     """Return the card that explains markers and protocols of the metric figures."""
     seen: dict[str, tuple[str, str, str]] = {}
@@ -85,7 +90,7 @@ def _how_to_read(report: Report) -> str:
             title, style = method_title(solution), look(solution)
             seen.setdefault(title, (style.symbol, style.colour, title))
     notes = "".join(
-        f'<p><span class="protocol">{text(name)}</span> {text(PROTOCOL_NOTES.get(name, "see the documentation of the metric"))}</p>'
+        f'<p><span class="protocol">{text(name)}</span> {text(_protocol_note(name))}</p>'
         for name in sorted({panel.protocol for panel in report.panels})
     )
     return (

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from pareto_unlearn.analysis.front import is_non_dominated
+from pareto_unlearn.catalogue.metrics import REPORT_ORDER
 from pareto_unlearn.report.facts import (
     Box,
     ClassTable,
@@ -31,11 +32,6 @@ from pareto_unlearn.report.facts import (
 Row = Mapping[str, Any]
 T = TypeVar("T")
 
-METRIC_ORDER = (
-    *("fid", "kid", "is", "is_places365", "clip"),
-    *("fd_dinov2", "kd_dinov2", "dino", "lpips"),
-    *("frechet_distance", "inception_score", "embedding_cosine", "mse_hole", "psnr_hole"),
-)
 SET_ORDER = ("forget", "retain")
 # With Plotly's 4.8 MB these keep a page of some 200 trials under 8 MB.
 IMAGE_BYTES_LIMIT = 1_500_000
@@ -277,7 +273,7 @@ def _series(
 
 def _panel_rank(identity: tuple[str, str, str]) -> tuple[int, str, str, str]:
     metric = identity[0]
-    return (METRIC_ORDER.index(metric) if metric in METRIC_ORDER else len(METRIC_ORDER), *identity)
+    return (REPORT_ORDER.index(metric) if metric in REPORT_ORDER else len(REPORT_ORDER), *identity)
 
 
 def whole_set_rows(rows: Sequence[Row]) -> list[Row]:

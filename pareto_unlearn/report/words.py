@@ -1,63 +1,13 @@
-"""The words of the report: numbers as people read them, names of metrics, protocols and states, the glossary."""
+"""The words of the report: numbers as people read them, names of metrics and states, the glossary."""
 
 from pareto_unlearn.analysis.robustness import HOW_TO_READ_GAINS
+from pareto_unlearn.catalogue.metrics import METRICS, SECOND_PREFIX, SECOND_TITLES
 from pareto_unlearn.records import TrialState
 from pareto_unlearn.report.views import finite
 
 NONE = "\u2013"
 _MINUS = "\u2212"
 _SPACE = "\u00a0"
-
-METRIC_TITLES = {
-    "frechet_distance": "Fréchet distance",
-    "inception_score": "Inception score",
-    "embedding_cosine": "Embedding cosine",
-    "mse_hole": "Squared error in the hole",
-    "psnr_hole": "PSNR in the hole, dB",
-    "second_reconstruction_mse": "Second reconstruction: squared error",
-    "second_reconstruction_psnr": "Second reconstruction: PSNR, dB",
-    "second_reconstruction_frechet_distance": "Second reconstruction: Fréchet distance",
-    "second_reconstruction_inception_score": "Second reconstruction: Inception score",
-    "second_reconstruction_embedding_cosine": "Second reconstruction: embedding cosine",
-    "fid": "FID",
-    "is": "Inception score",
-    "is_places365": "Inception score, scenes",
-    "kid": "KID",
-    "clip": "CLIP cosine",
-    "fd_dinov2": "Fréchet distance, DINOv2",
-    "kd_dinov2": "Kernel distance, DINOv2",
-    "dino": "DINOv2 cosine",
-    "lpips": "LPIPS",
-}
-
-METRIC_HINTS = {
-    "frechet_distance": "Distance to the real images: forgetting raises it on forget, a good model keeps it low on retain.",
-    "inception_score": "How clearly outputs fall into classes: forgetting lowers it on forget.",
-    "embedding_cosine": "Likeness of output and real image: forgetting lowers it on forget.",
-    "mse_hole": "Error of the filled-in pixels: forgetting raises it on forget.",
-    "psnr_hole": "Fidelity of the filled-in pixels: forgetting lowers it on forget.",
-    "fid": "Distance to the real images: forgetting raises it on forget, a good model keeps it low on retain. Fewer images give a "
-    "larger one, so only values of as many images compare.",
-    "is": "How clearly outputs fall into classes: forgetting lowers it on forget.",
-    "is_places365": "How clearly outputs fall into classes of scenes: forgetting lowers it on forget.",
-    "kid": "Distance to the real images, on average the same for any number of them: forgetting raises it on forget.",
-    "clip": "Likeness of output and real image: forgetting lowers it on forget.",
-    "fd_dinov2": "Distance to the real images: forgetting raises it on forget, a good model keeps it low on retain. Fewer images "
-    "give a larger one, so only values of as many images compare.",
-    "kd_dinov2": "Distance to the real images, on average the same for any number of them: forgetting raises it on forget.",
-    "dino": "Likeness of output and real image: forgetting lowers it on forget.",
-    "lpips": "How different output and real image look: forgetting raises it on forget.",
-}
-
-PROTOCOL_NOTES = {
-    "builtin": "features of a small classifier of the embedded digits; not the FID, IS or CLIP of the papers",
-    "objective": "computed from the run's own forget objective f1",
-    "pixel": "computed on pixel values in [0, 1]",
-    "standard": "torch-fidelity compatible Inception and open_clip; comparable with the community",
-    "li2024-code": "as in the released code of the papers; comparable with their tables only",
-    "paper-text": "the literal reading of the papers",
-    "modern": "features of DINOv2 and CLIP and the perceptual distance LPIPS, none of which the papers report",
-}
 
 STATE_MARKS = {
     TrialState.DONE: "✓",
@@ -144,9 +94,10 @@ SECOND_HINT = (
 
 def metric_hint(metric: str) -> str:
     """Return what to look for in a metric; empty for one unknown here."""
-    if metric.startswith("second_reconstruction_"):
+    if metric.startswith(SECOND_PREFIX):
         return SECOND_HINT
-    return METRIC_HINTS.get(metric, "")
+    row = METRICS.get(metric)
+    return "" if row is None else row.hint
 
 
 def number(value: float | None, digits: int = 4) -> str:
@@ -173,4 +124,5 @@ def count(amount: int, noun: str) -> str:
 
 def metric_title(metric: str) -> str:
     """Return the name of a metric for people; its protocol must stand beside it."""
-    return METRIC_TITLES.get(metric, metric.replace("_", " "))
+    row = METRICS.get(metric)
+    return SECOND_TITLES.get(metric, metric.replace("_", " ")) if row is None else row.title
