@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pareto_unlearn import __version__
+from pareto_unlearn.catalogue.metrics import published_keys_in_words, published_protocols_in_words
 from pareto_unlearn.cli_arguments import (
     AsJson,
     Overrides,
@@ -202,12 +203,11 @@ def evaluate(
         str | None,
         typer.Option(
             "--metrics",
-            help="Some of fid,kid,is,clip; with --protocol modern some of "
-            "fd_dinov2,kd_dinov2,dino,clip,lpips; default: all.",
+            help=f"Any of {published_keys_in_words()}; default: all.",
         ),
     ] = None,
     protocol: Annotated[
-        str, typer.Option("--protocol", help="standard, li2024-code, paper-text or modern.")
+        str, typer.Option("--protocol", help=f"{published_protocols_in_words()}.")
     ] = "standard",
     weights: Weights = None,
     weights_sha256: Annotated[

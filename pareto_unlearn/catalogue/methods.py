@@ -1,7 +1,8 @@
 """Every method that a trial can be solved by, one row each: what sweep files, tables and figures know of it.
 
-To add a rule for two gradients: a row here, the rule in ``solver.arc`` and its line in ``RIVALS`` there, and a test. How a
-method computes a step stands elsewhere; ``tests/test_catalogue.py`` proves that every row has a computation and the reverse.
+To add a rule for two gradients: a row here, the rule and its line in ``RIVALS`` in ``solver.arc``, and a
+test. How a method computes a step stands elsewhere; ``tests/test_catalogue.py`` proves that every row has a
+computation and every computation a row.
 """
 
 from collections.abc import Iterable
@@ -32,9 +33,9 @@ class MethodKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Knob:
-    """What the weight of a trial is called, in the plural; ``below`` is the bound of weights that have an upper one.
+    """What the weights of a method are called, in the plural.
 
-    ``meaning`` says what the two ends of such a range do.
+    ``below`` is their upper bound, if there is one; ``meaning`` then says what the two ends of the range do.
     """
 
     plural: str
@@ -54,12 +55,14 @@ COEFFICIENT = Knob(plural="coefficients of the forget loss")
 class Method:
     """One method; ``name`` is that of its trials in the store.
 
-    ``symbol`` is a Plotly symbol that ``report.marks`` has an outline for, ``colour`` a CSS variable of the page. ``title`` is for
-    people where it is more than the name with spaces. ``key`` of the sweep file lists the method, empty if none does.
-    ``knob`` is None if a trial has no weight; ``weights`` are those of a sweep file that names none. ``summary`` explains the method in
-    the sweep file's help: rules share one, and give the name they were ``published_as`` if it is another.
-    A ``variant`` is published code that differs from the paper's formula of the method ``of``; ``families`` are the model
-    families that have it, None if all do. Where ``leads_figures`` is set, figures show it before the other baselines.
+    ``symbol`` is a Plotly symbol that ``report.marks`` has an outline for, ``colour`` a CSS variable of the
+    page. ``title`` is for people where it is more than the name with spaces. ``key`` is the key of the sweep
+    file that lists the method, empty if none does. ``knob`` is None if a trial has no weight; ``weights`` are
+    those of a sweep file that names none. ``summary`` explains the method in the help of the sweep file.
+    Rules share one explanation; ``published_as`` is the name a rule was published under, if it is another. A
+    ``variant`` is published code that differs from the paper's formula of the method ``of``; ``families`` are
+    the model families that have it, None if all do. Figures show a method with ``leads_figures`` before the
+    others.
     """
 
     name: str
@@ -236,7 +239,8 @@ _ROWS = (
         colour="var(--orange)",
         key="controls",
         knob=None,
-        summary="trained from scratch on the retain images alone, as if the forget images had never been seen",
+        summary="trained from scratch on the retain images alone, "
+        "as if the forget images had never been seen",
     ),
 )
 

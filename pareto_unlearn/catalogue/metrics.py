@@ -1,7 +1,8 @@
-"""Every image metric, one row each, and the protocols that define them: what sweep files, tables and figures know of them.
+"""Every image metric and every protocol, one row each: what sweep files, tables and figures know of them.
 
-To add a metric: a row here and its key in a protocol, its computation in ``metrics.builtin`` or ``metrics.published``, and a
-test. ``tests/test_catalogue.py`` proves that every row has a computation and the reverse.
+To add a metric: a row here and its key in a protocol, its computation in ``metrics.builtin`` or
+``metrics.published``, and a test. ``tests/test_catalogue.py`` proves that every row has a computation and
+every computation a row.
 """
 
 from dataclasses import dataclass
@@ -16,7 +17,10 @@ SECOND_PREFIX = "second_reconstruction_"
 
 
 class Source(StrEnum):
-    """What a metric looks at; the report shows metrics in this order."""
+    """What a metric looks at, and so which module computes it; the report shows metrics in this order.
+
+    Rows of the store that look at no published network have it as their protocol.
+    """
 
     PUBLISHED = "published"
     """Features of networks whose weights are published (``metrics.published``)."""
@@ -38,10 +42,12 @@ class PaperColumn(StrEnum):
 class Metric:
     """One metric; ``name`` is that in the store.
 
-    ``key`` is what a sweep file calls it: several metrics may share one, of which the data set decides. ``title`` and
-    ``hint`` are for the report; ``second_title`` is the title on second reconstructions, empty for published metrics, which are not measured
-    on them. ``is_error`` says that a better picture has less of it. ``decimals`` are the digits after the point in tables.
-    ``least_images`` counts held-out images of each set, ``least_side`` pixels of their shorter side.
+    ``key`` is what a sweep file calls it; where several metrics share a key, the data set decides which is
+    meant. ``title`` and ``hint`` are for the report. ``second_title`` is the title on second reconstructions,
+    empty for published metrics, which are not measured on them. ``is_error`` tells whether a better picture
+    has less of it. ``column`` is None if the papers have no such metric. ``decimals`` are the digits after
+    the point in tables. ``least_images`` counts held-out images of each set, ``least_side`` pixels of their
+    shorter side.
     """
 
     name: str
@@ -59,9 +65,10 @@ class Metric:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Protocol:
-    """One definition of metrics: what its numbers are, for people, and the keys of its metrics beside those of pixels.
+    """One definition of metrics: a ``note`` on its numbers for people, and the keys of its metrics.
 
-    A protocol without keys marks rows of the store, and no sweep file can name it.
+    Metrics of pixels belong to every protocol and are not among the keys. A protocol without keys marks rows
+    of the store; no sweep file can name it.
     """
 
     name: str
@@ -278,3 +285,19 @@ SECOND_TITLES = {
     second_name(row.name): f"Second reconstruction: {row.second_title}" for row in BUILTIN_ROWS.values()
 }
 """Titles of the metrics of second reconstructions, by their name in the store."""
+
+
+def published_keys_in_words() -> str:
+    """Return the keys that need published networks; protocols that have the same ones share a mention."""
+    protocols: dict[tuple[str, ...], list[str]] = {}
+    for name, keys in PUBLISHED_KEYS.items():
+        protocols.setdefault(keys, []).append(name)
+    usual, *others = protocols
+    own = [f", or of {','.join(keys)} under {' or '.join(protocols[keys])}" for keys in others]
+    return f"{','.join(usual)}{''.join(own)}"
+
+
+def published_protocols_in_words() -> str:
+    """Return the names of the protocols that need published networks."""
+    *first, last = PUBLISHED_KEYS
+    return f"{', '.join(first)} or {last}"

@@ -19,8 +19,6 @@ from pareto_unlearn.metrics.formulas import (
     shuffled_parts,
 )
 from pareto_unlearn.metrics.published import (
-    LEAST_IMAGES,
-    LEAST_SIDES,
     Measure,
     Pictures,
     Scoring,
@@ -40,8 +38,6 @@ from pareto_unlearn.metrics.weights import (
 )
 
 __all__ = [
-    "LEAST_IMAGES",
-    "LEAST_SIDES",
     "WEIGHTS_FILES",
     "DigitClassifier",
     "FeatureFiles",

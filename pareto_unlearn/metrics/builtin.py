@@ -7,6 +7,7 @@ formulas of FID, IS and CLIP similarity but not their networks, so they never ca
 
 from collections.abc import Callable, Sequence
 from importlib.resources import files
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -14,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pareto_unlearn.catalogue.metrics import BUILTIN_ROWS, PIXEL_KEYS
 from pareto_unlearn.errors import WeightsError
 from pareto_unlearn.metrics.formulas import (
     compute_frechet,
@@ -24,10 +26,9 @@ from pareto_unlearn.metrics.formulas import (
 from pareto_unlearn.records import MetricRow
 
 CLASSIFIER_FILE = "digits_classifier.safetensors"
-_PIXEL_NAMES = {"mse", "psnr"}
 
-_Measured = tuple[str, str, float, float | None, float | None]
-"""Metric, protocol, value, and the two ends of its interval."""
+_Measured = tuple[float, float | None, float | None]
+"""A value and the two ends of its interval."""
 
 
 class DigitClassifier(nn.Module):
@@ -66,21 +67,48 @@ def load_classifier(device: torch.device | None = None) -> DigitClassifier:
     return model.to(device or torch.device("cpu")).eval()
 
 
+class Seen(NamedTuple):
+    """What all metrics of a set follow from, one row a picture; without the classifier features and logits are empty.
+
+    ``squared`` is the mean squared error in the hole, in float64; ``fake`` and ``real`` are the features of the picture
+    and of the original.
+    """
+
+    squared: Float[Tensor, " n"]
+    fake: Float[Tensor, "n d"]
+    real: Float[Tensor, "n d"]
+    logits: Float[Tensor, "n c"]
+
+
+BUILTIN_MEASURES: dict[str, Callable[[Seen], _Measured]] = {
+    "mse": lambda seen: mean_interval(seen.squared),
+    "psnr": lambda seen: (compute_psnr(float(seen.squared.mean())), None, None),
+    "frechet": lambda seen: (compute_frechet(seen.real, seen.fake), None, None),
+    "inception": lambda seen: (compute_inception_score(seen.logits), None, None),
+    "cosine": lambda seen: mean_interval(functional.cosine_similarity(seen.fake, seen.real).double()),
+}
+"""The computation of every metric that needs no published network, by its key."""
+
+
 class PictureScores:
     """The metrics of one set of pictures, which are added batch by batch; only errors and features are kept.
 
+    Raises ``ValueError`` where a metric needs the classifier and there is none.
+
     Args:
-        names: any of mse, psnr, frechet, inception, cosine.
-        removed: True where pixels were generated; ``mse`` and ``psnr`` are computed over these pixels only.
-        classifier: the feature network of the builtin protocol; may be None if ``names`` has only mse and
-            psnr.
+        names: keys of metrics that need no published network.
+        removed: True where pixels were generated; ``mse`` and ``psnr`` look there alone.
+        classifier: the feature network of the builtin protocol; None where only errors of pixels are wanted.
     """
 
     def __init__(
         self, names: Sequence[str], removed: Bool[Tensor, "h w"], classifier: DigitClassifier | None
     ) -> None:
         self._names, self._removed = tuple(names), removed
-        self._classifier = None if set(names) <= _PIXEL_NAMES else classifier
+        others = [name for name in names if name not in PIXEL_KEYS]
+        if others and classifier is None:
+            raise ValueError(f"{', '.join(others)} need the digit classifier, found none")
+        self._classifier = classifier if others else None
         self._squared: list[Tensor] = []
         self._seen: list[tuple[Tensor, Tensor, Tensor]] = []
 
@@ -110,31 +138,27 @@ class PictureScores:
         """
         if not self._squared:
             raise ValueError("expected pictures to measure, found none")
-        where, count = {"set": image_set, "split": split}, sum(map(len, self._squared))
-        measured = self._measured()
-        return [
-            MetricRow(metric=metric, protocol=protocol, value=value, low=low, high=high, n=count, **where)
-            for metric, protocol, value, low, high in (measured[name]() for name in self._names)
-        ]
+        where, seen = {"set": image_set, "split": split}, self._all_seen()
+        rows = []
+        for name in self._names:
+            row, (value, low, high) = BUILTIN_ROWS[name], BUILTIN_MEASURES[name](seen)
+            rows.append(
+                MetricRow(
+                    metric=row.name,
+                    protocol=row.source.value,
+                    value=value,
+                    low=low,
+                    high=high,
+                    n=len(seen.squared),
+                    **where,
+                )
+            )
+        return rows
 
-    def _measured(self) -> dict[str, Callable[[], _Measured]]:
-        squared = torch.cat(self._squared)
-        values: dict[str, Callable[[], _Measured]] = {
-            "mse": lambda: ("mse_hole", "pixel", *mean_interval(squared)),
-            "psnr": lambda: ("psnr_hole", "pixel", compute_psnr(float(squared.mean())), None, None),
-        }
-        if not self._seen:
-            return values
-        fake, real, logits = (torch.cat(parts) for parts in zip(*self._seen, strict=True))
-        cosine = functional.cosine_similarity(fake, real).double()
-        return values | {
-            "frechet": lambda: ("frechet_distance", "builtin", compute_frechet(real, fake), None, None),
-            "inception": lambda: (
-                "inception_score",
-                "builtin",
-                compute_inception_score(logits),
-                None,
-                None,
-            ),
-            "cosine": lambda: ("embedding_cosine", "builtin", *mean_interval(cosine)),
-        }
+    def _all_seen(self) -> Seen:
+        nothing = torch.empty(0, 0)
+        parts = (
+            (torch.cat(parts) for parts in zip(*self._seen, strict=True)) if self._seen else (nothing,) * 3
+        )
+        fake, real, logits = parts
+        return Seen(torch.cat(self._squared), fake, real, logits)

@@ -13,9 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from pareto_unlearn.catalogue.metrics import INCEPTION_SPLITS
+
 NORMAL_95 = 1.96
-INCEPTION_SPLITS = 10
-"""Number of parts over which the inception score is averaged, as in every published number."""
 PERMUTATION_SEED = 2020
 """The seed of torch-fidelity, so that ``shuffled_parts`` gives the scores of torch-fidelity."""
 KERNEL_DEGREE = 3

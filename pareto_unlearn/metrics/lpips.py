@@ -8,11 +8,12 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from pareto_unlearn.catalogue.metrics import METRICS
 from pareto_unlearn.metrics.opening import load_state, read_state
 from pareto_unlearn.metrics.weights import FoundWeights
 
-LPIPS_LEAST_SIDE = 31
-"""With fewer pixels a side, AlexNet's second pooling has no pixel left."""
+LPIPS_LEAST_SIDE = METRICS["lpips"].least_side
+"""Below it AlexNet's second pooling has no pixel left."""
 _TAPS = (1, 4, 7, 9, 11)
 """The rectified layers that are compared, by their index in AlexNet's features."""
 _CHANNELS = (64, 192, 384, 256, 256)

@@ -19,10 +19,10 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from pareto_unlearn.catalogue.metrics import METRICS, PUBLISHED_KEYS
 from pareto_unlearn.metrics.extractors import EXTRACTORS, Embed
 from pareto_unlearn.metrics.feature_files import FeatureFiles, ImageFeatures
 from pareto_unlearn.metrics.formulas import (
-    INCEPTION_SPLITS,
     blocked_parts,
     compute_frechet,
     compute_kernel_distance,
@@ -31,24 +31,9 @@ from pareto_unlearn.metrics.formulas import (
     paired_cosines,
     shuffled_parts,
 )
-from pareto_unlearn.metrics.lpips import LPIPS_LEAST_SIDE
 from pareto_unlearn.metrics.weights import FoundWeights
 from pareto_unlearn.records import MetricRow
 
-LEAST_IMAGES = {
-    "fid": 2,
-    "kid": 2,
-    "is": INCEPTION_SPLITS,
-    "is_places365": INCEPTION_SPLITS,
-    "clip": 1,
-    "fd_dinov2": 2,
-    "kd_dinov2": 2,
-    "dino": 1,
-    "lpips": 1,
-}
-"""Held-out images of each set that a metric needs at least."""
-LEAST_SIDES = {"lpips": LPIPS_LEAST_SIDE}
-"""Least number of pixels of the shorter side of an image, for metrics that do not resize."""
 BATCH = 32
 SPLIT = "heldout"
 
@@ -140,7 +125,7 @@ def _score(extractor: str, compute: Callable[..., Interval], metric: str = "is")
     return Measure(metric=metric, extractor=extractor, compute=compute, needs_truth=False)
 
 
-_PROTOCOLS: dict[str, dict[str, Measure]] = {
+PUBLISHED_MEASURES: dict[str, dict[str, Measure]] = {
     "standard": _protocol("inception_2015", _score("inception_2015_logits", _shuffled_score)),
     "li2024-code": _protocol(
         "inception_2015_clean", _score("torchvision_logits_as_released", _blocked_score)
@@ -154,16 +139,21 @@ _PROTOCOLS: dict[str, dict[str, Measure]] = {
         "lpips": Measure(metric="lpips", extractor="lpips_alex", compute=_distance, needs_truth=False),
     },
 }
-_SCORE_OF_PLACES = _score("places365_logits", _shuffled_score, "is_places365")
-"""The score of scenes needs a classifier of scenes, which makes it another metric with another name."""
+"""The computation of every metric of a protocol, by its key."""
+SCORE_OF_PLACES = _score("places365_logits", _shuffled_score, "is_places365")
+"""Classes of scenes need a classifier of scenes; another metric, so another name."""
 
 
 def choose_measures(protocol: str, names: Iterable[str], dataset: str) -> tuple[Measure, ...]:
-    """Return the measures of a protocol for a data set, by metric names; unknown names are skipped."""
-    known = dict(_PROTOCOLS.get(protocol, {}))
+    """Return what a protocol measures on a data set under some keys; those of other protocols are passed over.
+
+    Raises:
+        KeyError: the catalogue gives the protocol a metric that has no computation here.
+    """
+    known = dict(PUBLISHED_MEASURES.get(protocol, {}))
     if dataset == "places365" and protocol in ("li2024-code", "paper-text"):
-        known["is"] = _SCORE_OF_PLACES
-    return tuple(known[name] for name in names if name in known)
+        known["is"] = SCORE_OF_PLACES
+    return tuple(known[name] for name in names if name in PUBLISHED_KEYS.get(protocol, ()))
 
 
 def needed_files(measures: Iterable[Measure]) -> tuple[str, ...]:
@@ -279,11 +269,9 @@ def _require_counts(measures: Iterable[Measure], pictures: Mapping[str, Pictures
     if len(set(counts.values())) > 1:
         raise ValueError(f"metrics of unequal sets cannot be compared: found {counts} images")
     for measure in measures:
-        if min(counts.values()) < LEAST_IMAGES[measure.metric]:
-            raise ValueError(
-                f"{measure.metric} needs at least {LEAST_IMAGES[measure.metric]} images of each set, "
-                f"found {counts}"
-            )
+        least = METRICS[measure.metric].least_images
+        if min(counts.values()) < least:
+            raise ValueError(f"{measure.metric} needs at least {least} images of each set, found {counts}")
 
 
 def _row(protocol: str, measure: Measure, name: str, real: ImageFeatures, fake: ImageFeatures) -> MetricRow:

@@ -8,12 +8,11 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
+from pareto_unlearn.catalogue.metrics import METRICS
 from pareto_unlearn.config import SweepConfig
 from pareto_unlearn.data import Images, ImageSet, SplitData
 from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.metrics import (
-    LEAST_IMAGES,
-    LEAST_SIDES,
     WEIGHTS_FILES,
     FeatureFiles,
     FoundWeights,
@@ -64,7 +63,7 @@ def check_heldout(config: SweepConfig, split: SplitData) -> None:
     """
     side = min(split.forget_heldout.images.shape[2:])
     for measure in measures_of(config):
-        least = LEAST_SIDES.get(measure.metric, 1)
+        least = METRICS[measure.metric].least_side
         if side < least:
             raise ConfigError(
                 f"evaluate.metrics: {measure.metric} needs images of at least {least} pixels a side, found {side}; leave it out"
@@ -75,7 +74,7 @@ def check_heldout(config: SweepConfig, split: SplitData) -> None:
 def _check_counts(config: SweepConfig, split: SplitData) -> None:
     counts = {"forget": len(split.forget_heldout), "retain": len(split.retain_heldout)}
     for measure in measures_of(config):
-        least = LEAST_IMAGES[measure.metric]
+        least = METRICS[measure.metric].least_images
         if min(counts.values()) < least:
             raise ConfigError(
                 f"evaluate.metrics: {measure.metric} needs {least} held-out images of each set, found {counts['forget']} to "

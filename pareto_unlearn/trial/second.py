@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pareto_unlearn.catalogue.metrics import second_name
 from pareto_unlearn.config import SweepConfig, TaskSection
 from pareto_unlearn.metrics import PictureScores
 from pareto_unlearn.models import ImageToImage
@@ -22,7 +23,6 @@ from pareto_unlearn.records import MetricRow
 from pareto_unlearn.trial.inputs import SECOND_GENERATION_STREAM, SETS, generators_of
 from pareto_unlearn.trial.material import Material, load_original
 
-PREFIX = "second_reconstruction_"
 _OPPOSITES = {
     "center": "outpaint",
     "outpaint": "center",
@@ -58,7 +58,7 @@ class SecondScores:
     def rows(self) -> list[MetricRow]:
         """Return one row per metric."""
         found = self._scores.rows(image_set=self._set, split="heldout")
-        return [replace(row, metric=PREFIX + row.metric.removesuffix("_hole")) for row in found]
+        return [replace(row, metric=second_name(row.metric)) for row in found]
 
 
 def reconstruct_again(
