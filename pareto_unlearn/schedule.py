@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from pareto_unlearn.analysis.robustness import QUARTILES, choose_checked
+from pareto_unlearn.catalogue.methods import EPSILON_CONSTRAINT, ORIGINAL
 from pareto_unlearn.config import AdaptiveEpsilon, GridEpsilon, SweepConfig
 from pareto_unlearn.errors import RangeError
 from pareto_unlearn.records import (
@@ -240,7 +241,7 @@ def _wanted(config: SweepConfig, progress: SweepState, identify: Identify) -> It
     for seed in config.trial_seeds:
         yield from _epsilon_specs(config, seed, progress, identify)
     for seed in config.trial_seeds:
-        yield _identified(identify, phase=Phase.ORIGINAL, method="original", seed=seed)
+        yield _identified(identify, phase=Phase.ORIGINAL, method=ORIGINAL, seed=seed)
         for baseline in config.baselines:
             for weight in baseline.weights:
                 yield _identified(
@@ -254,9 +255,10 @@ def _wanted(config: SweepConfig, progress: SweepState, identify: Identify) -> It
 
 def boundary_specs(seed: int, identify: Identify) -> tuple[TrialSpec, TrialSpec]:
     """Return the two Phase I trials of a seed: highest, then lowest."""
-    method = "epsilon_constraint"
-    highest = _identified(identify, phase=Phase.BOUNDARY, method=method, seed=seed, role=Role.HIGHEST)
-    lowest = _identified(identify, phase=Phase.BOUNDARY, method=method, seed=seed, role=Role.LOWEST)
+    highest, lowest = (
+        _identified(identify, phase=Phase.BOUNDARY, method=EPSILON_CONSTRAINT, seed=seed, role=role)
+        for role in (Role.HIGHEST, Role.LOWEST)
+    )
     return highest, lowest
 
 
@@ -305,7 +307,7 @@ def _epsilon_spec(
     return _identified(
         identify,
         phase=Phase.EPSILON,
-        method="epsilon_constraint",
+        method=EPSILON_CONSTRAINT,
         seed=seed,
         epsilon=epsilon,
         epsilon_fraction=fraction,

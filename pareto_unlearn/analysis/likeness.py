@@ -9,13 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from pareto_unlearn.catalogue.methods import RETRAINED
 from pareto_unlearn.records import Scales, TrialRecord, ValidRange
 
 COMPARED = "mse_hole"
 """The metric of the errors that are compared."""
-
-RETRAINED = "retrained"
-"""The method of the trials that are matched."""
 
 HOW_TO_READ_LIKENESS = (
     "the retrained model is one training with one seed; the interval covers the choice of images only, so "

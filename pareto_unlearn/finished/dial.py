@@ -25,6 +25,7 @@ from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
 from pareto_unlearn.analysis.front import is_non_dominated, is_on_lower_hull
+from pareto_unlearn.catalogue.methods import EPSILON_CONSTRAINT, ORIGINAL
 from pareto_unlearn.config import SweepConfig, parse_config, trial_id
 from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.models import ImageToImage
@@ -257,7 +258,7 @@ def gather_knots(run: StoredRun, seed: int) -> tuple[list[Knot], list[Knot]]:
         for record in run.records
         if record.seed == seed and record.state in HAS_MODEL and record.phase is not Phase.CHECK
     ]
-    trials = [Knot(record) for record in own if record.method in ("epsilon_constraint", "original")]
+    trials = [Knot(record) for record in own if record.method in (EPSILON_CONSTRAINT, ORIGINAL)]
     paths = [record for record in own if record.role is Role.HIGHEST]
     return trials, [Knot(path, entry) for path in paths for entry in run.store.read_bank(path.trial_id)]
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from pareto_unlearn.analysis.front import hypervolume
+from pareto_unlearn.catalogue.methods import EPSILON_CONSTRAINT
 from pareto_unlearn.config import describe_difference
 from pareto_unlearn.config.yaml_source import read_document
 from pareto_unlearn.errors import StoreError
@@ -146,7 +147,7 @@ def _costs(run: StoredRun, seed: int, split: Split) -> np.ndarray:
         record
         for record in run.records
         if record.state in HAS_MODEL
-        and record.method == "epsilon_constraint"
+        and record.method == EPSILON_CONSTRAINT
         and record.phase in (Phase.BOUNDARY, Phase.EPSILON)
         and record.seed == seed
     ]
@@ -173,9 +174,7 @@ def _loss(record: TrialRecord, split: Split) -> float | None:
 
 def _reached(run: StoredRun, split: Split) -> tuple[Reached, ...]:
     models = [
-        record
-        for record in run.records
-        if record.state in HAS_MODEL and record.method == "epsilon_constraint"
+        record for record in run.records if record.state in HAS_MODEL and record.method == EPSILON_CONSTRAINT
     ]
     highest = [one for one in models if one.role is Role.HIGHEST and one.phase is Phase.BOUNDARY]
     points = [_point("highest", highest, split)]

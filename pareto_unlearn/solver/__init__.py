@@ -17,6 +17,7 @@ All of a step runs on the device; ``EpsilonSolver.flush`` is the only synchronis
 """
 
 from pareto_unlearn.solver.arc import (
+    RIVALS,
     ConflictProjection,
     DynamicBarrier,
     MinimumNorm,
@@ -41,6 +42,7 @@ from pareto_unlearn.solver.stepping import EpsilonSolver, StepRow, UpdateSetting
 from pareto_unlearn.solver.stopping import Outcome, StopRule, solve
 
 __all__ = [
+    "RIVALS",
     "BoundaryControl",
     "Coefficients",
     "ConflictProjection",

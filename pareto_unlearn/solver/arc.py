@@ -20,13 +20,14 @@ both is left out, since it changes neither loss to first order and its direction
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from pareto_unlearn.solver.rules import Coefficients, Gram
+from pareto_unlearn.solver.rules import Coefficients, Gram, Rule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +158,17 @@ class Orthogonal:
         """Return the coefficients; the violation is not used."""
         c1 = torch.full_like(gram.g11, self.weight)
         return Coefficients(c1, 1.0 - self.weight * _ratio(gram.g12, gram.g22), torch.zeros_like(c1))
+
+
+RIVALS: dict[str, Callable[[float], Rule]] = {
+    "cup": lambda weight: Pivot(gamma=weight),
+    "munba": lambda _: NashBargaining(),
+    "mgda": lambda _: MinimumNorm(),
+    "pcgrad": lambda _: ConflictProjection(),
+    "erasediff": lambda weight: DynamicBarrier(eta=weight),
+    "orthogonal": lambda weight: Orthogonal(weight=weight),
+}
+"""By the name of a method in the catalogue, from the weight of a trial to its rule."""
 
 
 def _or_alone(

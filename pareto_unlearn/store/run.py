@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from pareto_unlearn.analysis.front import hypervolume, is_non_dominated
-from pareto_unlearn.analysis.likeness import COMPARED, RETRAINED, Errors, Likeness, find_likeness
+from pareto_unlearn.analysis.likeness import COMPARED, Errors, Likeness, find_likeness
+from pareto_unlearn.catalogue.methods import EPSILON_CONSTRAINT, ORIGINAL, RETRAINED
 from pareto_unlearn.errors import StoreError
 from pareto_unlearn.records import HAS_MODEL, Phase, Role, RunInfo, TrialRecord
 from pareto_unlearn.store.run_store import RunStore
@@ -17,7 +18,7 @@ from pareto_unlearn.store.run_store import RunStore
 if TYPE_CHECKING:
     import pandas as pd
 
-FRONT_METHODS = ("original", "epsilon_constraint")
+FRONT_METHODS = (ORIGINAL, EPSILON_CONSTRAINT)
 _FRONT_PHASES = (Phase.ORIGINAL, Phase.BOUNDARY, Phase.EPSILON)
 # Checks had twice the steps, and controls are no solutions.
 _ALL_PHASES = tuple(phase for phase in Phase if phase not in (Phase.CHECK, Phase.CONTROL))

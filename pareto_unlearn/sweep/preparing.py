@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from pareto_unlearn import __version__
+from pareto_unlearn.catalogue.methods import ORIGINAL
 from pareto_unlearn.config import SweepConfig, config_hash, dump_config
 from pareto_unlearn.config.model_section import RANDOM
 from pareto_unlearn.records import (
@@ -78,7 +79,7 @@ def _assignment_template(config: SweepConfig, store: RunStore, digest: str) -> A
         config_text=dump_config(_with_absolute_paths(config)),
         targets_key=digest[:16],
         code_version=__version__,
-        spec=TrialSpec(trial_id="", phase=Phase.ORIGINAL, method="original", seed=config.seed),
+        spec=TrialSpec(trial_id="", phase=Phase.ORIGINAL, method=ORIGINAL, seed=config.seed),
     )
 
 

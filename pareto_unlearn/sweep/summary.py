@@ -16,6 +16,7 @@ from pareto_unlearn.analysis.robustness import (
     find_gap,
     spread_of_ends,
 )
+from pareto_unlearn.catalogue.methods import COMPOSITE, EPSILON_CONSTRAINT
 from pareto_unlearn.config.smoke import SMOKE, SMOKE_NOTICE
 from pareto_unlearn.records import RunInfo, TrialRecord, TrialState
 from pareto_unlearn.store import StoredRun, open_run
@@ -76,10 +77,10 @@ def _describe_hypervolumes(run: StoredRun, info: RunInfo) -> list[str]:
 
 def _describe_hypervolume(run: StoredRun, seed: int) -> str:
     """Return hypervolume and cost of a seed's solutions, and of the composite loss if it was solved."""
-    ours = run.hypervolume(method="epsilon_constraint", seed=seed)
-    pairs = run.gradient_pairs(method="epsilon_constraint", seed=seed)
+    ours = run.hypervolume(method=EPSILON_CONSTRAINT, seed=seed)
+    pairs = run.gradient_pairs(method=EPSILON_CONSTRAINT, seed=seed)
     text = f"hypervolume (seed {seed}): {ours:.4f} for {pairs:,} gradient pairs"
-    composite = run.hypervolume(method="composite", seed=seed)
+    composite = run.hypervolume(method=COMPOSITE, seed=seed)
     if not composite:
         return text
     return f"{text}; composite loss {composite:.4f} for {run.gradient_pairs(method='composite', seed=seed):,}"

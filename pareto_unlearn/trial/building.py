@@ -14,16 +14,11 @@ from pareto_unlearn.data import BatchOrder, Order, StratifiedOrder, reading_ahea
 from pareto_unlearn.models import Batch, Term, family_of
 from pareto_unlearn.records import CurveRow, Phase, Role, TrialSpec
 from pareto_unlearn.solver import (
+    RIVALS,
     BoundaryControl,
-    ConflictProjection,
-    DynamicBarrier,
     FixedMultiplier,
     LevelControl,
-    MinimumNorm,
-    NashBargaining,
-    Orthogonal,
     PathPlan,
-    Pivot,
     Rule,
     StepRow,
     UpdateSettings,
@@ -233,17 +228,6 @@ def _baseline(config: SweepConfig, spec: TrialSpec, material: Material) -> Probl
         "max_loss": _max_loss,
         "retain_only": _retain_only,
     }.get(spec.method, _published)(config, spec, material, spec.weight)
-
-
-RIVALS: dict[str, Callable[[float], Rule]] = {
-    "cup": lambda weight: Pivot(gamma=weight),
-    "munba": lambda _: NashBargaining(),
-    "mgda": lambda _: MinimumNorm(),
-    "pcgrad": lambda _: ConflictProjection(),
-    "erasediff": lambda weight: DynamicBarrier(eta=weight),
-    "orthogonal": lambda weight: Orthogonal(weight=weight),
-}
-"""Methods that differ in nothing but the rule, from the weight of a trial to that rule."""
 
 
 def _composite(config: SweepConfig, spec: TrialSpec, material: Material, weight: float) -> Problem:
