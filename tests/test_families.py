@@ -22,7 +22,7 @@ from torch.nn import functional
 from pareto_unlearn.config import TaskSection
 from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.models import ImageToImage, load_model, pixel_format
-from pareto_unlearn.models.mage_losses import LABEL_SMOOTHING
+from pareto_unlearn.models.mage import LABEL_SMOOTHING
 from pareto_unlearn.models.palette_inputs import build_condition, unpack
 
 # The Protocol

@@ -24,13 +24,6 @@ from pareto_unlearn.models.mae import (
     patchify,
     write_mae,
 )
-from pareto_unlearn.models.mae_losses import (
-    encoder_losses,
-    max_losses,
-    noisy_label_losses,
-    random_encoder_losses,
-    retain_label_losses,
-)
 
 HOLE = center_patches(32, 4, 4)
 INPUTS = load_file(Path(__file__).parent / "fixtures" / "parity" / "mae" / "mae_tiny.safetensors")[
@@ -219,44 +212,6 @@ def test_the_training_loss_counts_removed_patches_only(model):
     errors = (outputs - patchify(inputs, 4)).square()
     removed = model.fixed_masking(2).removed
     assert torch.allclose(model.training_loss(inputs), errors[removed].mean())
-
-
-def test_encoder_losses_are_the_distances_to_the_original(model):
-    original, noise = build(1), draw(2, seed=5)
-    losses = encoder_losses(model, original, INPUTS[:1], INPUTS, noise)
-    retain = (model.encode(INPUTS[:1]) - original.encode(INPUTS[:1])).square().mean()
-    forget = (model.encode(INPUTS) - original.encode(noise)).square().mean()
-    assert torch.allclose(losses.total(0.25), retain + 0.25 * forget)
-    losses.total(0.25).backward()
-    assert all(parameter.grad is None for parameter in original.parameters())
-    assert model.mask_token.grad is None
-    assert encoder_losses(original, original, INPUTS, noise, noise).total(1.0) == 0.0
-
-
-def test_random_encoder_asks_for_the_noise_itself(model):
-    wanted = model.encode(INPUTS).detach()
-    assert random_encoder_losses(model, model, INPUTS, INPUTS, wanted).total(1.0) == 0.0
-    shifted = random_encoder_losses(model, model, INPUTS, INPUTS, wanted + 2.0)
-    assert shifted.forget.item() == pytest.approx(4.0)
-
-
-def test_max_loss_ascends_on_forget_images(model):
-    losses = max_losses(model, INPUTS[:1], INPUTS[1:])
-    assert torch.equal(losses.retain, model.training_loss(INPUTS[:1]))
-    assert torch.equal(losses.forget, -model.training_loss(INPUTS[1:]))
-
-
-def test_noisy_label_asks_for_noise_and_retain_label_for_retain_images(model):
-    removed = model.fixed_masking(3).removed
-    forget = draw(3, seed=1)
-    outputs = model(forget)[removed]
-    noise = draw(3, seed=2)
-    found = noisy_label_losses(model, INPUTS, forget, noise)
-    assert torch.allclose(found.forget, (outputs - patchify(noise, 4)[removed]).square().mean())
-    assert torch.equal(found.retain, model.training_loss(INPUTS))
-    tiled = INPUTS[[0, 1, 0]]
-    found = retain_label_losses(model, INPUTS, forget)
-    assert torch.allclose(found.forget, (outputs - patchify(tiled, 4)[removed]).square().mean())
 
 
 # Files

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from oracles.mage import token_losses
 from safetensors.torch import load_file
 from scipy import stats
 from torch import Tensor
@@ -27,15 +28,6 @@ from pareto_unlearn.models.mage_generation import (
     draw_rounds,
     inpaint,
     soft_hole,
-)
-from pareto_unlearn.models.mage_losses import (
-    ForgetRows,
-    noise_images,
-    noisy_codes,
-    random_features,
-    retain_logits,
-    squared_losses,
-    token_losses,
 )
 from pareto_unlearn.models.mage_masks import (
     dilate,
@@ -259,47 +251,6 @@ class TestWeights:
         # bfloat16 keeps 8 bits; after three blocks one to two percent of the spread remain.
         assert (rough_features - features).square().mean().sqrt() < 0.03 * features.std()
         assert (rough - exact).square().mean().sqrt() < 0.03 * exact.std()
-
-
-class TestLosses:
-    forget = torch.tensor([False, True, False])
-
-    def test_each_row_counts_for_its_own_set(self):
-        outputs = torch.zeros(3, 2, 4)
-        original, target = torch.full_like(outputs, 1.0), torch.full_like(outputs, 3.0)
-        losses = squared_losses(outputs, original, target, self.forget)
-        assert losses.retain.item() == pytest.approx(2 * (1 + 0 + 1) / 3)
-        assert losses.forget.item() == pytest.approx(2 * 9 / 3)
-        assert losses.total(0.5).item() == pytest.approx(4 / 3 + 3)
-
-    def test_the_mistake_of_the_fork_leaves_forget_images_alone(self):
-        outputs = torch.zeros(3, 2, 4, requires_grad=True)
-        target = torch.ones_like(outputs)
-        losses = squared_losses(outputs, target, target, self.forget, ForgetRows.FORK_BASELINES)
-        losses.forget.backward()
-        assert outputs.grad[self.forget].count_nonzero() == 0
-        assert outputs.grad[~self.forget].count_nonzero() > 0
-
-    def test_retain_labels_are_the_batchs_retain_images_in_turn(self):
-        original = torch.arange(3.0)[:, None, None].expand(3, 2, 4)
-        found = retain_logits(original, self.forget, torch.zeros(3, 2, 4))
-        assert found[:, 0, 0].tolist() == [0.0, 2.0, 0.0]
-
-    def test_retain_labels_are_noise_in_a_batch_of_forget_images(self):
-        gauss = torch.randn(3, 2, 4, generator=seeded())
-        assert torch.equal(retain_logits(torch.zeros(3, 2, 4), torch.ones(3, dtype=torch.bool), gauss), gauss)
-
-    def test_noise_targets_have_the_statistics_of_the_batch(self):
-        gauss = torch.randn(4, 256, 32, generator=seeded())
-        target = random_features(5.0 + 2.0 * torch.randn(4, 256, 32, generator=seeded(1)), gauss)
-        assert target.mean().item() == pytest.approx(5.0, abs=0.05)
-        assert target.std().item() == pytest.approx(2.0, abs=0.05)
-
-    def test_noise_stays_in_its_range(self):
-        pixels = noise_images(torch.rand(2, 3, 8, 8, generator=seeded()), 9 * torch.ones(2, 3, 8, 8))
-        codes = noisy_codes(torch.arange(64)[None], torch.linspace(-9, 9, 64)[None], 64)
-        assert pixels.max() == 1.0
-        assert (codes.min(), codes.max()) == (0, 63)
 
 
 class TestGeneration:

@@ -6,8 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from oracles import palette as oracle
+from oracles.losses import Losses
+from package_losses import baseline_term, encoder_objectives, max_losses
 from safetensors.torch import load_file
 
+from pareto_unlearn.models import Batch, palette_baselines
 from pareto_unlearn.models.palette import PLACES2, TINY, Palette
 from pareto_unlearn.models.palette_inputs import (
     Draws,
@@ -17,13 +21,6 @@ from pareto_unlearn.models.palette_inputs import (
     pack,
     replace_hole_by_noise,
     unpack,
-)
-from pareto_unlearn.models.palette_losses import (
-    compute_encoder_loss,
-    compute_max_loss,
-    compute_noisy_label_loss,
-    compute_random_encoder_loss,
-    compute_retain_label_loss,
 )
 from pareto_unlearn.models.palette_sampling import Sampling, iterate_filling
 from pareto_unlearn.models.palette_schedule import (
@@ -46,6 +43,8 @@ GROUPS = {"both": [False, True], "retain_only": [False, False], "forget_only": [
 
 CONSUMED = {"input.sampling_noise", "loss.t", "loss.u"}
 """Draws that only go in; a test shows that each is used."""
+
+LOSS_NAMES = {name for name in GOLDEN if name.startswith("loss.")} - CONSUMED
 
 
 def golden_weights() -> dict[str, torch.Tensor]:
@@ -118,31 +117,62 @@ def loss_inputs() -> torch.Tensor:
     return golden_inputs(interpolate_level(gammas, GOLDEN["loss.t"], GOLDEN["loss.u"]))
 
 
-def random_encoder_loss(model, original, inputs, forget):
-    normal = [linear_values(each) for each in original.feature_maps(inputs)]
-    return compute_random_encoder_loss(model, original, inputs, forget, normal)
-
-
-def retain_label_loss(model, original, inputs, forget):
-    fallback = linear_values(GOLDEN["input.noise"])
-    return compute_retain_label_loss(model, original, inputs, forget, fallback)
-
-
-LOSSES = {
-    "composite": compute_encoder_loss,
-    "random_encoder": random_encoder_loss,
-    "max_loss": lambda model, _original, inputs, forget: compute_max_loss(model, inputs, forget),
-    "noisy_label": lambda model, _original, inputs, forget: compute_noisy_label_loss(model, inputs, forget),
-    "retain_label": retain_label_loss,
+PUBLISHED = {
+    "composite": oracle.encoder_losses,
+    "random_encoder": lambda model, original, inputs, forget: oracle.random_encoder_losses(
+        model, original, inputs, forget, [linear_values(each) for each in original.feature_maps(inputs)]
+    ),
+    "max_loss": lambda model, _, inputs, forget: oracle.max_losses(model, inputs, forget),
+    "noisy_label": lambda model, _, inputs, forget: oracle.noisy_label_losses(model, inputs, forget),
+    "retain_label": lambda model, original, inputs, forget: oracle.retain_label_losses(
+        model, original, inputs, forget, linear_values(GOLDEN["input.noise"])
+    ),
 }
+"""The losses as the published code has them, from one mixed batch."""
+
+BASELINES = {
+    "random_encoder": "random_encoder_fork",
+    "noisy_label": "noisy_label",
+    "retain_label": "retain_label_fork",
+}
+"""The recorded losses that are baselines here, by their name in the golden file."""
 
 
-def compute_losses() -> dict[str, torch.Tensor]:
+def running_term(method: str, name: str, model: Palette, batch: Batch) -> torch.Tensor:
+    """Return a term of a loss as trials compute it, a mean over its own images."""
+    images = getattr(batch, name)
+    if method == "composite":
+        noise = model.noise_like(images, [])
+        return getattr(encoder_objectives(model, batch.original, images, images, noise), name)
+    if method == "max_loss":
+        return getattr(max_losses(model, images, images), name)
+    if method == "retain_label" and not len(batch.retain):
+        # A trial always has retain images; the published code takes noise in place of their outputs.
+        loss = palette_baselines.BASELINES["retain_label_fork"].forget.loss
+        return loss(model, images, linear_values(GOLDEN["input.noise"]))
+    return baseline_term(model, batch, BASELINES[method], name)
+
+
+def running_losses(method: str, model: Palette, original: Palette, inputs, forget) -> Losses:
+    """Return both terms of a loss as shares of one mixed batch; 0 for a set without images."""
+    sets = Losses(inputs[~forget], inputs[forget])
+    batch = Batch(original=original, generator=torch.Generator(), **sets._asdict())
+    terms = [
+        running_term(method, name, model, batch) * len(images) / len(inputs)
+        if len(images)
+        else torch.zeros(())
+        for name, images in sets._asdict().items()
+    ]
+    return Losses(*terms)
+
+
+def compute_losses(losses) -> dict[str, torch.Tensor]:
+    """Return the recorded losses and gradients, with a function from method, models and batch to both terms."""
     inputs, original, found = loss_inputs(), original_model(), {}
-    for method, loss in LOSSES.items():
+    for method in PUBLISHED:
         for group, forget in GROUPS.items():
             model = golden_model()
-            total = loss(model, original, inputs, torch.tensor(forget)).total(ALPHA)
+            total = losses(method, model, original, inputs, torch.tensor(forget)).total(ALPHA)
             found[f"loss.{method}.{group}"] = total.detach()
             if group == "both":
                 total.backward()
@@ -150,6 +180,14 @@ def compute_losses() -> dict[str, torch.Tensor]:
                 found[f"loss.{method}.grad.input_conv"] = network.input_blocks[0][0].weight.grad
                 found[f"loss.{method}.grad.cond_embed_bias"] = network.cond_embed[2].bias.grad
     return found
+
+
+@pytest.fixture(scope="module")
+def running() -> dict[str, torch.Tensor]:
+    """The recorded losses as trials compute them, with the recorded noise in place of the drawn one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(palette_baselines, "draw_like", lambda values, _: linear_values(values))
+        return compute_losses(running_losses)
 
 
 def compute_sampling() -> dict[str, torch.Tensor]:
@@ -163,7 +201,8 @@ def compute_sampling() -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def computed() -> dict[str, torch.Tensor]:
-    found = compute_weights() | compute_inputs() | compute_outputs() | compute_losses() | compute_sampling()
+    found = compute_weights() | compute_inputs() | compute_outputs() | compute_sampling()
+    found |= compute_losses(lambda method, *given: PUBLISHED[method](*given))
     print_errors(found)
     return found
 
@@ -193,6 +232,11 @@ def test_every_golden_tensor_is_compared(computed):
 @pytest.mark.parametrize("name", [name for name in DESCRIPTION["tensors"] if name not in CONSUMED])
 def test_tensor_equals_the_published_one(computed, name):
     assert largest_error(name, computed[name]) <= TOLERANCE
+
+
+@pytest.mark.parametrize("name", [name for name in DESCRIPTION["tensors"] if name in LOSS_NAMES])
+def test_loss_of_a_trial_equals_the_published_one(running, name):
+    assert largest_error(name, running[name]) <= TOLERANCE
 
 
 @pytest.mark.parametrize("name", ["loss.t", "loss.u"])

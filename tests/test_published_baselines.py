@@ -5,6 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from oracles import mae as mae_oracle
+from oracles import mage as mage_oracle
+from oracles import palette as palette_oracle
+from oracles.losses import Losses
+from package_losses import baseline_losses, baseline_term, encoder_objectives, max_losses
 from small_sweep import QUICKSTART
 from tiny_families import FAMILIES, configure, load_on_generated, moved
 from torch import Tensor
@@ -13,15 +18,8 @@ from pareto_unlearn.config import SweepConfig, load_config
 from pareto_unlearn.data import seeded_generator
 from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.models import Batch, ImageToImage, family_of
-from pareto_unlearn.models.mage_losses import ForgetRows, retain_logits, squared_losses, token_losses
+from pareto_unlearn.models.baselines import draw_like
 from pareto_unlearn.models.palette_inputs import build_condition, mix_noise, unpack
-from pareto_unlearn.models.palette_losses import (
-    compute_max_loss,
-    compute_noisy_label_loss,
-    compute_random_encoder_loss,
-    compute_retain_label_loss,
-    draw_like,
-)
 from pareto_unlearn.records import Phase, TrialRecord, TrialSpec, TrialState
 from pareto_unlearn.trial import Hooks, Material, run_trial, running
 from pareto_unlearn.trial.building import build_problem
@@ -33,8 +31,9 @@ EACH = pytest.mark.parametrize(
 EACH_FAMILY = pytest.mark.parametrize("family", FAMILIES)
 TRAINED = ("retain_label", "noisy_label", "random_encoder")
 ROWS = torch.arange(3)
-# Sums over maps and tokens are grouped differently than in one mixed batch.
+
 ROUNDING = 1e-5
+"""Relative: the published losses sum over one mixed batch in float32, those of the package over each set alone."""
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +59,8 @@ def seeded(batch: Batch, seed: int = 0) -> Batch:
 def term(worlds, family: str, method: str, part: str) -> Tensor:
     """Return one of the two losses of a baseline, with fresh draws."""
     _, material, batch = worlds[family]
-    half = getattr(family_of(family).baselines[method], part)
     with torch.no_grad():
-        return half.loss(material.model, *half.given(seeded(batch)))
+        return baseline_term(material.model, seeded(batch), method, part)
 
 
 def mixed(worlds, family: str) -> tuple[ImageToImage, ImageToImage, Tensor, Tensor]:
@@ -72,79 +70,178 @@ def mixed(worlds, family: str) -> tuple[ImageToImage, ImageToImage, Tensor, Tens
     return material.model, batch.original, torch.cat([batch.retain, batch.forget]), forget
 
 
-def parts(losses) -> tuple[float, float]:
-    return losses.retain.item(), losses.forget.item()
-
-
 def both(worlds, family: str, method: str) -> tuple[float, float]:
-    return tuple(term(worlds, family, method, part).item() for part in ("retain", "forget"))
+    """Return both losses of a baseline as they run."""
+    _, material, batch = worlds[family]
+    with torch.no_grad():
+        return tuple(each.item() for each in baseline_losses(material.model, seeded(batch), method))
 
 
-# Against the published losses of one mixed batch of halves: Palette's are means over all of it, half of ours.
+def trained(worlds, family: str) -> tuple[float, float]:
+    """Return both losses of maximum loss as they run."""
+    _, material, batch = worlds[family]
+    with torch.no_grad():
+        return tuple(each.item() for each in max_losses(material.model, batch.retain, batch.forget))
+
+
+def objectives(worlds, family: str, noise: Tensor) -> tuple[float, float]:
+    """Return f2 and f1 of encoder outputs as they run."""
+    _, material, batch = worlds[family]
+    with torch.no_grad():
+        losses = encoder_objectives(material.model, batch.original, batch.retain, batch.forget, noise)
+    return tuple(each.item() for each in losses)
+
+
+def values(losses: Losses, factor: float = 1.0) -> object:
+    """Return both terms to compare with; 2 turns a mean over a batch of halves into the mean over one set."""
+    return pytest.approx([factor * each.item() for each in losses], rel=ROUNDING)
+
+
+# MAE against the formulas of the paper, written out with the hole in place of numbers of patches.
+
+
+def test_mae_objectives_are_those_of_the_paper(worlds):
+    _, material, batch = worlds["mae"]
+    noise = material.model.sample_noise(3, seeded_generator(0, 9))
+    with torch.no_grad():
+        losses = mae_oracle.encoder_losses(material.model, batch.original, batch.retain, batch.forget, noise)
+    assert objectives(worlds, "mae", noise) == values(losses)
+
+
+def test_mae_random_encoder_is_that_of_the_paper(worlds):
+    _, material, batch = worlds["mae"]
+    model = material.model
+    noise = mae_oracle.draw_features(model, 3, seeded_generator(0, 9))
+    with torch.no_grad():
+        losses = mae_oracle.random_encoder_losses(model, batch.original, batch.retain, batch.forget, noise)
+    assert both(worlds, "mae", "random_encoder") == values(losses)
+
+
+def test_mae_max_loss_is_that_of_the_paper(worlds):
+    _, material, batch = worlds["mae"]
+    with torch.no_grad():
+        losses = mae_oracle.max_losses(material.model, batch.retain, batch.forget)
+    assert trained(worlds, "mae") == values(losses)
+
+
+def test_mae_noisy_label_is_that_of_the_paper(worlds):
+    _, material, batch = worlds["mae"]
+    noise = material.model.sample_noise(3, seeded_generator(0, 9))
+    with torch.no_grad():
+        losses = mae_oracle.noisy_label_losses(material.model, batch.retain, batch.forget, noise)
+    assert both(worlds, "mae", "noisy_label") == values(losses)
+
+
+def test_mae_retain_label_is_that_of_the_paper(worlds):
+    _, material, batch = worlds["mae"]
+    with torch.no_grad():
+        losses = mae_oracle.retain_label_losses(material.model, batch.retain, batch.forget)
+    assert both(worlds, "mae", "retain_label") == values(losses)
+
+
+# Palette against the published losses of one mixed batch of halves: means over all of it, so half of ours.
+
+
+def test_palette_objectives_are_the_published_loss(worlds):
+    model, original, inputs, forget = mixed(worlds, "palette")
+    with torch.no_grad():
+        losses = palette_oracle.encoder_losses(model, original, inputs, forget)
+    own = model.noise_like(inputs[forget], [])
+    assert objectives(worlds, "palette", own) == values(losses, 2.0)
 
 
 def test_palette_retain_label_fork_is_the_published_loss(worlds):
     model, original, inputs, forget = mixed(worlds, "palette")
     with torch.no_grad():
-        losses = compute_retain_label_loss(model, original, inputs, forget, unpack(inputs).clean)
-    assert both(worlds, "palette", "retain_label_fork") == pytest.approx(
-        [2 * one for one in parts(losses)], rel=ROUNDING
-    )
+        clean = unpack(inputs).clean
+        losses = palette_oracle.retain_label_losses(model, original, inputs, forget, clean)
+    assert both(worlds, "palette", "retain_label_fork") == values(losses, 2.0)
 
 
 def test_palette_noisy_label_is_the_published_loss(worlds):
     model, _, inputs, forget = mixed(worlds, "palette")
     with torch.no_grad():
-        losses = compute_noisy_label_loss(model, inputs, forget)
-    assert both(worlds, "palette", "noisy_label") == pytest.approx(
-        [2 * one for one in parts(losses)], rel=ROUNDING
-    )
+        losses = palette_oracle.noisy_label_losses(model, inputs, forget)
+    assert both(worlds, "palette", "noisy_label") == values(losses, 2.0)
 
 
 def test_palette_random_encoder_fork_is_the_published_loss(worlds):
     model, original, inputs, forget = mixed(worlds, "palette")
+    generator = seeded_generator(0, 9)
     with torch.no_grad():
-        normal = draw_like(original.feature_maps(inputs), seeded_generator(0, 9))
-        losses = compute_random_encoder_loss(model, original, inputs, forget, normal)
-    assert both(worlds, "palette", "random_encoder_fork") == pytest.approx(
-        [2 * one for one in parts(losses)], rel=ROUNDING
-    )
+        normal = [draw_like(each, generator) for each in original.feature_maps(inputs)]
+        losses = palette_oracle.random_encoder_losses(model, original, inputs, forget, normal)
+    assert both(worlds, "palette", "random_encoder_fork") == values(losses, 2.0)
 
 
 def test_palette_max_loss_is_the_published_loss(worlds):
     model, _, inputs, forget = mixed(worlds, "palette")
     with torch.no_grad():
-        losses = compute_max_loss(model, inputs, forget)
-        ours = model.training_loss(inputs[:3]).item(), -model.training_loss(inputs[3:]).item()
-    assert ours == pytest.approx([2 * one for one in parts(losses)], rel=ROUNDING)
+        losses = palette_oracle.max_losses(model, inputs, forget)
+    assert trained(worlds, "palette") == values(losses, 2.0)
+
+
+# MAGE against the published losses of one mixed batch of halves.
+
+
+def mage_token_losses(model, inputs: Tensor, truth: Tensor, forget: Tensor) -> Losses:
+    masked = inputs[:, 0] == model.shape.mask_word
+    with torch.no_grad():
+        return mage_oracle.token_losses(model(inputs), truth, masked, forget)
+
+
+def test_mage_objectives_are_the_published_loss(worlds):
+    model, original, inputs, forget = mixed(worlds, "mage")
+    noise = model.sample_noise(3, seeded_generator(0, 9))
+    with torch.no_grad():
+        targets = original.encode(torch.cat([noise, noise]))
+        losses = mage_oracle.squared_losses(model.encode(inputs), original.encode(inputs), targets, forget)
+    assert objectives(worlds, "mage", noise) == values(losses)
 
 
 def test_mage_max_loss_is_the_published_loss(worlds):
     model, _, inputs, forget = mixed(worlds, "mage")
-    with torch.no_grad():
-        losses = token_losses(model(inputs), inputs[:, 1], inputs[:, 0] == model.shape.mask_word, forget)
-        ours = model.training_loss(inputs[:3]).item(), model.training_loss(inputs[3:]).item()
-    assert ours == pytest.approx([2 * one for one in parts(losses)], rel=ROUNDING)
+    retain, forget_term = mage_token_losses(model, inputs, inputs[:, 1], forget)
+    assert trained(worlds, "mage") == values(Losses(retain, -forget_term), 2.0)
+
+
+def test_mage_noisy_label_fork_is_the_published_loss(worlds):
+    model, _, inputs, forget = mixed(worlds, "mage")
+    truth = inputs[:, 1]
+    gauss = torch.randn(truth.shape, generator=seeded_generator(0, 9))
+    codes = mage_oracle.noisy_codes(truth, gauss, model.shape.tokenizer.codes)
+    labels = torch.where(forget[:, None], codes, truth)
+    assert not torch.equal(labels, truth)
+    assert both(worlds, "mage", "noisy_label_fork") == values(
+        mage_token_losses(model, inputs, labels, forget), 2.0
+    )
 
 
 def test_mage_retain_label_fork_is_the_published_loss(worlds):
     model, original, inputs, forget = mixed(worlds, "mage")
     with torch.no_grad():
         outputs, kept = model.all_logits(inputs), original.all_logits(inputs)
-        losses = squared_losses(outputs, kept, retain_logits(kept, forget, outputs), forget)
+        wanted = mage_oracle.retain_logits(kept, forget)
+        losses = mage_oracle.squared_losses(outputs, kept, wanted, forget)
     assert outputs.shape == (6, model.shape.tokens + 1, model.shape.mask_word + 1)
-    assert both(worlds, "mage", "retain_label_fork") == pytest.approx(parts(losses), rel=ROUNDING)
+    assert both(worlds, "mage", "retain_label_fork") == values(losses)
 
 
-def test_mage_random_encoder_fork_pulls_to_noise_like_the_features_of_both_sets(worlds):
-    _, _, batch = worlds["mage"]
-    half = family_of("mage").baselines["random_encoder_fork"].forget
+@pytest.mark.parametrize(
+    ("method", "rows"),
+    [
+        ("random_encoder_fork", mage_oracle.ForgetRows.FORGET),
+        ("random_encoder_fork_bug", mage_oracle.ForgetRows.FORK_BASELINES),
+    ],
+)
+def test_mage_random_encoder_fork_is_the_published_loss(worlds, method, rows):
+    model, original, inputs, forget = mixed(worlds, "mage")
     with torch.no_grad():
-        inputs, noise = half.given(seeded(batch))
-        features = batch.original.encode(torch.cat([batch.retain, batch.forget]))
-    assert torch.equal(inputs, batch.forget)
-    assert float(noise.mean()) == pytest.approx(float(features.mean()), abs=0.02)
-    assert float(noise.std()) == pytest.approx(float(features.std()), rel=0.02)
+        outputs, kept = model.encode(inputs), original.encode(inputs)
+        gauss = torch.randn(kept.shape, generator=seeded_generator(0, 9))
+        wanted = mage_oracle.random_features(kept, gauss)
+        losses = mage_oracle.squared_losses(outputs, kept, wanted, forget, rows)
+    assert both(worlds, "mage", method) == values(losses)
 
 
 @pytest.mark.parametrize("method", ["retain_label", "random_encoder"])
@@ -165,11 +262,12 @@ def test_mage_fork_bug_is_the_published_mistake(worlds):
         outputs, kept = model.all_logits(shuffled), original.all_logits(shuffled)
         # In the batch's own order of retain images, as there.
         wanted = original.all_logits(inputs[:3])[torch.arange(6) % 3]
-        losses = squared_losses(outputs, kept, wanted, forget, ForgetRows.FORK_BASELINES)
-    assert both(worlds, "mage", "retain_label_fork_bug") == pytest.approx(parts(losses), rel=ROUNDING)
+        rows = mage_oracle.ForgetRows.FORK_BASELINES
+        losses = mage_oracle.squared_losses(outputs, kept, wanted, forget, rows)
+    assert both(worlds, "mage", "retain_label_fork_bug") == values(losses)
 
 
-def test_mage_noisy_label_fork_asks_for_codes_that_exist(worlds):
+def test_mage_noisy_label_fork_wants_codes_that_exist(worlds):
     _, material, batch = worlds["mage"]
     half = family_of("mage").baselines["noisy_label_fork"].forget
     with torch.no_grad():
@@ -178,7 +276,6 @@ def test_mage_noisy_label_fork_asks_for_codes_that_exist(worlds):
     assert codes.dtype == torch.int64
     assert int(codes.min()) >= 0
     assert int(codes.max()) < material.model.shape.tokenizer.codes
-    assert not torch.equal(codes, batch.forget[:, 1])
 
 
 # The paper's formulas.

@@ -11,7 +11,15 @@ from torch.nn import functional
 
 from pareto_unlearn.models.protocol import BaselineLosses, Batch, ImageToImage, Term
 
-__all__ = ["ENCODED_AS_BEFORE", "PAPER", "TRAINED_ON", "encoder_distance", "repeat_in_turn", "training_loss"]
+__all__ = [
+    "ENCODED_AS_BEFORE",
+    "PAPER",
+    "TRAINED_ON",
+    "draw_like",
+    "encoder_distance",
+    "repeat_in_turn",
+    "training_loss",
+]
 
 
 def training_loss(model: ImageToImage, *inputs: Tensor) -> Float[Tensor, ""]:
@@ -29,6 +37,11 @@ def repeat_in_turn(rows: Tensor, count: int) -> Tensor:
     return rows[torch.arange(count, device=rows.device) % len(rows)]
 
 
+def draw_like(values: Tensor, generator: torch.Generator) -> Float[Tensor, "..."]:
+    """Return N(0, 1) in the shape of ``values``, drawn where the generator is and moved to their device."""
+    return torch.randn(values.shape, generator=generator, device=generator.device).to(values.device)
+
+
 def _retain_images_instead(batch: Batch) -> tuple[Tensor, ...]:
     return batch.forget, repeat_in_turn(batch.retain, len(batch.forget))
 
@@ -40,8 +53,7 @@ def _noise_instead(batch: Batch) -> tuple[Tensor, ...]:
 
 def _noise_as_features(batch: Batch) -> tuple[Tensor, ...]:
     features = batch.original.encode(batch.forget)
-    noise = torch.randn(features.shape, generator=batch.generator, device=batch.generator.device)
-    return batch.forget, noise.to(features.device)
+    return batch.forget, draw_like(features, batch.generator)
 
 
 TRAINED_ON = Term(lambda batch: (batch.retain,), training_loss)

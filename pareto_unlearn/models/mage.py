@@ -25,7 +25,6 @@ from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.models.holes import removed_patches
 from pareto_unlearn.models.mage_generation import draw_rounds, inpaint, join_draws
 from pareto_unlearn.models.mage_layers import BLOCK_EPS, Embeddings, PatchEmbed, WordHead
-from pareto_unlearn.models.mage_losses import LABEL_SMOOTHING
 from pareto_unlearn.models.mage_masks import (
     DROPPED_RATIO,
     TokenMasks,
@@ -39,6 +38,9 @@ SPARE_WORDS, CLASS_WORD = 1000, 76
 """Words after the codes of the codebook: 1000 spare ones, of which number 76 is the constant class token, then the mask."""
 
 MLP_RATIO = 4
+
+LABEL_SMOOTHING = 0.1
+"""Share of the wanted probability that the training loss spreads over all codes."""
 
 RING = 1
 """Tokens masked around the hole, because their codes have seen its pixels."""

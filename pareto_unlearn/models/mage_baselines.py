@@ -1,7 +1,8 @@
 """The published baselines of MAGE: the formulas of arXiv:2402.00351, and its code where that differs (``_fork``).
 
-The code's statistics are those of the whole batch of both sets. ``_fork_bug`` repeats a mistake of it: the forget part
-falls on the retain images, and forget images have none.
+Where the code draws noise with the statistics of some values, it takes them over the whole batch, both sets together.
+``_fork_bug`` repeats a mistake of that code: its forget loss is computed on the retain images, and the forget images
+have no loss at all.
 """
 
 import torch
@@ -13,11 +14,11 @@ from pareto_unlearn.models.baselines import (
     ENCODED_AS_BEFORE,
     PAPER,
     TRAINED_ON,
+    draw_like,
     encoder_distance,
     repeat_in_turn,
 )
 from pareto_unlearn.models.mage import Mage
-from pareto_unlearn.models.mage_losses import noisy_codes, random_features
 from pareto_unlearn.models.protocol import BaselineLosses, Batch, Term
 
 
@@ -40,25 +41,30 @@ def _retain_logits_instead(batch: Batch) -> tuple[Tensor, ...]:
 
 
 def _other_retain_logits(batch: Batch) -> tuple[Tensor, ...]:
-    """Give retain images what the forget images of a shuffled batch should have had: the logits for their places in it."""
+    """Return the retain images with the logits that the forget images of a shuffled batch should have had."""
     count = len(batch.retain)
     places = torch.randperm(count + len(batch.forget), generator=batch.generator)[:count]
     return batch.retain, _logits(batch)[places % count]
 
 
 def _noisy_codes(batch: Batch) -> tuple[Tensor, ...]:
+    """Return the forget images with Gaussian numbers like the codes' own indices, rounded to codes that exist."""
     truth = torch.cat([batch.retain, batch.forget])[:, 1]
-    gauss = torch.randn(truth.shape, generator=batch.generator).to(truth.device)
-    codes = batch.original.shape.tokenizer.codes  # type: ignore[attr-defined]
-    return batch.forget, noisy_codes(truth, gauss, codes)[len(batch.retain) :]
+    last: int = batch.original.shape.tokenizer.codes - 1  # type: ignore[attr-defined]
+    noise = _noise_like(truth.float(), batch.generator).round().clamp(0, last).to(truth.dtype)
+    return batch.forget, noise[len(batch.retain) :]
 
 
 def _random_features(batch: Batch) -> tuple[Tensor, Tensor]:
-    """Return noise like the features of retain images, then like those of forget images."""
+    """Return noise in place of the features of retain images, and in place of those of forget images."""
     features = batch.original.encode(torch.cat([batch.retain, batch.forget]))
-    gauss = torch.randn(features.shape, generator=batch.generator).to(features.device)
-    noise = random_features(features, gauss)
+    noise = _noise_like(features, batch.generator)
     return noise[: len(batch.retain)], noise[len(batch.retain) :]
+
+
+def _noise_like(values: Tensor, generator: torch.Generator) -> Float[Tensor, "..."]:
+    """Return N(0, 1) scaled to the mean and standard deviation of all values."""
+    return draw_like(values, generator) * values.std() + values.mean()
 
 
 _KEPT_LOGITS = Term(lambda batch: (batch.retain, _logits(batch)), _logit_distance)

@@ -1,6 +1,7 @@
 """The published baselines of Palette: the formulas of arXiv:2402.00351, and its code where that differs (``_fork``).
 
-Noisy label is the same in both. Every term is a mean over its own set: twice what ``palette_losses`` gives for a batch of halves.
+Noisy label is the same in both. Every term is a mean over the images of its own set, whereas the published code
+divides by the size of the whole batch: in a batch of halves, its terms are half of these.
 """
 
 import torch
@@ -12,13 +13,13 @@ from pareto_unlearn.models.baselines import (
     ENCODED_AS_BEFORE,
     PAPER,
     TRAINED_ON,
+    draw_like,
     encoder_distance,
     repeat_in_turn,
     training_loss,
 )
 from pareto_unlearn.models.palette import Palette, flatten_maps
 from pareto_unlearn.models.palette_inputs import replace_hole_by_noise
-from pareto_unlearn.models.palette_losses import draw_like, random_maps
 from pareto_unlearn.models.protocol import BaselineLosses, Batch, Term
 
 
@@ -30,7 +31,7 @@ def _output_distance(
 
 def _noise_as_maps(batch: Batch) -> tuple[Tensor, ...]:
     maps = batch.original.feature_maps(batch.forget)  # type: ignore[attr-defined]
-    return batch.forget, flatten_maps(draw_like(maps, batch.generator))
+    return batch.forget, flatten_maps([draw_like(each, batch.generator) for each in maps])
 
 
 def _noise_like_maps(batch: Batch) -> tuple[Tensor, ...]:
@@ -38,7 +39,7 @@ def _noise_like_maps(batch: Batch) -> tuple[Tensor, ...]:
     count = len(batch.retain)
     inputs = torch.cat([batch.retain, replace_hole_by_noise(batch.forget)])
     maps = batch.original.feature_maps(inputs)  # type: ignore[attr-defined]
-    noise = random_maps(maps, draw_like(maps, batch.generator))
+    noise = [draw_like(each, batch.generator) * each.std() + each.mean() for each in maps]
     return batch.forget, flatten_maps([each[count:] for each in noise])
 
 

@@ -1,0 +1,1 @@
+"""The published unlearning losses, written out a second time: what the losses of the package are compared with."""
