@@ -38,6 +38,9 @@ DESCRIPTION = json.loads((FIXTURES / "palette_tiny.json").read_text())
 TOLERANCE = 1e-5
 """Float32 sums in another order; the golden tensors were made with another version of torch."""
 
+SAMPLING_TOLERANCE = 1e-4
+"""Seven network calls in a row, each on the pictures of the one before; it reaches 1.1e-5 on some processors."""
+
 ALPHA = 0.25
 GROUPS = {"both": [False, True], "retain_only": [False, False], "forget_only": [True, True]}
 
@@ -231,7 +234,8 @@ def test_every_golden_tensor_is_compared(computed):
 
 @pytest.mark.parametrize("name", [name for name in DESCRIPTION["tensors"] if name not in CONSUMED])
 def test_tensor_equals_the_published_one(computed, name):
-    assert largest_error(name, computed[name]) <= TOLERANCE
+    tolerance = SAMPLING_TOLERANCE if name.startswith("sampling.") else TOLERANCE
+    assert largest_error(name, computed[name]) <= tolerance
 
 
 @pytest.mark.parametrize("name", [name for name in DESCRIPTION["tensors"] if name in LOSS_NAMES])
