@@ -2,7 +2,7 @@
 
 Lowest layer: plain frozen data without torch, Ray or pyarrow. ``trial`` fills these, ``store``
 writes and reads them, ``schedule``, ``sweep`` and ``report`` decide and draw from them. A new column of a
-table is added here and in the Arrow schema of ``store``, nowhere else.
+table is a new field here, annotated ``| None`` and None by default; ``store.schemas`` has the whole rule.
 
 Units: ``f1`` and ``f2`` are raw objective values (mean squared error per value, or mean L2 norm per
 image). ``e`` is (f1 - floor) / (f1(original) - floor), without unit; completeness is 1 - e as a ratio;

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import io
 import itertools
 import json
 import logging
@@ -20,7 +19,6 @@ from pathlib import Path
 
 import duckdb
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from object_store import serve_bucket
@@ -115,22 +113,6 @@ def store(tmp_path) -> RunStore:
 
 def files_below(path) -> dict[str, bytes]:
     return {str(f.relative_to(path)): f.read_bytes() for f in sorted(Path(path).rglob("*")) if f.is_file()}
-
-
-# Schemas
-
-
-@pytest.mark.parametrize("table", SCHEMAS)
-def test_schema_holds_every_field_of_its_record_in_order(table):
-    fields = [field.name for field in dataclasses.fields(ROW_TYPES[table])]
-    key = [] if table == "trials" else ["trial_id", "attempt"]
-    assert SCHEMAS[table].names == key + fields
-
-
-@pytest.mark.parametrize("table", SCHEMAS)
-def test_nullable_columns_are_the_fields_that_may_be_none(table):
-    optional = {f.name for f in dataclasses.fields(ROW_TYPES[table]) if "None" in str(f.type)}
-    assert {field.name for field in SCHEMAS[table] if field.nullable} == optional
 
 
 # Round trips
@@ -296,54 +278,6 @@ def test_record_of_a_removed_file_is_forgotten(store):
     store.records()
     (Path(store.path) / "trials" / f"part-{TRIAL}-1.parquet").unlink()
     assert store.records() == {}
-
-
-def rewrite(path: Path, change) -> None:
-    sink = io.BytesIO()
-    pq.write_table(change(pq.read_table(path)), sink)
-    path.write_bytes(sink.getvalue())
-
-
-def test_column_added_later_is_kept_and_null_elsewhere(store):
-    store.commit(make_result())
-    store.commit(make_result(make_record("bb" * 8)))
-    path = Path(store.path) / "trials" / f"part-{'bb' * 8}-1.parquet"
-    rewrite(path, lambda table: table.append_column("kid", pa.array([0.5])))
-    assert sorted(store.table("trials")["kid"].to_pylist(), key=str) == [0.5, None]
-    assert set(store.records()) == {TRIAL, "bb" * 8}
-
-
-def test_columns_that_an_older_version_lacks_are_null(store):
-    store.commit(make_result())
-    version = {b"pareto_unlearn.table": b"trials", b"pareto_unlearn.schema_version": b"0"}
-    path = Path(store.path) / "trials" / f"part-{TRIAL}-1.parquet"
-    rewrite(path, lambda table: table.drop_columns("f1_image_std").replace_schema_metadata(version))
-    assert store.records()[TRIAL].f1_image_std is None
-    assert store.table("trials")["f1_image_std"].to_pylist() == [None]
-
-
-def test_newer_table_schema_is_refused(store):
-    store.commit(make_result())
-    version = {b"pareto_unlearn.table": b"trials", b"pareto_unlearn.schema_version": b"2"}
-    path = Path(store.path) / "trials" / f"part-{TRIAL}-1.parquet"
-    rewrite(path, lambda table: table.replace_schema_metadata(version))
-    with pytest.raises(StoreError, match="schema version 2 is newer than 1"):
-        store.records()
-
-
-def test_run_of_schema_version_1_reads(tmp_path):
-    run = open_run(shutil.copytree(FIXTURE, tmp_path / "store_v1"))
-    assert [(r.phase, r.state, r.f1) for r in run.records] == [
-        ("original", "DONE", 3.0),
-        ("boundary", "DONE", 1.25),
-        ("epsilon", "DONE", 2.0),
-        ("epsilon", "DIVERGED", None),
-    ]
-    assert run.info.ranges[0].upper_source == "lowest"
-    assert run.hypervolume() == pytest.approx(0.5)
-    assert run.store.read_checkpoint(run.records[1]) == {"model.safetensors": b"highest"}
-    assert [len(run.store.table(name)) for name in SCHEMAS] == [4, 3, 3, 3]
-    assert math.isnan(run.store.table("curves").to_pylist()[-1]["f2"])
 
 
 # Faults
@@ -653,22 +587,6 @@ def test_flipped_bit_anywhere_gives_the_same_record_or_a_store_error():
         except StoreError:
             detected += 1
     assert detected > 0
-
-
-@pytest.mark.parametrize("kind", [pa.binary(), None])
-def test_column_of_another_type_or_missing_is_a_store_error(store, kind):
-    store.commit(make_result())
-    position = SCHEMAS["trials"].get_field_index("reason")
-
-    def change(table):
-        shorter = table.remove_column(position)
-        if kind is None:
-            return shorter
-        return shorter.add_column(position, "reason", table["reason"].cast(kind))
-
-    rewrite(Path(store.path) / "trials" / f"part-{TRIAL}-1.parquet", change)
-    with pytest.raises(StoreError, match="columns reason are missing or of another type"):
-        store.records()
 
 
 def test_part_of_another_trial_under_this_name_is_refused(store):

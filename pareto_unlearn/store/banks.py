@@ -11,6 +11,7 @@ from pareto_unlearn.records import BANK_FILE, BankEntry, TrialRecord
 from pareto_unlearn.store import checkpoints
 from pareto_unlearn.store.filesystem import Storage
 from pareto_unlearn.store.names import checked_trial_id, checkpoint_directory
+from pareto_unlearn.stored_fields import read_fields
 
 STATE_FILE = "state.safetensors"
 
@@ -39,7 +40,12 @@ def read_listing(storage: Storage, record: TrialRecord, label: str) -> tuple[Ban
         return ()
     directory = checkpoint_directory(record.trial_id, record.attempt)
     listed = checkpoints.read_file(storage, directory, BANK_FILE, label)
-    return tuple(BankEntry(**entry) for entry in json.loads(listed or b"[]"))
+    try:
+        return tuple(read_fields(BankEntry, entry) for entry in json.loads(listed or b"[]"))
+    except (TypeError, ValueError, AttributeError) as error:
+        raise StoreError(
+            f"{label}: {directory}/{BANK_FILE} is damaged ({error!r}); restore it from a copy"
+        ) from error
 
 
 def read_bank_state(storage: Storage, trial_id: str, attempt: int, entry: BankEntry, label: str) -> bytes:

@@ -15,6 +15,7 @@ from pareto_unlearn.errors import StoreError
 from pareto_unlearn.records import SCHEMA_VERSION
 from pareto_unlearn.store.filesystem import Storage, is_plain_name
 from pareto_unlearn.store.schemas import check_schema_version
+from pareto_unlearn.stored_fields import read_fields
 
 MANIFEST = "MANIFEST.json"
 GENERATIONS_KEPT = 2
@@ -145,8 +146,8 @@ def _read_manifest(storage: Storage, directory: str, origin: str) -> Manifest:
     try:
         content = json.loads(storage.read(f"{directory}/{MANIFEST}"))
         check_schema_version(content["schema"], f"{origin}/{MANIFEST}")
-        entries = {str(name): FileEntry(**entry) for name, entry in content.pop("files").items()}
-        manifest = Manifest(files=entries, **content)
+        entries = {str(name): read_fields(FileEntry, entry) for name, entry in content["files"].items()}
+        manifest = read_fields(Manifest, content | {"files": entries})
     except FileNotFoundError as error:
         raise StoreError(f"{origin}/{MANIFEST} is missing, so the directory is not complete") from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from pareto_unlearn.errors import ConfigError, RunLockedError
 from pareto_unlearn.store.filesystem import NO_FLOCK, LocalStorage, Storage
+from pareto_unlearn.stored_fields import read_fields
 
 LOCK_FILE = "lock.json"
 LEASE_SECONDS = 120.0
@@ -177,8 +178,8 @@ def _encode(holder: Holder) -> bytes:
 
 def _decode(data: bytes) -> Holder | None:
     try:
-        return Holder(**json.loads(data))
-    except (ValueError, TypeError):
+        return read_fields(Holder, json.loads(data))
+    except (ValueError, TypeError, AttributeError):
         return None
 
 

@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pareto_unlearn.errors import StoreError
 from pareto_unlearn.records import RunInfo, Scales, ValidRange
 from pareto_unlearn.store.schemas import check_schema_version
+from pareto_unlearn.stored_fields import read_fields
 
 
 def encode_info(info: RunInfo) -> bytes:
@@ -20,10 +22,10 @@ def encode_info(info: RunInfo) -> bytes:
 
 
 def decode_info(text: str, origin: str) -> RunInfo:
-    """Return what ``run.json`` says; ``origin`` names it in messages.
+    """Return the content of ``run.json``; ``origin`` is its name in messages.
 
     Raises:
-        StoreError: it is damaged or of a newer schema.
+        StoreError: the text is damaged or of a newer schema version.
     """
     try:
         content = json.loads(text)
@@ -34,13 +36,27 @@ def decode_info(text: str, origin: str) -> RunInfo:
 
 
 def _info_from(content: dict[str, Any]) -> RunInfo:
-    scales, reference = content.get("scales"), content.get("reference_point")
-    known = {field.name for field in dataclasses.fields(RunInfo)}
-    restored = {
-        "classes_forget": tuple(content["classes_forget"]),
-        "classes_retain": tuple(content["classes_retain"]),
-        "scales": None if scales is None else Scales(**scales),
-        "ranges": tuple(ValidRange(**entry) for entry in content["ranges"]),
-        "reference_point": None if reference is None else (float(reference[0]), float(reference[1])),
-    }
-    return RunInfo(**{name: value for name, value in {**content, **restored}.items() if name in known})
+    restored = {name: restore(content[name]) for name, restore in _RESTORED.items() if name in content}
+    return read_fields(RunInfo, content | restored)
+
+
+def _scales(stored: dict[str, Any] | None) -> Scales | None:
+    return None if stored is None else read_fields(Scales, stored)
+
+
+def _ranges(stored: list[dict[str, Any]]) -> tuple[ValidRange, ...]:
+    return tuple(read_fields(ValidRange, entry) for entry in stored)
+
+
+def _point(stored: list[Any] | None) -> tuple[float, float] | None:
+    return None if stored is None else (float(stored[0]), float(stored[1]))
+
+
+_RESTORED: Mapping[str, Callable[[Any], object]] = {
+    "classes_forget": tuple,
+    "classes_retain": tuple,
+    "scales": _scales,
+    "ranges": _ranges,
+    "reference_point": _point,
+}
+"""Fields of ``RunInfo`` that JSON holds in another form, and what restores them."""

@@ -51,6 +51,7 @@ from pareto_unlearn.store.names import (
 )
 from pareto_unlearn.store.run_info import decode_info, encode_info
 from pareto_unlearn.store.schemas import SCHEMAS, empty_table, encode_rows
+from pareto_unlearn.stored_fields import read_fields
 
 RESUMABLE = frozenset({TrialState.INTERRUPTED, TrialState.STALE})
 """Endings after which the next attempt goes on from the resume generations, so a commit keeps them."""
@@ -289,8 +290,8 @@ class RunStore:
             return ()
         content = checkpoints.read_file(self._storage, directory, EMBEDDING_FILE, self._label)
         try:
-            return tuple(EmbeddedPicture(**one) for one in json.loads(content or b"[]"))
-        except (TypeError, ValueError) as error:
+            return tuple(read_fields(EmbeddedPicture, entry) for entry in json.loads(content or b"[]"))
+        except (TypeError, ValueError, AttributeError) as error:
             raise StoreError(f"{self._label}: {directory}/{EMBEDDING_FILE} is damaged: {error}") from error
 
     def save_bank_state(self, trial_id: str, attempt: int, step: int, state: bytes) -> None:

@@ -1,14 +1,30 @@
 """The Arrow schemas of the four tables, and the way between records and Parquet bytes.
 
-A new column is added in ``records`` and here. Every file carries the schema version in its metadata; a
-file of a newer version is refused, a file of an older one reads with nulls in the columns it lacks.
-None is stored as null (not measured) and NaN as NaN (measured, not a number).
+The columns of a table are the fields of its record class in ``records``: a field's annotation gives the
+column's type, and ``| None`` makes it nullable. None is stored as null (not measured), NaN as NaN (measured,
+not a number).
+
+How stored records change from release to release:
+
+- A new column, or a new field of a JSON record, is annotated ``| None`` and is None by default. It is added
+  to the dataclass and nowhere else. Files of older releases read as null there.
+- A column that this release does not know was added by a newer release. Records leave it out, and
+  ``RunStore.table`` keeps it. Both are safe, because the meaning of all other columns stayed the same.
+- ``SCHEMA_VERSION`` rises only when a column changes its meaning or type, or is removed. Files of a newer
+  version are refused with a message that names both versions. Whoever raises it writes the conversion of
+  older files and makes the fixture of the new version with ``tests/fixtures/make_store_fixture.py``.
+- Fixtures of older versions, and of older releases of this version, are never written again.
+
+A column that is missing because the file is old must be told from a column whose name was damaged. Arrow
+stores the schema twice in the footer of a file: as Parquet columns and as the serialised schema under
+``ARROW:schema``. Where the two differ, the file is damaged.
 """
 
-import dataclasses
+import base64
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,80 +43,46 @@ from pareto_unlearn.records import (
 
 _TABLE_KEY = b"pareto_unlearn.table"
 _VERSION_KEY = b"pareto_unlearn.schema_version"
+_SCHEMA_COPY_KEY = b"ARROW:schema"
 
 
-def _required(kind: pa.DataType, names: str) -> "list[pa.Field[Any]]":
-    return [pa.field(name, kind, nullable=False) for name in names.split()]
+_RECORDS: Mapping[str, type] = {
+    "trials": TrialRecord,
+    "curves": CurveRow,
+    "metrics": MetricRow,
+    "samples": SampleRow,
+}
+# bool comes first: it is a subclass of int.
+_ARROW_TYPES: Mapping[type, pa.DataType] = {
+    bool: pa.bool_(),
+    int: pa.int64(),
+    float: pa.float64(),
+    str: pa.string(),
+    bytes: pa.binary(),
+}
 
 
-def _optional(kind: pa.DataType, names: str) -> "list[pa.Field[Any]]":
-    return [pa.field(name, kind, nullable=True) for name in names.split()]
-
-
-def _schema(table: str, *fields: "list[pa.Field[Any]]") -> pa.Schema:
+def _schema(table: str, record: type) -> pa.Schema:
+    """Return the columns of a record class, behind the trial and attempt that every row belongs to."""
+    annotations = {"trial_id": str, "attempt": int} | get_type_hints(record)
     metadata: dict[bytes | str, bytes | str] = {
         _TABLE_KEY: table.encode(),
         _VERSION_KEY: str(SCHEMA_VERSION).encode(),
     }
-    return pa.schema([field for group in fields for field in group], metadata=metadata)
+    return pa.schema([_column(name, kind) for name, kind in annotations.items()], metadata=metadata)
 
 
-_KEY = _required(pa.string(), "trial_id") + _required(pa.int64(), "attempt")
+def _column(name: str, annotation: Any) -> "pa.Field[Any]":
+    kinds = get_args(annotation) or (annotation,)
+    (kind,) = [kind for kind in kinds if kind is not NoneType]
+    for python, arrow in _ARROW_TYPES.items():
+        if issubclass(kind, python):
+            return pa.field(name, arrow, nullable=NoneType in kinds)
+    expected = ", ".join(known.__name__ for known in _ARROW_TYPES)
+    raise TypeError(f"column {name} is {annotation}; expected one of {expected}, alone or with None")
 
-SCHEMAS: Mapping[str, pa.Schema] = {
-    "trials": _schema(
-        "trials",
-        _KEY,
-        _required(pa.string(), "phase"),
-        _optional(pa.string(), "role"),
-        _required(pa.string(), "method"),
-        _required(pa.int64(), "seed"),
-        _required(pa.string(), "start state reason"),
-        _optional(pa.float64(), "epsilon epsilon_fraction range_width weight"),
-        _optional(pa.string(), "parents checks"),
-        _optional(pa.float64(), "interpolation"),
-        _optional(pa.float64(), "f1 f2 f1_heldout f2_heldout e e_heldout"),
-        _optional(pa.float64(), "completeness completeness_worst_class completeness_worst_5pct"),
-        _optional(pa.float64(), "completeness_heldout completeness_worst_class_heldout"),
-        _optional(pa.float64(), "completeness_worst_5pct_heldout"),
-        _optional(pa.float64(), "share_above_epsilon share_above_epsilon_high"),
-        _optional(pa.float64(), "share_above_epsilon_heldout share_above_epsilon_heldout_high"),
-        _optional(
-            pa.float64(), "retained_quality retained_quality_heldout violation learning_rate multiplier"
-        ),
-        _optional(pa.float64(), "residual_multiplier residual_norm_f1 residual_norm_f2 residual_cosine"),
-        _optional(pa.float64(), "f1_image_std"),
-        _required(pa.int64(), "steps gradient_pairs skipped_steps"),
-        _optional(pa.float64(), "seconds images_per_second"),
-        _optional(pa.int64(), "peak_memory_bytes num_parameters"),
-        _optional(pa.string(), "checkpoint checkpoint_sha256"),
-        _required(pa.string(), "code_version"),
-    ),
-    "curves": _schema(
-        "curves",
-        _KEY,
-        _required(pa.int64(), "step"),
-        _required(pa.float64(), "f1 f2 multiplier control gradient_norm_f1 gradient_norm_f2 cosine"),
-        _required(pa.float64(), "learning_rate"),
-        _optional(pa.float64(), "epsilon images_per_second"),
-    ),
-    "metrics": _schema(
-        "metrics",
-        _KEY,
-        _required(pa.string(), "set split metric protocol"),
-        _required(pa.float64(), "value"),
-        _required(pa.int64(), "n"),
-        _optional(pa.float64(), "low high"),
-        _optional(pa.string(), "class_name"),
-    ),
-    "samples": _schema(
-        "samples",
-        _KEY,
-        _required(pa.string(), "set image_id class_name kind"),
-        _required(pa.binary(), "image"),
-        _required(pa.int64(), "width height"),
-    ),
-}
+
+SCHEMAS: Mapping[str, pa.Schema] = {table: _schema(table, record) for table, record in _RECORDS.items()}
 
 
 def encode_rows(
@@ -133,25 +115,27 @@ def encode_rows(
 def decode_table(data: bytes, table: str, origin: str) -> pa.Table:
     """Return the content of one Parquet file, all columns nullable, page checksums verified.
 
-    Columns unknown to this version are kept; columns an older version lacks are not added here.
+    Columns unknown to this release are kept; nullable columns that the file lacks are not added here.
 
     Args:
         data: the whole file.
         table: trials, curves, metrics or samples.
-        origin: the file as messages should name it.
+        origin: the name of the file in messages.
 
     Raises:
-        StoreError: the file is damaged, of another table or of a newer schema.
+        StoreError: the file is damaged, of another table or of a newer schema version.
     """
     try:
-        content = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read(
-            # A thread of Arrow's that lets go of the bytes while Python shuts down aborts the process.
-            use_threads=False
-        )
+        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+        # A thread of Arrow's that lets go of the bytes while Python shuts down aborts the process.
+        content = file.read(use_threads=False)
         content.validate(full=True)
+        copy = _schema_copy(file.metadata)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _damaged(origin, f"not a readable Parquet file: {error}") from error
+    _check_footer(content.schema, copy, origin)
     _check_version(content.schema, table, origin)
+    _check_columns(content.schema, table, origin)
     return pa.table(content.columns, schema=_nullable(content.schema))
 
 
@@ -161,22 +145,35 @@ def empty_table(table: str) -> pa.Table:
 
 
 def decode_record(data: bytes, origin: str) -> TrialRecord:
-    """Return the one record of a file of ``trials``.
+    """Return the one record of a file of ``trials``, with None in the columns that the file lacks.
 
     Raises:
-        StoreError: the file is damaged, of a newer schema, or holds no valid record.
+        StoreError: the file is damaged, of a newer schema version, or holds no valid record.
     """
     rows = decode_table(data, "trials", origin).to_pylist()
     if len(rows) != 1:
         raise _damaged(origin, f"expected 1 row, found {len(rows)}")
-    known = {field.name for field in dataclasses.fields(TrialRecord)}
-    values = {name: value for name, value in rows[0].items() if name in known}
+    values: dict[str, Any] = {name: rows[0].get(name) for name in SCHEMAS["trials"].names}
     try:
         values["phase"], values["state"] = Phase(values["phase"]), TrialState(values["state"])
         values["role"] = None if values["role"] is None else Role(values["role"])
         return TrialRecord(**values)
-    except (KeyError, TypeError, ValueError) as error:
+    except (TypeError, ValueError) as error:
         raise _damaged(origin, f"the row is not a trial: {error!r}") from error
+
+
+def _schema_copy(footer: pq.FileMetaData) -> pa.Schema:
+    """Return the schema that Arrow stored in the footer beside the Parquet columns."""
+    text = (footer.metadata or {}).get(_SCHEMA_COPY_KEY, b"")
+    return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text, validate=True)))
+
+
+def _check_footer(schema: pa.Schema, copy: pa.Schema, origin: str) -> None:
+    """Refuse a file whose columns, types or version were damaged; page checksums do not cover the footer."""
+    if not schema.equals(copy) or (schema.metadata or {}) != (copy.metadata or {}):
+        raise _damaged(
+            origin, f"its columns differ from the copy of its schema under {_SCHEMA_COPY_KEY.decode()}"
+        )
 
 
 def _check_version(schema: pa.Schema, table: str, origin: str) -> None:
@@ -187,20 +184,22 @@ def _check_version(schema: pa.Schema, table: str, origin: str) -> None:
             origin, f"expected table {table} with a schema version, found {found or 'no table name'}"
         )
     check_schema_version(int(version), origin)
-    if int(version) < SCHEMA_VERSION:
-        return
-    # Page checksums do not cover the footer, where one flipped bit renames a column or changes its type.
+
+
+def _check_columns(schema: pa.Schema, table: str, origin: str) -> None:
     types = dict(zip(schema.names, schema.types, strict=True))
-    wrong = [field.name for field in SCHEMAS[table] if types.get(field.name) != field.type]
+    absent = {field.name for field in SCHEMAS[table] if field.nullable} - types.keys()
+    columns = [field for field in SCHEMAS[table] if field.name not in absent]
+    wrong = [field.name for field in columns if types.get(field.name) != field.type]
     if wrong:
         raise _damaged(origin, f"columns {', '.join(wrong)} are missing or of another type")
 
 
 def check_schema_version(version: int, origin: str) -> None:
-    """Refuse a file written by a newer release.
+    """Refuse a file of a schema version that this release does not know.
 
     Raises:
-        StoreError: the version is newer than the one this release writes.
+        StoreError: the version is newer than the newest one this release reads.
     """
     if version > SCHEMA_VERSION:
         raise StoreError(

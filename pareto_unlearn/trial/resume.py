@@ -9,6 +9,7 @@ from safetensors.torch import save as save_safetensors
 
 from pareto_unlearn.records import BankEntry, ScanRow
 from pareto_unlearn.solver import EpsilonSolver, StepRow
+from pareto_unlearn.stored_fields import read_fields
 from pareto_unlearn.trial.bank import CONSTRAINT
 from pareto_unlearn.trial.building import Problem
 
@@ -42,8 +43,8 @@ def unpack_history(files: Mapping[str, bytes]) -> History:
     return History(
         [StepRow(*row) for row in history["rows"]],
         history["seconds"],
-        [BankEntry(**entry) for entry in history["bank"]],
-        [ScanRow(**row) for row in history["scan"]],
+        [read_fields(BankEntry, entry) for entry in history["bank"]],
+        [read_fields(ScanRow, row) for row in history["scan"]],
     )
 
 
