@@ -155,6 +155,25 @@ def test_metrics_of_protocol_modern_stand_beside_their_kind_under_their_own_name
     assert "Protocol modern: features of DINOv2" in found.caption
 
 
+def test_the_score_of_scenes_stands_where_the_papers_have_the_inception_score(tmp_path):
+    made = [
+        dataclasses.replace(
+            one,
+            metrics=tuple(
+                dataclasses.replace(row, metric="is_places365", protocol="li2024-code")
+                for row in one.metrics
+                if row.metric == "inception_score"
+            ),
+        )
+        for one in results(0)
+    ]
+    found = gather_table([open_run(write_run(str(tmp_path), made))], Layout.PAPER2)
+    assert [f"{one.metric} {one.set} {one.arrow}" for one in found.columns] == [
+        "is_places365 forget ↓",
+        "is_places365 retain ↑",
+    ]
+
+
 def test_metrics_without_a_place_in_the_papers_are_shown_where_there_is_nothing_else(tmp_path):
     made = [
         dataclasses.replace(one, metrics=tuple(row for row in one.metrics if row.protocol == "pixel"))

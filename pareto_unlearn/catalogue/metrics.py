@@ -174,6 +174,7 @@ _ROWS = (
         hint="How clearly outputs fall into classes of scenes: forgetting lowers it on forget.",
         source=Source.PUBLISHED,
         is_error=False,
+        column=PaperColumn.INCEPTION,
         least_images=INCEPTION_SPLITS,
     ),
     Metric(
