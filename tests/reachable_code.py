@@ -1,8 +1,8 @@
 """Finds the definitions of the package that nothing but tests can reach, by reading its source.
 
-A definition is a function, class or constant of a module, or a method of a class. It is reachable if the code that a
-user can start names it (the commands, ``pareto_unlearn.__all__``, the scripts beside the package), or if a reachable
-definition does. Names are followed through imports; methods are matched by their name alone.
+A definition is a function, class or constant of a module, or a method of a class. It is reachable if the code
+that a user can start names it (the commands, ``pareto_unlearn.__all__``, the scripts beside the package), or
+if a reachable definition does. Names are followed through imports; methods are matched by their name alone.
 """
 
 import ast
@@ -65,7 +65,10 @@ class Code:
         self.started.names |= {key for name, key in public.items() if not name.startswith("_")}
 
     def unreachable(self, allowed: Iterable[str] = ()) -> set[str]:
-        """Return what nothing reachable names, as ``module.name`` without the package; what is allowed counts as started."""
+        """Return what nothing reachable names, as ``module.name`` without the package.
+
+        What is allowed counts as started.
+        """
         wanted = set(allowed)
         reached = {key for key in self.definitions if in_words(key) in wanted}
         uses, waiting = self.started, reached | self._named(self.started)
@@ -100,13 +103,13 @@ class Code:
         """Enter what a statement defines; what runs while the module is imported counts as started."""
         match statement:
             case ast.FunctionDef(name=name):
-                self._define(source, name, [statement])
+                self._define(source, name, [statement], statement.decorator_list)
             case ast.ClassDef(name=name, body=body):
                 methods = [node for node in body if isinstance(node, ast.FunctionDef)]
                 others = [node for node in body if node not in methods]
                 self._define(source, name, [*others, *statement.bases, *statement.decorator_list])
                 for method in methods:
-                    self._define(source, f"{name}.{method.name}", [method])
+                    self._define(source, f"{name}.{method.name}", [method], method.decorator_list)
             case ast.Assign() | ast.AnnAssign():
                 for name in assigned_names(statement):
                     self._define(source, name, [statement])
@@ -115,11 +118,12 @@ class Code:
             case _:
                 collect(source, [statement], self.started)
 
-    def _define(self, source: Source, name: str, nodes: list[ast.AST]) -> None:
+    def _define(
+        self, source: Source, name: str, nodes: Iterable[ast.AST], decorators: Iterable[ast.expr] = ()
+    ) -> None:
         key = source.module, name
         collect(source, nodes, self.definitions.setdefault(key, Uses()))
         # A decorator with arguments registers what it decorates: commands, validators.
-        decorators = nodes[0].decorator_list if isinstance(nodes[0], ast.FunctionDef) else []
         is_registered = any(isinstance(each, ast.Call) for each in decorators)
         if is_registered or name.startswith("__") or name == LOOKED_UP:
             self.started.names.add(key)

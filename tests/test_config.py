@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from small_sweep import QUICKSTART
+from sweep_keys import field_descriptions
 from sweep_text import by_list, model_of, only_error, parse
 
 from pareto_unlearn import config as module
@@ -17,7 +18,6 @@ from pareto_unlearn.config import (
     config_hash,
     describe_difference,
     dump_config,
-    field_descriptions,
     load_config,
     parse_config,
     result_fields,

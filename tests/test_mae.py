@@ -17,8 +17,8 @@ from pareto_unlearn.models.mae import (
     VIT_LARGE,
     Mae,
     Predicts,
+    fill_mae,
     initialise,
-    load_mae,
     mask_by_noise,
     normalise_patches,
     patchify,
@@ -176,13 +176,12 @@ def test_images_are_clipped(model):
     assert model.to_images(torch.full((1, 64, 48), -99.0)).min() == 0.0
 
 
-def test_pasting_keeps_visible_pixels_and_generated_ones(model):
+def test_pictures_keep_visible_pixels_and_show_the_predicted_ones(model):
     images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    inputs = model.prepare(images)
-    outputs = model(inputs)
-    pasted = model.to_images(model.paste(outputs, inputs))
-    assert torch.allclose(pasted[..., ~HOLE], images[..., ~HOLE], atol=1e-6)
-    assert torch.equal(pasted[..., HOLE], model.to_images(outputs)[..., HOLE])
+    pictures = model.generate(images, [])
+    assert torch.equal(pictures[..., ~HOLE], images[..., ~HOLE])
+    predicted = model.to_images(model(model.prepare(images)))
+    assert torch.equal(pictures[..., HOLE], predicted[..., HOLE])
 
 
 def test_normalised_patches_are_no_picture_without_the_true_image():
@@ -193,8 +192,8 @@ def test_normalised_patches_are_no_picture_without_the_true_image():
     with pytest.raises(ValueError, match="to_images_with_truth"):
         model.to_images(perfect)
     assert torch.allclose(model.to_images_with_truth(perfect, inputs), images, atol=1e-5)
-    pasted = model.to_images_with_truth(model.paste(model(inputs), inputs), inputs)
-    assert torch.allclose(pasted[..., ~HOLE], images[..., ~HOLE], atol=1e-5)
+    predicted = model.to_images_with_truth(model(inputs), inputs)
+    assert torch.equal(model.generate(images, [])[..., HOLE], predicted[..., HOLE])
 
 
 def test_noise_is_standard_normal_and_seeded():
@@ -217,10 +216,17 @@ def test_the_training_loss_counts_removed_patches_only(model):
 # Files
 
 
+def load(path, shape, hole, predicts=Predicts.PIXELS) -> tuple[Mae, Wrapper]:
+    """Return the model of a file, and the wrapper of its weights."""
+    model = Mae(shape, hole, predicts)
+    wrapper, _ = fill_mae(model, path)
+    return model.eval(), wrapper
+
+
 def test_a_published_file_comes_back_as_it_was(model, tmp_path):
     extras = {"epoch": 7, "args": Namespace(lr=1.5e-4)}
     write_mae(tmp_path / "a.pth", model, Wrapper("model", after=extras))
-    loaded, wrapper = load_mae(tmp_path / "a.pth", TINY, HOLE)
+    loaded, wrapper = load(tmp_path / "a.pth", TINY, HOLE)
     assert wrapper.after == extras
     assert torch.equal(loaded(INPUTS), model(INPUTS))
     write_mae(tmp_path / "b.pth", loaded, wrapper)
@@ -237,14 +243,14 @@ def test_the_default_file_is_what_the_published_code_reads(model, tmp_path):
 
 def test_safetensors_hold_the_same_weights(model, tmp_path):
     write_mae(tmp_path / "a.safetensors", model)
-    loaded, _ = load_mae(tmp_path / "a.safetensors", TINY, HOLE)
+    loaded, _ = load(tmp_path / "a.safetensors", TINY, HOLE)
     assert torch.equal(loaded(INPUTS), model(INPUTS))
 
 
 def test_one_file_serves_every_hole(model, tmp_path):
     write_mae(tmp_path / "a.pth", model)
     bottom = extend(32, Edge.DOWN, 0.25)
-    other, _ = load_mae(tmp_path / "a.pth", TINY, bottom)
+    other, _ = load(tmp_path / "a.pth", TINY, bottom)
     assert torch.equal(other(INPUTS), build(hole=bottom)(INPUTS))
 
 
@@ -262,7 +268,7 @@ def test_an_encoder_without_a_decoder_is_refused(model, tmp_path):
     with pytest.raises(
         WeightsError, match=r"encoder\.pth: expected weights of MaeShape.*missing mask_token and"
     ):
-        load_mae(tmp_path / "encoder.pth", TINY, HOLE)
+        load(tmp_path / "encoder.pth", TINY, HOLE)
 
 
 @pytest.mark.parametrize(
@@ -276,5 +282,5 @@ def test_weights_of_another_size_name_the_published_file(model, tmp_path, shape,
     write_mae(tmp_path / "tiny.pth", model)
     hole = center_patches(224, 16, 8)
     with torch.device("meta"), pytest.raises(WeightsError, match=f"expected {file}.*misshapen") as caught:
-        load_mae(tmp_path / "tiny.pth", shape, hole, predicts)
+        load(tmp_path / "tiny.pth", shape, hole, predicts)
     assert "missing blocks.2" in str(caught.value)

@@ -1,4 +1,4 @@
-"""Palette computes what the published code computed: every tensor of the golden file, and the checkpoint's names."""
+"""Palette computes every tensor that the published code did, and names its weights as the checkpoint does."""
 
 import copy
 import json
@@ -39,7 +39,7 @@ TOLERANCE = 1e-5
 """Float32 sums in another order; the golden tensors were made with another version of torch."""
 
 SAMPLING_TOLERANCE = 1e-4
-"""Seven network calls in a row, each on the pictures of the one before; it reaches 1.1e-5 on some processors."""
+"""Seven network calls, each on the pictures of the one before: up to 1.1e-5 on some processors."""
 
 ALPHA = 0.25
 GROUPS = {"both": [False, True], "retain_only": [False, False], "forget_only": [True, True]}
@@ -170,7 +170,7 @@ def running_losses(method: str, model: Palette, original: Palette, inputs, forge
 
 
 def compute_losses(losses) -> dict[str, torch.Tensor]:
-    """Return the recorded losses and gradients, with a function from method, models and batch to both terms."""
+    """Return the recorded losses and gradients; ``losses`` gives the terms of a method on a batch."""
     inputs, original, found = loss_inputs(), original_model(), {}
     for method in PUBLISHED:
         for group, forget in GROUPS.items():

@@ -7,6 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from rule_directions import direction_of
 from torch import Tensor
 from toy import spheres
 
@@ -22,7 +23,6 @@ from pareto_unlearn.solver import (
     Pivot,
     Rule,
     UpdateSettings,
-    direction_of,
 )
 
 Vector = np.ndarray

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rule_directions import direction_of
 from scipy.optimize import minimize
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -32,7 +33,6 @@ from pareto_unlearn.solver import (
     StopRule,
     UpdateSettings,
     direction,
-    direction_of,
     multiplier,
     solve,
 )

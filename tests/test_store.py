@@ -417,16 +417,6 @@ def test_commit_leaves_no_temporary_name_behind(store):
     assert [name for name in files_below(store.path) if ".tmp-" in name] == []
 
 
-def test_leftovers_of_dead_writers_are_removed_and_named(store):
-    store.commit(make_result())
-    kept = files_below(store.path)
-    (Path(store.path) / "trials" / ".tmp-part-x").write_bytes(b"half")
-    (Path(store.path) / "checkpoints" / TRIAL / ".tmp-2-x").mkdir()
-    (Path(store.path) / "checkpoints" / TRIAL / ".tmp-2-x" / "model.safetensors").write_bytes(b"half")
-    assert store.remove_leftovers() == [f"checkpoints/{TRIAL}/.tmp-2-x", "trials/.tmp-part-x"]
-    assert files_below(store.path) == kept
-
-
 # Processes
 
 COMMITTER = """

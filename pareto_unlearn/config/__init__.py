@@ -12,7 +12,6 @@ from pareto_unlearn.config.budget import count_front_steps, known_slots, spend_b
 from pareto_unlearn.config.comparison_section import Baseline, ControlModel
 from pareto_unlearn.config.data_section import DataSection, ProxySection
 from pareto_unlearn.config.epsilon_section import SCHEDULES, AdaptiveEpsilon, GridEpsilon, ListEpsilon
-from pareto_unlearn.config.fields import field_descriptions
 from pareto_unlearn.config.identity import config_hash, describe_difference, result_fields, trial_id
 from pareto_unlearn.config.model_section import (
     ModelSection,
@@ -73,7 +72,6 @@ __all__ = [
     "count_front_steps",
     "describe_difference",
     "dump_config",
-    "field_descriptions",
     "is_redrawn",
     "known_slots",
     "load_config",

@@ -42,7 +42,6 @@ __all__ = [
     "Predicts",
     "fill_mae",
     "initialise",
-    "load_mae",
     "mask_by_noise",
     "normalise_patches",
     "patchify",
@@ -239,7 +238,7 @@ class Mae(nn.Module):
     def forward(self, inputs: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n p"]:
         """Return the model's full output: predictions of all patches.
 
-        Those outside the hole are never trained nor shown; ``paste`` gives the picture people see.
+        Those outside the hole are never trained nor shown: ``generate`` gives the picture people see.
         """
         return self.predict_masked(inputs[:, :3], self.masking_of(inputs))
 
@@ -303,18 +302,6 @@ class Mae(nn.Module):
         mean, deviation = patch_statistics(patchify(inputs, self.shape.patch))
         return self._to_unit(unpatchify(outputs * deviation + mean, self.shape.patch, self.shape.side))
 
-    def paste(
-        self, outputs: Float[Tensor, "b n p"], inputs: Float[Tensor, "b 3 h w"]
-    ) -> Float[Tensor, "b n p"]:
-        """Return outputs with the visible patches of ``inputs`` in place of the predicted ones."""
-        return self.paste_masked(outputs, inputs, self.fixed_masking(len(inputs)))
-
-    def paste_masked(
-        self, outputs: Float[Tensor, "b n p"], inputs: Float[Tensor, "b 3 h w"], masking: Masking
-    ) -> Float[Tensor, "b n p"]:
-        """Return outputs with the kept patches of ``inputs`` in place of the predicted ones."""
-        return torch.where(masking.removed[..., None], outputs, self._targets(inputs))
-
     def generate(
         self, images: Float[Tensor, "b 3 h w"], generators: Sequence[torch.Generator]
     ) -> Float[Tensor, "b 3 h w"]:
@@ -365,25 +352,6 @@ class Mae(nn.Module):
 
     def _to_unit(self, normalised: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
         return (normalised * self.pixel_std + self.pixel_mean).clamp(0.0, 1.0)
-
-
-def load_mae(
-    path: Path,
-    shape: MaeShape,
-    hole: Bool[Tensor, "h w"],
-    predicts: Predicts = Predicts.PIXELS,
-    *,
-    is_redrawn: bool = False,
-) -> tuple[Mae, Wrapper]:
-    """Load a published checkpoint, or one written by ``write_mae``, for inference and training.
-
-    Raises:
-        ConfigError: the hole does not fit.
-        WeightsError: the file is missing, damaged, refused, or does not fit the shape.
-    """
-    model = Mae(shape, hole, predicts, is_redrawn=is_redrawn)
-    wrapper, _ = fill_mae(model, path)
-    return model.eval(), wrapper
 
 
 def fill_mae(model: Mae, path: Path) -> tuple[Wrapper, dict[str, torch.dtype]]:

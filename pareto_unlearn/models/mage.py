@@ -150,7 +150,7 @@ class Mage(nn.Module):
         return self.shape.mask_word
 
     def describe(self) -> dict[str, Any]:
-        """Return the sizes that rebuild this network; see ``shape_of``."""
+        """Return the sizes that rebuild this network."""
         return asdict(self.shape)
 
     def tokenize(self, images: Float[Tensor, "b 3 h w"]) -> Int[Tensor, "b n"]:
@@ -232,9 +232,7 @@ class Mage(nn.Module):
         """Return the images with the mean colour of ImageNet in the hole."""
         return torch.where(self.hole, images.new_tensor(HOLE_COLOUR)[:, None, None], images)
 
-    def sample_noise(
-        self, count: int, generator: torch.Generator, mean: float = PIXEL_MEAN, std: float = PIXEL_STD
-    ) -> Int[Tensor, "b r n"]:
+    def sample_noise(self, count: int, generator: torch.Generator) -> Int[Tensor, "b r n"]:
         """Draw ``count`` inputs made of images of Gaussian noise, clipped to [0, 1].
 
         The published code takes mean and standard deviation of the batch at hand; here they are constants, so that
@@ -242,7 +240,7 @@ class Mage(nn.Module):
         """
         side, device = self.shape.side, generator.device
         noise = torch.randn(count, 3, side, side, generator=generator, device=device)
-        return self.prepare(_noise_pixels(noise, mean, std).to(self.hole.device), [generator] * count)
+        return self.prepare(_noise_pixels(noise).to(self.hole.device), [generator] * count)
 
     def encode(self, inputs: Int[Tensor, "b *rows n"]) -> Float[Tensor, "b n1 d"]:
         """Return encoder outputs of the class token and the codes it sees; without drawn masks row 0 alone will do."""
@@ -250,21 +248,14 @@ class Mage(nn.Module):
             return self.encode_masked(inputs[:, 1], self._masks_of(inputs))
         return self._encode(self._embed(_seen(inputs)))
 
-    def encode_masked(
-        self,
-        codes: Int[Tensor, "b n"],
-        masks: TokenMasks,
-        dropout: Float[Tensor, "b n1 d"] | None = None,
-    ) -> Float[Tensor, "b k1 d"]:
-        """Return encoder outputs under the training-time T: of the class token and the codes that are kept.
+    def encode_masked(self, codes: Int[Tensor, "b n"], masks: TokenMasks) -> Float[Tensor, "b k1 d"]:
+        """Return encoder outputs of the class token and the codes that are kept, under masks as in training.
 
         Args:
             codes: Of whole images.
             masks: Which codes are masked, and which of them the encoder never sees.
-            dropout: Factors on the embeddings, from ``draw_embedding_dropout``; None is no dropout.
         """
         embedded = self._embed(codes.masked_fill(masks.masked, self.shape.mask_word))
-        embedded = embedded if dropout is None else embedded * dropout
         return self._encode(embedded.gather(1, _places(masks, embedded.shape[2])))
 
     def decode(self, features: Float[Tensor, "b k1 d"], masks: TokenMasks) -> Float[Tensor, "b n1 c"]:
@@ -320,20 +311,6 @@ class Mage(nn.Module):
         )
         return (losses * masked).sum() / masked.sum()
 
-    def to_images(
-        self, outputs: Float[Tensor, "b n v"], inputs: Int[Tensor, "b *rows n"] | None = None
-    ) -> Float[Tensor, "b 3 h w"]:
-        """Turn logits into pixels in one step: the likeliest code everywhere, values clipped to [0, 1].
-
-        The published network is trained at masked places only. With ``inputs``, the visible codes stay as they are.
-        ``mage_generation.inpaint`` is the published generation.
-        """
-        codes = outputs.argmax(dim=2)
-        if inputs is not None:
-            seen = _seen(inputs)
-            codes = torch.where(seen == self.shape.mask_word, codes, seen)
-        return self.vqgan.draw(codes).clamp(0.0, 1.0)
-
     def generate(
         self, images: Float[Tensor, "b 3 h w"], generators: Sequence[torch.Generator]
     ) -> Float[Tensor, "b 3 h w"]:
@@ -373,20 +350,8 @@ class Mage(nn.Module):
         return self.norm(embedded)  # type: ignore[no-any-return]
 
 
-def shape_of(description: dict[str, Any]) -> MageShape:
-    """Return the shape that ``Mage.describe`` told, whether it came through JSON or not.
-
-    Raises:
-        TypeError: an unknown size.
-        KeyError: no tokeniser is described.
-    """
-    tokenizer = {**description["tokenizer"]}
-    tokenizer["multipliers"] = tuple(tokenizer["multipliers"])
-    return MageShape(**{**description, "tokenizer": VqganShape(**tokenizer)})
-
-
-def _noise_pixels(noise: Tensor, mean: float = PIXEL_MEAN, std: float = PIXEL_STD) -> Tensor:
-    return (noise * std + mean).clamp(0.0, 1.0)
+def _noise_pixels(noise: Tensor) -> Tensor:
+    return (noise * PIXEL_STD + PIXEL_MEAN).clamp(0.0, 1.0)
 
 
 def _unused(*sizes: int) -> nn.Parameter:

@@ -17,9 +17,6 @@ DROPPED_RATIO = 0.5
 MASK_RATE_MEAN, MASK_RATE_STD, MASK_RATE_MAX = 0.55, 0.25, 1.0
 """The truncated normal distribution of the masked share, between ``DROPPED_RATIO`` and the maximum."""
 
-EMBEDDING_DROPOUT = 0.1
-"""The dropout on embeddings that the published training leaves on for the model that unlearns."""
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenMasks:
@@ -65,18 +62,3 @@ def draw_mask_rate(generator: torch.Generator) -> float:
     uniform = torch.rand((), generator=generator, dtype=torch.float64, device=generator.device)
     rate = MASK_RATE_MEAN + MASK_RATE_STD * float(torch.special.ndtri(low + (high - low) * uniform))
     return min(max(rate, DROPPED_RATIO), MASK_RATE_MAX)
-
-
-def draw_masks(batch: int, tokens: int, generator: torch.Generator) -> TokenMasks:
-    """Draw the masks of one published training step: one masked share for the batch, other tokens for every image."""
-    rate = draw_mask_rate(generator)
-    noise = torch.rand(batch, tokens, generator=generator, device=generator.device)
-    return masks_from_noise(noise, math.ceil(tokens * DROPPED_RATIO), math.ceil(tokens * rate))
-
-
-def draw_embedding_dropout(
-    batch: int, tokens: int, width: int, generator: torch.Generator, rate: float = EMBEDDING_DROPOUT
-) -> Float[Tensor, "b n d"]:
-    """Draw the factors of one dropout: zero with probability ``rate``, else 1 / (1 - rate)."""
-    uniform = torch.rand(batch, tokens, width, generator=generator, device=generator.device)
-    return (uniform >= rate).float() / (1 - rate)

@@ -8,7 +8,7 @@ The encoder is the contracting half of the U-Net: its input stages and its middl
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -20,7 +20,6 @@ from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.models.palette_inputs import (
     Draws,
     build_unet_images,
-    mix_noise,
     pack,
     replace_hole_by_noise,
     unpack,
@@ -41,8 +40,8 @@ from pareto_unlearn.models.palette_schedule import (
 )
 from pareto_unlearn.models.palette_unet import Unet, UnetShape
 
-Source = Draws | torch.Generator | Sequence[torch.Generator]
-"""Where draws come from: they are given, or one generator draws for all images, or one for each."""
+Source = torch.Generator | Sequence[torch.Generator]
+"""Where draws come from: one generator for all images, one after another, or one for each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,20 +50,6 @@ class PaletteShape:
 
     unet: UnetShape = field(default_factory=UnetShape)
     schedule: LinearSchedule = field(default_factory=LinearSchedule)
-
-
-def read_shape(description: Mapping[str, Any]) -> PaletteShape:
-    """Return the sizes that ``Palette.describe`` gave, also after a round trip through JSON.
-
-    Raises:
-        KeyError: an entry is missing.
-        TypeError: an entry is unknown.
-    """
-    unet: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in description["unet"].items()
-    }
-    return PaletteShape(unet=UnetShape(**unet), schedule=LinearSchedule(**description["schedule"]))
 
 
 PLACES2 = PaletteShape()
@@ -79,8 +64,7 @@ TINY = PaletteShape(
 class Palette(nn.Module):
     """The model and its hole; see ``ImageToImage`` for what each method promises.
 
-    Differs from it where a diffusion model must: ``to_images`` takes images of ``fill`` or ``predict_clean``, because
-    predicted noise alone is no image.
+    ``to_images`` takes the images of ``fill`` instead of the model's output, which is predicted noise.
     """
 
     family: str = "palette"
@@ -104,7 +88,7 @@ class Palette(nn.Module):
 
         Args:
             shape: Its sizes.
-            hole: True where a pixel is removed, unless the draws of a batch say otherwise.
+            hole: True where a pixel is removed, unless ``hybrid``.
             recompute: Train with little memory: recompute the inside of each block in the backward pass.
             hybrid: Inputs have drawn holes, as in the published training, instead of the model's own.
             sampling: How ``generate`` samples; None is as published.
@@ -141,18 +125,8 @@ class Palette(nn.Module):
         stages = len(self.denoise_fn.input_blocks)
         return f"feature maps of the {stages} input stages and the middle; the mean over each map, summed over the maps"
 
-    def draw(self, count: int, generator: torch.Generator, *, hybrid: bool = False) -> Draws:
-        """Draw what chance decides about ``count`` images, image by image, on the generator's device.
-
-        Args:
-            count: How many images.
-            generator: Two calls draw the same as one call for both batches.
-            hybrid: Draw the holes too, as in the published training, instead of taking the model's own.
-        """
-        return self._draw_each([generator] * count, hybrid)
-
     def prepare(self, images: Float[Tensor, "b 3 h w"], source: Source) -> Float[Tensor, "b 12 h w"]:
-        """Turn [0, 1] pixels into inputs, with given draws or with new ones."""
+        """Turn [0, 1] pixels into inputs, with everything drawn that chance decides."""
         return self._pack(2 * images - 1, source, self.hybrid)
 
     def redraw(self, inputs: Float[Tensor, "b 12 h w"], source: Source) -> Float[Tensor, "b 12 h w"]:
@@ -203,15 +177,6 @@ class Palette(nn.Module):
         clean = None if wanted is None else unpack(wanted).clean
         outputs = self.denoise_fn(build_unet_images(parts, clean), parts.gamma)
         return (parts.hole * (parts.noise - outputs)).square().mean()  # type: ignore[no-any-return]
-
-    def predict_clean(
-        self, outputs: Float[Tensor, "b 3 h w"], inputs: Float[Tensor, "b 12 h w"]
-    ) -> Float[Tensor, "b 3 h w"]:
-        """Return the images in [-1, 1] that predicted noise implies in one step, with visible pixels kept."""
-        parts = unpack(inputs)
-        gamma = parts.gamma[:, :, None, None]
-        clean = (mix_noise(parts) - (1 - gamma).sqrt() * outputs) / gamma.sqrt()
-        return parts.clean * (1 - parts.hole) + parts.hole * clean.clamp(-1.0, 1.0)
 
     def fill(
         self,
@@ -276,10 +241,8 @@ class Palette(nn.Module):
         if clean.shape[2:] != (side, side):
             height, width = clean.shape[2:]
             raise ValueError(f"expected images of {side} by {side} pixels, found {height} by {width}")
-        if isinstance(source, torch.Generator):
-            source = [source] * len(clean)
-        draws = source if isinstance(source, Draws) else self._draw_each(source, hybrid)
-        return pack(clean, draws.to(clean.device))
+        generators = [source] * len(clean) if isinstance(source, torch.Generator) else source
+        return pack(clean, self._draw_each(generators, hybrid).to(clean.device))
 
     def _draw_each(self, generators: Sequence[torch.Generator], hybrid: bool) -> Draws:
         images = [self._draw_one(generator, hybrid) for generator in generators]

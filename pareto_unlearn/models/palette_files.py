@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Bool
 from torch import Tensor
 
 from pareto_unlearn.errors import WeightsError
 from pareto_unlearn.models.checkpoint_files import Wrapper, load_strictly, read_checkpoint, write_checkpoint
-from pareto_unlearn.models.palette import PLACES2, Palette, PaletteShape
+from pareto_unlearn.models.palette import Palette
 from pareto_unlearn.models.palette_schedule import SCHEDULE_NAMES, build_schedule
 
 ORIGINAL_PREFIX = "teacher_denoise_fn."
@@ -52,23 +51,15 @@ def read_palette(path: Path) -> tuple[dict[str, Tensor], PaletteFile]:
     return kept, PaletteFile(wrapper, {name: tensor.dtype for name, tensor in kept.items()}, dropped)
 
 
-def load_palette(
-    path: Path, hole: Bool[Tensor, "h w"], shape: PaletteShape = PLACES2
-) -> tuple[Palette, PaletteFile]:
-    """Return the model of a file, ready for inference, and what else there is to know about the file.
+def fill_palette(model: Palette, path: Path) -> PaletteFile:
+    """Load a file into a model, make it ready for inference, and return what else the file holds.
 
-    Where the file tells no schedule, the model has the one of ``shape``.
+    Where the file holds no schedule, the model keeps the one of its shape.
 
     Raises:
         WeightsError: the file is missing, damaged, refused, does not fit, or was trained with another schedule
-            than ``shape`` says.
+            than the model's.
     """
-    model = Palette(shape, hole)
-    return model, fill_palette(model, path)
-
-
-def fill_palette(model: Palette, path: Path) -> PaletteFile:
-    """Load a file into a model that is there already, and make it ready for inference; see ``load_palette``."""
     tensors, file = read_palette(path)
     if not file.has_schedule:
         own = model.state_dict()

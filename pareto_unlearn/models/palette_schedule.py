@@ -20,15 +20,15 @@ SMALLEST_VARIANCE = 1e-20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinearSchedule:
-    """Noise variances of ``steps`` steps, growing linearly from ``first`` to ``last``."""
+    """Noise variances of ``steps`` steps, growing linearly from ``first`` to ``last``.
+
+    The defaults are what the published checkpoint was trained with, and holds.
+    """
 
     steps: int = 2000
     first: float = 1e-6
     last: float = 0.01
 
-
-TRAINING = LinearSchedule()
-"""What the published checkpoint was trained with, and holds."""
 
 UPSTREAM_TEST = LinearSchedule(steps=1000, first=1e-4, last=0.09)
 """What the public implementation of Palette samples with."""

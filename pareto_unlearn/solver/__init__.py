@@ -35,7 +35,6 @@ from pareto_unlearn.solver.rules import (
     LevelControl,
     Rule,
     direction,
-    direction_of,
     multiplier,
 )
 from pareto_unlearn.solver.stepping import EpsilonSolver, StepRow, UpdateSettings
@@ -63,7 +62,6 @@ __all__ = [
     "StopRule",
     "UpdateSettings",
     "direction",
-    "direction_of",
     "multiplier",
     "nearest",
     "prune",

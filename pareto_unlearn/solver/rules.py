@@ -67,25 +67,6 @@ def direction(
     return torch.where(eta > 0, combine(g1, g2, eta, torch.ones_like(eta)), g2), eta
 
 
-def direction_of(
-    rule: "Rule", g1: Float[Tensor, " p"], g2: Float[Tensor, " p"], violation: float = 0.0
-) -> tuple[Float[Tensor, " p"], Coefficients]:
-    """Return the direction that a rule chooses for two gradients, and its coefficients.
-
-    Args:
-        rule: any rule; it sees the inner products of these gradients, not of averages.
-        g1: gradient of the constraint, any floating dtype.
-        g2: gradient of the objective.
-        violation: f1 - epsilon, for rules that use it.
-
-    Returns:
-        The direction to *descend* along, in the dtype of ``g2``, and the coefficients.
-    """
-    gram = compute_gram(g1, g2)
-    chosen = rule(torch.full_like(gram.g11, violation), gram)
-    return combine(g1, g2, chosen.c1, chosen.c2), chosen
-
-
 @runtime_checkable
 class Rule(Protocol):
     """Chooses a direction in the plane of the gradients, from f1 - epsilon and their inner products.

@@ -66,10 +66,6 @@ class Storage(Protocol):
         """Remove a directory with its content if it is there."""
         ...
 
-    def remove_leftovers(self) -> list[str]:
-        """Remove what writers that died left under temporary names and return those names."""
-        ...
-
     def exclusive(self, name: str) -> AbstractContextManager[None]:
         """Wait until no other writer holds this name, and hold it."""
         ...
@@ -199,19 +195,6 @@ class LocalStorage:
         self._disk.rename(target, doomed)
         self._disk.remove_tree(doomed)
 
-    def remove_leftovers(self) -> list[str]:
-        """Remove what writers that died left under temporary names and return those names.
-
-        Only for the holder of the run lock: a writer still at work would lose its file and fail.
-        """
-        found = sorted(self.root.rglob(f"{TEMPORARY_PREFIX}*"))
-        for path in found:
-            if path.is_dir():
-                self._disk.remove_tree(path)
-            elif path.exists():
-                self._disk.remove(path)
-        return [path.relative_to(self.root).as_posix() for path in found]
-
     @contextmanager
     def exclusive(self, name: str) -> Iterator[None]:
         """Wait until no other writer holds this name, and hold it; the kernel frees it at death."""
@@ -330,10 +313,6 @@ class ObjectStorage:
         """Remove a directory with its content if it is there."""
         with suppress(FileNotFoundError):
             self._filesystem.delete_dir(f"{self._root}/{name}")
-
-    def remove_leftovers(self) -> list[str]:
-        """Return []: an upload that did not end leaves no object."""
-        return []
 
     def exclusive(self, name: str) -> AbstractContextManager[None]:  # noqa: ARG002 (see the class)
         """Hold nothing."""

@@ -332,10 +332,6 @@ class RunStore:
         """Return step and files of the newest resume state that verifies, None if there is none."""
         return checkpoints.load_generation(self._storage, checked_trial_id(trial_id), self._label)
 
-    def remove_leftovers(self) -> list[str]:
-        """Remove half-written files of dead writers and return their names; only under ``lock``."""
-        return self._storage.remove_leftovers()
-
     def cache_dir(self) -> Path:
         """Return a directory on this machine for memory-mapped caches of this run.
 

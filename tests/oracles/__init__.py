@@ -1,1 +1,1 @@
-"""The published unlearning losses, written out a second time: what the losses of the package are compared with."""
+"""The published unlearning losses, written out a second time to compare the package with."""

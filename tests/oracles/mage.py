@@ -1,8 +1,8 @@
 """The unlearning losses that were published for MAGE, as its code computes them.
 
-Of the rows of a batch, some are forget images. Every loss is a mean over the whole batch, both sets together, as
-published: where the batch is half and half, a part is half the mean of its own set, unless its rows count twice. Noise
-is an argument, N(0, 1).
+Of the rows of a batch, some are forget images. Every loss is a mean over the whole batch, both sets together,
+as published: where the batch is half and half, a part is half the mean of its own set, unless its rows count
+twice. Noise is an argument, N(0, 1).
 """
 
 from enum import StrEnum
@@ -19,8 +19,8 @@ LABEL_SMOOTHING = 0.1
 class ForgetRows(StrEnum):
     """Which rows the forget part of ``squared_losses`` is taken on.
 
-    ``FORK_BASELINES`` is what the published baselines do by mistake: the forget part falls on the retain images, and
-    forget images have none.
+    ``FORK_BASELINES`` is what the published baselines do by mistake: the forget part falls on the retain
+    images, and forget images have none.
     """
 
     FORGET = "forget"
@@ -34,10 +34,11 @@ def squared_losses(
     forget: Tensor,
     rows: ForgetRows = ForgetRows.FORGET,
 ) -> Losses:
-    """Return the loss of encoder unlearning, and of the baselines retain label (on logits) and random encoder.
+    """Return the loss of encoder unlearning, and of the baselines retain label and random encoder.
 
-    Each row counts twice for its own set and not at all for the other, so that a part is the mean of its set where the
-    batch is half and half. Retain images should give what is in ``original``, forget images what is in ``target``.
+    Each row counts twice for its own set and not at all for the other, so that a part is the mean of its set
+    where the batch is half and half. Retain images should give what is in ``original``, forget images what is
+    in ``target``.
     """
     on_forget = 2.0 * forget.to(outputs.dtype)
     on_retain = 2.0 - on_forget
@@ -61,22 +62,22 @@ def token_losses(logits: Tensor, truth: Tensor, masked: Tensor, forget: Tensor) 
 
 
 def noise_images(images: Tensor, gauss: Tensor) -> Tensor:
-    """Return the images whose original outputs are the target of forget images: noise as bright as the whole batch."""
+    """Return noise with the statistics of the whole batch: the original's outputs on it are forget targets."""
     return _like(images, gauss).clamp(0.0, 1.0)
 
 
 def noisy_codes(truth: Tensor, gauss: Tensor, codes: int) -> Tensor:
-    """Return the labels of the baseline noisy label: Gaussian numbers like the codes' own indices, rounded."""
+    """Return the labels of the baseline noisy label: Gaussian numbers like the codes, rounded."""
     return _like(truth.float(), gauss).round().clamp(0, codes - 1).long()
 
 
 def random_features(original: Tensor, gauss: Tensor) -> Tensor:
-    """Return the target of the baseline random encoder: noise with the mean and spread of the original's features."""
+    """Return the target of the baseline random encoder: noise with the statistics of the original's features."""
     return _like(original, gauss)
 
 
 def retain_logits(original: Tensor, forget: Tensor) -> Tensor:
-    """Return the target of the baseline retain label: the original's logits of the batch's retain images, in turn."""
+    """Return the target of the baseline retain label: the original's logits of the retain images, in turn."""
     retain = original[~forget]
     return retain[torch.arange(len(original)) % len(retain)]
 

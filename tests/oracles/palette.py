@@ -1,8 +1,8 @@
-"""The unlearning losses that were published for Palette, as its code computes them (Li et al., arXiv:2402.00351).
+"""The unlearning losses that were published for Palette (Li et al., arXiv:2402.00351), as its code has them.
 
-Of the rows of a batch, some are forget images. A term averages over the whole batch, with zeros for the images of the
-other set: in a batch of halves it is half the mean over its own set. Unlike there, the original model never runs with
-dropout. Noise is an argument, N(0, 1).
+Of the rows of a batch, some are forget images. A term averages over the whole batch, with zeros for the
+images of the other set: in a batch of halves it is half the mean over its own set. Unlike there, the original
+model never runs with dropout. Noise is an argument, N(0, 1).
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,8 @@ def random_encoder_losses(
 ) -> Losses:
     """Move the features of forget images to noise with the statistics of the original's (RANDOM ENCODER).
 
-    Mean and deviation are scalars for each map, over the retain images and the forget images with noise in their hole.
+    Mean and deviation are scalars for each map, over the retain images and the forget images with noise in
+    their hole.
     """
     with torch.no_grad():
         maps = original.feature_maps(replace_hole_by_noise(inputs, forget))
@@ -45,7 +46,7 @@ def max_losses(model: Palette, inputs: Tensor, forget: Tensor) -> Losses:
 
 
 def noisy_label_losses(model: Palette, inputs: Tensor, forget: Tensor) -> Losses:
-    """Train on; for forget images, the hole holds nothing but the noise that is to be predicted (NOISY LABEL)."""
+    """Train on; for forget images, the hole holds nothing but the noise to predict (NOISY LABEL)."""
     parts = unpack(inputs)
     outputs = model(replace_hole_by_noise(inputs, forget))
     return _split(_mean((parts.hole * (parts.noise - outputs)).square()), forget)
@@ -56,9 +57,9 @@ def retain_label_losses(
 ) -> Losses:
     """Predict for forget images what the original predicts for retain images of the batch (RETAIN LABEL).
 
-    The image at place i of the batch gets the output of retain image i modulo their number, or of ``fallback`` in a
-    batch without retain images. Errors count outside the hole too, and retain images are compared with the original's
-    output instead of the true noise.
+    The image at place i of the batch gets the output of retain image i modulo their number, or of
+    ``fallback`` in a batch without retain images. Errors count outside the hole too, and retain images are
+    compared with the original's output instead of the true noise.
     """
     with torch.no_grad():
         targets = original(inputs)
