@@ -12,11 +12,12 @@ from trial_rows import epsilon_spec
 from pareto_unlearn.objectives import compute_features, feature_function
 from pareto_unlearn.objectives import features as features_module
 from pareto_unlearn.objectives import targets as targets_module
+from pareto_unlearn.random_streams import Stream
 from pareto_unlearn.records import TrialState
 from pareto_unlearn.trial import Hooks, run_trial, running
 from pareto_unlearn.trial.distances import StepInputs, forget_distances, retain_distances
 from pareto_unlearn.trial.forward import step_comparison
-from pareto_unlearn.trial.inputs import INPUT_STREAM, NOISE_STREAM, SETS, generators_of, noise_inputs
+from pareto_unlearn.trial.inputs import SETS, generators_of, noise_inputs
 from pareto_unlearn.trial.measuring import measure_completeness, measure_retain_loss, reconstruct
 
 REMOVALS = [(family, "hole") for family in FAMILIES] + [(family, "published") for family in ("mae", "mage")]
@@ -115,9 +116,9 @@ def by_hand(config, material, split: str) -> Tensor:
     with torch.no_grad():
         for row in range(len(images)):
             drawn = material.model.prepare(
-                images[row : row + 1], generators_of(config.seed, INPUT_STREAM, [row], place)
+                images[row : row + 1], generators_of(config.seed, Stream.INPUTS, [row], place)
             )
-            noise = material.model.noise_like(drawn, generators_of(config.seed, NOISE_STREAM, [row], place))
+            noise = material.model.noise_like(drawn, generators_of(config.seed, Stream.NOISE, [row], place))
             gap = features(drawn) - original(noise)
             found.append(gap.norm() if config.objective.distance == "l2" else gap.square().mean())
     return torch.stack(found)
@@ -179,7 +180,7 @@ def test_codes_of_mage_are_made_once_a_run(load):
     _, material = load("mage")
     assert all(isinstance(rows, Tensor) for rows in material.inputs.values())
     for key, images in [(("forget", "train"), material.split.forget_train)]:
-        wanted = material.model.prepare(images.images, generators_of(0, INPUT_STREAM, range(5), SETS[key]))
+        wanted = material.model.prepare(images.images, generators_of(0, Stream.INPUTS, range(5), SETS[key]))
         assert torch.equal(material.inputs[key], wanted)
 
 

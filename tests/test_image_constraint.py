@@ -10,8 +10,9 @@ from short_path import short_config
 from trial_rows import epsilon_spec
 
 from pareto_unlearn.data import StratifiedOrder
+from pareto_unlearn.random_streams import Stream
 from pareto_unlearn.trial import Hooks, load_material, run_trial
-from pareto_unlearn.trial.building import FORGET_STREAM, build_problem
+from pareto_unlearn.trial.building import build_problem
 from pareto_unlearn.trial.class_weights import power_mean
 
 
@@ -28,7 +29,7 @@ def test_the_constraint_on_images_is_the_cubic_mean_of_their_own_e(tmp_path, cac
         for parameter in material.model.parameters():
             parameter.mul_(0.8)  # another model than the original, whose own e are all 1
     class_ids = material.split.forget_train.class_ids
-    rows = StratifiedOrder(class_ids, config.solver.batch, 0, FORGET_STREAM)(3)
+    rows = StratifiedOrder(class_ids, config.solver.batch, 0, Stream.FORGET_BATCHES)(3)
     # The original hardly shows this image: its own e is counted in a tenth of the mean range.
     material.targets.forget_f1_train[rows[0]] = material.targets.scales.f1_floor + 1e-4
     problem = build_problem(config, epsilon_spec(material.targets.scales, 0.5), material)

@@ -17,6 +17,7 @@ from pareto_unlearn.data import (
     uniform_noise,
 )
 from pareto_unlearn.errors import ConfigError
+from pareto_unlearn.random_streams import Stream
 from pareto_unlearn.trial import load_material
 from pareto_unlearn.trial.distances import StepInputs
 
@@ -137,7 +138,7 @@ def test_an_image_does_not_depend_on_its_neighbours(sampler):
 def test_the_noise_target_is_the_original_on_such_noise(kind, tmp_path):
     config = load_config(QUICKSTART, [*SMALL, f"objective.noise={kind}"])
     material = load_material(config, tmp_path, "a")
-    bank = material.sampler([seeded_generator(config.seed, 30)] * 64)
+    bank = material.sampler([seeded_generator(config.seed, Stream.NOISE_BANK)] * 64)
     wanted = material.model(material.model.prepare(bank)).flatten(1)
     assert torch.allclose(material.targets.noise.rows, wanted.detach(), atol=1e-5)
 
@@ -155,7 +156,7 @@ def test_the_default_is_the_models_own_noise(tmp_path):
     assert config.objective.noise == "gaussian"
     material = load_material(config, tmp_path, "a")
     assert material.sampler is None
-    own = material.model.sample_noise(64, seeded_generator(config.seed, 30))
+    own = material.model.sample_noise(64, seeded_generator(config.seed, Stream.NOISE_BANK))
     assert torch.equal(material.targets.noise.rows, material.model(own).flatten(1).detach())
 
 

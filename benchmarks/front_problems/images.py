@@ -11,9 +11,10 @@ from torch.nn import functional
 from front_problems.problem import Losses, StepLoss, load_values
 from pareto_unlearn.data import BatchOrder, seeded_generator
 from pareto_unlearn.objectives import Objectives, Targets, compute_features, compute_targets, feature_function
+from pareto_unlearn.random_streams import Stream
 
 BATCH, NOISE_IMAGES = 16, 2048
-FORGET_STREAM, RETAIN_STREAM, DRAW_STREAM, LABEL_STREAM = 1, 2, 3, 4
+LABEL_STREAM = 4
 
 
 class Restorer(Protocol):
@@ -79,7 +80,7 @@ class ImageProblem:
 
     def order(self, name: str, seed: int) -> BatchOrder:
         """Return the order of mini-batches of a training set."""
-        stream = {"forget": FORGET_STREAM, "retain": RETAIN_STREAM}[name]
+        stream = {"forget": Stream.FORGET_BATCHES, "retain": Stream.RETAIN_BATCHES}[name]
         return BatchOrder(len(self.inputs[name, "train"]), BATCH, seed, stream)
 
     def training_loss(self, name: str, seed: int) -> StepLoss:
@@ -109,7 +110,7 @@ def _drawn_losses(problem: ImageProblem, seed: int) -> Losses:
     """Return raw f1 and f2 with one noise draw an image as target (Eq. 10, arXiv:2402.00351)."""
     rows_of_noise = problem.targets.noise.rows
     inputs, order = problem.inputs["forget", "train"], problem.order("forget", seed)
-    draws = BatchOrder(len(rows_of_noise), BATCH, seed, DRAW_STREAM)
+    draws = BatchOrder(len(rows_of_noise), BATCH, seed, Stream.BANK_BATCHES)
 
     def forget(step: int) -> Tensor:
         return functional.mse_loss(problem.features(inputs[order(step)]), rows_of_noise[draws(step)])
@@ -176,5 +177,5 @@ IMAGE_LOSSES: dict[str, Callable[[ImageProblem, int], Losses]] = {
 
 def targets_of(model: Restorer, inputs: dict[tuple[str, str], Tensor], objectives: Objectives) -> Targets:
     """Return what full outputs are compared with, for one noise bank."""
-    bank = model.sample_noise(NOISE_IMAGES, seeded_generator(0, 30))
+    bank = model.sample_noise(NOISE_IMAGES, seeded_generator(0, Stream.NOISE_BANK))
     return compute_targets(feature_function(model, "output"), inputs, bank, objectives)

@@ -15,11 +15,11 @@ from torch import Tensor
 from pareto_unlearn.data.image_sets import Digests, Images
 from pareto_unlearn.data.order import seeded_generator
 from pareto_unlearn.data.sources import Members, hold_out
+from pareto_unlearn.random_streams import Stream
 from pareto_unlearn.records import PixelFormat
 
 IMAGES_PER_CLASS = 32
 
-_STREAM = 50
 _NOISE = 0.02
 _EDGE = 0.2
 _LUMINANCE = (0.299, 0.587, 0.114)
@@ -72,7 +72,7 @@ class GeneratedSource:
 
 def draw_image(class_id: int, number: int, pixels: PixelFormat) -> Float[Tensor, "c h w"]:
     """Return one drawn image; its place, size and brightness are the same in every format."""
-    generator = seeded_generator(_STREAM, class_id, number)
+    generator = seeded_generator(Stream.GENERATED_IMAGES, class_id, number)
     drawn = torch.rand(6, generator=generator, dtype=torch.float64).tolist()
     centre_x, centre_y = (0.4 + 0.2 * value for value in drawn[:2])
     size, brightness, slope, base = 0.25 + 0.1 * drawn[2], 0.7 + 0.3 * drawn[3], drawn[4] - 0.5, drawn[5]

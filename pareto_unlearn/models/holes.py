@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pareto_unlearn.config import TaskSection
 from pareto_unlearn.errors import ConfigError
+from pareto_unlearn.random_streams import Stream
 
 __all__ = [
     "Edge",
@@ -26,8 +27,6 @@ __all__ = [
     "removed_patches",
 ]
 
-HOLE_STREAM = 40
-"""Keeps the seed of a random hole apart from that of weights and images."""
 
 WHOLE_TOLERANCE = 1e-6
 """Ratios are decimal fractions; their products with a side miss whole numbers by rounding only."""
@@ -68,7 +67,7 @@ def build_hole(
         case "outpaint":
             return outpaint(side, size)
         case "random":
-            generator = torch.Generator().manual_seed(seed * 1009 + HOLE_STREAM)
+            generator = torch.Generator().manual_seed(seed * 1009 + Stream.HOLE)
             return random_patches(side, patch, size, generator)
         case edge:
             return extend(side, Edge(edge), size)

@@ -21,6 +21,7 @@ from pareto_unlearn.models.protocol import (
     Setting,
     describe_model,
 )
+from pareto_unlearn.random_streams import RANDOM_ORIGINAL_SEED, RANDOM_REFERENCE_SEED
 from pareto_unlearn.records import PixelFormat
 
 MODELS: Mapping[str, str] = {
@@ -45,7 +46,7 @@ FILES = {
 CHECKPOINT, REFERENCE = "model.checkpoint", "objective.reference"
 """Where a sweep file names weights."""
 
-_RANDOM_SEEDS = {CHECKPOINT: 7, REFERENCE: 8}
+_RANDOM_SEEDS = {CHECKPOINT: RANDOM_ORIGINAL_SEED, REFERENCE: RANDOM_REFERENCE_SEED}
 """Of the weights of a smoke run."""
 
 

@@ -21,8 +21,6 @@ Report = Callable[[int, float], None]
 LossAt = Callable[[int], Float[Tensor, ""]]
 
 WARM_UP, REPORT_EVERY, SAVE_EVERY = 100, 100, 200
-WEIGHT_STREAM, BATCH_STREAM, DRAW_STREAM = 10, 20, 21
-"""Of a training's seed: initial weights, mini-batches, and what a family draws about its inputs."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,10 +41,7 @@ from pareto_unlearn.models import (
     write_model,
 )
 from pareto_unlearn.pretraining.loop import (
-    BATCH_STREAM,
-    DRAW_STREAM,
     RECIPES,
-    WEIGHT_STREAM,
     LossAt,
     Recipe,
     Report,
@@ -52,9 +49,10 @@ from pareto_unlearn.pretraining.loop import (
     limited_threads,
     train,
 )
+from pareto_unlearn.random_streams import Stream
 
 MAE = RECIPES["digits_mae"]
-CLASSIFIER_STEPS, CLASSIFIER_RATE, CLASSIFIER_STREAM = 1500, 0.003, 11
+CLASSIFIER_STEPS, CLASSIFIER_RATE = 1500, 0.003
 
 _WHY_NOT = {
     "mage": "it generates the codes of a tokeniser that is trained on its own, which this package does not do",
@@ -70,9 +68,9 @@ def train_digits_mae(*, seed: int = 0, steps: int = ORIGINAL_STEPS, report: Repo
     """
     with limited_threads():
         images, _ = _training_digits()
-        model = initialise_model(TaskSection(), seeded_generator(seed, WEIGHT_STREAM))
+        model = initialise_model(TaskSection(), seeded_generator(seed, Stream.INITIAL_WEIGHTS))
         inputs = model.prepare(images, ())
-        order = BatchOrder(len(inputs), MAE.batch, seed, BATCH_STREAM)
+        order = BatchOrder(len(inputs), MAE.batch, seed, Stream.TRAINING_BATCHES)
         train(
             list(model.parameters()),
             lambda step: model.training_loss(inputs[order(step)]),
@@ -91,8 +89,8 @@ def train_classifier(*, seed: int = 0, steps: int = CLASSIFIER_STEPS, report: Re
     """
     with limited_threads():
         images, labels = _training_digits()
-        model = _initialised_classifier(seeded_generator(seed, CLASSIFIER_STREAM))
-        order = BatchOrder(len(images), MAE.batch, seed, BATCH_STREAM)
+        model = _initialised_classifier(seeded_generator(seed, Stream.CLASSIFIER_WEIGHTS))
+        order = BatchOrder(len(images), MAE.batch, seed, Stream.TRAINING_BATCHES)
 
         def loss_at(step: int) -> Tensor:
             batch = order(step)
@@ -141,7 +139,7 @@ def train_sweep_model(
     state = out.with_name(f".{out.name}.{plan.key}.state")
     device = torch.device("cuda" if config.run.gpus_per_trial > 0 else "cpu")
     with limited_threads(config.run.cpus_per_trial):
-        generator = seeded_generator(plan.seed, WEIGHT_STREAM)
+        generator = seeded_generator(plan.seed, Stream.INITIAL_WEIGHTS)
         model = initialise_model(plan.task, generator, config.model, seed=config.seed).to(device)
         watch = Watch(
             report=report or _silent,
@@ -180,7 +178,7 @@ class _Training:
     def loss_of(self, model: ImageToImage, device: torch.device) -> LossAt:
         """Return the loss of a model at a step; image files of the next one are read while it computes."""
         places = _places_by_id(self.sets)
-        order = BatchOrder(len(places), self.recipe.batch, self.seed, BATCH_STREAM)
+        order = BatchOrder(len(places), self.recipe.batch, self.seed, Stream.TRAINING_BATCHES)
         orders = [
             reading_ahead(_order_within(number, places, order), one.images)
             for number, one in enumerate(self.sets)
@@ -192,7 +190,9 @@ class _Training:
             for number, one in enumerate(self.sets):
                 images[numbers == number] = one.images[orders[number](step)]
             images = images.to(device)
-            draws = [seeded_generator(self.seed, DRAW_STREAM, step, row) for row in range(len(images))]
+            draws = [
+                seeded_generator(self.seed, Stream.TRAINING_DRAWS, step, row) for row in range(len(images))
+            ]
             return model.training_loss(model.prepare(images, draws))
 
         return loss_at

@@ -12,6 +12,7 @@ from torch import Tensor
 from pareto_unlearn.config import SweepConfig
 from pareto_unlearn.data import BatchOrder, Order, StratifiedOrder, reading_ahead, seeded_generator
 from pareto_unlearn.models import Batch, Term, family_of
+from pareto_unlearn.random_streams import Stream
 from pareto_unlearn.records import CurveRow, Phase, Role, TrialSpec
 from pareto_unlearn.solver import (
     RIVALS,
@@ -27,11 +28,9 @@ from pareto_unlearn.trial.bank import count_checkpoints
 from pareto_unlearn.trial.class_weights import ClassWeights, class_constraint, power_mean
 from pareto_unlearn.trial.distances import FORGET, RETAIN, StepInputs
 from pareto_unlearn.trial.forward import run_in_steps, step_comparison, step_features
-from pareto_unlearn.trial.inputs import BASELINE_STREAM
 from pareto_unlearn.trial.material import Material
 from pareto_unlearn.trial.measuring import LEAST_RANGE
 
-FORGET_STREAM, RETAIN_STREAM, DRAW_STREAM = 1, 2, 3
 IMAGE_POWER = 3.0
 """Power of the mean over images where epsilon holds for each of them: larger ones look at the worst image alone."""
 
@@ -277,7 +276,7 @@ def _published(config: SweepConfig, spec: TrialSpec, material: Material, weight:
                 original=original,
                 forget=inputs.forget_alone(orders[0](step), step),
                 retain=inputs.retain(orders[1](step), step),
-                generator=seeded_generator(spec.seed, BASELINE_STREAM, place, step),
+                generator=seeded_generator(spec.seed, Stream.BASELINE, place, step),
             )
             with torch.no_grad():
                 given = term.given(batch)
@@ -361,7 +360,7 @@ def _original_gap(material: Material) -> Float[Tensor, " n"]:
 
 def _stratified(config: SweepConfig, spec: TrialSpec, material: Material) -> Order:
     class_ids = material.split.forget_train.class_ids
-    order = StratifiedOrder(class_ids, config.solver.batch, spec.seed, FORGET_STREAM)
+    order = StratifiedOrder(class_ids, config.solver.batch, spec.seed, Stream.FORGET_BATCHES)
     return _reading_ahead(order, material, "forget")
 
 
@@ -373,12 +372,12 @@ def _ramped(epsilon: float, ramp: tuple[float, int]) -> Callable[[int], float]:
 
 def _orders(config: SweepConfig, spec: TrialSpec, material: Material) -> tuple[Order, Order, Order]:
     batch, bank = config.solver.batch, material.targets.noise
-    forget = BatchOrder(len(material.inputs["forget", "train"]), batch, spec.seed, FORGET_STREAM)
-    retain = BatchOrder(len(material.inputs["retain", "train"]), batch, spec.seed, RETAIN_STREAM)
+    forget = BatchOrder(len(material.inputs["forget", "train"]), batch, spec.seed, Stream.FORGET_BATCHES)
+    retain = BatchOrder(len(material.inputs["retain", "train"]), batch, spec.seed, Stream.RETAIN_BATCHES)
     return (
         _reading_ahead(forget, material, "forget"),
         _reading_ahead(retain, material, "retain"),
-        BatchOrder(1 if bank is None else len(bank.rows), batch, spec.seed, DRAW_STREAM),
+        BatchOrder(1 if bank is None else len(bank.rows), batch, spec.seed, Stream.BANK_BATCHES),
     )
 
 

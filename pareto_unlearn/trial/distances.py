@@ -10,7 +10,8 @@ from torch import Tensor
 from pareto_unlearn.config import SweepConfig
 from pareto_unlearn.models import ImageToImage
 from pareto_unlearn.objectives import Features, NoiseTarget, feature_function
-from pareto_unlearn.trial.inputs import STEP_INPUT_STREAM, STEP_NOISE_STREAM, generators_of, make_noise
+from pareto_unlearn.random_streams import Stream
+from pareto_unlearn.trial.inputs import generators_of, make_noise
 from pareto_unlearn.trial.material import Material
 
 FORGET, RETAIN = 0, 1
@@ -143,7 +144,7 @@ class StepInputs:
             return inputs, inputs
         if not model.is_redrawn:
             return inputs, None
-        generators = generators_of(self.seed, STEP_NOISE_STREAM, range(len(rows)), step)
+        generators = generators_of(self.seed, Stream.STEP_NOISE, range(len(rows)), step)
         return inputs, make_noise(model, inputs, generators, self.material.sampler)
 
     def forget_alone(self, rows: Int[Tensor, " b"], step: int) -> Tensor:
@@ -159,5 +160,5 @@ class StepInputs:
         if not model.is_redrawn:
             return inputs
         return model.redraw(
-            inputs, generators_of(self.seed, STEP_INPUT_STREAM, range(len(rows)), place, step)
+            inputs, generators_of(self.seed, Stream.STEP_INPUTS, range(len(rows)), place, step)
         )

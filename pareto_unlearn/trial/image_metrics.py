@@ -26,8 +26,9 @@ from pareto_unlearn.metrics import (
     weights_folder,
 )
 from pareto_unlearn.models import ImageToImage
+from pareto_unlearn.random_streams import Stream
 from pareto_unlearn.trial.bank import spread_rows
-from pareto_unlearn.trial.inputs import GENERATION_STREAM, SETS, generators_of
+from pareto_unlearn.trial.inputs import SETS, generators_of
 
 HELDOUT = "heldout"
 PART = 256
@@ -149,5 +150,5 @@ def generate(
     model: ImageToImage, images: Images, seed: int, device: torch.device, name: str, rows: Int[Tensor, " b"]
 ) -> Tensor:
     """Return one batch of held-out images with their holes generated; what is drawn depends on the image alone."""
-    draws = generators_of(seed, GENERATION_STREAM, rows, SETS[name, HELDOUT])
+    draws = generators_of(seed, Stream.GENERATION, rows, SETS[name, HELDOUT])
     return model.generate(images[rows].to(device), draws)

@@ -15,10 +15,7 @@ from torch import Tensor
 from pareto_unlearn.data import ImageSet, PixelNoise, SplitData, seeded_generator
 from pareto_unlearn.models import ImageToImage
 from pareto_unlearn.objectives import open_rows
-
-INPUT_STREAM, NOISE_STREAM, SECOND_NOISE_STREAM, GENERATION_STREAM = 31, 32, 33, 34
-STEP_INPUT_STREAM, STEP_NOISE_STREAM, BASELINE_STREAM = 35, 36, 37
-SECOND_GENERATION_STREAM = 39
+from pareto_unlearn.random_streams import Stream
 
 SETS = {
     ("forget", "train"): 0,
@@ -78,7 +75,7 @@ def _open_set(
     model: ImageToImage, images: ImageSet, key: tuple[str, str], seed: int, device: torch.device, path: Path
 ) -> Rows:
     def make(rows: Int[Tensor, " b"]) -> Tensor:
-        generators = generators_of(seed, INPUT_STREAM, rows, SETS[key])
+        generators = generators_of(seed, Stream.INPUTS, rows, SETS[key])
         return model.prepare(images.images[rows].to(device), generators)
 
     if not model.stores_inputs:
@@ -92,7 +89,7 @@ def noise_inputs(
     inputs: Rows,
     split: str,
     seed: int,
-    stream: int = NOISE_STREAM,
+    stream: int = Stream.NOISE,
     sampler: PixelNoise | None = None,
 ) -> LazyRows:
     """Return the inputs whose outputs by the original are the noise targets of a split of the forget set."""

@@ -22,18 +22,15 @@ from pareto_unlearn.objectives import (
     feature_function,
     open_targets,
 )
+from pareto_unlearn.random_streams import Stream
 from pareto_unlearn.trial.image_metrics import open_scoring
 from pareto_unlearn.trial.inputs import (
-    NOISE_STREAM,
-    SECOND_NOISE_STREAM,
     Rows,
     noise_inputs,
     open_inputs,
 )
 from pareto_unlearn.trial.noise import open_noise
 from pareto_unlearn.trial.reference_model import load_reference
-
-NOISE_BANK_STREAM = 30
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -162,9 +159,9 @@ def _compute_targets(
     if config.objective.noise_target == "paired":
         pairs = {
             split: (
-                noise_inputs(model, inputs["forget", split], split, config.seed, NOISE_STREAM, sampler),
+                noise_inputs(model, inputs["forget", split], split, config.seed, Stream.NOISE, sampler),
                 noise_inputs(
-                    model, inputs["forget", split], split, config.seed, SECOND_NOISE_STREAM, sampler
+                    model, inputs["forget", split], split, config.seed, Stream.SECOND_NOISE, sampler
                 ),
             )
             for split in ("train", "heldout")
@@ -187,7 +184,7 @@ def _device_of(model: ImageToImage) -> torch.device:
 
 def _draw_bank(config: SweepConfig, model: ImageToImage, sampler: PixelNoise | None) -> Tensor:
     """Return the inputs of pure noise that all images have as their target, on the model's device."""
-    count, generator = config.objective.noise_images, seeded_generator(config.seed, NOISE_BANK_STREAM)
+    count, generator = config.objective.noise_images, seeded_generator(config.seed, Stream.NOISE_BANK)
     device = _device_of(model)
     if sampler is None:
         return model.sample_noise(count, generator).to(device)

@@ -14,8 +14,7 @@ from pareto_unlearn.data import (
     uniform_noise,
 )
 from pareto_unlearn.objectives import open_rows
-
-NOISE_FIT_STREAM = 38
+from pareto_unlearn.random_streams import Stream
 
 
 def open_noise(config: SweepConfig, split: SplitData, cache: Path, key: str) -> PixelNoise | None:
@@ -37,5 +36,5 @@ def open_noise(config: SweepConfig, split: SplitData, cache: Path, key: str) -> 
         case "batch_statistics":
             mean, std = open_rows(path, lambda: measure_pixels(sets)).tolist()
             return clipped_noise(shape, mean, std)
-    generator = seeded_generator(config.seed, NOISE_FIT_STREAM)
+    generator = seeded_generator(config.seed, Stream.NOISE_FIT)
     return correlated_noise(shape, open_rows(path, lambda: fit_covariance(sets, rank, generator)))

@@ -18,8 +18,7 @@ from pareto_unlearn.models import (
     pixel_format,
     weights_sha256,
 )
-
-PROBE_STREAM = 41
+from pareto_unlearn.random_streams import Stream
 
 
 def reference_section(config: SweepConfig) -> ModelSection | None:
@@ -114,11 +113,11 @@ def _answers_alike(config: SweepConfig, original: ImageToImage, changes: Mapping
     changed, pixels = copy.deepcopy(original), pixel_format(config.model)
     changed.load_state_dict({**original.state_dict(), **changes})
     pictures = torch.rand(
-        1, pixels.channels, pixels.side, pixels.side, generator=seeded_generator(PROBE_STREAM)
+        1, pixels.channels, pixels.side, pixels.side, generator=seeded_generator(Stream.PROBE)
     )
     return torch.equal(*(_answer(model, pictures) for model in (original, changed)))
 
 
 @torch.no_grad()
 def _answer(model: ImageToImage, pictures: Tensor) -> Tensor:
-    return model(model.prepare(pictures, [seeded_generator(PROBE_STREAM)]))
+    return model(model.prepare(pictures, [seeded_generator(Stream.PROBE)]))

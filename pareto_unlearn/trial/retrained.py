@@ -8,7 +8,8 @@ import torch
 from pareto_unlearn.config import SweepConfig
 from pareto_unlearn.data import BatchOrder, seeded_generator
 from pareto_unlearn.models import family_of
-from pareto_unlearn.pretraining.loop import BATCH_STREAM, RECIPES, WEIGHT_STREAM, Watch, train
+from pareto_unlearn.pretraining.loop import RECIPES, Watch, train
+from pareto_unlearn.random_streams import Stream
 from pareto_unlearn.records import TrialSpec
 from pareto_unlearn.trial.material import Material
 from pareto_unlearn.trial.measuring import measure_costs
@@ -41,9 +42,9 @@ def retrain(
     with torch.no_grad():
         # Drawn on the CPU, so that the weights do not depend on the device.
         model.to(torch.device("cpu"))
-        family_of(config.model.family).initialise(model, seeded_generator(spec.seed, WEIGHT_STREAM))
+        family_of(config.model.family).initialise(model, seeded_generator(spec.seed, Stream.INITIAL_WEIGHTS))
         model.to(material.device)
-    order = BatchOrder(len(inputs), recipe.batch, spec.seed, BATCH_STREAM)
+    order = BatchOrder(len(inputs), recipe.batch, spec.seed, Stream.TRAINING_BATCHES)
     watch = Watch(
         report=lambda step, _: on_progress(step + 1, *measure_costs(config, material, GLANCE)),
         save=lambda step, state: save(step, {STATE_FILE: state}),

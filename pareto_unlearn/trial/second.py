@@ -19,8 +19,9 @@ from pareto_unlearn.catalogue.metrics import second_name
 from pareto_unlearn.config import SweepConfig, TaskSection
 from pareto_unlearn.metrics import PictureScores
 from pareto_unlearn.models import ImageToImage
+from pareto_unlearn.random_streams import Stream
 from pareto_unlearn.records import MetricRow
-from pareto_unlearn.trial.inputs import SECOND_GENERATION_STREAM, SETS, generators_of
+from pareto_unlearn.trial.inputs import SETS, generators_of
 from pareto_unlearn.trial.material import Material, load_original
 
 _OPPOSITES = {
@@ -73,7 +74,7 @@ def reconstruct_again(
     return torch.cat(
         [
             original.generate(
-                pictures[part], generators_of(seed, SECOND_GENERATION_STREAM, rows[part], place)
+                pictures[part], generators_of(seed, Stream.SECOND_GENERATION, rows[part], place)
             )
             for part in torch.split(torch.arange(len(rows)), original.evaluation_batch)
         ]
