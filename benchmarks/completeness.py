@@ -61,7 +61,7 @@ def measure_scales() -> Scales:
 
 def make_config(mode: str, scales: Scales, storage: str) -> SweepConfig:
     """Return the quickstart in one mode, without baselines, in this process."""
-    values = [scales.f1_floor + level * scales.f1_range for level in LEVELS]
+    values = [scales.f1_at(level) for level in LEVELS]
     return load_config(
         SWEEP,
         [

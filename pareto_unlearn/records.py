@@ -12,7 +12,7 @@ retained quality is 1 - f2 / variance of the original model's outputs on the ret
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, Protocol, Self, TypeVar
 
 from pareto_unlearn.catalogue.methods import EPSILON_CONSTRAINT, WITHOUT_WEIGHT
 
@@ -321,6 +321,37 @@ class TrialResult:
     files: Mapping[str, bytes]
 
 
+class Scalable(Protocol):
+    """A number, or an array of them, that a unit can be changed of."""
+
+    def __sub__(self, other: float, /) -> Self:
+        """Return the difference."""
+        ...
+
+    def __truediv__(self, other: float, /) -> Self:
+        """Return the quotient."""
+        ...
+
+
+Value = TypeVar("Value", bound=Scalable)
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """An affine unit of a loss: value in the unit = (raw - offset) / scale."""
+
+    offset: float = 0.0
+    scale: float = 1.0
+
+    def of(self, raw: Value) -> Value:
+        """Return a raw value, or an array of them, in this unit."""
+        return (raw - self.offset) / self.scale
+
+    def raw(self, value: float) -> float:
+        """Return the raw value of a value in this unit."""
+        return value * self.scale + self.offset
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scales:
     """Constants of a run that turn raw objectives into units for people.
@@ -342,9 +373,27 @@ class Scales:
         """f1(original) - floor, the unit of e."""
         return self.f1_original - self.f1_floor
 
+    @property
+    def f1_unit(self) -> Unit:
+        """e: 0 at the floor, 1 at the original's f1."""
+        return Unit(self.f1_floor, self.f1_range)
+
+    @property
+    def f2_unit(self) -> Unit:
+        """The variance of the original's outputs on retain images."""
+        return Unit(0.0, self.variance_retain)
+
     def normalised_f1(self, f1: float) -> float:
         """Return e of a raw training f1."""
-        return (f1 - self.f1_floor) / self.f1_range
+        return self.f1_unit.of(f1)
+
+    def f1_at(self, e: float) -> float:
+        """Return the raw training f1 at a value of e."""
+        return self.f1_unit.raw(e)
+
+    def floor(self, split: str) -> float:
+        """Return the smallest f1 that any model can reach on a split."""
+        return self.f1_floor if split == "train" else self.f1_floor_heldout
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -106,7 +106,7 @@ def _match(
     valid: ValidRange | None,
 ) -> Likeness:
     e = interpolate_e(curve, error.value)
-    epsilon = None if e is None else scales.f1_floor + e * scales.f1_range
+    epsilon = None if e is None else scales.f1_at(e)
     return Likeness(
         seed=control.seed,
         error=error,

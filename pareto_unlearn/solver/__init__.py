@@ -37,7 +37,7 @@ from pareto_unlearn.solver.rules import (
     direction,
     multiplier,
 )
-from pareto_unlearn.solver.stepping import EpsilonSolver, StepRow, UpdateSettings
+from pareto_unlearn.solver.stepping import EpsilonSolver, StepRow, UpdateSettings, ramped_epsilon
 from pareto_unlearn.solver.stopping import Outcome, StopRule, solve
 
 __all__ = [
@@ -65,5 +65,6 @@ __all__ = [
     "multiplier",
     "nearest",
     "prune",
+    "ramped_epsilon",
     "solve",
 ]

@@ -122,11 +122,8 @@ class EpsilonSolver:
         self._logged = 0
 
     def epsilon_at(self, step: int) -> float:
-        """Return the bound at a step: a value of the ramp until it ends, then ``epsilon``."""
-        start, steps = self._ramp
-        if step + 1 >= steps:
-            return self._epsilon
-        return start + (step + 1) / steps * (self._epsilon - start)
+        """Return the bound at a step: the ramp, then ``epsilon``."""
+        return ramped_epsilon(step, self._epsilon, self._ramp)
 
     def step(self, constraint: Loss, objective: Loss) -> None:
         """Run one forward and backward pass of each loss and update the parameters.
@@ -260,6 +257,20 @@ class EpsilonSolver:
         self._updates += 1
         scale = torch.div(second, 1.0 - decay2**self._updates, out=self._g1).sqrt_().add_(1e-8)
         self.flat.values.addcdiv_(first, scale, value=-rate / (1.0 - decay1**self._updates))
+
+
+def ramped_epsilon(step: int, epsilon: float, ramp: tuple[float, int]) -> float:
+    """Return the bound at a step, counted from 0: linear from the start of ``ramp``, then ``epsilon``.
+
+    Args:
+        step: of the solve.
+        epsilon: the bound after the ramp.
+        ramp: (start, steps), as ``EpsilonSolver`` takes it.
+    """
+    start, steps = ramp
+    if step + 1 >= steps:
+        return epsilon
+    return start + (step + 1) / steps * (epsilon - start)
 
 
 def _describe(state: Mapping[str, Tensor]) -> dict[str, str]:
