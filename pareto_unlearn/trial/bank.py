@@ -34,7 +34,7 @@ def predict_bank_state_bytes(parameters: Iterable[nn.Parameter]) -> int:
 
 
 def count_checkpoints(section: BankSection, parameters: Sequence[nn.Parameter]) -> int:
-    """Return how many checkpoints a path takes: as many as asked for and as ``bank.max_bytes`` holds.
+    """Return how many checkpoints a path takes: at most ``bank.checkpoints``, in ``bank.max_bytes``.
 
     Raises:
         ConfigError: fewer than three fit.
@@ -43,8 +43,9 @@ def count_checkpoints(section: BankSection, parameters: Sequence[nn.Parameter]) 
     fits = section.max_bytes // size
     if fits < FEWEST:
         raise ConfigError(
-            f"solver.bank.max_bytes: found {section.max_bytes}, but one checkpoint of the path takes {size} bytes and "
-            f"{FEWEST} are the fewest to branch off from: allow {FEWEST * size} or more, or set solver.start: original"
+            f"solver.bank.max_bytes: found {section.max_bytes}, but one checkpoint of the path takes {size} "
+            f"bytes and {FEWEST} are the fewest to branch off from: allow {FEWEST * size} or more, or set "
+            "solver.start: original"
         )
     return min(section.checkpoints, fits)
 
@@ -53,7 +54,7 @@ def check_bank(config: SweepConfig, model: ImageToImage) -> None:
     """Refuse a path whose checkpoints would not fit into ``solver.bank.max_bytes``.
 
     Raises:
-        ConfigError: names what one takes and what is allowed.
+        ConfigError: names the size of a checkpoint and the bytes allowed.
     """
     if config.solver.start == "path":
         shared = config.objective.shared_parameters == "trained"
@@ -65,7 +66,7 @@ class BankKeeper:
     """Takes the checkpoints of a path at the planned steps.
 
     Args:
-        steps: after which to take one.
+        steps: after which to take a checkpoint.
         measure: raw f1 and f2 of the model as it stands.
         save: keeps the file of a checkpoint, by step.
         raw_epsilon: raw epsilon after a number of steps.
@@ -81,7 +82,7 @@ class BankKeeper:
     entries: list[BankEntry] = field(default_factory=list)
 
     def take(self, solver: EpsilonSolver, constraint_state: Mapping[str, Tensor]) -> None:
-        """Take a checkpoint if this step is one of the planned; the model's weights are as before afterwards."""
+        """Take a checkpoint if one is planned for this step; the model's weights are as before afterwards."""
         step = solver.step_count
         if step not in self.steps or any(entry.step >= step for entry in self.entries):
             return
@@ -101,7 +102,7 @@ class BankKeeper:
         )
 
     def listing(self) -> bytes:
-        """Return the checkpoints that no other dominates, by rising f1, as the file a path is committed with."""
+        """Return the file a path is committed with: its non-dominated checkpoints by rising f1, as JSON."""
         return json.dumps([asdict(entry) for entry in prune(self.entries)], indent=1).encode()
 
 
@@ -112,7 +113,7 @@ def averaged_values(solver: EpsilonSolver) -> Tensor:
 
 
 def measure_averaged(solver: EpsilonSolver, measure: Callable[[], Costs]) -> Costs:
-    """Return what ``measure`` says of the averaged weights; the model's own are in place again afterwards."""
+    """Return raw f1 and f2 of the averaged weights; the model's own are in place again afterwards."""
     own = solver.flat.values.clone()
     solver.flat.load(averaged_values(solver))
     costs = measure()

@@ -1,10 +1,11 @@
-"""Holding epsilon for every forget class or image instead of for their mean, at the cost of one backward pass.
+"""Constraints that hold epsilon for every forget class or image, not their mean, at one backward pass a step.
 
-For classes the constraint becomes a weighted mean of the classes' own e, each in units of its own range (1 = untouched). The weights follow
-a proportional-integral rule on how far each class lies above the level, so they gather on the classes that
-lag behind until all of them meet it. Where a batch holds only some of the classes, by turns, their part is scaled up and the others
-count with their running means, so that on average the constraint is that of all classes: a mean over those at hand would let
-the few that lag be outvoted in most steps.
+For classes the constraint becomes a weighted mean of the classes' own e, each in units of its own range (1 =
+untouched). The weights follow a proportional-integral rule on how far each class lies above the level, so
+they gather on the classes that lag behind until all of them meet it. Where a batch holds only some of the
+classes, by turns, their part is scaled up and the others count with their running means, so that on average
+the constraint is that of all classes: a mean over those at hand would let the few that lag be outvoted in
+most steps.
 """
 
 from collections.abc import Callable
@@ -44,7 +45,7 @@ class ClassWeights:
     def update(
         self, e: Float[Tensor, " k"], present: Float[Tensor, " k"], level: float
     ) -> tuple[Float[Tensor, " k"], Float[Tensor, ""]]:
-        """Take the classes' e of one mini-batch and return the weights of those present, and what the others add.
+        """Take e of the classes in a mini-batch; return their weights, and what the others add.
 
         Args:
             e: own e of every class; any finite number where the class is not in the batch.
@@ -52,8 +53,9 @@ class ClassWeights:
             level: the epsilon of this step, in e.
 
         Returns:
-            Weights, zero for absent classes, and a constant: the weighted sum plus the constant has the expectation of the
-            weighted mean over all classes seen so far. With all of them present the weights sum to one and the constant is 0.
+            Weights, zero for absent classes, and a constant: the weighted sum plus the constant has the
+            expectation of the weighted mean over all classes seen so far. With all of them present the
+            weights sum to one and the constant is 0.
         """
         mean, one, integral = (self.state[name] for name in ("class_mean", "class_one", "class_integral"))
         steps_between = max(self.num_classes / self.batch, 1.0)  # of two looks at one class
@@ -71,7 +73,7 @@ class ClassWeights:
 
 
 def power_mean(values: Float[Tensor, " b"], power: float) -> Float[Tensor, ""]:
-    """Return (mean of values^power)^(1/power); values below zero count as zero, and so does their gradient."""
+    """Return (mean of values^power)^(1/power); values below zero, and their gradients, count as zero."""
     powers = values.clamp(min=0.0).pow(power).mean()
     # A root's slope is infinite at zero, where every value is zero and nothing is left to do.
     return powers.clamp(min=torch.finfo(values.dtype).tiny).pow(1.0 / power)

@@ -51,7 +51,8 @@ def check_weights(config: SweepConfig) -> dict[str, FoundWeights]:
     unknown = [name for name in pins if name not in WEIGHTS_FILES]
     if unknown:
         raise ConfigError(
-            f"evaluate.weights_sha256: expected names among {', '.join(WEIGHTS_FILES)}, found {', '.join(unknown)}"
+            f"evaluate.weights_sha256: expected names among {', '.join(WEIGHTS_FILES)}, found "
+            f"{', '.join(unknown)}"
         )
     return find_weights(needed_files(measures_of(config)), weights_folder(config.evaluate.weights), pins)
 
@@ -67,7 +68,8 @@ def check_heldout(config: SweepConfig, split: SplitData) -> None:
         least = METRICS[measure.metric].least_side
         if side < least:
             raise ConfigError(
-                f"evaluate.metrics: {measure.metric} needs images of at least {least} pixels a side, found {side}; leave it out"
+                f"evaluate.metrics: {measure.metric} needs images of at least {least} pixels a side, found "
+                f"{side}; leave it out"
             )
     _check_counts(config, split)
 
@@ -78,13 +80,14 @@ def _check_counts(config: SweepConfig, split: SplitData) -> None:
         least = METRICS[measure.metric].least_images
         if min(counts.values()) < least:
             raise ConfigError(
-                f"evaluate.metrics: {measure.metric} needs {least} held-out images of each set, found {counts['forget']} to "
-                f"forget and {counts['retain']} to keep; give more by data.heldout_per_class, or leave it out"
+                f"evaluate.metrics: {measure.metric} needs {least} held-out images of each set, found "
+                f"{counts['forget']} to forget and {counts['retain']} to keep; give more by "
+                "data.heldout_per_class, or leave it out"
             )
 
 
 def open_scoring(config: SweepConfig, folder: Path, run_key: str, device: torch.device) -> Scoring | None:
-    """Return what measures the published metrics, its files verified; None where the sweep measures none.
+    """Return the scoring by published metrics, its files verified; None if the sweep names no such metric.
 
     Args:
         config: the sweep.
@@ -110,7 +113,9 @@ def open_scoring(config: SweepConfig, folder: Path, run_key: str, device: torch.
 def heldout_pictures(
     split: SplitData, outputs: Callable[[str, Int[Tensor, " n"]], UInt8[Tensor, "n 3 h w"]]
 ) -> dict[str, Pictures]:
-    """Return as many held-out images of both sets, spread evenly over the larger one, with a model's pictures of them.
+    """Return equally many held-out images of both sets, with a model's pictures of them.
+
+    Those of the larger set are spread evenly over it.
 
     Args:
         split: the images of the sweep.
@@ -149,6 +154,6 @@ def generate_pictures(
 def generate(
     model: ImageToImage, images: Images, seed: int, device: torch.device, name: str, rows: Int[Tensor, " b"]
 ) -> Tensor:
-    """Return one batch of held-out images with their holes generated; what is drawn depends on the image alone."""
+    """Return a batch of held-out images with their holes generated; draws depend on the image alone."""
     draws = generators_of(seed, Stream.GENERATION, rows, SETS[name, HELDOUT])
     return model.generate(images[rows].to(device), draws)

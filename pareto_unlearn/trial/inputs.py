@@ -1,7 +1,8 @@
 """Model inputs of whole image sets, and everything that chance decides about them.
 
-A draw depends on the sweep's seed, the set and the number of the image alone, so f1 and f2 of a model are the same numbers at every
-call, in every batch and on every worker. What a training step draws anew depends on the trial's seed and the step.
+A draw depends on the sweep's seed, the set and the number of the image alone, so f1 and f2 of a model are the
+same numbers at every call, in every batch and on every worker. What a training step draws anew depends on the
+trial's seed and the step.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,7 +28,7 @@ SETS = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LazyRows:
-    """Rows that are made when they are asked for."""
+    """Rows that are made when they are indexed."""
 
     count: int
     make: Callable[[Int[Tensor, " b"]], Tensor]
@@ -45,7 +46,7 @@ Rows = Tensor | LazyRows
 def generators_of(
     seed: int, stream: int, rows: Int[Tensor, " b"] | Sequence[int], *place: int
 ) -> list[torch.Generator]:
-    """Return a generator for every image of a set, by its number; ``place`` tells sets, splits or steps apart."""
+    """Return a generator for every image of a set, by its number; ``place`` keeps sets or steps apart."""
     numbers = rows.tolist() if isinstance(rows, Tensor) else rows
     return [seeded_generator(seed, stream, *place, number) for number in numbers]
 
@@ -53,7 +54,7 @@ def generators_of(
 def open_inputs(
     model: ImageToImage, split: SplitData, seed: int, device: torch.device, cache: Path, key: str
 ) -> dict[tuple[str, str], Rows]:
-    """Return the inputs of all image sets: made once a run where the family keeps them, else when they are asked for.
+    """Return the inputs of all image sets: stored once a run, or made when they are indexed.
 
     Args:
         model: of which family, and what it removes.
@@ -103,6 +104,6 @@ def noise_inputs(
 def make_noise(
     model: ImageToImage, inputs: Tensor, generators: Sequence[torch.Generator], sampler: PixelNoise | None
 ) -> Tensor:
-    """Return the inputs of the noise targets of some inputs; without a sampler, the model draws its own noise."""
+    """Return the inputs of the noise targets of some inputs; the model draws noise unless a sampler does."""
     pixels = None if sampler is None else sampler(generators).to(inputs.device)
     return model.noise_like(inputs, generators, pixels)

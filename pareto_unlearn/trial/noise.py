@@ -1,4 +1,4 @@
-"""The noise images of a sweep: what describes them is fitted to the training images once and kept in the run's cache."""
+"""The noise images of a sweep; their distribution is fitted once and kept in the run's cache."""
 
 from pathlib import Path
 
