@@ -26,7 +26,7 @@ from page_section import replace_section
 
 from pareto_unlearn.config import SweepConfig, load_config
 from pareto_unlearn.records import CurveRow, Phase, Role, TrialSpec
-from pareto_unlearn.trial import Hooks, load_material, run_trial
+from pareto_unlearn.trial import Hooks, Trial, load_material, run_trial
 
 SWEEP = Path(__file__).parent.parent / "sweeps" / "quickstart.yaml"
 PER_CLASS, LEVEL = 4, 0.4
@@ -119,7 +119,7 @@ def solve(phase: int, delta: int, steps: int, learning_rate: float) -> Sequence[
     with tempfile.TemporaryDirectory() as cache:
         material = load_material(config, Path(cache), "convergence-rates")
         scales = material.targets.scales
-        epsilon = scales.f1_floor + LEVEL * scales.f1_range
+        epsilon = scales.f1_at(LEVEL)
         spec = TrialSpec(
             trial_id=f"phase-{phase}-delta-{delta}",
             phase=Phase.BOUNDARY if phase == 1 else Phase.EPSILON,
@@ -130,7 +130,7 @@ def solve(phase: int, delta: int, steps: int, learning_rate: float) -> Sequence[
             epsilon_fraction=None if phase == 1 else LEVEL,
             range_width=None if phase == 1 else scales.f1_range,
         )
-        return run_trial(config, spec, material, Hooks(), "benchmark").curves
+        return run_trial(Trial(config, spec, material), Hooks(), "benchmark").curves
 
 
 def direction_norm(row: CurveRow) -> float:

@@ -28,7 +28,7 @@ from pareto_unlearn.config import SweepConfig, parse_config
 from pareto_unlearn.finished.dial import Knot, Mixer, Mixture, bracket, dial, gather_knots
 from pareto_unlearn.records import Phase, Role, TrialRecord, TrialSpec
 from pareto_unlearn.store import StoredRun, open_run
-from pareto_unlearn.trial import Hooks, Material, load_material, run_trial
+from pareto_unlearn.trial import Hooks, Material, Trial, load_material, run_trial
 from pareto_unlearn.trial.measuring import measure_completeness
 
 POINTS, SEED = 20, 0
@@ -62,7 +62,7 @@ class Bench:
         text = self.run.store.read_text("sweep.yaml")
         self.config: SweepConfig = parse_config(text, "sweep.yaml")
         self._material = self._load()
-        self._mixer = Mixer(self.config, self._material, self.run.store)
+        self._mixer = Mixer(self._material, self.run.store)
         trials, checkpoints = gather_knots(self.run, self.valid.seed)
         ends = [knot for knot in trials if knot.record.phase is Phase.ORIGINAL]
         ends += [knot for knot in trials if knot.record.role is Role.HIGHEST]
@@ -105,7 +105,7 @@ class Bench:
             parents=paths[0].trial_id if self.config.solver.start == "path" else None,
         )
         hooks = Hooks(read_bank=self.run.store.read_bank, read_bank_state=self.run.store.read_bank_state)
-        return run_trial(self.config, spec, self._load(), hooks, self.run.info.code_version).record
+        return run_trial(Trial(self.config, spec, self._load()), hooks, self.run.info.code_version).record
 
     def _dialled(self, epsilon: float) -> Outcome:
         return self._outcome(dial(self.run.path, epsilon, absolute=True), epsilon)
@@ -118,7 +118,7 @@ class Bench:
         if mixture is None:
             raise ValueError(f"{self.run.path}: epsilon {epsilon:g} lies outside what the knots span")
         self._mixer.flat.load(mixture.values)
-        found = measure_completeness(self.config, self._material, "train")
+        found = measure_completeness(self._material, "train")
         e = self.scales.normalised_f1(epsilon)
         return Outcome(found.e - e, 1.0 - found.worst_class - e, mixture.f2 / self.scales.variance_retain)
 

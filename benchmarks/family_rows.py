@@ -23,7 +23,7 @@ from pareto_unlearn.config import SweepConfig, load_config
 from pareto_unlearn.data import ImageSet, SplitData, seeded_generator
 from pareto_unlearn.models import ImageToImage, Setting, family_of, pixel_format
 from pareto_unlearn.trial import Material
-from pareto_unlearn.trial.material import assemble_material
+from pareto_unlearn.trial.loading import assemble_material
 
 SWEEP = Path(__file__).parent.parent / "sweeps" / "quickstart.yaml"
 HOLE_PATCHES = 8

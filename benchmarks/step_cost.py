@@ -73,7 +73,7 @@ class Runner:
 
     def check_losses(self, name: str) -> None:
         """Stop the program if f1 or f2 over whole training sets is not finite."""
-        costs = measure_costs(self.config, self.material, limit=2048)
+        costs = measure_costs(self.material, limit=2048)
         if not all(map(math.isfinite, costs)):
             raise SystemExit(f"{name}: f1 and f2 are {costs} after the rounds: its times mean nothing")
 

@@ -14,8 +14,9 @@ from torch import Tensor
 from pareto_unlearn.config import SweepConfig
 from pareto_unlearn.records import Phase, TrialSpec
 from pareto_unlearn.solver import ConflictProjection, EpsilonSolver, Gram
-from pareto_unlearn.trial import Material
-from pareto_unlearn.trial.building import Problem, build_problem
+from pareto_unlearn.trial import Material, Trial
+from pareto_unlearn.trial.building import build_problem
+from pareto_unlearn.trial.problem import Problem
 
 EPSILON = 0.25
 """Between the floor of f1 (0) and the original's f1 (1)."""
@@ -41,8 +42,7 @@ class Way:
 
 def raw_epsilon(material: Material) -> float:
     """Return the bound on f1."""
-    scales = material.targets.scales
-    return scales.f1_floor + EPSILON * scales.f1_range
+    return material.scales.f1_at(EPSILON)
 
 
 def rows_of(config: SweepConfig, material: Material, index: int) -> tuple[Tensor, Tensor]:
@@ -60,9 +60,9 @@ def both_losses(config: SweepConfig, material: Material, index: int) -> tuple[Te
         [material.inputs["forget", "train"][forget], material.inputs["retain", "train"][retain]]
     )
     outputs = material.model(inputs).flatten(1)
-    objectives, targets = material.objectives, material.targets
+    objectives, targets = material.retain_target.objectives, material.targets
     # The targets stay in their memory-mapped file, as they do for our step.
-    original = targets.retain_train[retain.cpu()].to(outputs.device)
+    original = targets.arrays["retain_train"][retain.cpu()].to(outputs.device)
     return (
         objectives.forget_loss(outputs[: len(forget)], targets.noise, forget),
         objectives.retain_loss(outputs[len(forget) :], original),
@@ -78,9 +78,9 @@ def our_solver(config: SweepConfig, material: Material) -> tuple[EpsilonSolver, 
         seed=0,
         epsilon=raw_epsilon(material),
     )
-    problem = build_problem(config, spec, material)
+    problem = build_problem(Trial(config, spec, material))
     solver = EpsilonSolver(
-        material.trainable(config.objective.space),
+        material.trainable(),
         problem.rule,
         problem.settings,
         epsilon=problem.epsilon,

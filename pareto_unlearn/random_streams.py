@@ -1,8 +1,8 @@
-"""The numbers that keep random draws apart: each use of chance has its own, so no two uses draw the same values.
+"""The numbers that keep random draws apart: with the same seed, no two uses of chance draw the same values.
 
-A draw is decided by a key: a seed, the number of its stream, and often a place such as a step or the number of an
-image (``data.seeded_generator``). These numbers decide the results of every sweep, so they never change; a new use
-takes a new number.
+A draw is decided by a key: a seed, the number of its stream, and often a place such as a step or the number
+of an image (``data.seeded_generator``). These numbers decide the results of every sweep, so they never
+change; a new use takes a new number.
 """
 
 from enum import IntEnum, unique
@@ -42,4 +42,4 @@ class Stream(IntEnum):
 
 
 RANDOM_ORIGINAL_SEED, RANDOM_REFERENCE_SEED = 7, 8
-"""Seeds of the random weights that a smoke run takes in place of the original model's and the reference model's."""
+"""Seeds of the random weights that a smoke run takes in place of the original and the reference model."""

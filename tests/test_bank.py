@@ -22,7 +22,7 @@ from pareto_unlearn.solver import FlatParameters, PathPlan
 from pareto_unlearn.store import RunStore, open_run
 from pareto_unlearn.sweep import executors
 from pareto_unlearn.sweep.worker import execute
-from pareto_unlearn.trial import Hooks, load_material, run_trial
+from pareto_unlearn.trial import Hooks, Trial, load_material, run_trial
 from pareto_unlearn.trial.measuring import measure_completeness, measure_retain_loss
 from pareto_unlearn.trial.scan import scan_learning_rate
 
@@ -144,8 +144,8 @@ def test_a_checkpoint_measured_again_gives_its_listed_costs_to_the_last_bit(fini
     flat = FlatParameters(material.trainable(config.objective.space))
     for entry in finished.bank:
         flat.load(finished.state(entry)["values"])
-        assert measure_completeness(config, material, "train").f1 == entry.f1
-        assert measure_retain_loss(config, material, "train") == entry.f2
+        assert measure_completeness(material, "train").f1 == entry.f1
+        assert measure_retain_loss(material, "train") == entry.f2
 
 
 def test_the_last_checkpoint_is_the_model_of_the_path(finished):
@@ -179,7 +179,7 @@ def test_the_gradient_pairs_of_a_path_count_its_scan(finished):
 def test_a_short_descent_counts_the_steps_it_took_before_it_diverged(cache):
     overrides = ("solver.path.steps=200", "solver.path.scan=[1, 1.0e+30]", "solver.path.scan_length=0.6")
     config = short_config(Path("unused"), *overrides)
-    sane, wild = scan_learning_rate(config, PATH_SPEC, load_material(config, cache, "targets"))
+    sane, wild = scan_learning_rate(Trial(config, PATH_SPEC, load_material(config, cache, "targets")))
     assert 50 <= wild.steps < sane.steps == 120  # a window of 50 without a finite step ends a solve
     assert math.isnan(wild.hypervolume)
 
@@ -246,7 +246,7 @@ def test_a_branch_that_cannot_move_has_the_costs_of_its_checkpoint(finished, cac
     for entry in (finished.bank[0], finished.bank[-1]):
         spec = branch_spec(finished, entry.f1)
         material = load_material(still, cache, "targets")
-        record = run_trial(still, spec, material, bank_hooks(finished.store), "1").record
+        record = run_trial(Trial(still, spec, material), bank_hooks(finished.store), "1").record
         assert (record.start, record.f1, record.f2) == (f"path:{entry.step}", entry.f1, entry.f2)
 
 
@@ -255,10 +255,10 @@ def test_an_interrupted_branch_continues_to_the_same_weights(finished, cache):
     spec = branch_spec(finished, finished.bank[len(finished.bank) // 2].f1)
     kept: dict[int, dict[str, bytes]] = {}
     hooks = bank_hooks(finished.store, save_resume=kept.__setitem__)
-    whole = run_trial(config, spec, load_material(config, cache, "targets"), hooks, "1")
+    whole = run_trial(Trial(config, spec, load_material(config, cache, "targets")), hooks, "1")
     assert list(kept) == [50]
     hooks = bank_hooks(finished.store, load_resume=lambda: (50, kept[50]))
-    resumed = run_trial(config, spec, load_material(config, cache, "targets"), hooks, "1")
+    resumed = run_trial(Trial(config, spec, load_material(config, cache, "targets")), hooks, "1")
     assert resumed.files == whole.files
     assert without_times(resumed.record) == without_times(whole.record)
 
@@ -267,7 +267,7 @@ def test_a_branch_without_a_bank_is_refused(finished, cache):
     spec = branch_spec(finished, 0.8)
     material = load_material(finished.config, cache, "targets")
     with pytest.raises(ValueError, match="at least one checkpoint"):
-        run_trial(finished.config, spec, material, Hooks(), "1")
+        run_trial(Trial(finished.config, spec, material), Hooks(), "1")
 
 
 # Interruption

@@ -23,7 +23,7 @@ from pareto_unlearn.store import StoredRun, open_run
 from pareto_unlearn.sweep import SweepOptions, executors, run_sweep
 from pareto_unlearn.sweep.summary import closing_table
 from pareto_unlearn.sweep.worker import execute
-from pareto_unlearn.trial import Hooks, load_material, run_trial
+from pareto_unlearn.trial import Hooks, Trial, load_material, run_trial
 
 MEASURED_TIMES = {"seconds", "images_per_second", "peak_memory_bytes"}
 
@@ -122,7 +122,7 @@ def test_the_doubled_path_is_the_path_of_a_sweep_with_twice_the_steps(checked, t
     twice = small_sweep(tmp_path, "solver.steps=80")
     spec = dataclasses.replace(path.spec, phase=Phase.BOUNDARY, checks=None)
     again = run_trial(
-        twice, spec, load_material(twice, tmp_path, "targets"), Hooks(), path.code_version
+        Trial(twice, spec, load_material(twice, tmp_path, "targets")), Hooks(), path.code_version
     ).record
     assert (again.f1, again.f2, again.steps, again.state) == (path.f1, path.f2, path.steps, path.state)
 

@@ -8,7 +8,7 @@ from trial_rows import epsilon_spec
 
 from pareto_unlearn.data import StratifiedOrder
 from pareto_unlearn.solver import EpsilonSolver, LevelControl, UpdateSettings
-from pareto_unlearn.trial import Hooks, load_material, run_trial
+from pareto_unlearn.trial import Hooks, Trial, load_material, run_trial
 from pareto_unlearn.trial.class_weights import ClassWeights, class_constraint
 
 CPU = torch.device("cpu")
@@ -124,7 +124,7 @@ def test_per_class_closes_most_of_the_worst_class_gap(small_config, tmp_path):
     for completeness in ("mean", "per_class"):
         config = small_config("solver.steps=300", "solver.batch=32", f"solver.completeness={completeness}")
         material, spec = epsilon_trial(config, tmp_path, 0.25)
-        record = run_trial(config, spec, material, Hooks(), "1").record
+        record = run_trial(Trial(config, spec, material), Hooks(), "1").record
         gaps[completeness] = (1.0 - record.completeness_worst_class) - 0.25
     assert gaps["per_class"] < 0.5 * gaps["mean"]  # measured at 400 steps: 0.01 against 0.15
 
@@ -133,12 +133,12 @@ def test_per_class_trial_continues_to_the_same_weights(small_config, tmp_path):
     config = small_config("solver.steps=150", "solver.checkpoint_every=50")
     material, spec = epsilon_trial(config, tmp_path, 0.3)
     kept: dict[int, dict[str, bytes]] = {}
-    whole = run_trial(config, spec, material, Hooks(save_resume=kept.__setitem__), "1")
+    whole = run_trial(Trial(config, spec, material), Hooks(save_resume=kept.__setitem__), "1")
     assert sorted(kept) == [50, 100]
     for step, files in kept.items():
         material, _ = epsilon_trial(config, tmp_path, 0.3)
         hooks = Hooks(load_resume=lambda step=step, files=files: (step, files))
-        again = run_trial(config, spec, material, hooks, "1")
+        again = run_trial(Trial(config, spec, material), hooks, "1")
         assert again.files == whole.files
         assert len(again.curves) == len(whole.curves) == 150
         assert all(a == b for a, b in itertools.zip_longest(again.metrics, whole.metrics))

@@ -15,7 +15,7 @@ from pareto_unlearn.records import Phase, TrialRecord, TrialSpec
 from pareto_unlearn.report import write_report
 from pareto_unlearn.store import StoredRun, open_run
 from pareto_unlearn.sweep import SweepOptions, run_sweep
-from pareto_unlearn.trial import Hooks, load_material, run_trial
+from pareto_unlearn.trial import Hooks, Trial, load_material, run_trial
 
 STEPS = 30
 SPEC = TrialSpec(trial_id="1" * 16, phase=Phase.CONTROL, method="retrained", seed=0)
@@ -85,10 +85,10 @@ def test_an_interrupted_control_ends_with_the_same_weights(tmp_path, monkeypatch
     monkeypatch.setattr(loop, "SAVE_EVERY", 10)
     config, states = config_in(tmp_path), {}
     keeping = Hooks(save_resume=lambda step, files: states.update({step: files}))
-    whole = run_trial(config, SPEC, load_material(config, tmp_path, "a"), keeping, "1")
+    whole = run_trial(Trial(config, SPEC, load_material(config, tmp_path, "a")), keeping, "1")
     assert sorted(states) == [10, 20]
     resumed = Hooks(load_resume=lambda: (20, dict(states[20])))
-    again = run_trial(config, SPEC, load_material(config, tmp_path, "a"), resumed, "1")
+    again = run_trial(Trial(config, SPEC, load_material(config, tmp_path, "a")), resumed, "1")
     assert again.files == whole.files
 
 

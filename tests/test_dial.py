@@ -44,7 +44,7 @@ def run_path(tmp_path_factory: pytest.TempPathFactory) -> str:
 def mixer_of(run: StoredRun) -> Mixer:
     config = parse_config(run.store.read_text("sweep.yaml"), "sweep.yaml")
     material = load_material(config, run.store.cache_dir(), run.info.config_hash[:16])
-    return Mixer(config, material, run.store)
+    return Mixer(material, run.store)
 
 
 def damage(run_path: Path, pattern: str) -> None:
@@ -192,7 +192,7 @@ def test_model_at_measures_what_its_row_says(run_path):
     model, record = run.model_at(target, absolute=True, seed=0)
     config = parse_config(run.store.read_text("sweep.yaml"), "sweep.yaml")
     material = load_material(config, run.store.cache_dir(), run.info.config_hash[:16])
-    found = measure_completeness(config, replace(material, model=model), "train")
+    found = measure_completeness(replace(material, model=model), "train")
     assert found.f1 == pytest.approx(record.f1, rel=1e-9)
 
 

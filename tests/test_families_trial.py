@@ -14,11 +14,12 @@ from pareto_unlearn.objectives import features as features_module
 from pareto_unlearn.objectives import targets as targets_module
 from pareto_unlearn.random_streams import Stream
 from pareto_unlearn.records import TrialState
-from pareto_unlearn.trial import Hooks, run_trial, running
-from pareto_unlearn.trial.distances import StepInputs, forget_distances, retain_distances
-from pareto_unlearn.trial.forward import step_comparison
-from pareto_unlearn.trial.inputs import SETS, generators_of, noise_inputs
+from pareto_unlearn.trial import Hooks, Trial, run_trial, running
+from pareto_unlearn.trial.distances import StepInputs, forget_distances, retain_distances, take_batch
+from pareto_unlearn.trial.forward import step_targets
+from pareto_unlearn.trial.inputs import SETS, generators_of, make_noise, noise_inputs
 from pareto_unlearn.trial.measuring import measure_completeness, measure_retain_loss, reconstruct
+from pareto_unlearn.trial.targets import ComputedAnswers, ImageBatch, PairedNoise, SharedNoise, StoredAnswers
 
 REMOVALS = [(family, "hole") for family in FAMILIES] + [(family, "published") for family in ("mae", "mage")]
 every_removal = pytest.mark.parametrize(
@@ -47,11 +48,11 @@ def load(tmp_path_factory):
     return fresh
 
 
-def distances(config, material) -> Tensor:
+def distances(material) -> Tensor:
     """Return f1 and f2 of all images of both splits."""
     return torch.cat(
         [
-            function(config, material, split)
+            function(material, split)
             for function in (forget_distances, retain_distances)
             for split in ("train", "heldout")
         ]
@@ -66,11 +67,13 @@ def close(one, other, tolerance=1e-6) -> bool:
 @every_removal
 def test_the_original_has_f2_of_nothing_and_e_of_one(load, family, removal, space, distance):
     config, material = load(family, removal=removal, space=space, distance=distance)
-    assert (material.original is None) == (config.objective.retain_target == "cached")
-    assert (material.targets.noise is None) == (config.objective.noise_target == "paired")
+    is_stored = isinstance(material.retain_target.answers, StoredAnswers)
+    assert is_stored == (config.objective.retain_target == "cached")
+    kind = PairedNoise if config.objective.noise_target == "paired" else SharedNoise
+    assert isinstance(material.forget_target, kind)
     for split in ("train", "heldout"):
-        assert measure_retain_loss(config, material, split) == 0.0
-        completeness = measure_completeness(config, material, split)
+        assert measure_retain_loss(material, split) == 0.0
+        completeness = measure_completeness(material, split)
         assert completeness.e == 1.0
         # An image of hardly any range of its own counts in a tenth of the mean one's.
         assert 0.0 < float(completeness.own_e.min()) <= float(completeness.own_e.max()) == 1.0
@@ -82,14 +85,14 @@ def test_the_original_has_f2_of_nothing_and_e_of_one(load, family, removal, spac
 def test_f1_and_f2_are_the_same_numbers_at_every_call_and_in_any_batch(
     load, family, removal, space, distance
 ):
-    config, material = load(family, removal=removal, space=space, distance=distance)
+    _, material = load(family, removal=removal, space=space, distance=distance)
     moved(material)
-    found = distances(config, material)
+    found = distances(material)
     assert found.min() > 0.0
-    assert torch.equal(found, distances(config, material))
+    assert torch.equal(found, distances(material))
     for batch in (1, 2):
         material.model.evaluation_batch = batch
-        other = distances(config, material)
+        other = distances(material)
         assert float(other.mean()) == pytest.approx(float(found.mean()), rel=1e-6)
         # Of one image: convolutions round otherwise in other batches, and f2 is a small difference of features.
         assert close(other, found, 1e-5)
@@ -97,20 +100,20 @@ def test_f1_and_f2_are_the_same_numbers_at_every_call_and_in_any_batch(
 
 @pytest.mark.parametrize("family", ["digits_mae", "mae", "mage"])
 def test_f2_of_the_original_is_nothing_beside_it_too(load, family):
-    config, material = load(family, "objective.retain_target=computed")
-    assert material.original is not None
-    assert material.targets.retain_train is None
-    assert measure_retain_loss(config, material, "train") == 0.0
+    _, material = load(family, "objective.retain_target=computed")
+    assert isinstance(material.retain_target.answers, ComputedAnswers)
+    assert "retain_train" not in material.targets.arrays
+    assert measure_retain_loss(material, "train") == 0.0
     moved(material)
-    other, cached = load(family)
+    _, cached = load(family)
     moved(cached)
-    assert close(retain_distances(config, material, "train"), retain_distances(other, cached, "train"))
+    assert close(retain_distances(material, "train"), retain_distances(cached, "train"))
 
 
 def by_hand(config, material, split: str) -> Tensor:
     """Return paired f1 of every forget image, one image at a time, from nothing but the Protocol."""
     features = feature_function(material.model, config.objective.space)
-    original = feature_function(material.original, config.objective.space)
+    original = feature_function(material.original(), config.objective.space)
     place, images = SETS["forget", split], getattr(material.split, f"forget_{split}").images
     found = []
     with torch.no_grad():
@@ -132,7 +135,7 @@ def test_paired_f1_is_the_distance_from_the_originals_answer_to_the_images_own_n
     config, material = load(family, removal=removal, distance=distance)
     moved(material)
     for split in ("train", "heldout"):
-        assert close(forget_distances(config, material, split), by_hand(config, material, split), 1e-5)
+        assert close(forget_distances(material, split), by_hand(config, material, split), 1e-5)
 
 
 @pytest.mark.parametrize("removal", ["hole", "published"])
@@ -155,7 +158,7 @@ def test_the_floor_of_palette_is_nothing(load, removal, space):
 def test_paired_floors_are_the_spread_of_the_noise_targets(load, family, space, distance):
     counts = {"forget_train": 16, "forget_heldout": 1, "retain_train": 2, "retain_heldout": 1}
     _, material = load(family, removal="published", space=space, distance=distance, counts=counts)
-    features, inputs = feature_function(material.original, space), material.inputs["forget", "train"]
+    features, inputs = feature_function(material.original(), space), material.inputs["forget", "train"]
     with torch.no_grad():
         draws = torch.stack(
             [
@@ -194,28 +197,32 @@ def test_stored_codes_are_read_instead_of_made_again(tmp_path, monkeypatch):
         assert torch.equal(rows, second.inputs[key])
 
 
+def noise_of(material, batch: ImageBatch) -> Tensor:
+    """Return the inputs of the images' own noise targets."""
+    return make_noise(material.model, batch.inputs, batch.draw_generators(), None)
+
+
 @pytest.mark.parametrize(("family", "removal"), [("palette", "hole"), *REMOVALS[-2:]])
 def test_inputs_of_a_step_are_a_function_of_seed_and_step(load, family, removal):
     _, material = load(family, removal=removal)
     rows = torch.tensor([3, 0])
     one, same, other = (StepInputs(material, seed) for seed in (0, 0, 1))
-    images, noise = one.forget(rows, 5)
+    first = one.forget(rows, 5)
     for again, equal in [
         (same.forget(rows, 5), True),
         (one.forget(rows, 6), False),
         (other.forget(rows, 5), False),
     ]:
-        assert torch.equal(images, again[0]) == equal
-        assert torch.equal(noise, again[1]) == equal
-    assert torch.equal(one.retain(rows, 5), same.retain(rows, 5))
-    assert not torch.equal(one.retain(rows, 5), images)
+        assert torch.equal(first.inputs, again.inputs) == equal
+        assert torch.equal(noise_of(material, first), noise_of(material, again)) == equal
+    assert torch.equal(one.retain(rows, 5).inputs, same.retain(rows, 5).inputs)
+    assert not torch.equal(one.retain(rows, 5).inputs, first.inputs)
 
 
 def test_a_step_of_a_fixed_hole_takes_the_stored_inputs(load):
     _, material = load("mage")
     rows = torch.tensor([3, 0])
-    images, noise = StepInputs(material, 0).forget(rows, 5)
-    assert noise is None
+    images = StepInputs(material, 0).forget(rows, 5).inputs
     assert torch.equal(images, material.inputs["forget", "train"][rows])
 
 
@@ -243,8 +250,8 @@ def test_targets_do_not_depend_on_where_features_are_kept(load, family, monkeypa
     monkeypatch.setattr(features_module, "SPILL_BYTES", 1)
     monkeypatch.setattr(targets_module, "CHUNK_VALUES", 10_000)
     _, spilled = load(family, space="encoder")
-    assert torch.equal(kept.targets.retain_train, spilled.targets.retain_train)
-    assert torch.equal(kept.targets.forget_f1_train, spilled.targets.forget_f1_train)
+    assert torch.equal(kept.targets.arrays["retain_train"], spilled.targets.arrays["retain_train"])
+    assert torch.equal(kept.targets.forget_f1("train"), spilled.targets.forget_f1("train"))
     assert spilled.targets.scales.variance_retain == pytest.approx(
         kept.targets.scales.variance_retain, rel=1e-9
     )
@@ -266,14 +273,14 @@ def test_pictures_depend_on_the_image_alone(load, family):
 def test_a_narrow_original_changes_what_steps_compare_with_and_nothing_that_is_measured(load, family):
     removal = "hole" if family == "palette" else "published"
     config, material = load(family, "objective.original_precision=bfloat16", removal=removal)
-    images = material.inputs["retain", "train"][torch.arange(3)]
-    features = feature_function(material.model, "output")(images).detach()
-    rows = torch.arange(3)
-    narrow = step_comparison(config, material).retain_per_image(features, images, rows, "train")
+    batch = take_batch(material, ("retain", "train"), torch.arange(3))
+    features = feature_function(material.model, "output")(batch.inputs).detach()
+    _, target = step_targets(config, material)
+    narrow = target.per_image(features, batch)
     assert narrow.dtype == torch.float32
     # 8 bits: an error of a few percent of the spread at most, squared.
     assert 0.0 < float(narrow.max()) < 0.04**2 * float(features.var())
-    assert measure_retain_loss(config, material, "train") == 0.0
+    assert measure_retain_loss(material, "train") == 0.0
 
 
 # Trials
@@ -296,7 +303,7 @@ def test_a_short_solve_is_finite_and_the_same_when_resumed(load, monkeypatch, fa
     before = {name: tensor.clone() for name, tensor in material.model.state_dict().items()}
     spec = epsilon_spec(material.targets.scales, LEVEL)
     trained = {id(one) for one in material.trainable(space)}
-    whole = run_trial(config, spec, material, Hooks(save_resume=kept.__setitem__), "1")
+    whole = run_trial(Trial(config, spec, material), Hooks(save_resume=kept.__setitem__), "1")
     record = whole.record
     assert record.state in (TrialState.DONE, TrialState.INFEASIBLE), record.reason
     assert record.steps == 3
@@ -309,7 +316,7 @@ def test_a_short_solve_is_finite_and_the_same_when_resumed(load, monkeypatch, fa
         assert torch.equal(tensor, before[name]) or own.get(name) in trained, name
     assert list(kept) == [2]
     config, material = load(family, removal=removal, space=space, counts=FEW)
-    resumed = run_trial(config, spec, material, Hooks(load_resume=lambda: (2, kept[2])), "1")
+    resumed = run_trial(Trial(config, spec, material), Hooks(load_resume=lambda: (2, kept[2])), "1")
     assert resumed.files == whole.files
     times = {"seconds": 0.0, "images_per_second": 0.0, "peak_memory_bytes": 0}
     assert replace(resumed.record, **times) == replace(record, **times)

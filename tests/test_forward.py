@@ -15,7 +15,7 @@ from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.objectives import feature_function
 from pareto_unlearn.records import Phase, TrialRecord, TrialSpec
 from pareto_unlearn.solver import EpsilonSolver
-from pareto_unlearn.trial import Hooks, Material, check_forward, load_material, run_trial
+from pareto_unlearn.trial import Hooks, Material, Trial, check_forward, load_material, run_trial
 from pareto_unlearn.trial.building import build_problem
 from pareto_unlearn.trial.forward import run_in_steps, step_features
 from pareto_unlearn.trial.measuring import measure_costs
@@ -53,7 +53,7 @@ def gradients(load: Load, *overrides: str) -> tuple[Tensor, Tensor]:
     """Return the flat gradients of f1 and f2 of one batch."""
     config, material = load("solver.completeness=mean", *overrides)
     move_away(material)
-    problem = build_problem(config, SPEC, material)
+    problem = build_problem(Trial(config, SPEC, material))
     parameters = list(material.model.parameters())
     losses = (problem.constraint(0), problem.objective(0))
     g1, g2 = (torch.autograd.grad(loss, parameters) for loss in losses)
@@ -68,7 +68,7 @@ def test_bfloat16_gradients_are_near_those_of_float32(load):
 
 def test_bfloat16_leaves_gradients_and_flat_vectors_in_float32(load):
     config, material = load(NARROW)
-    problem = build_problem(config, SPEC, material)
+    problem = build_problem(Trial(config, SPEC, material))
     solver = EpsilonSolver(material.trainable("output"), problem.rule, problem.settings, epsilon=0.3)
     solver.step(lambda: problem.constraint(0), lambda: problem.objective(0))
     assert {
@@ -102,7 +102,7 @@ def test_measuring_does_not_depend_on_the_precision(load):
 @pytest.mark.parametrize("completeness", ["mean", "per_class", "per_image"])
 def test_every_constraint_works_in_bfloat16(load, distance, completeness):
     config, material = load(NARROW, f"objective.distance={distance}", f"solver.completeness={completeness}")
-    problem = build_problem(config, SPEC, material)
+    problem = build_problem(Trial(config, SPEC, material))
     assert torch.isfinite(problem.constraint(0))
     assert torch.isfinite(problem.objective(0))
 
@@ -112,7 +112,7 @@ def test_max_loss_works_in_bfloat16(load):
     losses = []
     for overrides in ((), (NARROW,)):
         config, material = load(*overrides)
-        losses.append(build_problem(config, spec, material).objective(0).detach())
+        losses.append(build_problem(Trial(config, spec, material)).objective(0).detach())
     wide, narrow = losses
     assert narrow.dtype == torch.float32
     # Measured: 0.017; what is left of the loss after training is small next to the outputs that are rounded.
@@ -121,7 +121,7 @@ def test_max_loss_works_in_bfloat16(load):
 
 def solve(load: Load, *overrides: str) -> TrialRecord:
     config, material = load("solver.steps=200", "solver.batch=16", "solver.completeness=mean", *overrides)
-    return run_trial(config, SPEC, material, Hooks(), "1").record
+    return run_trial(Trial(config, SPEC, material), Hooks(), "1").record
 
 
 def test_a_short_solve_ends_near_that_of_float32(load):
@@ -177,7 +177,7 @@ def gradient(*overrides):
     config = load_config(shared.QUICKSTART, ["objective.noise_images=256", "solver.completeness=mean", *overrides])
     material = load_material(config, Path(sys.argv[2]), "compiled")
     shared.move_away(material)
-    problem = build_problem(config, shared.SPEC, material)
+    problem = build_problem(Trial(config, shared.SPEC, material))
     losses = (problem.constraint(0), problem.objective(0))
     parameters = list(material.model.parameters())
     return torch.cat([g.flatten() for loss in losses for g in torch.autograd.grad(loss, parameters)])

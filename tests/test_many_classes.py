@@ -21,7 +21,7 @@ from pareto_unlearn.report import write_report
 from pareto_unlearn.solver import EpsilonSolver
 from pareto_unlearn.store import open_run
 from pareto_unlearn.sweep import SweepOptions, run_sweep
-from pareto_unlearn.trial import Hooks, Material, load_material, run_trial
+from pareto_unlearn.trial import Hooks, Material, Trial, load_material, run_trial
 from pareto_unlearn.trial.building import build_problem
 from pareto_unlearn.trial.class_weights import ClassWeights
 
@@ -68,7 +68,7 @@ def solved(checkpoint, tmp_path_factory) -> dict[str, Solved]:
             checkpoint, "unused", *FROM_ORIGINAL, f"solver.completeness={completeness}"
         )
         material, spec = prepare(config, tmp_path_factory.mktemp(completeness))
-        found[completeness] = Solved(material, run_trial(config, spec, material, Hooks(), "1"))
+        found[completeness] = Solved(material, run_trial(Trial(config, spec, material), Hooks(), "1"))
     return found
 
 
@@ -90,11 +90,11 @@ def test_the_class_rows_are_what_the_model_does_to_each_class(solved):
         material, said = one.material, one.e_of_classes()
         with torch.no_grad():
             outputs = material.model(material.inputs["forget", "train"]).flatten(1)
-        f1 = material.objectives.forget_per_image(outputs, material.targets.noise)
+        f1 = material.retain_target.objectives.forget_per_image(outputs, material.targets.noise)
         split, floor = material.split.forget_train, material.targets.scales.f1_floor
         for index, name in enumerate(split.class_names):
             members = split.class_ids == index
-            original = material.targets.forget_f1_train[members].mean() - floor
+            original = material.targets.forget_f1("train")[members].mean() - floor
             assert said[name] == pytest.approx(float((f1[members].mean() - floor) / original), rel=1e-4)
 
 
@@ -120,7 +120,7 @@ def test_a_class_without_held_out_images_has_no_held_out_row(solved):
 def count_passes(config: SweepConfig, cache: Path, steps: int = 6) -> Counter[str]:
     """Count forward passes, their images and backward passes of some steps."""
     material, spec = prepare(config, cache)
-    problem = build_problem(config, spec, material)
+    problem = build_problem(Trial(config, spec, material))
     solver = EpsilonSolver(
         material.trainable("output"), problem.rule, problem.settings, epsilon=problem.epsilon
     )
@@ -224,8 +224,8 @@ def test_a_class_that_already_looks_forgotten_does_not_take_over(checkpoint, tmp
     config = many_classes_config(checkpoint, "unused", *FROM_ORIGINAL)
     material, spec = prepare(config, tmp_path)
     floor = material.targets.scales.f1_floor
-    material.targets.forget_f1_train[material.split.forget_train.class_ids == 0] = floor
-    constraint = build_problem(config, spec, material).constraint
+    material.targets.forget_f1("train")[material.split.forget_train.class_ids == 0] = floor
+    constraint = build_problem(Trial(config, spec, material)).constraint
     values = [float(constraint(step).detach()) for step in range(8)]
     assert all(0.0 < value < 10.0 for value in values)
 

@@ -20,6 +20,8 @@ from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.random_streams import Stream
 from pareto_unlearn.trial import load_material
 from pareto_unlearn.trial.distances import StepInputs
+from pareto_unlearn.trial.inputs import make_noise
+from pareto_unlearn.trial.noise import open_noise
 
 KINDS = ("uniform", "batch_statistics", "covariance")
 SHAPE = torch.Size((1, 16, 16))
@@ -138,24 +140,27 @@ def test_an_image_does_not_depend_on_its_neighbours(sampler):
 def test_the_noise_target_is_the_original_on_such_noise(kind, tmp_path):
     config = load_config(QUICKSTART, [*SMALL, f"objective.noise={kind}"])
     material = load_material(config, tmp_path, "a")
-    bank = material.sampler([seeded_generator(config.seed, Stream.NOISE_BANK)] * 64)
+    bank = open_noise(config, material.split, tmp_path, "a")(
+        [seeded_generator(config.seed, Stream.NOISE_BANK)] * 64
+    )
     wanted = material.model(material.model.prepare(bank)).flatten(1)
     assert torch.allclose(material.targets.noise.rows, wanted.detach(), atol=1e-5)
 
 
 def test_a_fit_is_made_once_and_read_again(tmp_path, monkeypatch):
     config = load_config(QUICKSTART, [*SMALL, "objective.noise=covariance", "objective.noise_rank=5"])
-    first = load_material(config, tmp_path, "a").sampler(generators(2))
+    split = load_material(config, tmp_path, "a").split
+    first = open_noise(config, split, tmp_path, "a")(generators(2))
     monkeypatch.setattr(noise, "PASSES", 0)  # would break a second fit
     monkeypatch.setattr("pareto_unlearn.trial.noise.fit_covariance", None)
-    assert torch.equal(load_material(config, tmp_path, "a").sampler(generators(2)), first)
+    assert torch.equal(open_noise(config, split, tmp_path, "a")(generators(2)), first)
 
 
 def test_the_default_is_the_models_own_noise(tmp_path):
     config = load_config(QUICKSTART, SMALL)
     assert config.objective.noise == "gaussian"
     material = load_material(config, tmp_path, "a")
-    assert material.sampler is None
+    assert open_noise(config, material.split, tmp_path, "a") is None
     own = material.model.sample_noise(64, seeded_generator(config.seed, Stream.NOISE_BANK))
     assert torch.equal(material.targets.noise.rows, material.model(own).flatten(1).detach())
 
@@ -168,11 +173,13 @@ def test_noise_under_published_masks_is_of_its_kind(family, kind, tmp_path):
         family, tmp_path, task, f"objective={{noise_images: 16, noise: {kind}, noise_rank: 4}}"
     )
     rows = torch.arange(2)
-    inputs, found = StepInputs(material, 0).forget(rows, 3)
+    batch, sampler = StepInputs(material, 0).forget(rows, 3), material.forget_target.sampler
+    inputs, found = batch.inputs, make_noise(material.model, batch.inputs, batch.draw_generators(), sampler)
     own = material.model.noise_like(inputs, generators(2))
     assert found.shape == own.shape
     assert not torch.equal(found, own)
-    _, again = StepInputs(material, 0).forget(rows, 3)
+    batch = StepInputs(material, 0).forget(rows, 3)
+    again = make_noise(material.model, batch.inputs, batch.draw_generators(), sampler)
     assert torch.equal(found, again)
     if family == "mae":
         pixels = found[:, :3] * material.model.pixel_std + material.model.pixel_mean

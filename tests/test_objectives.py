@@ -15,7 +15,6 @@ from pareto_unlearn.config import DataSection, ModelSection, ObjectiveSection, T
 from pareto_unlearn.data import load_split, seeded_generator
 from pareto_unlearn.models import load_model
 from pareto_unlearn.objectives import (
-    ARRAYS,
     EVALUATION_BATCH,
     NoiseTarget,
     Objectives,
@@ -217,9 +216,9 @@ def test_targets_hold_the_original_features_of_either_space(embedded, distance, 
     features = feature_function(model, space)
     targets = compute_targets(features, inputs, bank, objectives)
     assert targets.noise.rows.shape == (64, values)
-    assert torch.equal(targets.retain_train, features(inputs["retain", "train"]).detach())
+    assert torch.equal(targets.arrays["retain_train"], features(inputs["retain", "train"]).detach())
     f1 = objectives.forget_per_image(features(inputs["forget", "heldout"]).detach(), targets.noise)
-    assert torch.equal(targets.forget_f1_heldout, f1)
+    assert torch.equal(targets.forget_f1("heldout"), f1)
     assert targets.scales.f1_original_heldout == pytest.approx(float(f1.mean()), rel=1e-6)
 
 
@@ -240,7 +239,7 @@ def test_the_original_is_far_above_the_floor(embedded):
 
 def test_the_variance_of_the_retain_outputs_is_per_value():
     targets = flat_targets(MSE, gaussian(5, 30))
-    expected = float(targets.retain_train.var(dim=0, correction=0).mean())
+    expected = float(targets.arrays["retain_train"].var(dim=0, correction=0).mean())
     assert targets.scales.variance_retain == pytest.approx(expected, rel=1e-12)
 
 
@@ -255,7 +254,7 @@ SCRIPT = """
 import os, signal, sys, time
 from pathlib import Path
 import torch
-from pareto_unlearn.objectives import NoiseTarget, Targets, open_targets
+from pareto_unlearn.objectives import Targets, open_targets
 from pareto_unlearn.records import Scales
 
 scales = Scales(f1_floor=0.1, f1_original=1.1, variance_retain=0.5, f1_floor_heldout=0.1,
@@ -267,9 +266,9 @@ class Killer:
 
 def compute(**changes):
     rows = torch.arange(12.0).view(4, 3)
-    values = dict(noise=NoiseTarget(rows, rows[0], 0.1), retain_train=rows, retain_heldout=rows[:1],
-                  forget_f1_train=rows[0], forget_f1_heldout=rows[1], scales=scales)
-    return Targets(**(values | changes))
+    arrays = dict(noise=rows, noise_mean=rows[0], retain_train=rows, retain_heldout=rows[:1],
+                  forget_f1_train=rows[0], forget_f1_heldout=rows[1])
+    return Targets(scales, arrays | changes)
 
 def say(line):
     os.write(1, (line + "\\n").encode())  # one call, so lines of several processes do not mix
@@ -343,7 +342,8 @@ def test_a_failing_computation_leaves_no_files_behind(tmp_path):
 
 def test_targets_that_cannot_be_written_leave_no_files_behind(tmp_path):
     computed = flat_targets(MSE, gaussian(5, 30))
-    without_values = replace(computed, forget_f1_heldout=torch.empty(20, device="meta"))
+    empty = {"forget_f1_heldout": torch.empty(20, device="meta")}
+    without_values = replace(computed, arrays={**computed.arrays, **empty})
     with pytest.raises(NotImplementedError):
         open_targets(tmp_path / "targets", lambda: without_values)
     assert [path.name for path in tmp_path.iterdir()] == ["targets.lock"]
@@ -352,11 +352,9 @@ def test_targets_that_cannot_be_written_leave_no_files_behind(tmp_path):
 def test_opened_targets_equal_the_computed_ones(tmp_path):
     computed = flat_targets(L2, gaussian(5, 30))
     opened = open_targets(tmp_path / "targets", lambda: computed)
-    for name in ARRAYS:
-        one, other = getattr(opened, name), getattr(computed, name)
-        assert one is other is None if other is None else torch.equal(one, other)
-    assert torch.equal(opened.noise.rows, computed.noise.rows)
-    assert torch.equal(opened.noise.mean, computed.noise.mean)
+    assert set(opened.arrays) == set(computed.arrays)
+    for name, array in computed.arrays.items():
+        assert torch.equal(opened.arrays[name], array)
     assert opened.noise.floor == computed.noise.floor
     assert opened.scales == computed.scales
 
@@ -369,9 +367,9 @@ def test_stored_targets_are_not_computed_again(tmp_path):
 
 def test_writing_into_opened_targets_does_not_change_the_files(tmp_path):
     first = open_targets(tmp_path / "targets", lambda: flat_targets(MSE, gaussian(5, 30)))
-    first.retain_train.zero_()
+    first.arrays["retain_train"].zero_()
     second = open_targets(tmp_path / "targets", lambda: pytest.fail("computed twice"))
-    assert float(second.retain_train.abs().sum()) > 0
+    assert float(second.arrays["retain_train"].abs().sum()) > 0
 
 
 def test_stored_scales_are_plain_json(tmp_path):
@@ -401,9 +399,9 @@ def paired(objectives: Objectives, *, spread: float = 1.0, count: int = 400) -> 
 def test_f1_of_the_original_is_its_distance_from_each_inputs_own_target(objectives):
     targets, inputs = paired(objectives), gaussian(400, 30, key=0)
     expected = objectives.paired_per_image(inputs, 3.0 + gaussian(400, 30, key=10))
-    torch.testing.assert_close(targets.forget_f1_train, expected)
+    torch.testing.assert_close(targets.forget_f1("train"), expected)
     assert targets.scales.f1_original == pytest.approx(float(expected.mean()))
-    assert (targets.noise, targets.retain_train, targets.retain_heldout) == (None, None, None)
+    assert set(targets.arrays) == {"forget_f1_train", "forget_f1_heldout"}
 
 
 @pytest.mark.parametrize(("objectives", "floor"), [(MSE, 0.25), (L2, 0.5 * 30**0.5)])
@@ -427,17 +425,17 @@ def test_the_scales_do_not_depend_on_what_is_kept(objectives):
         compute_targets(flat, inputs, gaussian(50, 30, key=8), objectives, batch=32, keep_retain=keep)
         for keep in (True, False)
     )
-    assert (not_kept.retain_train, not_kept.retain_heldout) == (None, None)
+    assert set(kept.arrays) - set(not_kept.arrays) == {"retain_train", "retain_heldout"}
     assert asdict(not_kept.scales) == pytest.approx(asdict(kept.scales), rel=1e-12)
 
 
 def test_targets_without_arrays_open_without_them(tmp_path):
     computed = paired(MSE)
     opened = open_targets(tmp_path / "targets", lambda: computed)
-    assert (opened.noise, opened.retain_train, opened.retain_heldout) == (None, None, None)
-    assert torch.equal(opened.forget_f1_train, computed.forget_f1_train)
+    assert set(opened.arrays) == {"forget_f1_train", "forget_f1_heldout"}
+    assert torch.equal(opened.forget_f1("train"), computed.forget_f1("train"))
     assert opened.scales == computed.scales
-    assert opened.to(torch.device("cpu")).noise is None
+    assert set(opened.to(torch.device("cpu")).arrays) == set(opened.arrays)
 
 
 # What is large

@@ -21,7 +21,7 @@ from pareto_unlearn.models import Batch, ImageToImage, family_of
 from pareto_unlearn.models.baselines import draw_like
 from pareto_unlearn.models.palette_inputs import build_condition, mix_noise, unpack
 from pareto_unlearn.records import Phase, TrialRecord, TrialSpec, TrialState
-from pareto_unlearn.trial import Hooks, Material, run_trial, running
+from pareto_unlearn.trial import Hooks, Material, Trial, run_trial, running
 from pareto_unlearn.trial.building import build_problem
 
 OWN = {name: tuple(family_of(name).baselines) for name in FAMILIES}
@@ -358,7 +358,7 @@ def solve(family: str, method: str, cache: Path, *overrides: str) -> tuple[Mater
         family, cache, "objective={noise_images: 16, space: encoder}", *overrides
     )
     spec = TrialSpec(trial_id="0" * 16, phase=Phase.BASELINE, method=method, seed=0, weight=0.25)
-    result = run_trial(config, spec, material, Hooks(), "1")
+    result = run_trial(Trial(config, spec, material), Hooks(), "1")
     return material, result.record, list(result.curves)
 
 
@@ -382,7 +382,7 @@ def test_what_the_published_training_removes_goes_with_baselines(family, tmp_pat
     for method in TRAINED:
         config, material = load_on_generated(family, tmp_path / method, task)
         spec = TrialSpec(trial_id="0" * 16, phase=Phase.BASELINE, method=method, seed=0, weight=1.0)
-        problem = build_problem(config, spec, material)
+        problem = build_problem(Trial(config, spec, material))
         assert problem.constraint(0) > 0
         assert problem.constraint(0) == problem.constraint(0)
         assert problem.constraint(0) != problem.constraint(1)
@@ -394,9 +394,9 @@ def test_a_resumed_trial_ends_as_an_unbroken_one(family, method, tmp_path, monke
     kept: dict[int, dict[str, bytes]] = {}
     spec = TrialSpec(trial_id="0" * 16, phase=Phase.BASELINE, method=method, seed=0, weight=0.25)
     config, material = load_on_generated(family, tmp_path / "a")
-    whole = run_trial(config, spec, material, Hooks(save_resume=kept.__setitem__), "1")
+    whole = run_trial(Trial(config, spec, material), Hooks(save_resume=kept.__setitem__), "1")
     config, material = load_on_generated(family, tmp_path / "b")
-    resumed = run_trial(config, spec, material, Hooks(load_resume=lambda: (2, kept[2])), "1")
+    resumed = run_trial(Trial(config, spec, material), Hooks(load_resume=lambda: (2, kept[2])), "1")
     assert list(kept) == [2]
     assert resumed.files == whole.files
 
@@ -410,7 +410,7 @@ def test_baselines_run_in_bfloat16(method, tmp_path):
 def test_retain_only_moves_along_the_retain_gradient_alone(tmp_path):
     config, material = load_on_generated("digits_mae", tmp_path)
     spec = TrialSpec(trial_id="0" * 16, phase=Phase.BASELINE, method="retain_only", seed=0, weight=1.0)
-    assert build_problem(config, spec, material).rule.weight == 0.0
+    assert build_problem(Trial(config, spec, material)).rule.weight == 0.0
 
 
 # Sweep files.

@@ -13,7 +13,7 @@ from pareto_unlearn.config import DataSection
 from pareto_unlearn.data import BatchOrder, ReadsAhead, SplitData, load_split, reading_ahead
 from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.records import Phase, PixelFormat, TrialSpec
-from pareto_unlearn.trial import building, load_material
+from pareto_unlearn.trial import Trial, load_material, step_losses
 from pareto_unlearn.trial.building import build_problem
 
 PIXELS = PixelFormat(side=8, channels=3)
@@ -106,7 +106,7 @@ def test_losses_of_a_step_are_the_same_to_the_bit(root, tmp_path, monkeypatch, c
     spec = TrialSpec(trial_id="t", phase=Phase.EPSILON, method="epsilon_constraint", seed=0, epsilon=0.5)
 
     def losses() -> list[float]:
-        problem = build_problem(config, spec, material)
+        problem = build_problem(Trial(config, spec, material))
         return [
             float(loss(step).detach())
             for step in range(5)
@@ -115,5 +115,5 @@ def test_losses_of_a_step_are_the_same_to_the_bit(root, tmp_path, monkeypatch, c
 
     ahead = losses()
     assert len(material.split.retain_train.images._ahead) > 0
-    monkeypatch.setattr(building, "reading_ahead", lambda order, _: order)
+    monkeypatch.setattr(step_losses, "reading_ahead", lambda order, _: order)
     assert losses() == ahead

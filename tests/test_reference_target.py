@@ -16,11 +16,12 @@ from pareto_unlearn.errors import ConfigError, WeightsError
 from pareto_unlearn.models import load_model, save_model
 from pareto_unlearn.objectives import feature_function
 from pareto_unlearn.records import Phase, TrialSpec, TrialState
-from pareto_unlearn.trial import Hooks, check_reference, load_original, run_trial, weights_digest
+from pareto_unlearn.trial import Hooks, Trial, check_reference, load_original, run_trial, weights_digest
 from pareto_unlearn.trial.distances import StepInputs, forget_distances
-from pareto_unlearn.trial.forward import step_comparison, step_features
+from pareto_unlearn.trial.forward import step_features, step_targets
 from pareto_unlearn.trial.measuring import measure_completeness, measure_retain_loss
 from pareto_unlearn.trial.reference_model import load_reference
+from pareto_unlearn.trial.targets import ComputedAnswers, ModelTarget, StoredAnswers
 
 CASES = [(family, "hole") for family in FAMILIES] + [("mae", "published"), ("mage", "published")]
 every_case = pytest.mark.parametrize(("family", "removal"), CASES, ids=["-".join(case) for case in CASES])
@@ -64,22 +65,22 @@ def load(tmp_path_factory):
 
 @every_case
 def test_the_original_has_e_of_one_and_the_reference_has_none(load, family, removal):
-    config, material, reference = load(family, removal)
-    assert material.targets.noise is None
+    _, material, reference = load(family, removal)
+    assert isinstance(material.forget_target, ModelTarget)
     for split in ("train", "heldout"):
-        assert measure_completeness(config, material, split).e == 1.0
-        assert measure_retain_loss(config, material, split) == 0.0
+        assert measure_completeness(material, split).e == 1.0
+        assert measure_retain_loss(material, split) == 0.0
     material.model.load_state_dict(reference.state_dict())
     for split in ("train", "heldout"):
-        completeness = measure_completeness(config, material, split)
+        completeness = measure_completeness(material, split)
         assert (completeness.f1, completeness.e, completeness.worst_class) == (0.0, 0.0, 1.0)
-        assert measure_retain_loss(config, material, split) > 0.0
+        assert measure_retain_loss(material, split) > 0.0
 
 
 @pytest.mark.parametrize("distance", ["mse", "l2"])
 @every_case
 def test_f1_is_the_distance_from_the_references_answer_on_the_same_input(load, family, removal, distance):
-    config, material, other = load(family, removal, distance)
+    _, material, other = load(family, removal, distance)
     moved(material)
     model, reference = (feature_function(one, "output") for one in (material.model, other))
     for split in ("train", "heldout"):
@@ -88,21 +89,19 @@ def test_f1_is_the_distance_from_the_references_answer_on_the_same_input(load, f
         with torch.no_grad():
             gaps = (model(inputs[rows]) - reference(inputs[rows])).double()
         expected = gaps.square().mean(dim=1) if distance == "mse" else gaps.norm(dim=1)
-        torch.testing.assert_close(
-            forget_distances(config, material, split).double(), expected, rtol=1e-4, atol=0.0
-        )
+        torch.testing.assert_close(forget_distances(material, split).double(), expected, rtol=1e-4, atol=0.0)
 
 
 @every_case
 def test_the_references_answers_are_stored_where_inputs_stay_the_same(load, family, removal):
     _, material, reference = load(family, removal)
-    stored = {split: material.targets.reference(split) for split in ("train", "heldout")}
+    answers = material.forget_target.answers
     if material.model.is_redrawn:
-        assert set(stored.values()) == {None}
-        assert material.reference is not None
+        assert isinstance(answers, ComputedAnswers)
+        assert "reference_train" not in material.targets.arrays
         return
-    assert material.reference is None
-    for split, rows in stored.items():
+    assert set(answers.rows) == {"train", "heldout"}
+    for split, rows in answers.rows.items():
         inputs = material.inputs["forget", split]
         with torch.no_grad():
             expected = feature_function(reference, "output")(inputs[torch.arange(len(inputs))])
@@ -112,10 +111,11 @@ def test_the_references_answers_are_stored_where_inputs_stay_the_same(load, fami
 def test_stored_and_computed_answers_are_the_same_target(load):
     found = []
     for place in ("cached", "computed"):
-        config, material, _ = load("digits_mae", "hole", "mse", f"objective.retain_target={place}")
-        assert (material.reference is None) == (place == "cached")
+        _, material, _ = load("digits_mae", "hole", "mse", f"objective.retain_target={place}")
+        kind = StoredAnswers if place == "cached" else ComputedAnswers
+        assert isinstance(material.forget_target.answers, kind)
         moved(material)
-        found.append([forget_distances(config, material, split) for split in ("train", "heldout")])
+        found.append([forget_distances(material, split) for split in ("train", "heldout")])
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=0.0)
 
@@ -123,22 +123,22 @@ def test_stored_and_computed_answers_are_the_same_target(load):
 @pytest.mark.parametrize(("family", "removal"), COMPUTED)
 def test_a_step_compares_on_the_inputs_it_drew(load, family, removal):
     config, material, reference = load(family, removal, "mse", "objective.retain_target=computed")
-    inputs, comparison = StepInputs(material, seed=0), step_comparison(config, material)
+    inputs, (target, _) = StepInputs(material, seed=0), step_targets(config, material)
     rows, draw = torch.tensor([0, 2]), torch.tensor([0, 0])
     material.model.load_state_dict(reference.state_dict())
     features = step_features(config, material)
     for step in (0, 5):
-        images, asked = inputs.forget(rows, step)
-        assert comparison.forget_loss(features(images), asked, rows, draw).item() == 0.0
+        batch = inputs.forget(rows, step)
+        assert target.step_loss(features(batch.inputs), batch, draw).item() == 0.0
     parameter = material.model.trainable("output")[0]
     with torch.no_grad():
         parameter.add_(0.1)
-    images, asked = inputs.forget(rows, 0)
-    loss = comparison.forget_loss(features(images), asked, rows, draw)
+    batch = inputs.forget(rows, 0)
+    loss = target.step_loss(features(batch.inputs), batch, draw)
     loss.backward()
     assert loss.item() > 0.0
     assert float(parameter.grad.abs().sum()) > 0.0
-    assert all(one.grad is None for one in material.reference.parameters())
+    assert all(one.grad is None for one in material.forget_target.answers.model.parameters())
 
 
 def test_a_trial_goes_towards_the_reference(tmp_path):
@@ -150,7 +150,7 @@ def test_a_trial_goes_towards_the_reference(tmp_path):
         trial_id="1" * 16, phase=Phase.EPSILON, method="epsilon", seed=0,
         epsilon=0.3 * material.targets.scales.f1_range,
     )  # fmt: skip
-    result = run_trial(config, spec, material, Hooks(), code_version="0")
+    result = run_trial(Trial(config, spec, material), Hooks(), code_version="0")
     assert result.record.state in (TrialState.DONE, TrialState.INFEASIBLE)
     assert result.record.e < 0.7
 
@@ -161,12 +161,9 @@ def test_reference_answers_in_bfloat16_where_the_original_does(load):
         update={"objective": config.objective.model_copy(update={"original_precision": "bfloat16"})}
     )
     rows = torch.tensor([0, 1])
-    inputs, asked = StepInputs(material, seed=0).forget(rows, 0)
-    features = step_features(config, material)(inputs)
-    losses = [
-        step_comparison(one, material).forget_per_image(features, asked, rows, "train").mean()
-        for one in (config, narrow)
-    ]
+    batch = StepInputs(material, seed=0).forget(rows, 0)
+    features = step_features(config, material)(batch.inputs)
+    losses = [step_targets(one, material)[0].per_image(features, batch).mean() for one in (config, narrow)]
     assert losses[0] != losses[1]
     torch.testing.assert_close(losses[0], losses[1], rtol=0.05, atol=0.0)
 

@@ -136,7 +136,7 @@ def load_on_generated(
     family: str, cache: Path, *overrides: str, counts: dict[str, int] | None = None
 ) -> tuple[SweepConfig, Material]:
     """Return a sweep and its material on generated images; ``cache`` must be new for every call."""
-    import pareto_unlearn.trial.material as home
+    import pareto_unlearn.trial.loading as home
 
     config, own = configure(family, *overrides), home.load_split
     home.load_split = lambda *_: make_split(family, counts)

@@ -13,7 +13,7 @@ from pareto_unlearn.config import load_config
 from pareto_unlearn.data import ImageSet, SplitData, load_digits, mark_heldout, seeded_generator
 from pareto_unlearn.models import DigitsMae
 from pareto_unlearn.objectives import feature_function
-from pareto_unlearn.trial.material import Material, load_material
+from pareto_unlearn.trial import Material, load_material
 
 SWEEP = Path(__file__).parents[2] / "sweeps" / "quickstart.yaml"
 
@@ -33,7 +33,7 @@ def build_digits_random(work: Path) -> ImageProblem:
     material = _digits_material(work, "output")
     split, model = split_at_random(load_digits(), seed=0), material.model
     inputs = {(name, part): model.prepare(images.images) for name, part, images in split.items()}
-    targets = targets_of(model, inputs, material.objectives)
+    targets = targets_of(model, inputs, material.retain_target.objectives)
     changed = replace(material, split=split, inputs=inputs, targets=targets)
     return _mae_problem("digits_random", changed, "output")
 
@@ -47,7 +47,7 @@ def _mae_problem(name: str, material: Material, space: str) -> ImageProblem:
         model=model,
         features=feature_function(model, space),
         inputs=material.inputs,
-        objectives=material.objectives,
+        objectives=material.retain_target.objectives,
         targets=material.targets,
         label_loss=_mae_label_loss(model),
     )

@@ -71,7 +71,7 @@ class ImageProblem:
         forget, retain = (
             compute_features(self.features, self.inputs[name, split]) for name in ("forget", "retain")
         )
-        original = targets.retain_train if is_train else targets.retain_heldout
+        original = targets.stored("retain")["train" if is_train else "heldout"]
         f1 = float(self.objectives.forget_per_image(forget, targets.noise).double().mean())
         f2 = float(self.objectives.paired_per_image(retain, original).double().mean())
         untouched = scales.f1_original if is_train else scales.f1_original_heldout
@@ -101,7 +101,7 @@ def _scaled_losses(problem: ImageProblem, seed: int) -> Losses:
 
     def forget(step: int) -> Tensor:
         rows = problem.features(inputs[order(step)])
-        return (problem.objectives.forget_per_image(rows, noise).mean() - scales.f1_floor) / scales.f1_range
+        return scales.f1_unit.of(problem.objectives.forget_per_image(rows, noise).mean())
 
     return forget, _retain_loss(problem, seed, scales.variance_retain)
 
@@ -120,7 +120,7 @@ def _drawn_losses(problem: ImageProblem, seed: int) -> Losses:
 
 def _retain_loss(problem: ImageProblem, seed: int, unit: float) -> StepLoss:
     inputs, order = problem.inputs["retain", "train"], problem.order("retain", seed)
-    original = problem.targets.retain_train
+    original = problem.targets.arrays["retain_train"]
 
     def retain(step: int) -> Tensor:
         rows = order(step)

@@ -44,6 +44,7 @@ from pareto_unlearn.solver import FlatParameters
 from pareto_unlearn.store import RunStore, StoredRun, open_run
 from pareto_unlearn.trial import (
     Material,
+    Trial,
     load_material,
     load_original,
     measure_trial,
@@ -201,15 +202,14 @@ class Mixer:
     """Mixes the weights of two knots and measures the mixture, in the material's own model.
 
     Args:
-        config: the sweep.
         material: freshly loaded, so that its model is the original.
         store: holds the weights of the knots.
     """
 
-    def __init__(self, config: SweepConfig, material: Material, store: RunStore) -> None:
-        self.flat = FlatParameters(material.trainable(config.objective.space))
+    def __init__(self, material: Material, store: RunStore) -> None:
+        self.flat = FlatParameters(material.trainable())
         self._original = self.flat.values.clone()
-        self._config, self._material, self._store = config, material, store
+        self._material, self._store = material, store
 
     def mix(self, pair: Pair, epsilon: float) -> Mixture | None:
         """Return the mixture of two knots whose f1 over the training split meets epsilon.
@@ -225,17 +225,17 @@ class Mixer:
         ends = self._exact_f1(lower, first), self._exact_f1(upper, second)
         if not ends[0] <= epsilon < ends[1]:
             return None
-        tolerance = TOLERANCE * self._material.targets.scales.f1_range
+        tolerance = TOLERANCE * self._material.scales.f1_range
         crossing = find_crossing(
             lambda share: self._measure_f1(first.lerp(second, share)), epsilon, tolerance, ends
         )
         values = first.lerp(second, crossing.share)
         self.flat.load(values)
-        return Mixture(pair, crossing, measure_retain_loss(self._config, self._material, "train"), values)
+        return Mixture(pair, crossing, measure_retain_loss(self._material, "train"), values)
 
     def _measure_f1(self, values: Float[Tensor, " p"]) -> float:
         self.flat.load(values)
-        return measure_completeness(self._config, self._material, "train").f1
+        return measure_completeness(self._material, "train").f1
 
     def _exact_f1(self, knot: Knot, values: Float[Tensor, " p"]) -> float:
         return knot.f1 if knot.entry is None else self._measure_f1(values)
@@ -286,7 +286,7 @@ def bracket(
 
 def _interpolate(config: SweepConfig, spec: TrialSpec, run: StoredRun, pairs: Sequence[Pair]) -> TrialRecord:
     material = load_material(config, run.store.cache_dir(), run.info.config_hash[:16])
-    mixer = Mixer(config, material, run.store)
+    mixer = Mixer(material, run.store)
     mixtures = [mixture for pair in pairs if (mixture := mixer.mix(pair, spec.epsilon or 0.0)) is not None]
     if not mixtures:
         raise ConfigError(
@@ -304,7 +304,7 @@ def _interpolate(config: SweepConfig, spec: TrialSpec, run: StoredRun, pairs: Se
         interpolation=best.crossing.share,
     )
     mixer.flat.load(best.values)
-    return run.store.commit(measure_trial(config, spec, material, mixer.flat, record, ()))
+    return run.store.commit(measure_trial(Trial(config, spec, material), mixer.flat, record, ()))
 
 
 def _choose_pairs(run: StoredRun, valid: ValidRange, target: float) -> list[Pair]:

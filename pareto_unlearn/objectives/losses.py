@@ -48,7 +48,7 @@ class Objectives:
     def paired_per_image(
         self, features: Float[Tensor, "n d"], targets: Float[Tensor, "n d"]
     ) -> Float[Tensor, " n"]:
-        """Return the distance of every image from its own target: f2, or f1 where inputs have own targets."""
+        """Return the distance of every image from its own target: f2, or f1 if images do not share a bank."""
         return distances(features, targets, self.distance)
 
 

@@ -1,7 +1,7 @@
-"""The targets of f1 and f2: what the original model says of noise and of the images, and how far its answers spread."""
+"""What f1 and f2 are measured from: outputs of the original and a reference model, and a run's scales."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -21,36 +21,42 @@ from pareto_unlearn.records import Scales
 CHUNK_VALUES = 2**26
 """Values turned into float64 at a time."""
 
+SPLITS = ("train", "heldout")
+SMALL = ("noise", "noise_mean", "forget_f1_train", "forget_f1_heldout")
+"""The arrays that fit into the memory of any device."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Targets:
-    """What the original model and the reference say, flat float32 rows, memory-mapped.
+    """What is computed once a run: its scales, and flat float32 arrays by name, memory-mapped.
 
-    ``retain_*`` are its outputs on the retain images in their order, ``forget_f1_*`` its f1 on every forget image. ``noise``
-    is None where every input has its own target, ``retain_*`` where the original answers anew each time. ``reference_*`` are the
-    outputs of a reference model on the forget images, None where there is none or it answers anew each time.
+    ``forget_f1_train`` and ``forget_f1_heldout`` hold f1 of the original for every forget image. The other
+    arrays are outputs that every trial compares with, and which of them there are follows from the sweep:
+    ``noise`` and ``noise_mean`` of the original on the noise bank, where images share one; ``retain_*`` of
+    the original on the retain images and ``reference_*`` of the reference model on the forget images, by
+    split, where outputs are stored.
     """
 
-    noise: NoiseTarget | None
-    retain_train: Float[Tensor, "n d"] | None
-    retain_heldout: Float[Tensor, "m d"] | None
-    forget_f1_train: Float[Tensor, " a"]
-    forget_f1_heldout: Float[Tensor, " b"]
     scales: Scales
-    reference_train: Float[Tensor, "a d"] | None = None
-    reference_heldout: Float[Tensor, "b d"] | None = None
+    arrays: Mapping[str, Tensor]
 
-    def reference(self, split: str) -> Float[Tensor, "n d"] | None:
-        """Return the stored outputs of the reference model on the forget images of a split."""
-        return self.reference_train if split == "train" else self.reference_heldout
+    @property
+    def noise(self) -> NoiseTarget:
+        """The noise bank that all forget images share."""
+        return NoiseTarget(self.arrays["noise"], self.arrays["noise_mean"], self.scales.f1_floor)
+
+    def forget_f1(self, split: str) -> Float[Tensor, " n"]:
+        """Return f1 of the original for every forget image of a split."""
+        return self.arrays[f"forget_f1_{split}"]
+
+    def stored(self, name: str) -> dict[str, Float[Tensor, "n d"]]:
+        """Return the stored outputs on whole image sets, by split: ``retain`` or ``reference``."""
+        return {split: self.arrays[f"{name}_{split}"] for split in SPLITS}
 
     def to(self, device: torch.device) -> "Targets":
-        """Return the targets for a device; outputs on images stay mapped to their files, since they may be large."""
-        noise = self.noise
-        if noise is not None:
-            noise = NoiseTarget(noise.rows.to(device), noise.mean.to(device), noise.floor)
-        f1 = {name: getattr(self, name).to(device) for name in ("forget_f1_train", "forget_f1_heldout")}
-        return replace(self, noise=noise, **f1)
+        """Return the targets for a device; large outputs on images stay mapped to their files."""
+        moved = {name: self.arrays[name].to(device) for name in SMALL if name in self.arrays}
+        return Targets(self.scales, {**self.arrays, **moved})
 
 
 def compute_targets(
@@ -70,9 +76,9 @@ def compute_targets(
         inputs: model inputs keyed by (set, split).
         noise_inputs: the noise bank x_n, already drawn.
         objectives: which distance the scales are measured in.
-        batch: how many at once.
-        spill: folder for what is too large for memory.
-        keep_retain: keep the outputs on retain images; False where the original answers anew each time.
+        batch: how many inputs at once.
+        spill: folder for arrays that are too large for memory.
+        keep_retain: keep the outputs on retain images; False if the original runs beside the trained model.
     """
     noise = _noise_target(compute_features(features, noise_inputs, batch=batch), objectives.distance)
     f1 = {
@@ -82,10 +88,13 @@ def compute_targets(
                 for _, part in iterate_features(features, inputs["forget", split], batch)
             ]
         )
-        for split in ("train", "heldout")
+        for split in SPLITS
     }
-    retain, spread = _retain_targets(features, inputs, objectives, batch, spill, keep_retain)
-    return _assemble(noise, f1, retain, spread, noise.floor, noise.floor)
+    kept, spread = _retain_targets(features, inputs, objectives, batch, spill, keep_retain)
+    kept |= {"noise": noise.rows, "noise_mean": noise.mean}
+    return Targets(
+        _measure_scales(f1, spread, dict.fromkeys(SPLITS, noise.floor)), kept | _by_name("forget_f1", f1)
+    )
 
 
 def compute_paired_targets(
@@ -96,14 +105,14 @@ def compute_paired_targets(
     *,
     batch: int = EVALUATION_BATCH,
 ) -> Targets:
-    """Measure the original where each input has its own noise target; nothing but f1 and the scales is kept.
+    """Measure f1 of the original where each input has its own noise target; no outputs are kept.
 
     Args:
         features: of the original model.
         inputs: model inputs keyed by (set, split).
         noise: by split, the noise inputs of the forget images, and once more with other draws.
         objectives: which distance is measured.
-        batch: how many at once.
+        batch: how many inputs at once.
     """
     f1, floors = {}, {}
     for split, (first, second) in noise.items():
@@ -114,12 +123,12 @@ def compute_paired_targets(
             parts.append(objectives.paired_per_image(part, target))
             gaps.append(objectives.paired_per_image(target, other))
         f1[split] = torch.cat(parts)
-        # Of independent draws: E|t - t'|^2 = 2 V, and the norm of a difference is root two longer than that of one.
+        # Of independent draws, E|t - t'|^2 = 2 V, and norms of differences are root two longer.
         floors[split] = float(torch.cat(gaps).double().mean()) / (
             2.0 if objectives.distance == "mse" else 2.0**0.5
         )
-    retain, spread = _retain_targets(features, inputs, objectives, batch, None, keep=False)
-    return _assemble(None, f1, retain, spread, floors["train"], floors["heldout"])
+    _, spread = _retain_targets(features, inputs, objectives, batch, None, keep=False)
+    return Targets(_measure_scales(f1, spread, floors), _by_name("forget_f1", f1))
 
 
 def compute_reference_targets(
@@ -139,24 +148,23 @@ def compute_reference_targets(
         reference: of a model that never saw the forget images.
         inputs: model inputs keyed by (set, split).
         objectives: which distance is measured.
-        batch: how many at once.
-        spill: folder for what is too large for memory.
-        keep: keep the outputs; False where both models answer anew each time.
+        batch: how many inputs at once.
+        spill: folder for arrays that are too large for memory.
+        keep: keep the outputs; False where both models run beside the trained one.
     """
+    kept, spread = _retain_targets(features, inputs, objectives, batch, spill, keep)
     f1: dict[str, Tensor] = {}
-    kept: dict[str, Tensor | None] = {}
-    for split in ("train", "heldout"):
-        images = inputs["forget", split]
-        answers = compute_features(reference, images, batch=batch, spill=spill) if keep else None
+    for split in SPLITS:
+        images, name = inputs["forget", split], f"reference_{split}"
+        if keep:
+            kept[name] = compute_features(reference, images, batch=batch, spill=spill)
         parts = []
         for rows, part in iterate_features(features, images, batch):
             with torch.no_grad():
-                wanted = reference(images[rows]) if answers is None else answers[rows].to(part.device)
+                wanted = kept[name][rows].to(part.device) if keep else reference(images[rows])
             parts.append(objectives.paired_per_image(part, wanted))
-        f1[split], kept[split] = torch.cat(parts), answers
-    retain, spread = _retain_targets(features, inputs, objectives, batch, spill, keep)
-    targets = _assemble(None, f1, retain, spread, 0.0, 0.0)
-    return replace(targets, reference_train=kept["train"], reference_heldout=kept["heldout"])
+        f1[split] = torch.cat(parts)
+    return Targets(_measure_scales(f1, spread, dict.fromkeys(SPLITS, 0.0)), kept | _by_name("forget_f1", f1))
 
 
 def _retain_targets(
@@ -166,48 +174,38 @@ def _retain_targets(
     batch: int,
     spill: Path | None,
     keep: bool,
-) -> tuple[dict[str, Tensor | None], dict[str, float]]:
-    """Return the outputs on the retain images, where they are kept, and how far they spread."""
-    outputs: dict[str, Tensor | None] = {"train": None, "heldout": None}
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """Return the original's outputs on retain images, empty unless kept, and their spread by split."""
+    kept: dict[str, Tensor] = {}
     spreads: dict[str, float] = {}
-    for split in outputs:
-        images = inputs["retain", split]
+    for split in SPLITS:
+        images, name = inputs["retain", split], f"retain_{split}"
         if keep:
-            outputs[split] = compute_features(features, images, batch=batch, spill=spill)
-        rows = outputs[split]
+            kept[name] = compute_features(features, images, batch=batch, spill=spill)
 
-        def chunks(images: Rows = images, rows: Tensor | None = rows) -> Iterable[Tensor]:
-            parts = (
-                (part for _, part in iterate_features(features, images, batch)) if rows is None else (rows,)
-            )
+        def chunks(images: Rows = images, name: str = name) -> Iterable[Tensor]:
+            parts = [kept[name]] if keep else (part for _, part in iterate_features(features, images, batch))
             return (chunk for part in parts for chunk in _chunks(part))
 
         spreads[split] = _spread(chunks, objectives.distance)
-    return outputs, spreads
+    return kept, spreads
 
 
-def _assemble(
-    noise: NoiseTarget | None,
-    f1: Mapping[str, Tensor],
-    retain: Mapping[str, Tensor | None],
-    spread: Mapping[str, float],
-    floor: float,
-    floor_heldout: float,
-) -> Targets:
-    return Targets(
-        noise=noise,
-        retain_train=retain["train"],
-        retain_heldout=retain["heldout"],
-        forget_f1_train=f1["train"],
-        forget_f1_heldout=f1["heldout"],
-        scales=Scales(
-            f1_floor=floor,
-            f1_original=float(f1["train"].double().mean()),
-            variance_retain=spread["train"],
-            f1_floor_heldout=floor_heldout,
-            f1_original_heldout=float(f1["heldout"].double().mean()),
-            variance_retain_heldout=spread["heldout"],
-        ),
+def _by_name(name: str, splits: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{name}_{split}": array for split, array in splits.items()}
+
+
+def _measure_scales(
+    f1: Mapping[str, Tensor], spread: Mapping[str, float], floors: Mapping[str, float]
+) -> Scales:
+    """Return the scales of a run, of values by split."""
+    return Scales(
+        f1_floor=floors["train"],
+        f1_original=float(f1["train"].double().mean()),
+        variance_retain=spread["train"],
+        f1_floor_heldout=floors["heldout"],
+        f1_original_heldout=float(f1["heldout"].double().mean()),
+        variance_retain_heldout=spread["heldout"],
     )
 
 
@@ -217,7 +215,10 @@ def _noise_target(rows: Float[Tensor, "k d"], distance: str) -> NoiseTarget:
 
 
 def _floor(noise: Float[Tensor, "k d"], mean: Float[Tensor, " d"], distance: str) -> float:
-    """Return the smallest f1 of any constant output: at the mean for squared errors, at the geometric median for norms."""
+    """Return the smallest f1 of any constant output.
+
+    It is reached at the mean for squared errors, and at the geometric median for norms.
+    """
     if distance == "mse":
         squares = [float((part.double() - mean).square().sum()) for part in _chunks(noise)]
         return sum(squares) / noise.numel()
@@ -230,7 +231,10 @@ def _floor(noise: Float[Tensor, "k d"], mean: Float[Tensor, " d"], distance: str
 
 
 def _spread(chunks: Callable[[], Iterable[Float[Tensor, "n d"]]], distance: str) -> float:
-    """Return the mean distance of outputs from their mean: the variance for squared errors. They are asked for twice."""
+    """Return the mean distance of outputs from their mean, which is the variance for squared errors.
+
+    ``chunks`` is called twice.
+    """
     mean = _mean_of(chunks())
     gaps = [distances(part.double(), mean, distance) for part in chunks()]
     return float(torch.cat(gaps).mean())

@@ -54,7 +54,7 @@ def execute(assignment: Assignment, on_progress: OnProgress) -> TrialRecord:
     Returns:
         The committed record; another worker's record if that worker committed the same trial first.
     """
-    from pareto_unlearn.trial import Hooks, failed_result, load_material, run_trial  # imports torch
+    from pareto_unlearn.trial import Hooks, Trial, failed_result, load_material, run_trial  # imports torch
 
     spec = assignment.spec
     config = parse_config(assignment.config_text, "sweep.yaml")
@@ -69,8 +69,8 @@ def execute(assignment: Assignment, on_progress: OnProgress) -> TrialRecord:
     )
     try:
         material = load_material(config, store.cache_dir(), assignment.targets_key)
-        publish_scales(store, material.targets.scales)
-        result = run_trial(config, spec, material, hooks, assignment.code_version)
+        publish_scales(store, material.scales)
+        result = run_trial(Trial(config, spec, material), hooks, assignment.code_version)
     except Exception as error:  # any error of a trial is its result; the sweep goes on
         logger.exception("trial %s (%s) failed", spec.trial_id, spec.label)
         result = failed_result(spec, f"{type(error).__name__}: {error}", assignment.code_version)

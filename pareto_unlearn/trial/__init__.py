@@ -1,6 +1,7 @@
 """One trial, top to bottom: load, solve, measure. Knows no Ray and no store."""
 
 from pareto_unlearn.trial.bank import check_bank
+from pareto_unlearn.trial.context import Material, Trial
 from pareto_unlearn.trial.forward import check_forward
 from pareto_unlearn.trial.image_metrics import (
     check_heldout,
@@ -11,13 +12,14 @@ from pareto_unlearn.trial.image_metrics import (
     open_scoring,
 )
 from pareto_unlearn.trial.judging import failed_result, measure_trial, plan_record
-from pareto_unlearn.trial.material import Material, load_material, load_original
+from pareto_unlearn.trial.loading import load_material, load_original
 from pareto_unlearn.trial.reference_model import check_reference, reference_section, weights_digest
 from pareto_unlearn.trial.running import Hooks, run_trial
 
 __all__ = [
     "Hooks",
     "Material",
+    "Trial",
     "check_bank",
     "check_forward",
     "check_heldout",

@@ -1,7 +1,7 @@
-"""Pictures of held-out images in two dimensions, before and after: t-SNE of the features of the metrics' network.
+"""Pictures of held-out images in two dimensions, before and after: t-SNE of the metrics network's features.
 
-Both are embedded together, since two t-SNEs have no axis in common. Distances within a cluster mean something, those between
-clusters and the axes do not.
+Both are embedded together, since two t-SNEs have no axis in common. Distances within a cluster mean
+something, those between clusters and the axes do not.
 """
 
 import json
@@ -14,7 +14,8 @@ from torch import Tensor
 from pareto_unlearn.config import SweepConfig
 from pareto_unlearn.records import EmbeddedPicture
 from pareto_unlearn.trial.bank import spread_rows
-from pareto_unlearn.trial.material import Material, load_original
+from pareto_unlearn.trial.context import Material
+from pareto_unlearn.trial.loading import load_original
 from pareto_unlearn.trial.measuring import reconstruct
 
 MOST_IMAGES = 125

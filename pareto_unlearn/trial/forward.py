@@ -1,7 +1,7 @@
 """How steps run the model forward: in which precision, and compiled or not.
 
-Only what a step differentiates passes through here. Parameters, gradients, the solver's flat vectors and their inner
-products stay float32, and so does everything that is measured.
+Only what a step differentiates passes through here. Parameters, gradients, the solver's flat vectors and
+their inner products stay float32, and so does everything that is measured.
 """
 
 import os
@@ -16,29 +16,33 @@ from torch import Tensor
 
 from pareto_unlearn.config import SweepConfig
 from pareto_unlearn.errors import ConfigError
-from pareto_unlearn.objectives import feature_function
-from pareto_unlearn.trial.distances import Comparison, compare
-from pareto_unlearn.trial.material import Material
+from pareto_unlearn.trial.context import Material
+from pareto_unlearn.trial.targets import ForgetTarget, ModelTarget
 
 Forward = Callable[..., Tensor]
 
 
 def step_features(config: SweepConfig, material: Material) -> Forward:
-    """Return the function from model inputs to the flat float32 features whose losses a step differentiates."""
-    return run_in_steps(config, feature_function(material.model, config.objective.space))
+    """Return the function from model inputs to the float32 features whose losses a step differentiates."""
+    return run_in_steps(config, material.features())
 
 
-def step_comparison(config: SweepConfig, material: Material) -> Comparison:
-    """Return the comparison that steps take: models beside the model run in ``objective.original_precision``."""
-    exact = compare(config, material)
+def step_targets(config: SweepConfig, material: Material) -> tuple[ForgetTarget, ModelTarget]:
+    """Return the forget and the retain target that steps compare with.
+
+    Models that run beside the trained one do so in ``objective.original_precision``.
+    """
     if config.objective.original_precision == "float32":
-        return exact
-    narrow = (None if one is None else _in_bfloat16(one) for one in (exact.original, exact.reference))
-    return Comparison(material, *narrow)
+        return material.forget_target, material.retain_target
+    return material.forget_target.run_by(_in_bfloat16), material.retain_target.run_by(_in_bfloat16)
 
 
 def run_in_steps(config: SweepConfig, function: Forward) -> Forward:
-    """Return a function of tensors, model inputs first, as ``solver.compile`` and ``solver.precision`` want it; its output is float32.
+    """Return a function as ``solver.compile`` and ``solver.precision`` ask for it; its output is float32.
+
+    Args:
+        config: the sweep.
+        function: of tensors, model inputs first.
 
     Raises:
         ConfigError: this machine lacks what they need.
@@ -64,7 +68,7 @@ def check_forward(config: SweepConfig) -> None:
 
 
 def _check_compiler(*, on_gpu: bool) -> None:
-    """Look for what ``torch.compile`` builds with: a compiler, where torch itself looks for it, and Python's headers."""
+    """Refuse a machine without a compiler, as torch looks for it, or without Python's headers."""
     variable, names = ("CC", ("gcc", "clang")) if on_gpu else ("CXX", (_cpp_compiler(),))
     names = (os.environ[variable],) if variable in os.environ else names
     header = Path(sysconfig.get_path("include"), "Python.h")
@@ -72,8 +76,9 @@ def _check_compiler(*, on_gpu: bool) -> None:
     missing += [] if header.is_file() else [f"Python's headers ({header})"]
     if missing:
         raise ConfigError(
-            f"solver.compile: torch.compile needs {' and '.join(missing)}, and this machine has none; install it "
-            f"(Debian: apt install g++ python3-dev), name a compiler in {variable}, or set solver.compile: false"
+            f"solver.compile: torch.compile needs {' and '.join(missing)}, and this machine has none; "
+            f"install it (Debian: apt install g++ python3-dev), name a compiler in {variable}, or set "
+            "solver.compile: false"
         )
 
 
@@ -81,8 +86,8 @@ def _check_bfloat16() -> None:
     # Without a GPU here, the driver cannot know; the trials ask again.
     if torch.cuda.is_available() and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise ConfigError(
-            f"solver.precision: {torch.cuda.get_device_name()} does not compute in bfloat16; use float32, or a GPU of "
-            "compute capability 8.0 or higher"
+            f"solver.precision: {torch.cuda.get_device_name()} does not compute in bfloat16; use float32, or "
+            "a GPU of compute capability 8.0 or higher"
         )
 
 

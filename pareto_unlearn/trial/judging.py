@@ -1,4 +1,4 @@
-"""The judging of a trial: its row before anything is measured, what its model reached, and whether that meets its bound."""
+"""The row of a trial: as planned, with what its model reached, and whether that meets its bound."""
 
 import math
 import resource
@@ -21,8 +21,8 @@ from pareto_unlearn.records import (
     TrialState,
 )
 from pareto_unlearn.solver import FlatParameters
+from pareto_unlearn.trial.context import Trial
 from pareto_unlearn.trial.embedding import embed_pictures
-from pareto_unlearn.trial.material import Material
 from pareto_unlearn.trial.measuring import (
     Completeness,
     completeness_rows,
@@ -57,7 +57,7 @@ def failed_result(spec: TrialSpec, reason: str, code_version: str) -> TrialResul
 
 
 def diverged_result(record: TrialRecord, curves: tuple[CurveRow, ...], reason: str) -> TrialResult:
-    """Return what a trial leaves behind that ended without a model; NaN says that it was measured and is no number."""
+    """Return the result of a trial without a model; NaN means that a value was measured and is no number."""
     nan = float("nan")
     return TrialResult(
         record=replace(record, state=TrialState.DIVERGED, reason=reason, f1=nan, f2=nan),
@@ -67,20 +67,15 @@ def diverged_result(record: TrialRecord, curves: tuple[CurveRow, ...], reason: s
 
 
 def measure_trial(
-    config: SweepConfig,
-    spec: TrialSpec,
-    material: Material,
-    flat: FlatParameters,
-    record: TrialRecord,
-    curves: tuple[CurveRow, ...],
+    trial: Trial, flat: FlatParameters, record: TrialRecord, curves: tuple[CurveRow, ...]
 ) -> TrialResult:
     """Measure the model and fill in the record; the first thing checked is that the outputs are finite."""
-    scales = material.targets.scales
-    train, heldout = (measure_completeness(config, material, split) for split in ("train", "heldout"))
-    f2, f2_heldout = (measure_retain_loss(config, material, split) for split in ("train", "heldout"))
+    config, spec, material, scales = trial.config, trial.spec, trial.material, trial.scales
+    train, heldout = (measure_completeness(material, split) for split in ("train", "heldout"))
+    f2, f2_heldout = (measure_retain_loss(material, split) for split in ("train", "heldout"))
     if not all(math.isfinite(value) for value in (train.f1, f2, heldout.f1, f2_heldout)):
         return diverged_result(record, curves, "diverged: f1 or f2 over the whole sets is not finite")
-    residual = measure_residual(config, material, flat)
+    residual = measure_residual(material, flat)
     record = replace(
         record,
         f1=train.f1,
@@ -106,7 +101,7 @@ def measure_trial(
     )
     if spec.epsilon is not None:
         record = _with_shares(record, (train, heldout), scales.normalised_f1(spec.epsilon))
-    record = _judge(config, spec, record, scales.variance_retain)
+    record = _judge(trial, record)
     metrics = [
         *completeness_rows(train, "train", material.split.forget_train),
         *completeness_rows(heldout, "heldout", material.split.forget_heldout),
@@ -133,13 +128,14 @@ def _with_shares(record: TrialRecord, parts: tuple[Completeness, Completeness], 
     )
 
 
-def _judge(config: SweepConfig, spec: TrialSpec, record: TrialRecord, variance_retain: float) -> TrialRecord:
-    """Fill in the violation and, where it exceeds its tolerance, the state INFEASIBLE with the numbers."""
+def _judge(trial: Trial, record: TrialRecord) -> TrialRecord:
+    """Fill in the violation and, if it exceeds its tolerance, the state INFEASIBLE with the numbers."""
+    config, spec = trial.config, trial.spec
     if spec.phase_solved is Phase.EPSILON and spec.epsilon is not None and record.f1 is not None:
         allowed = config.epsilon.violation_tolerance * (spec.range_width or 0.0)
         return _with_violation(record, "f1", record.f1, spec.epsilon, allowed)
     if spec.role is Role.LOWEST and config.solver.lowest.kind == "tolerance" and record.f2 is not None:
-        bound = config.solver.lowest.tolerance * variance_retain
+        bound = config.solver.lowest.tolerance * trial.scales.variance_retain
         return _with_violation(record, "f2", record.f2, bound, LOWEST_SLACK * bound)
     return record
 
@@ -150,12 +146,15 @@ def _with_violation(
     violation = max(value - bound, 0.0)
     if violation <= allowed:
         return replace(record, violation=violation)
-    reason = f"{name} = {value:.6g} exceeds its bound {bound:.6g} by more than the {allowed:.2g} allowed; {record.reason}"
+    reason = (
+        f"{name} = {value:.6g} exceeds its bound {bound:.6g} by more than the {allowed:.2g} allowed; "
+        f"{record.reason}"
+    )
     return replace(record, violation=violation, state=TrialState.INFEASIBLE, reason=reason)
 
 
 def judge_path(config: SweepConfig, result: TrialResult) -> TrialResult:
-    """A path that arrived at its end has converged even while the last mini-batches' f1 was still settling."""
+    """Return the result as DONE if the path arrived at its end, even while f1 was still settling."""
     record, end = result.record, config.solver.path.end
     if record.state is not TrialState.UNCONVERGED or record.e is None or record.e > end + PATH_SLACK:
         return result

@@ -1,4 +1,4 @@
-"""What every trial of a sweep starts from: images, the original model, its targets."""
+"""The loading of what trials start from: images, the original model, and the targets of f1 and f2."""
 
 import copy
 from collections.abc import Mapping
@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pareto_unlearn.config import SweepConfig
 from pareto_unlearn.data import PixelNoise, SplitData, load_split, seeded_generator
-from pareto_unlearn.metrics import DigitClassifier, Scoring, load_classifier
+from pareto_unlearn.metrics import load_classifier
 from pareto_unlearn.models import ImageToImage, load_model, pixel_format
 from pareto_unlearn.objectives import (
+    Features,
     Objectives,
     Targets,
     build_objectives,
@@ -23,55 +24,24 @@ from pareto_unlearn.objectives import (
     open_targets,
 )
 from pareto_unlearn.random_streams import Stream
+from pareto_unlearn.trial.context import Material
 from pareto_unlearn.trial.image_metrics import open_scoring
-from pareto_unlearn.trial.inputs import (
-    Rows,
-    noise_inputs,
-    open_inputs,
-)
+from pareto_unlearn.trial.inputs import Rows, noise_inputs, open_inputs
 from pareto_unlearn.trial.noise import open_noise
 from pareto_unlearn.trial.reference_model import load_reference
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Material:
-    """Everything on its device. ``model`` holds the original weights until a solver moves them.
-
-    ``original`` keeps them where its outputs are computed beside the model's, and is None where they are in ``targets``.
-    ``reference`` says what forget images should become; None where that is in ``targets``, and where noise says it.
-    ``sampler`` draws noise images; None leaves that to the model.
-    ``scoring`` measures the published metrics and is None where the sweep measures none.
-    """
-
-    model: ImageToImage
-    split: SplitData
-    inputs: Mapping[tuple[str, str], Rows]
-    objectives: Objectives
-    targets: Targets
-    classifier: DigitClassifier | None
-    device: torch.device
-    original: ImageToImage | None = None
-    reference: ImageToImage | None = None
-    scoring: Scoring | None = None
-    seed: int = 0
-    shared: bool = False
-    sampler: PixelNoise | None = None
-
-    def trainable(self, space: str) -> list[nn.Parameter]:
-        """Return the parameters a trial may change: all, or the encoder's where f1 and f2 compare its outputs."""
-        return self.model.trainable(space, shared=self.shared)
-
-    def asked(self, split: str) -> Rows | None:
-        """Return the inputs whose answers are the forget images' own targets, None where no model is asked for them."""
-        if self.targets.noise is not None or self.targets.reference(split) is not None:
-            return None
-        if self.reference is not None:
-            return self.inputs["forget", split]
-        return noise_inputs(self.model, self.inputs["forget", split], split, self.seed, sampler=self.sampler)
+from pareto_unlearn.trial.targets import (
+    Answers,
+    ComputedAnswers,
+    ForgetTarget,
+    ModelTarget,
+    PairedNoise,
+    SharedNoise,
+    StoredAnswers,
+)
 
 
 def load_material(config: SweepConfig, cache: Path, targets_key: str) -> Material:
-    """Load data and model, and open the original model's targets, computing them if no trial has yet.
+    """Load data and model, and open the targets, computing them if no trial has yet.
 
     Args:
         config: the sweep.
@@ -96,7 +66,7 @@ def assemble_material(
     cache: Path,
     targets_key: str,
 ) -> Material:
-    """Return what trials start from, of images and an original model that are already there.
+    """Return what trials start from, given images and the original model.
 
     Args:
         config: the sweep.
@@ -108,26 +78,23 @@ def assemble_material(
     """
     scoring = open_scoring(config, cache, targets_key, device)
     inputs = open_inputs(model, split, config.seed, device, cache, targets_key)
-    objectives, sampler = build_objectives(config.objective), open_noise(config, split, cache, targets_key)
-    targets = open_targets(
-        cache / f"targets-{targets_key}",
-        lambda: _compute_targets(config, model, inputs, objectives, sampler, cache),
-    ).to(device)
-    beside = config.objective.retain_target == "computed"
+    sampler = open_noise(config, split, cache, targets_key)
+    source = _TargetSource(config, model, inputs, build_objectives(config.objective), sampler)
+    targets = open_targets(cache / f"targets-{targets_key}", lambda: source.compute(cache)).to(device)
+    answers = source.original_answers(targets)
     return Material(
         model=model,
         split=split,
         inputs=inputs,
-        objectives=objectives,
         targets=targets,
+        forget_target=source.forget_target(targets, answers),
+        retain_target=ModelTarget(source.objectives, answers),
         classifier=load_classifier(device) if config.data.dataset == "digits" else None,
-        device=device,
-        original=copy.deepcopy(model) if beside else None,
-        reference=load_reference(config, device) if beside else None,
         scoring=scoring,
-        seed=config.seed,
+        device=device,
+        space=config.objective.space,
         shared=config.objective.shared_parameters == "trained",
-        sampler=sampler,
+        seed=config.seed,
     )
 
 
@@ -141,52 +108,103 @@ def load_original(config: SweepConfig, device: torch.device | None = None) -> Im
     return load_model(config.model, config.task, device, sampling=config.evaluate.sampling, seed=config.seed)
 
 
-def _compute_targets(
-    config: SweepConfig,
-    model: ImageToImage,
-    inputs: Mapping[tuple[str, str], Rows],
-    objectives: Objectives,
-    sampler: PixelNoise | None,
-    cache: Path,
-) -> Targets:
-    features, batch = feature_function(model, config.objective.space), model.evaluation_batch
-    keep, reference = config.objective.retain_target == "cached", load_reference(config, _device_of(model))
-    if reference is not None:
-        wanted = feature_function(reference, config.objective.space)
-        return compute_reference_targets(
-            features, wanted, inputs, objectives, batch=batch, spill=cache, keep=keep
+@dataclass(frozen=True, slots=True, eq=False)
+class _TargetSource:
+    """What the targets of a sweep are made from.
+
+    ``model`` is the original. ``sampler`` draws noise images; None leaves that to the model.
+    """
+
+    config: SweepConfig
+    model: ImageToImage
+    inputs: Mapping[tuple[str, str], Rows]
+    objectives: Objectives
+    sampler: PixelNoise | None
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether the outputs of fixed models on images are stored instead of computed in every step."""
+        return self.config.objective.retain_target == "cached"
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether a reference model gives the forget targets."""
+        return self.config.objective.forget_target == "reference"
+
+    def compute(self, cache: Path) -> Targets:
+        """Return what is stored once a run; arrays too large for memory go through files in ``cache``."""
+        if self.is_reference:
+            return self._compute_reference(cache)
+        if self.config.objective.noise_target == "paired":
+            return self._compute_paired()
+        return compute_targets(
+            self._features(self.model),
+            self.inputs,
+            self._draw_bank(),
+            self.objectives,
+            batch=self.model.evaluation_batch,
+            spill=cache,
+            keep_retain=self.is_stored,
         )
-    if config.objective.noise_target == "paired":
+
+    def original_answers(self, targets: Targets) -> Answers:
+        """Return the original's features of images: stored, or computed by a copy of the model."""
+        if self.is_stored:
+            return StoredAnswers(targets.stored("retain"))
+        return self._computed(copy.deepcopy(self.model))
+
+    def forget_target(self, targets: Targets, original: Answers) -> ForgetTarget:
+        """Return what forget images should become."""
+        if self.is_reference and self.is_stored:
+            return ModelTarget(self.objectives, StoredAnswers(targets.stored("reference")))
+        if self.is_reference:
+            return ModelTarget(self.objectives, self._computed(self._load_reference()))
+        if isinstance(original, ComputedAnswers) and self.config.objective.noise_target == "paired":
+            return PairedNoise(self.objectives, original, self.sampler)
+        return SharedNoise(self.objectives, targets.noise)
+
+    def _compute_reference(self, cache: Path) -> Targets:
+        return compute_reference_targets(
+            self._features(self.model),
+            self._features(self._load_reference()),
+            self.inputs,
+            self.objectives,
+            batch=self.model.evaluation_batch,
+            spill=cache,
+            keep=self.is_stored,
+        )
+
+    def _compute_paired(self) -> Targets:
         pairs = {
-            split: (
-                noise_inputs(model, inputs["forget", split], split, config.seed, Stream.NOISE, sampler),
-                noise_inputs(
-                    model, inputs["forget", split], split, config.seed, Stream.SECOND_NOISE, sampler
-                ),
-            )
+            split: (self._noise(split, Stream.NOISE), self._noise(split, Stream.SECOND_NOISE))
             for split in ("train", "heldout")
         }
-        return compute_paired_targets(features, inputs, pairs, objectives, batch=batch)
-    return compute_targets(
-        features,
-        inputs,
-        _draw_bank(config, model, sampler),
-        objectives,
-        batch=batch,
-        spill=cache,
-        keep_retain=keep,
-    )
+        return compute_paired_targets(
+            self._features(self.model), self.inputs, pairs, self.objectives, batch=self.model.evaluation_batch
+        )
 
+    def _noise(self, split: str, stream: Stream) -> Rows:
+        inputs = self.inputs["forget", split]
+        return noise_inputs(self.model, inputs, split, self.config.seed, stream, self.sampler)
 
-def _device_of(model: ImageToImage) -> torch.device:
-    return next(model.parameters()).device
+    def _draw_bank(self) -> Tensor:
+        """Return the inputs of pure noise whose outputs all forget images share, on the model's device."""
+        count = self.config.objective.noise_images
+        generator, device = seeded_generator(self.config.seed, Stream.NOISE_BANK), self._device
+        if self.sampler is None:
+            return self.model.sample_noise(count, generator).to(device)
+        generators = [generator] * count
+        return self.model.prepare(self.sampler(generators).to(device), generators)
 
+    def _load_reference(self) -> ImageToImage:
+        return load_reference(self.config, self._device)
 
-def _draw_bank(config: SweepConfig, model: ImageToImage, sampler: PixelNoise | None) -> Tensor:
-    """Return the inputs of pure noise that all images have as their target, on the model's device."""
-    count, generator = config.objective.noise_images, seeded_generator(config.seed, Stream.NOISE_BANK)
-    device = _device_of(model)
-    if sampler is None:
-        return model.sample_noise(count, generator).to(device)
-    generators = [generator] * count
-    return model.prepare(sampler(generators).to(device), generators)
+    def _features(self, model: ImageToImage) -> Features:
+        return feature_function(model, self.config.objective.space)
+
+    def _computed(self, model: ImageToImage) -> ComputedAnswers:
+        return ComputedAnswers(model, self._features(model))
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device

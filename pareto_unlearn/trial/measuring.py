@@ -16,13 +16,12 @@ from pareto_unlearn.config import SweepConfig
 from pareto_unlearn.data import ImageSet
 from pareto_unlearn.metrics import PictureScores, quantise, score_pictures
 from pareto_unlearn.models import ImageToImage
-from pareto_unlearn.objectives import feature_function
 from pareto_unlearn.records import MetricRow, SampleRow
 from pareto_unlearn.solver import FlatParameters, direction
 from pareto_unlearn.trial.bank import spread_rows
-from pareto_unlearn.trial.distances import compare, forget_distances, retain_distances
+from pareto_unlearn.trial.context import Material
+from pareto_unlearn.trial.distances import forget_distances, retain_distances, take_batch
 from pareto_unlearn.trial.image_metrics import generate, heldout_pictures
-from pareto_unlearn.trial.material import Material
 from pareto_unlearn.trial.second import SecondScores, load_second
 
 HOLE_GREY = 0.5
@@ -35,10 +34,11 @@ LOSSLESS_SIDE = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completeness:
-    """How completely one split of the forget set is forgotten: 1 - e, for its mean, worst class and worst images.
+    """How completely a split of the forget set is forgotten: 1 - e on average and for the worst parts.
 
-    ``per_class`` leaves out classes without an image in the split. ``worst_5pct`` is the 5 % quantile over images, each in
-    units of its own range (an untouched image has 0; a range below ``LEAST_RANGE`` counts as that), and ``own_e`` is e of every image in that unit.
+    ``per_class`` leaves out classes without an image in the split. ``worst_5pct`` is the 5 % quantile over
+    images, each in units of its own range (an untouched image has 0; a range below ``LEAST_RANGE`` counts as
+    that), and ``own_e`` is e of every image in that unit.
     """
 
     f1: float
@@ -54,7 +54,7 @@ class Completeness:
         return min(self.per_class.values())
 
     def share_above(self, e: float) -> tuple[float, float]:
-        """Return the share of images whose own e is above a level, and its upper 95 % Clopper-Pearson bound."""
+        """Return the share of images with own e above a level, and its upper 95 % Clopper-Pearson bound."""
         above, count = int((self.own_e > e).sum()), len(self.own_e)
         return above / count, upper_share(above, count)
 
@@ -72,80 +72,71 @@ class Residual:
     multiplier: float
 
 
-def measure_completeness(config: SweepConfig, material: Material, split: str) -> Completeness:
-    """Return exact f1 and the completeness of a split of the forget set, with the fixed noise bank."""
-    f1, scales = forget_distances(config, material, split).double(), material.targets.scales
-    if split == "train":
-        images, floor, original = (
-            material.split.forget_train,
-            scales.f1_floor,
-            material.targets.forget_f1_train,
-        )
-    else:
-        images, floor, original = (
-            material.split.forget_heldout,
-            scales.f1_floor_heldout,
-            material.targets.forget_f1_heldout,
-        )
-    gap, original_gap = f1 - floor, original.double() - floor
+def measure_completeness(material: Material, split: str) -> Completeness:
+    """Return exact f1 and the completeness of a split of the forget set."""
+    f1, floor = forget_distances(material, split).double(), material.scales.floor(split)
+    gap, original_gap = f1 - floor, material.targets.forget_f1(split).double() - floor
     own = gap / original_gap.clamp(min=LEAST_RANGE * float(original_gap.mean()))
     return Completeness(
         f1=float(f1.mean()),
         f1_image_std=float(f1.std()) if len(f1) > 1 else 0.0,
         e=float(gap.mean() / original_gap.mean()),
-        per_class={
-            name: 1.0 - float(gap[chosen].mean() / original_gap[chosen].mean().clamp(min=1e-12))
-            for index, name in enumerate(images.class_names)
-            for chosen in [(images.class_ids == index).to(gap.device)]
-            if chosen.any()
-        },
+        per_class=_per_class(getattr(material.split, f"forget_{split}"), gap, original_gap),
         worst_5pct=1.0 - float(torch.quantile(own, 1.0 - WORST_SHARE)),
         own_e=own,
     )
 
 
+def _per_class(
+    images: ImageSet, gap: Float[Tensor, " n"], original_gap: Float[Tensor, " n"]
+) -> dict[str, float]:
+    """Return the completeness of every class that has images."""
+    found = {}
+    for index, name in enumerate(images.class_names):
+        chosen = (images.class_ids == index).to(gap.device)
+        if chosen.any():
+            e = gap[chosen].mean() / original_gap[chosen].mean().clamp(min=1e-12)
+            found[name] = 1.0 - float(e)
+    return found
+
+
 def upper_share(hits: int, count: int, confidence: float = 0.95) -> float:
-    """Return the upper end of the one-sided Clopper-Pearson interval of a share: 3 / count at no hits, roughly."""
+    """Return the upper end of a share's one-sided Clopper-Pearson interval: about 3 / count at no hits."""
     if hits >= count:
         return 1.0
     return float(betaincinv(hits + 1, count - hits, confidence))
 
 
-def measure_retain_loss(config: SweepConfig, material: Material, split: str) -> float:
+def measure_retain_loss(material: Material, split: str) -> float:
     """Return exact f2 over a split of the retain set."""
-    return float(retain_distances(config, material, split).double().mean())
+    return float(retain_distances(material, split).double().mean())
 
 
-def measure_costs(config: SweepConfig, material: Material, limit: int) -> tuple[float, float]:
+def measure_costs(material: Material, limit: int) -> tuple[float, float]:
     """Return raw f1 and f2 over at most ``limit`` images of each training set, spread evenly over it."""
     forget, retain = (
         spread_rows(len(material.inputs[name, "train"]), limit) for name in ("forget", "retain")
     )
-    f1 = forget_distances(config, material, "train", forget)
-    f2 = retain_distances(config, material, "train", retain)
+    f1 = forget_distances(material, "train", forget)
+    f2 = retain_distances(material, "train", retain)
     return float(f1.double().mean()), float(f2.double().mean())
 
 
-def measure_residual(config: SweepConfig, material: Material, flat: FlatParameters) -> Residual:
+def measure_residual(material: Material, flat: FlatParameters) -> Residual:
     """Return the first-order residual of min f2 s.t. f1 <= epsilon at the current weights."""
-    features = feature_function(material.model, config.objective.space)
-    comparison, asked, scales = compare(config, material), material.asked("train"), material.targets.scales
+    features, scales = material.features(), material.scales
 
     def forget(rows: Tensor) -> Tensor:
-        outputs = features(material.inputs["forget", "train"][rows])
-        distances = comparison.forget_per_image(
-            outputs, None if asked is None else asked[rows], rows, "train"
-        )
-        return distances.sum() / scales.f1_range
+        batch = take_batch(material, ("forget", "train"), rows)
+        return material.forget_target.per_image(features(batch.inputs), batch).sum() / scales.f1_range
 
     def retain(rows: Tensor) -> Tensor:
-        inputs = material.inputs["retain", "train"][rows]
-        distances = comparison.retain_per_image(features(inputs), inputs, rows, "train")
-        return distances.sum() / scales.variance_retain
+        batch = take_batch(material, ("retain", "train"), rows)
+        return material.retain_target.per_image(features(batch.inputs), batch).sum() / scales.variance_retain
 
-    batch = material.model.evaluation_batch
-    g1 = _whole_gradient(flat, forget, len(material.inputs["forget", "train"]), batch)
-    g2 = _whole_gradient(flat, retain, len(material.inputs["retain", "train"]), batch)
+    size = material.model.evaluation_batch
+    g1 = _whole_gradient(flat, forget, len(material.inputs["forget", "train"]), size)
+    g2 = _whole_gradient(flat, retain, len(material.inputs["retain", "train"]), size)
     norm1, norm2 = float(g1.norm()), float(g2.norm())
     _, eta = direction(g1, g2, 0.0)
     cosine = float(torch.dot(g1, g2)) / (norm1 * norm2) if norm1 * norm2 > 0 else float("nan")
@@ -153,7 +144,7 @@ def measure_residual(config: SweepConfig, material: Material, flat: FlatParamete
 
 
 def measure_metrics(config: SweepConfig, material: Material) -> list[MetricRow]:
-    """Return the image metrics of the held-out forget and retain sets, and of their second reconstructions if asked for."""
+    """Return the image metrics of both held-out sets, and of their second reconstructions if configured."""
     second = load_second(config, material)
     rows: list[MetricRow] = []
     kept: dict[str, list[Tensor]] = {}
@@ -169,7 +160,10 @@ def measure_metrics(config: SweepConfig, material: Material) -> list[MetricRow]:
 def _measure_set(
     config: SweepConfig, material: Material, second: ImageToImage | None, name: str
 ) -> tuple[list[MetricRow], list[UInt8[Tensor, "b 3 h w"]]]:
-    """Return the metrics that need no published network, and batches of pictures for those that do: none without such."""
+    """Return the metrics that need no published network, and the pictures for those that do.
+
+    The pictures are a list of batches, empty if no such metric is measured.
+    """
     images = getattr(material.split, f"{name}_heldout").images
     published = PUBLISHED_KEYS.get(config.evaluate.protocol, ())
     names = tuple(metric for metric in config.evaluate.metrics if metric not in published)
@@ -207,7 +201,10 @@ def completeness_rows(completeness: Completeness, split: str, images: ImageSet) 
 
 
 def draw_samples(config: SweepConfig, material: Material, *, with_truth: bool) -> list[SampleRow]:
-    """Return the same held-out images for every trial, reconstructed; ``with_truth`` adds what was given and wanted."""
+    """Return some held-out images as the model reconstructs them, the same images for every trial.
+
+    ``with_truth`` adds the image with its hole and the true image.
+    """
     rows: list[SampleRow] = []
     removed = material.model.removed_pixels().cpu()
     for name, split, images in material.split.items():
@@ -238,7 +235,7 @@ def draw_samples(config: SweepConfig, material: Material, *, with_truth: bool) -
 
 
 def reconstruct(material: Material, name: str, rows: Int[Tensor, " n"]) -> Float[Tensor, "n c h w"]:
-    """Return held-out images of a set with their holes generated; what is drawn depends on the image alone."""
+    """Return held-out images of a set with their holes generated; draws depend on the image alone."""
     images = getattr(material.split, f"{name}_heldout").images
     return torch.cat(
         [

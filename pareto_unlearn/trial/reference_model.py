@@ -22,15 +22,12 @@ from pareto_unlearn.random_streams import Stream
 
 
 def reference_section(config: SweepConfig) -> ModelSection | None:
-    """Return how the reference model is loaded: as the original is, from another file; None where f1 compares with noise."""
-    objective = config.objective
-    if objective.forget_target == "noise":
-        return None
-    return config.model.model_copy(update={"checkpoint": objective.reference})
+    """Return the model section of the reference model: the original's with another file; None without one."""
+    return None if config.objective.forget_target == "noise" else _section_of(config)
 
 
 def weights_digest(config: SweepConfig) -> str:
-    """Return the SHA-256 of the weights that decide a sweep's results: the original's, joined with the reference's if it has one.
+    """Return the SHA-256 of the weights that decide a sweep's results: the original's and a reference's.
 
     Raises:
         WeightsError: a file is missing.
@@ -41,15 +38,13 @@ def weights_digest(config: SweepConfig) -> str:
     return hashlib.sha256(f"{original} {weights_sha256(section, REFERENCE)}".encode()).hexdigest()
 
 
-def load_reference(config: SweepConfig, device: torch.device | None = None) -> ImageToImage | None:
-    """Load the reference model of a sweep, None where f1 compares with noise.
+def load_reference(config: SweepConfig, device: torch.device | None = None) -> ImageToImage:
+    """Load the reference model of a sweep whose forget target is one.
 
     Raises:
         WeightsError: its file is missing, or does not fit the family.
     """
-    section = reference_section(config)
-    if section is None:
-        return None
+    section = _section_of(config)
     reference = _load(config, section, device, REFERENCE)
     if section.is_random:
         # Of a smoke run: a tokeniser is never another one.
@@ -67,24 +62,31 @@ def check_reference(config: SweepConfig, original: ImageToImage) -> None:
 
     Raises:
         ConfigError: it holds the original's weights.
-        WeightsError: its file is missing or does not fit, or what stays as it is in training differs from the original's.
+        WeightsError: its file is missing or does not fit, or it differs from the original in weights that no
+            training changes.
     """
-    reference = load_reference(config)
-    if reference is None:
+    if config.objective.forget_target == "noise":
         return
+    reference = load_reference(config)
     differing = _differing(original, reference)
     if not differing:
         raise ConfigError(
-            f"{REFERENCE}: expected a model that never saw the forget images, found the original's own weights in "
-            f"{config.objective.reference}; `pareto-unlearn train SWEEP --leave-out-forget` makes one"
+            f"{REFERENCE}: expected a model that never saw the forget images, found the original's own "
+            f"weights in {config.objective.reference}; `pareto-unlearn train SWEEP --leave-out-forget` makes "
+            "one"
         )
     trained = _trained_names(original)
     others = {name: values for name, values in differing.items() if name not in trained}
     if others and not _answers_alike(config, original, others):
         raise WeightsError(
-            f"{REFERENCE}: expected the original's tokeniser, and whatever else no training here changes, found other values in "
-            f"{config.objective.reference}, such as those of {next(iter(others))}: its answers mean something else"
+            f"{REFERENCE}: expected the original's tokeniser, and whatever else no training here changes, "
+            f"found other values in {config.objective.reference}, such as those of {next(iter(others))}: its "
+            "answers mean something else"
         )
+
+
+def _section_of(config: SweepConfig) -> ModelSection:
+    return config.model.model_copy(update={"checkpoint": config.objective.reference})
 
 
 def _load(config: SweepConfig, section: ModelSection, device: torch.device | None, key: str) -> ImageToImage:

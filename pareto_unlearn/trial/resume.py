@@ -11,7 +11,7 @@ from pareto_unlearn.records import BankEntry, ScanRow
 from pareto_unlearn.solver import EpsilonSolver, StepRow
 from pareto_unlearn.stored_fields import read_fields
 from pareto_unlearn.trial.bank import CONSTRAINT
-from pareto_unlearn.trial.building import Problem
+from pareto_unlearn.trial.problem import Problem
 
 
 @dataclass(slots=True)

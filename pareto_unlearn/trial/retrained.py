@@ -5,13 +5,11 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from pareto_unlearn.config import SweepConfig
 from pareto_unlearn.data import BatchOrder, seeded_generator
 from pareto_unlearn.models import family_of
 from pareto_unlearn.pretraining.loop import RECIPES, Watch, train
 from pareto_unlearn.random_streams import Stream
-from pareto_unlearn.records import TrialSpec
-from pareto_unlearn.trial.material import Material
+from pareto_unlearn.trial.context import Trial
 from pareto_unlearn.trial.measuring import measure_costs
 
 STATE_FILE = "training.safetensors"
@@ -20,40 +18,37 @@ GLANCE = 64
 
 
 def retrain(
-    config: SweepConfig,
-    spec: TrialSpec,
-    material: Material,
+    trial: Trial,
     on_progress: Callable[[int, float, float], None],
     save: Callable[[int, Mapping[str, bytes]], None],
     kept: Mapping[str, bytes] | None,
 ) -> float:
-    """Train the model of ``material`` anew, in place, and return the seconds this took since the last resume.
+    """Train the trial's model anew on the retain images alone; return the seconds since the last resume.
 
     Args:
-        config: of its controls, how many steps.
-        spec: its seed decides initial weights and batches.
-        material: its retain images are all that is seen.
+        trial: its seed decides initial weights and batches.
         on_progress: takes step, f1 and f2.
         save: keeps a state to resume from.
         kept: such a state, None for a start from scratch.
     """
-    started, model, inputs = time.monotonic(), material.model, material.inputs["retain", "train"]
-    recipe = RECIPES[config.model.family]
+    started, model, inputs = time.monotonic(), trial.material.model, trial.training_inputs("retain")
+    family, seed = trial.config.model.family, trial.spec.seed
+    recipe = RECIPES[family]
     with torch.no_grad():
         # Drawn on the CPU, so that the weights do not depend on the device.
         model.to(torch.device("cpu"))
-        family_of(config.model.family).initialise(model, seeded_generator(spec.seed, Stream.INITIAL_WEIGHTS))
-        model.to(material.device)
-    order = BatchOrder(len(inputs), recipe.batch, spec.seed, Stream.TRAINING_BATCHES)
+        family_of(family).initialise(model, seeded_generator(seed, Stream.INITIAL_WEIGHTS))
+        model.to(trial.material.device)
+    order = BatchOrder(len(inputs), recipe.batch, seed, Stream.TRAINING_BATCHES)
     watch = Watch(
-        report=lambda step, _: on_progress(step + 1, *measure_costs(config, material, GLANCE)),
+        report=lambda step, _: on_progress(step + 1, *measure_costs(trial.material, GLANCE)),
         save=lambda step, state: save(step, {STATE_FILE: state}),
         state=None if kept is None else kept[STATE_FILE],
     )
     train(
         list(model.parameters()),
         lambda step: model.training_loss(inputs[order(step)]),
-        config.steps_of(spec.phase, spec.role, spec.method),
+        trial.steps,
         recipe.peak_learning_rate,
         watch,
     )

@@ -1,11 +1,12 @@
-"""Reconstructing a reconstruction (arXiv:2402.00351, appendix E.2): does what fills the hole still tell of the image?
+"""Reconstructing a reconstruction (arXiv:2402.00351, appendix E.2): does the filled hole still show it?
 
-Of the picture that a model made only what it generated is kept, and the original model, before unlearning, generates all the
-rest from that. Where a picture holds nothing of a forget image, neither does what is made from it.
+Of the picture that a model made only what it generated is kept, and the original model, before unlearning,
+generates all the rest from that. Where a picture holds nothing of a forget image, neither does what is made
+from it.
 
-That is the hole, from which the original generates what lies around it. The embedded model was trained with one hole and cannot
-do that (noise in the hole gives it a smaller error than the true digit), but its pictures are generated everywhere: it is given
-what lies around the hole and fills the hole again.
+That is the hole, from which the original generates what lies around it. The embedded model was trained with
+one hole and cannot do that (noise in the hole gives it a smaller error than the true digit), but its pictures
+are generated everywhere: it is given what lies around the hole and fills the hole again.
 """
 
 import math
@@ -21,8 +22,9 @@ from pareto_unlearn.metrics import PictureScores
 from pareto_unlearn.models import ImageToImage
 from pareto_unlearn.random_streams import Stream
 from pareto_unlearn.records import MetricRow
+from pareto_unlearn.trial.context import Material
 from pareto_unlearn.trial.inputs import SETS, generators_of
-from pareto_unlearn.trial.material import Material, load_original
+from pareto_unlearn.trial.loading import load_original
 
 _OPPOSITES = {
     "center": "outpaint",
@@ -35,7 +37,7 @@ _OPPOSITES = {
 
 
 class SecondScores:
-    """The metrics of held-out pictures of a set reconstructed again; errors are those of what the original generated.
+    """The metrics of a set's held-out pictures reconstructed again; errors are those of the generated part.
 
     Args:
         original: the original model, as it reconstructs again.
@@ -69,7 +71,7 @@ def reconstruct_again(
     image_set: str,
     rows: Int[Tensor, " b"],
 ) -> Float[Tensor, "b c h w"]:
-    """Return what the original makes of held-out pictures of a set; what is drawn depends on an image's number alone."""
+    """Return the original's reconstructions of held-out pictures; draws depend on an image's number alone."""
     place = SETS[image_set, "heldout"]
     return torch.cat(
         [
@@ -82,7 +84,7 @@ def reconstruct_again(
 
 
 def load_second(config: SweepConfig, material: Material) -> ImageToImage | None:
-    """Load the original as it reconstructs again, where the sweep asks for it."""
+    """Load the original as it reconstructs again; None unless the sweep file asks for it."""
     if not config.evaluate.second_reconstruction:
         return None
     if config.model.family != "digits_mae":

@@ -1,0 +1,85 @@
+"""What the solver is given for a trial: two losses, a rule, settings, and the units they are in."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from jaxtyping import Float
+from torch import Tensor
+
+from pareto_unlearn.config import SweepConfig
+from pareto_unlearn.records import CurveRow, Unit
+from pareto_unlearn.solver import PathPlan, Rule, StepRow, UpdateSettings
+from pareto_unlearn.trial.context import Trial
+
+StepLoss = Callable[[int], Float[Tensor, ""]]
+"""From a step to the loss of its mini-batch."""
+
+Units = tuple[Unit, Unit]
+"""Of the constraint and the objective; before a problem is swapped, of f1 and f2."""
+
+RAW = (Unit(), Unit())
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Constraint and objective as functions of the step, and how the solver treats them.
+
+    ``swapped`` means that f2 is the constraint and f1 the objective. ``spreads`` are the full ranges of
+    constraint and objective in their units, against which a change of either is measured. ``path`` is set if
+    the solve leaves a bank. ``state`` holds tensors that the constraint updates at every step and that a
+    resume must restore. ``space`` names the parameters that are trained; empty: those of the sweep's
+    objectives.
+    """
+
+    constraint: StepLoss
+    objective: StepLoss
+    rule: Rule
+    settings: UpdateSettings
+    units: Units
+    path: PathPlan | None = None
+    swapped: bool = False
+    epsilon: float = 0.0
+    ramp: tuple[float, int] = (0.0, 0)
+    has_epsilon: bool = False
+    spreads: tuple[float, float] = (1.0, 1.0)
+    state: dict[str, Tensor] = field(default_factory=dict)
+    space: str = ""
+
+    def curve_row(self, row: StepRow, images_per_second: float | None) -> CurveRow:
+        """Return a logged step with raw f1, f2 and epsilon; the rest stays in the solver's units."""
+        constraint, objective = self.units[0].raw(row.f1), self.units[1].raw(row.f2)
+        norms = (row.norm2, row.norm1) if self.swapped else (row.norm1, row.norm2)
+        return CurveRow(
+            step=row.step,
+            f1=objective if self.swapped else constraint,
+            f2=constraint if self.swapped else objective,
+            multiplier=row.eta,
+            control=row.psi,
+            gradient_norm_f1=norms[0],
+            gradient_norm_f2=norms[1],
+            cosine=row.cosine,
+            learning_rate=row.learning_rate,
+            epsilon=self.units[0].raw(row.epsilon) if self.has_epsilon else None,
+            images_per_second=images_per_second,
+        )
+
+
+def units_of(trial: Trial) -> Units:
+    """Return the units of f1 and f2: raw for the paper's update, else e and the outputs' variance."""
+    if trial.config.solver.update == "paper":
+        return RAW
+    return trial.scales.f1_unit, trial.scales.f2_unit
+
+
+def settings_of(config: SweepConfig) -> UpdateSettings:
+    """Return how a direction becomes a step, as the sweep file has it."""
+    solver = config.solver
+    return UpdateSettings(
+        kind=solver.update,
+        steps=solver.steps,
+        learning_rate=solver.learning_rate,
+        learning_rate_end=solver.learning_rate_end,
+        betas=solver.betas,
+        average=solver.average,
+        clip=solver.clip,
+    )
