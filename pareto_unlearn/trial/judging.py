@@ -15,6 +15,7 @@ from pareto_unlearn.records import (
     CurveRow,
     Phase,
     Role,
+    Scales,
     TrialRecord,
     TrialResult,
     TrialSpec,
@@ -25,6 +26,7 @@ from pareto_unlearn.trial.context import Trial
 from pareto_unlearn.trial.embedding import embed_pictures
 from pareto_unlearn.trial.measuring import (
     Completeness,
+    Residual,
     completeness_rows,
     draw_samples,
     measure_completeness,
@@ -70,13 +72,47 @@ def measure_trial(
     trial: Trial, flat: FlatParameters, record: TrialRecord, curves: tuple[CurveRow, ...]
 ) -> TrialResult:
     """Measure the model and fill in the record; the first thing checked is that the outputs are finite."""
-    config, spec, material, scales = trial.config, trial.spec, trial.material, trial.scales
+    config, spec, material = trial.config, trial.spec, trial.material
     train, heldout = (measure_completeness(material, split) for split in ("train", "heldout"))
-    f2, f2_heldout = (measure_retain_loss(material, split) for split in ("train", "heldout"))
-    if not all(math.isfinite(value) for value in (train.f1, f2, heldout.f1, f2_heldout)):
+    losses = measure_retain_loss(material, "train"), measure_retain_loss(material, "heldout")
+    if not all(math.isfinite(value) for value in (train.f1, heldout.f1, *losses)):
         return diverged_result(record, curves, "diverged: f1 or f2 over the whole sets is not finite")
-    residual = measure_residual(material, flat)
-    record = replace(
+    record = _with_costs(_with_residual(record, measure_residual(material, flat)), (train, heldout), losses)
+    record = _with_quality(record, trial.scales, losses)
+    record = replace(record, peak_memory_bytes=_peak_memory(material.device))
+    if spec.epsilon is not None:
+        record = _with_shares(record, (train, heldout), trial.scales.normalised_f1(spec.epsilon))
+    metrics = (
+        *completeness_rows(train, "train", material.split.forget_train),
+        *completeness_rows(heldout, "heldout", material.split.forget_heldout),
+        *measure_metrics(config, material),
+    )
+    samples = draw_samples(config, material, with_truth=spec.phase is Phase.ORIGINAL)
+    return TrialResult(
+        record=_judge(trial, record),
+        curves=curves,
+        metrics=metrics,
+        samples=tuple(samples),
+        files=_files(trial),
+    )
+
+
+def _files(trial: Trial) -> dict[str, bytes]:
+    """Return the files of the model; none of the original, whose weights lie in its own file."""
+    if trial.spec.phase is Phase.ORIGINAL:
+        return {}
+    files = {MODEL_FILE: save_model(trial.material.model)}
+    if trial.config.evaluate.tsne:
+        files[EMBEDDING_FILE] = embed_pictures(trial.config, trial.material)
+    return files
+
+
+def _with_costs(
+    record: TrialRecord, parts: tuple[Completeness, Completeness], losses: tuple[float, float]
+) -> TrialRecord:
+    """Fill in f1, f2 and the completeness of both splits, training first."""
+    (train, heldout), (f2, f2_heldout) = parts, losses
+    return replace(
         record,
         f1=train.f1,
         f2=f2,
@@ -90,29 +126,27 @@ def measure_trial(
         completeness_heldout=1.0 - heldout.e,
         completeness_worst_class_heldout=heldout.worst_class,
         completeness_worst_5pct_heldout=heldout.worst_5pct,
-        retained_quality=1.0 - f2 / scales.variance_retain,
-        retained_quality_heldout=1.0 - f2_heldout / scales.variance_retain_heldout,
+        f1_image_std=train.f1_image_std,
+    )
+
+
+def _with_quality(record: TrialRecord, scales: Scales, losses: tuple[float, float]) -> TrialRecord:
+    """Fill in the retained quality of both splits."""
+    return replace(
+        record,
+        retained_quality=1.0 - losses[0] / scales.variance_retain,
+        retained_quality_heldout=1.0 - losses[1] / scales.variance_retain_heldout,
+    )
+
+
+def _with_residual(record: TrialRecord, residual: Residual) -> TrialRecord:
+    """Fill in the first-order facts."""
+    return replace(
+        record,
         residual_multiplier=residual.multiplier,
         residual_norm_f1=residual.norm_f1,
         residual_norm_f2=residual.norm_f2,
         residual_cosine=residual.cosine,
-        f1_image_std=train.f1_image_std,
-        peak_memory_bytes=_peak_memory(material.device),
-    )
-    if spec.epsilon is not None:
-        record = _with_shares(record, (train, heldout), scales.normalised_f1(spec.epsilon))
-    record = _judge(trial, record)
-    metrics = [
-        *completeness_rows(train, "train", material.split.forget_train),
-        *completeness_rows(heldout, "heldout", material.split.forget_heldout),
-        *measure_metrics(config, material),
-    ]
-    samples = draw_samples(config, material, with_truth=spec.phase is Phase.ORIGINAL)
-    files = {} if spec.phase is Phase.ORIGINAL else {MODEL_FILE: save_model(material.model)}
-    if config.evaluate.tsne and files:
-        files[EMBEDDING_FILE] = embed_pictures(config, material)
-    return TrialResult(
-        record=record, curves=curves, metrics=tuple(metrics), samples=tuple(samples), files=files
     )
 
 

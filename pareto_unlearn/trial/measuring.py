@@ -220,18 +220,24 @@ def draw_samples(config: SweepConfig, material: Material, *, with_truth: bool) -
             kinds |= {"input": truth.masked_fill(removed, HOLE_GREY), "truth": truth}
         for kind, pictures in kinds.items():
             rows += [
-                SampleRow(
-                    set=name,
-                    image_id=images.image_ids[position],
-                    class_name=images.class_names[int(images.class_ids[position])],
-                    kind=kind,
-                    image=encode_webp(picture),
-                    width=picture.shape[-1],
-                    height=picture.shape[-2],
-                )
+                _sample(name, kind, images, position, picture)
                 for position, picture in zip(index, pictures, strict=True)
             ]
     return rows
+
+
+def _sample(
+    name: str, kind: str, images: ImageSet, position: int, picture: Float[Tensor, "c h w"]
+) -> SampleRow:
+    return SampleRow(
+        set=name,
+        image_id=images.image_ids[position],
+        class_name=images.class_names[int(images.class_ids[position])],
+        kind=kind,
+        image=encode_webp(picture),
+        width=picture.shape[-1],
+        height=picture.shape[-2],
+    )
 
 
 def reconstruct(material: Material, name: str, rows: Int[Tensor, " n"]) -> Float[Tensor, "n c h w"]:
