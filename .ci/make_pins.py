@@ -3,8 +3,8 @@
     uv run python .ci/make_pins.py              after a change of a dependency: every other pin stays
     uv run python .ci/make_pins.py --upgrade    newest versions of everything; run the tests before committing
 
-It resolves in an empty folder, so neither a lock file nor an environment has a say, and it writes names, versions and
-Python versions only: no hash, no address of a registry.
+It resolves in an empty folder, so that no lock file and no environment has an influence, and it writes names,
+versions and markers only: no hash, no address of a registry.
 """
 
 import argparse

@@ -10,7 +10,7 @@ retained quality is 1 - f2 / variance of the original model's outputs on the ret
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Literal, Protocol, Self, TypeVar
 
@@ -18,7 +18,7 @@ from pareto_unlearn.catalogue.methods import EPSILON_CONSTRAINT, WITHOUT_WEIGHT
 
 SCHEMA_VERSION = 1
 WEIGHTS_VARIABLE = "PARETO_UNLEARN_WEIGHTS"
-"""The environment variable that names the folder of the metrics' networks where a sweep file does not."""
+"""The environment variable with the folder of the metrics' networks, for sweep files that name no folder."""
 
 
 class Phase(StrEnum):
@@ -33,21 +33,24 @@ class Phase(StrEnum):
 
 
 class Role(StrEnum):
-    """Which end of the front a boundary trial solves."""
+    """The end of the front that a boundary trial solves."""
 
     HIGHEST = "highest"
     LOWEST = "lowest"
 
 
 def phase_solved(phase: Phase, role: Role | None) -> Phase:
-    """Return the phase whose problem a trial solves: a check solves that of a boundary or an epsilon trial again."""
+    """Return the phase whose problem a trial solves.
+
+    A check solves the problem of a boundary trial (it has a role) or of an epsilon trial a second time.
+    """
     if phase is not Phase.CHECK:
         return phase
     return Phase.EPSILON if role is None else Phase.BOUNDARY
 
 
 class TrialState(StrEnum):
-    """Where a trial stands; the last six are endings and are committed with a reason."""
+    """The state of a trial; the last six are endings and are committed with a reason."""
 
     PLANNED = "PLANNED"
     RUNNING = "RUNNING"
@@ -61,7 +64,7 @@ class TrialState(StrEnum):
 
 
 HAS_MODEL = frozenset({TrialState.DONE, TrialState.INFEASIBLE, TrialState.UNCONVERGED})
-"""States of a trial that ended with finite weights, so with a checkpoint and metrics."""
+"""Endings with finite weights, so with a checkpoint and metrics."""
 
 BROKEN = frozenset({TrialState.DIVERGED, TrialState.FAILED})
 """States that make a sweep partial (exit code 4)."""
@@ -71,10 +74,11 @@ BROKEN = frozenset({TrialState.DIVERGED, TrialState.FAILED})
 class TrialSpec:
     """One planned trial: with the sweep file, everything that decides its result.
 
-    ``epsilon`` is raw f1; ``epsilon_fraction`` its place in the valid range (0 to 1), whose width is ``range_width``.
-    ``weight`` is the knob of a baseline, which ``catalogue.methods`` names; 1 for methods that have none.
-    ``parents`` is the trial whose bank the solve branches off from, None for a start from the original.
-    ``checks`` is the trial that a check solves again with twice the steps. ``attempt`` counts from 1.
+    ``epsilon`` is raw f1; ``epsilon_fraction`` is its place in the valid range (0 to 1), and ``range_width``
+    is the width of that range. ``weight`` is the knob of a baseline, which ``catalogue.methods`` names; 1 for
+    methods that have none. ``parents`` is the trial from whose bank the solve starts, None for a start from
+    the original model. ``checks`` is the trial that a check solves again with twice the steps. ``attempt``
+    counts from 1.
     """
 
     trial_id: str
@@ -97,7 +101,7 @@ class TrialSpec:
 
     @property
     def label(self) -> str:
-        """A short name that tells a person which trial this is."""
+        """A short name of the trial for people."""
         return f"check {self._name.removeprefix('epsilon ')}" if self.phase is Phase.CHECK else self._name
 
     @property
@@ -117,16 +121,19 @@ class TrialRecord:
     """One row of the ``trials`` table: a trial that ended, with its evidence.
 
     None means not measured (or not applicable), NaN means measured and not a number. ``f1``, ``f2`` and
-    everything derived from them are of the training set unless the name says ``heldout``.
-    ``start`` is what the solve began with: the ``original``, a step of the path, or ``scratch``. A branch names the path's trial as its
-    ``parents``; an interpolated row names two, lower f1 first (trial ids, or ``<trial_id>@<step>`` for a checkpoint of a path), and the
-    share of the second in its weights.
-    A check names in ``checks`` the trial that it solved again with twice the steps.
-    ``share_above_epsilon`` is the share of the forget images whose own e exceeds that of epsilon, and ``..._high`` the upper end
-    of its one-sided 95 % Clopper-Pearson interval: what it says of images like these that were not measured.
-    ``learning_rate`` is the largest one of the solve, ``gradient_pairs`` counts its steps and those of its scan.
-    ``multiplier`` is the solver's last one; ``residual_*`` come from gradients over the whole
-    training sets at the end (a first-order residual, no proof of optimality).
+    everything derived from them belong to the training set, columns with ``heldout`` to the held-out set.
+
+    - ``start``: what the solve began with: ``original``, a step of the path, or ``scratch``.
+    - ``parents``: of a branch, the trial of the path. Of an interpolated row, its two parents, lower f1 first
+      (trial ids, or ``<trial_id>@<step>`` for a checkpoint of a path).
+    - ``interpolation``: the share of the second parent in the weights of an interpolated row.
+    - ``checks``: of a check, the trial that it solved again with twice the steps.
+    - ``share_above_epsilon``: the share of the forget images whose own e exceeds the e of epsilon;
+      ``..._high`` is the upper end of its one-sided 95 % Clopper-Pearson interval, a bound for images of the
+      same kind that were not measured.
+    - ``learning_rate``: the largest of the solve. ``gradient_pairs``: its steps and those of its scan.
+    - ``multiplier``: the last of the solver. ``residual_*``: from gradients over the whole training sets at
+      the end (a first-order residual, no proof of optimality).
     """
 
     trial_id: str
@@ -190,28 +197,16 @@ class TrialRecord:
     @property
     def spec(self) -> TrialSpec:
         """The part of the record that was planned."""
-        return TrialSpec(
-            trial_id=self.trial_id,
-            phase=self.phase,
-            method=self.method,
-            seed=self.seed,
-            role=self.role,
-            epsilon=self.epsilon,
-            epsilon_fraction=self.epsilon_fraction,
-            range_width=self.range_width,
-            weight=self.weight,
-            parents=self.parents,
-            checks=self.checks,
-            attempt=self.attempt,
-        )
+        return TrialSpec(**{field.name: getattr(self, field.name) for field in fields(TrialSpec)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BankEntry:
-    """One checkpoint of a path: after which step, under which raw epsilon, its raw f1 and f2, and its file.
+    """One checkpoint of a path: its step, the raw epsilon at that step, its raw f1 and f2, and its file.
 
-    f1 and f2 are those of the averaged weights over images of the training sets, ``solver.bank.images`` of each at most.
-    ``learning_rate`` is the path's. ``sha256`` is of the file that holds these weights and the optimiser's moments.
+    f1 and f2 are measured with the averaged weights on images of the training sets, at most
+    ``solver.bank.images`` of each. ``learning_rate`` is that of the path. ``sha256`` belongs to the file with
+    these weights and the optimiser's moments.
     """
 
     step: int
@@ -224,7 +219,10 @@ class BankEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScanRow:
-    """What a short descent at one step size was worth: the dominated share of the box all of them span; ``steps`` it took."""
+    """The result of a short descent at one step size, one of several in a scan.
+
+    ``hypervolume`` is the share that it dominates of the box spanned by all descents of the scan.
+    """
 
     learning_rate: float
     steps: int
@@ -235,8 +233,9 @@ class ScanRow:
 class CurveRow:
     """One row of ``curves``: the solver at one step, on its mini-batch (not on the whole set).
 
-    ``f1``, ``f2`` and ``epsilon`` are raw; for ``max_loss``, which has losses of its own, f1 and f2 are its training losses on
-    forget and retain images. Multiplier, control and gradient norms are in the units the solver worked in.
+    ``f1``, ``f2`` and ``epsilon`` are raw. ``max_loss`` has losses of its own: there f1 and f2 are its
+    training losses on forget and retain images. Multiplier, control and gradient norms are in
+    the solver's units.
     """
 
     step: int
@@ -256,8 +255,8 @@ class CurveRow:
 class MetricRow:
     """One row of ``metrics``: a number with the protocol that defines it.
 
-    ``set`` is forget or retain, ``split`` train or heldout; ``low`` and ``high`` bound an interval where
-    one was computed; ``class_name`` is None for the whole set.
+    ``set`` is forget or retain, ``split`` is train or heldout. ``low`` and ``high`` bound an interval, None
+    if no interval was computed. ``class_name`` is None for the whole set.
     """
 
     set: str
@@ -292,7 +291,7 @@ class SampleRow:
 class EmbeddedPicture:
     """One held-out image as a model reconstructs it, placed in the plane by its features.
 
-    ``version`` says which model: original or unlearned.
+    ``version`` is the model that made it: original or unlearned.
     """
 
     set: str
@@ -303,11 +302,11 @@ class EmbeddedPicture:
 
 
 MODEL_FILE = "model.safetensors"
-"""Of a checkpoint: all weights of the model by name."""
+"""In a checkpoint: all weights of the model by name."""
 BANK_FILE = "bank.json"
-"""Of the checkpoint of a path: its ``BankEntry`` as a list of JSON objects, by rising f1."""
+"""In the checkpoint of a path: every ``BankEntry``, as a list of JSON objects by rising f1."""
 EMBEDDING_FILE = "embedding.json"
-"""Of a checkpoint: its ``EmbeddedPicture`` as a list of JSON objects."""
+"""In a checkpoint: every ``EmbeddedPicture``, as a list of JSON objects."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -398,9 +397,10 @@ class Scales:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValidRange:
-    """The open interval of raw epsilons that Phase I leaves, for one seed.
+    """The open interval of raw epsilons that are valid for one seed, as Phase I found it.
 
-    ``upper_source`` is ``lowest``, ``path`` or ``original``; ``reason`` says why where it is not the lowest boundary.
+    ``upper_source`` is what gave the upper end: ``lowest``, ``path`` or ``original``. ``reason`` explains
+    why it is not the lowest boundary, and is empty if it is.
     """
 
     seed: int
@@ -422,7 +422,7 @@ class ValidRange:
 class RunInfo:
     """The content of ``run.json``. ``reference_point`` is (f1, f2) raw, fixed once after Phase I.
 
-    ``smoke`` says that nothing in the run means anything: it only tried the sweep out.
+    ``smoke`` is True for a run that only tried the sweep out: its numbers mean nothing.
     """
 
     name: str
@@ -440,11 +440,12 @@ class RunInfo:
 
 @dataclass(frozen=True, slots=True)
 class PixelFormat:
-    """What a model family reads: ``side`` x ``side`` pixels of ``channels`` channels, and how an image gets that size.
+    """The images that a model family reads: ``side`` x ``side`` pixels of ``channels`` channels.
 
-    ``squash`` resizes straight to side x side and does not keep the aspect (MAE's demo, Palette). ``crop`` brings the
-    shorter side to ``side`` and cuts out the centre (MAGE). ``exact`` wants images that have the size already.
-    ``resample`` is the filter of a resize, with antialiasing.
+    ``fit`` is how an image gets that size. ``squash`` resizes straight to side x side and does not keep the
+    aspect (MAE's demo, Palette). ``crop`` brings the shorter side to ``side`` and cuts out the centre (MAGE).
+    ``exact`` requires images that have the size already. ``resample`` is the filter of a resize, with
+    antialiasing.
     """
 
     side: int

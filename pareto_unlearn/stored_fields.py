@@ -29,6 +29,7 @@ def read_fields(kind: type[Record], stored: Mapping[str, Any]) -> Record:
     missing, unknown = sorted(known - stored.keys()), sorted(stored.keys() - known)
     if missing and unknown:
         raise ValueError(
-            f"{kind.__name__} lacks the fields {', '.join(missing)} and has the unknown fields {', '.join(unknown)}"
+            f"{kind.__name__} lacks the fields {', '.join(missing)} "
+            f"and has the unknown fields {', '.join(unknown)}"
         )
     return kind(**{name: value for name, value in stored.items() if name in known})

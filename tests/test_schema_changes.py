@@ -1,4 +1,4 @@
-"""Stored records over releases: what was added, what an old file lacks, what a newer one holds, and old fixtures."""
+"""Stored records over releases: new columns, files of older and newer releases, damaged names, fixtures."""
 
 import dataclasses
 import io
@@ -35,7 +35,7 @@ from pareto_unlearn.stored_fields import read_fields
 
 FOLDER = Path(__file__).parent / "fixtures"
 FIXTURES = {"store_v1": "0743e521fb2609fbeb2dde797c343bb27f0d2e789f8a6c2eeed317c3ca58fb63"}
-"""Every fixture of the store with the digest of its files; a line is added per schema version and never changed."""
+"""Every fixture of the store with the digest of its files; lines are added, and never changed."""
 CURRENT = FOLDER / f"store_v{SCHEMA_VERSION}"
 TRIAL = "0a1b2c3d4e5f6071"
 ROW_TYPES = {"trials": TrialRecord, "curves": CurveRow, "metrics": MetricRow, "samples": SampleRow}
@@ -220,7 +220,7 @@ def replaced_once(data: bytes, old: bytes, new: bytes) -> bytes:
 
 
 def footer_with(data: bytes, old: bytes, new: bytes) -> bytes:
-    """Return a file in whose footer the Parquet columns, not Arrow's copy, hold ``new`` in place of ``old``."""
+    """Return a file with ``new`` in place of ``old`` among the Parquet columns, not in Arrow's copy of them."""
     size = int.from_bytes(data[-8:-4], "little")
     start = len(data) - 8 - size
     position = data.index(old, start)

@@ -1,6 +1,6 @@
-"""The checkpoints that a path leaves behind: directories of their own, and the list that a path is committed with.
+"""The bank of a path: a directory per checkpoint, and the list of checkpoints in the path's committed files.
 
-``label`` is the run, as messages should name it.
+``label`` is the name of the run in messages.
 """
 
 import json
@@ -19,7 +19,7 @@ _BANK = re.compile(r"bank-([1-9]\d{0,8})-(\d{1,12})")
 
 
 def save_state(storage: Storage, trial_id: str, attempt: int, step: int, state: bytes) -> None:
-    """Store one checkpoint of a path while the path goes on."""
+    """Store one checkpoint of a path that is still running."""
     checkpoints.write_directory(
         storage,
         _directory(checked_trial_id(trial_id), attempt, step),
@@ -31,7 +31,7 @@ def save_state(storage: Storage, trial_id: str, attempt: int, step: int, state: 
 
 
 def read_listing(storage: Storage, record: TrialRecord, label: str) -> tuple[BankEntry, ...]:
-    """Return the list a trial was committed with, by rising f1; empty where it was no path.
+    """Return the committed list of a path's checkpoints, by rising f1; empty for any other trial.
 
     Raises:
         StoreError: the list is damaged.
@@ -52,7 +52,7 @@ def read_bank_state(storage: Storage, trial_id: str, attempt: int, entry: BankEn
     """Return one checkpoint, verified against the list.
 
     Raises:
-        StoreError: it is missing or damaged.
+        StoreError: the checkpoint is missing or damaged.
     """
     directory = _directory(checked_trial_id(trial_id), attempt, entry.step)
     _, files = checkpoints.read_directory(storage, directory, label)
@@ -66,7 +66,7 @@ def read_bank_state(storage: Storage, trial_id: str, attempt: int, entry: BankEn
 
 
 def remove_unlisted(storage: Storage, record: TrialRecord, label: str) -> None:
-    """Remove the checkpoints of a committed path that its list leaves out.
+    """Remove the checkpoints of a committed path that are not in its list.
 
     Raises:
         StoreError: the list is damaged.
@@ -83,7 +83,7 @@ def _directory(trial_id: str, attempt: int, step: int) -> str:
 
 
 def _steps(storage: Storage, trial_id: str, attempt: int) -> list[int]:
-    """Return the steps of all checkpoints of a path that are there."""
+    """Return the steps of all stored checkpoints of a path."""
     names = storage.directory_names(f"checkpoints/{trial_id}")
     found = (match for name in names if (match := _BANK.fullmatch(name)))
     return sorted(int(match[2]) for match in found if int(match[1]) == attempt)

@@ -26,7 +26,7 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileEntry:
-    """What a manifest says of one file."""
+    """Hash and size of one file, in a manifest."""
 
     sha256: str
     bytes: int
@@ -52,7 +52,7 @@ def write_directory(
     attempt: int | None,
     steps: int,
 ) -> Manifest:
-    """Write files and, last, the manifest that vouches for them; an older directory is replaced.
+    """Write files and, last, their manifest; an older directory is replaced.
 
     Raises:
         ValueError: a file name is not a plain name.
@@ -73,7 +73,7 @@ def read_directory(storage: Storage, directory: str, label: str) -> tuple[Manife
     Args:
         storage: where the run lies.
         directory: the directory inside the run.
-        label: the run, as messages should name it.
+        label: the name of the run in messages.
 
     Raises:
         StoreError: the manifest is missing, unreadable or newer, or a file is missing or damaged.
@@ -86,7 +86,7 @@ def read_directory(storage: Storage, directory: str, label: str) -> tuple[Manife
 
 
 def read_file(storage: Storage, directory: str, name: str, label: str) -> bytes | None:
-    """Return one verified file of a directory, None where its manifest does not list it; see ``read_directory``."""
+    """Return one verified file of a directory, None if its manifest has no such file."""
     origin = f"{label}: {directory}"
     manifest = _read_manifest(storage, directory, origin)
     return _read_verified(storage, directory, name, manifest, origin) if name in manifest.files else None
@@ -109,7 +109,8 @@ def _read_verified(storage: Storage, directory: str, name: str, manifest: Manife
 def save_generation(storage: Storage, trial_id: str, step: int, files: Mapping[str, bytes]) -> None:
     """Write one resume generation and keep the newest two up to this step.
 
-    Generations of later steps are removed: the trial went back past them, so they were damaged or abandoned.
+    Generations of later steps are removed: the trial went on from before them, so they were damaged or
+    abandoned.
     """
     write_directory(storage, _generation(trial_id, step), files, trial_id=trial_id, attempt=None, steps=step)
     steps = _generation_steps(storage, trial_id)
@@ -120,7 +121,7 @@ def save_generation(storage: Storage, trial_id: str, step: int, files: Mapping[s
 
 
 def load_generation(storage: Storage, trial_id: str, label: str) -> tuple[int, dict[str, bytes]] | None:
-    """Return step and files of the newest generation that verifies; damaged ones are logged and passed over."""
+    """Return step and files of the newest generation that verifies; damaged generations are logged."""
     for step in _generation_steps(storage, trial_id):
         try:
             manifest, files = read_directory(storage, _generation(trial_id, step), label)

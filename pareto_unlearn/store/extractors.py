@@ -1,4 +1,4 @@
-"""Which weight files the metrics of a run looked through: a value means the same in the whole run, or is refused."""
+"""The weight files that the metrics of a run were computed with: one file per name in the whole run."""
 
 import json
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ EXTRACTORS_FILE = "extractors.json"
 
 
 def read_extractors(store: RunStore) -> dict[str, str]:
-    """Return the SHA-256 of every file by name; empty where no metric of the run needed one."""
+    """Return the SHA-256 of every file by name; empty if no metric of the run needed a file."""
     try:
         text = store.read_text(EXTRACTORS_FILE)
     except StoreError:
@@ -19,7 +19,7 @@ def read_extractors(store: RunStore) -> dict[str, str]:
 
 
 def record_extractors(store: RunStore, found: Mapping[str, str]) -> None:
-    """Write down the files that are about to be used; only under the lock of the run.
+    """Record the files that are about to be used; only under the lock of the run.
 
     Raises:
         ConfigError: values of the run were computed with another file of that name.
@@ -28,8 +28,8 @@ def record_extractors(store: RunStore, found: Mapping[str, str]) -> None:
     for name, digest in found.items():
         if known.get(name, digest) != digest:
             raise ConfigError(
-                f"{name}: the metrics of {store.path} were computed with the file of SHA-256 {known[name]}, found {digest}; "
-                "values of two files cannot be compared, so use the first"
+                f"{name}: the metrics of {store.path} were computed with the file of SHA-256 {known[name]}, "
+                f"found {digest}; values of two files cannot be compared, so use the first"
             )
     if found.keys() - known.keys():
         store.write_text(EXTRACTORS_FILE, json.dumps({**known, **found}, indent=1, sort_keys=True))

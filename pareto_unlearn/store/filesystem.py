@@ -1,4 +1,4 @@
-"""Where a run directory lies: whole files and directories that appear at once or not at all.
+"""The places a run directory can lie in: files and directories appear there at once or not at all.
 
 ``LocalStorage`` (also NFS) writes under a dot-name, flushes to the device and then links or renames;
 ``ObjectStorage`` (S3 and the like, through pyarrow) relies on objects that appear when their upload ends.
@@ -28,22 +28,22 @@ NO_FLOCK = frozenset({errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLC
 
 
 class Storage(Protocol):
-    """What a run directory needs of the place it lies in; a missing file raises FileNotFoundError."""
+    """The operations that a run directory needs; a missing file raises FileNotFoundError."""
 
     def read(self, name: str) -> bytes:
         """Return the content of a file."""
         ...
 
     def exists(self, name: str) -> bool:
-        """Tell whether a file is there."""
+        """Return whether a file exists."""
         ...
 
     def file_names(self, directory: str) -> list[str]:
-        """Return the sorted names of the files in a directory, without dot-names; [] where it is absent."""
+        """Return the sorted names of the files in a directory, without dot-names; [] if it is absent."""
         ...
 
     def directory_names(self, directory: str) -> list[str]:
-        """Return the sorted names of the directories in a directory, dot-names too; [] where it is absent."""
+        """Return the sorted names of the directories in a directory, dot-names too; [] if it is absent."""
         ...
 
     def put(self, name: str, data: bytes) -> None:
@@ -51,7 +51,7 @@ class Storage(Protocol):
         ...
 
     def put_new(self, name: str, data: bytes) -> bool:
-        """Write a file that must not be there yet; False, and nothing is touched, if it is."""
+        """Return True after writing a new file, False without writing if the file exists."""
         ...
 
     def put_directory(self, name: str, files: Mapping[str, bytes]) -> None:
@@ -59,11 +59,11 @@ class Storage(Protocol):
         ...
 
     def remove(self, name: str) -> None:
-        """Remove a file if it is there."""
+        """Remove a file if it exists."""
         ...
 
     def remove_directory(self, name: str) -> None:
-        """Remove a directory with its content if it is there."""
+        """Remove a directory with its content if it exists."""
         ...
 
     def exclusive(self, name: str) -> AbstractContextManager[None]:
@@ -72,10 +72,10 @@ class Storage(Protocol):
 
 
 class Disk:
-    """The calls that change a local disk: the seam through which tests make the n-th one fail."""
+    """The calls that change a local disk, in one class so that tests can make any of them fail."""
 
     def make_directory(self, path: Path) -> None:
-        """Make one directory; an existing one is fine."""
+        """Make a directory unless it exists."""
         path.mkdir(exist_ok=True)
 
     def create(self, path: Path, data: bytes) -> None:
@@ -130,16 +130,16 @@ class LocalStorage:
         return (self.root / name).read_bytes()
 
     def exists(self, name: str) -> bool:
-        """Tell whether a file is there."""
+        """Return whether a file exists."""
         return (self.root / name).is_file()
 
     def file_names(self, directory: str) -> list[str]:
-        """Return the sorted names of the files in a directory, without dot-names; [] where it is absent."""
+        """Return the sorted names of the files in a directory, without dot-names; [] if it is absent."""
         entries = self._entries(directory)
         return sorted(entry.name for entry in entries if entry.is_file() and not entry.name.startswith("."))
 
     def directory_names(self, directory: str) -> list[str]:
-        """Return the sorted names of the directories in a directory, dot-names too; [] where it is absent."""
+        """Return the sorted names of the directories in a directory, dot-names too; [] if it is absent."""
         return sorted(entry.name for entry in self._entries(directory) if entry.is_dir())
 
     def put(self, name: str, data: bytes) -> None:
@@ -150,7 +150,7 @@ class LocalStorage:
         self._disk.sync_directory(target.parent)
 
     def put_new(self, name: str, data: bytes) -> bool:
-        """Write a file that must not be there yet; False, and nothing is touched, if it is.
+        """Return True after writing a new file, False without writing if the file exists.
 
         Where the file system has no hard links the check and the rename are two steps: two writers
         that do not hold ``exclusive`` could then both succeed.
@@ -182,12 +182,12 @@ class LocalStorage:
                         self._disk.remove_tree(leftover)
 
     def remove(self, name: str) -> None:
-        """Remove a file if it is there."""
+        """Remove a file if it exists."""
         with suppress(FileNotFoundError):
             self._disk.remove(self.root / name)
 
     def remove_directory(self, name: str) -> None:
-        """Remove a directory with its content if it is there; it disappears at once for readers."""
+        """Remove a directory with its content if it exists; readers see it disappear at once."""
         target = self.root / name
         if not target.exists():
             return
@@ -270,16 +270,16 @@ class ObjectStorage:
             return bytes(stream.read())
 
     def exists(self, name: str) -> bool:
-        """Tell whether an object is there."""
+        """Return whether an object exists."""
         return bool(self._info(name).type == fs.FileType.File)
 
     def file_names(self, directory: str) -> list[str]:
-        """Return the sorted names of the objects in a directory, without dot-names; [] where it is absent."""
+        """Return the sorted names of the objects in a directory, without dot-names; [] if it is absent."""
         names = [i.base_name for i in self._listing(directory) if i.type == fs.FileType.File]
         return sorted(name for name in names if not name.startswith("."))
 
     def directory_names(self, directory: str) -> list[str]:
-        """Return the sorted names of the directories in a directory, dot-names too; [] where it is absent."""
+        """Return the sorted names of the directories in a directory, dot-names too; [] if it is absent."""
         return sorted(i.base_name for i in self._listing(directory) if i.type == fs.FileType.Directory)
 
     def put(self, name: str, data: bytes) -> None:
@@ -289,7 +289,7 @@ class ObjectStorage:
             stream.write(data)
 
     def put_new(self, name: str, data: bytes) -> bool:
-        """Write an object that must not be there yet; False, and nothing is touched, if it is."""
+        """Return True after writing a new object, False without writing if the object exists."""
         if self.exists(name):
             return False
         self.put(name, data)
@@ -305,12 +305,12 @@ class ObjectStorage:
             self.put(f"{name}/{file_name}", data)
 
     def remove(self, name: str) -> None:
-        """Remove an object if it is there."""
+        """Remove an object if it exists."""
         with suppress(FileNotFoundError):
             self._filesystem.delete_file(f"{self._root}/{name}")
 
     def remove_directory(self, name: str) -> None:
-        """Remove a directory with its content if it is there."""
+        """Remove a directory with its content if it exists."""
         with suppress(FileNotFoundError):
             self._filesystem.delete_dir(f"{self._root}/{name}")
 
@@ -349,12 +349,12 @@ def open_storage(path: str) -> tuple[str, Storage]:
 
 
 def is_plain_name(name: str) -> bool:
-    """Tell whether a name is safe as one component of a path on every storage."""
+    """Return whether a name is safe as one component of a path on every storage."""
     return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", name) is not None
 
 
 def is_uri(path: str) -> bool:
-    """Tell a URI (s3://bucket/runs) from an ordinary path."""
+    """Return whether a path is a URI (s3://bucket/runs)."""
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path) is not None
 
 
@@ -367,7 +367,7 @@ def join_path(storage: str, name: str) -> str:
 
 
 def without_secrets(path: str) -> str:
-    """Return a path for messages: the credentials a URI may carry are masked."""
+    """Return a path for messages, with the credentials of a URI masked."""
     return re.sub(r"://[^/@]*@", "://***@", path) if is_uri(path) else path
 
 

@@ -2,9 +2,9 @@
 
 On file systems the kernel holds the lock (flock) and frees it when the driver dies, however it dies;
 the file's content only serves messages. Object stores have no put-if-absent in pyarrow, and some
-cluster file systems no flock: there the file is a lease that the holder renews. A lease is weaker: two drivers that
-start in the same instant may both believe they hold it until the first renewal, and it compares clocks of
-different machines, which must agree to well within ``LEASE_SECONDS``.
+cluster file systems no flock: there the file is a lease that the holder renews. A lease is weaker: two
+drivers that start in the same instant may both believe they hold it until the first renewal, and it compares
+clocks of different machines, which must agree to well within ``LEASE_SECONDS``.
 """
 
 import fcntl
@@ -32,7 +32,10 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
-    """Who holds a run. Times are seconds since 1970; ``process_start`` is in clock ticks since ``boot_id``."""
+    """The process that holds a run.
+
+    Times are seconds since 1970; ``process_start`` is in clock ticks since ``boot_id``.
+    """
 
     host: str
     pid: int
@@ -43,12 +46,12 @@ class Holder:
     token: str
 
     def describe(self) -> str:
-        """Return the holder as a person would look for it."""
+        """Return process, host and time for a person who looks for the holder."""
         since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(self.started))
         return f"process {self.pid} on {self.host}, since {since}"
 
     def is_dead(self) -> bool:
-        """Tell whether the holder surely ran on this machine and is gone (or its pid is another process)."""
+        """Return True if the holder ran on this machine and is gone; False if that is not certain."""
         if self.host != socket.gethostname():
             return False
         if self.boot_id != _boot_id():
@@ -62,7 +65,7 @@ def hold_run(storage: Storage, label: str, lease_seconds: float = LEASE_SECONDS)
     """Hold a run for the length of a ``with`` block.
 
     Raises:
-        RunLockedError: another driver holds it; the message says which and how to go on.
+        RunLockedError: another driver holds it; the message names the driver and what to do.
         ConfigError: the lock file cannot be written.
     """
     descriptor = _take_file(storage.root / LOCK_FILE, label) if isinstance(storage, LocalStorage) else None
@@ -73,7 +76,7 @@ def hold_run(storage: Storage, label: str, lease_seconds: float = LEASE_SECONDS)
     try:
         yield
     finally:
-        # The file stays: removing it would let a third driver lock a new file while a second waits on this one.
+        # The file stays: without it, a third driver could lock a new file while a second waits on this.
         try:
             os.ftruncate(descriptor, 0)
         finally:
@@ -81,7 +84,7 @@ def hold_run(storage: Storage, label: str, lease_seconds: float = LEASE_SECONDS)
 
 
 def _take_file(path: Path, label: str) -> int | None:
-    """Return a locked descriptor, or None where the file system has no flock."""
+    """Return a locked descriptor, None if the file system has no flock."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""How the files and directories of a run are called; what could lead out of the run is refused."""
+"""The names of files and directories of a run; names that could lead out of the run are refused."""
 
 import re
 
@@ -12,7 +12,7 @@ _ADDED_NAME = re.compile(r"(part-[0-9a-f]{8,64}-[1-9][0-9]{0,8})\.[a-z0-9_-]+\.[
 
 
 def checked_trial_id(trial_id: str) -> str:
-    """Return a trial id as it is.
+    """Return a trial id unchanged.
 
     Raises:
         ValueError: it is no trial id.
@@ -23,7 +23,7 @@ def checked_trial_id(trial_id: str) -> str:
 
 
 def checked_file_name(name: str) -> str:
-    """Return the name of a file as it is.
+    """Return the name of a file unchanged.
 
     Raises:
         ValueError: it is not a plain name.
@@ -45,23 +45,23 @@ def part_name(trial_id: str, attempt: int) -> str:
 
 
 def added_name(part: str, protocol: str, metric: str) -> str:
-    """Return the file of one metric that was measured after a part was committed."""
+    """Return the name of the file of a metric that is measured after a part was committed."""
     return f"{part.removesuffix('.parquet')}.{protocol}.{metric}.parquet"
 
 
 def is_part(name: str) -> bool:
-    """Tell whether a file holds what was committed of an attempt."""
+    """Return whether a file name is that of an attempt's committed rows."""
     return _PART_NAME.fullmatch(name) is not None
 
 
 def part_added_to(name: str) -> str | None:
-    """Return the part that a file of an added metric belongs to, None for any other file."""
+    """Return the part to which a file of an added metric belongs, None for any other file."""
     match = _ADDED_NAME.fullmatch(name)
     return None if match is None else f"{match[1]}.parquet"
 
 
 def writer_lock(trial_id: str) -> str:
-    """Return the file that whoever writes for a trial holds."""
+    """Return the file that a writer of a trial's results locks."""
     return f"checkpoints/{checked_trial_id(trial_id)}/.lock"
 
 

@@ -1,6 +1,6 @@
-"""The Parquet files of a run, one of each table per attempt; metrics measured afterwards lie beside them in files of their own.
+"""The Parquet files of a run: a file per table and attempt, and a file per metric measured afterwards.
 
-``label`` is the run, as messages should name it.
+``label`` is the name of the run in messages.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from pareto_unlearn.store.schemas import decode_record, decode_table, encode_row
 
 
 def read_record(storage: Storage, part: str, label: str) -> TrialRecord:
-    """Return the row that commits a trial.
+    """Return the row of a committed trial.
 
     Raises:
         StoreError: the file is damaged, of a newer schema or of another trial.
@@ -37,7 +37,7 @@ def read_part(storage: Storage, table: str, part: str, label: str) -> pa.Table:
 
 
 def add_metric(storage: Storage, record: TrialRecord, rows: Sequence[MetricRow]) -> bool:
-    """Write the rows of one metric of a committed trial; return False if the file was there before.
+    """Return True after writing the rows of one metric of a committed trial, False if its file exists.
 
     Raises:
         ValueError: there are no rows, or they are of several metrics.

@@ -1,4 +1,4 @@
-"""A stored run as tables: what notebooks, the report and the command line read. Needs no weights."""
+"""A stored run as tables, for notebooks, the report and the command line. Needs no weights."""
 
 import html
 import os
@@ -25,10 +25,10 @@ _ALL_PHASES = tuple(phase for phase in Phase if phase not in (Phase.CHECK, Phase
 
 
 class StoredRun:
-    """A run as it was when each of its tables was first asked for.
+    """A run opened for reading; each table is read once, when it is first used.
 
-    In the data frames a value that was not measured and one that is not a number are both NaN, as pandas has it;
-    ``records`` and the files keep them apart.
+    The data frames show both a value that was not measured and a value that is not a number as NaN, as pandas
+    does; ``records`` and the files keep them apart.
     """
 
     def __init__(self, store: RunStore, info: RunInfo) -> None:
@@ -47,12 +47,12 @@ class StoredRun:
 
     @property
     def path(self) -> str:
-        """Where the run lies."""
+        """The directory or URI of the run."""
         return self.store.path
 
     @cached_property
     def trials(self) -> "pd.DataFrame":
-        """One row a committed trial, in the order of ``records``."""
+        """One row per committed trial, in the order of ``records``."""
         frame = self.store.table("trials").to_pandas()
         order = {record.trial_id: position for position, record in enumerate(self.records)}
         known = frame[frame["trial_id"].isin(list(order))]
@@ -60,26 +60,26 @@ class StoredRun:
 
     @cached_property
     def curves(self) -> "pd.DataFrame":
-        """One row a recorded step of a trial."""
+        """One row per recorded step of a trial."""
         return self.store.table("curves").to_pandas()
 
     @cached_property
     def metrics(self) -> "pd.DataFrame":
-        """One row a metric value, with the protocol that defines it."""
+        """One row per metric value, with the protocol that defines it."""
         return self.store.table("metrics").to_pandas()
 
     @cached_property
     def samples(self) -> "pd.DataFrame":
-        """One row a fixed image of a trial, as WebP bytes."""
+        """One row per fixed image of a trial, as WebP bytes."""
         return self.store.table("samples").to_pandas()
 
     def front(self, seed: int | None = None) -> "pd.DataFrame":
         """Return the non-dominated rows of ``trials`` in (f1, f2), by rising f1.
 
-        Original model, boundaries and epsilon trials that ended with a model take part; baselines do not.
+        It is made of the original model and of boundary and epsilon trials that ended with a model.
 
         Args:
-            seed: only the trials of this seed, and the original model, which has none of its own.
+            seed: only the trials of this seed and the original model, which belongs to every seed.
         """
         ids = {record.trial_id for record in self._front_records(seed)}
         frame = self.trials
@@ -90,13 +90,13 @@ class StoredRun:
     ) -> float | None:
         """Return the share (0 to 1) of the run's box that solutions dominate.
 
-        The box reaches from (f1 floor, 0) to the reference point, which is fixed once after Phase I. A hypervolume belongs
-        to its budget: ``gradient_pairs`` with the same arguments says what it cost, and two may be compared at equal cost only.
+        The box reaches from (f1 floor, 0) to the reference point, which is fixed once after Phase I. Compare
+        hypervolumes only at equal cost: ``gradient_pairs`` with the same arguments returns the cost.
 
         Args:
-            method: a method name such as epsilon_constraint or composite; None for what ``front`` is made of.
+            method: a method such as epsilon_constraint or composite; None for the trials behind ``front``.
             seed: only trials of this seed (and the original model); None pools all seeds.
-            phases: only trials of these phases; None for all but checks, which had twice the steps, and controls.
+            phases: only trials of these phases; None for all but controls and checks (of twice the steps).
 
         Returns:
             None while the reference point is not fixed; 0.0 if no trial ended with a model.
@@ -110,15 +110,17 @@ class StoredRun:
     def gradient_pairs(
         self, method: str | None = None, seed: int | None = None, phases: Collection[Phase] | None = None
     ) -> int:
-        """Return what the solutions that ``hypervolume`` takes have cost; same arguments.
+        """Return the number of gradient pairs behind a ``hypervolume`` of the same arguments.
 
-        A pair is one gradient of the forget loss and one of the retain loss, so a step of any trial. Steps are those that were taken,
-        the short descents of a path's scan and trials that ended without a model included.
+        A pair is a gradient of the forget loss and a gradient of the retain loss, so a step of any trial. All
+        steps count that were taken, also those of a path's scan and of trials that ended without a model.
         """
         return sum(record.gradient_pairs for record in self._chosen(method, seed, phases))
 
     def compare_with_retrained(self) -> tuple[Likeness, ...]:
-        """Return which e on each seed's front has the error in the hole of a model that never saw the forget images.
+        """Return, for each seed's front, the e at which its error in the hole equals the retrained model's.
+
+        The retrained model never saw the forget images.
 
         Empty without `controls: [retrained]` in the sweep file.
         """
@@ -148,7 +150,7 @@ class StoredRun:
     def _chosen(
         self, method: str | None, seed: int | None, phases: Collection[Phase] | None
     ) -> list[TrialRecord]:
-        """Return the rows of a method and seed, with or without a model; without a method those ``front`` is made of."""
+        """Return the rows of a method (None: of those of ``front``) and seed, with or without a model."""
         methods = FRONT_METHODS if method is None else (method,)
         if phases is None:
             phases = _FRONT_PHASES if method is None else _ALL_PHASES
@@ -162,7 +164,7 @@ class StoredRun:
 
 
 def open_run(path: str | os.PathLike[str]) -> StoredRun:
-    """Open a run for reading, as ``pareto_unlearn.load_run`` does, but one that makes no models."""
+    """Return a run opened for reading; unlike that of ``pareto_unlearn.load_run``, it makes no models."""
     return StoredRun.open(path)
 
 

@@ -1,15 +1,14 @@
-"""The run directory: what a sweep has committed, and the only truth about it.
+"""The run directory: the results that a sweep has committed, and the only source of truth about them.
 
-One file per committed trial in each of ``trials``, ``curves``, ``metrics`` and ``samples``; the file in
-``trials`` is written last and is what commits a result. Metrics measured afterwards lie beside it in files of their own.
-Knows no torch, no Ray and no pandas.
+Each of ``trials``, ``curves``, ``metrics`` and ``samples`` has one file per committed trial. The file in
+``trials`` is written last and commits the result. A metric measured afterwards gets a file of its own in
+``metrics``. Knows no torch, no Ray and no pandas.
 """
 
 import dataclasses
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -30,6 +29,7 @@ from pareto_unlearn.records import (
     TrialState,
 )
 from pareto_unlearn.store import banks, checkpoints, parts
+from pareto_unlearn.store.cache import cache_directory
 from pareto_unlearn.store.filesystem import (
     LocalStorage,
     Storage,
@@ -54,7 +54,7 @@ from pareto_unlearn.store.schemas import SCHEMAS, empty_table, encode_rows
 from pareto_unlearn.stored_fields import read_fields
 
 RESUMABLE = frozenset({TrialState.INTERRUPTED, TrialState.STALE})
-"""Endings after which the next attempt goes on from the resume generations, so a commit keeps them."""
+"""Endings after which the next attempt continues from the resume generations, so a commit keeps them."""
 
 _logger = logging.getLogger(__name__)
 
@@ -62,8 +62,8 @@ _logger = logging.getLogger(__name__)
 class RunStore:
     """One run directory, open for reading and writing from any number of processes and threads.
 
-    Contract: a result is visible wholly or not at all; the first result of a (trial, attempt) stays, whoever
-    comes second gets it back; of several attempts the highest counts; a crash at any point is healed by
+    Contract: a result is visible wholly or not at all. The first result of a (trial, attempt) stays, and a
+    second writer gets it back. Of several attempts the highest counts. A crash at any point is repaired by
     committing again. On object stores two writers of the same attempt at the same moment are not told apart.
     An instance can be pickled and used on another machine that reaches the same path.
     """
@@ -80,7 +80,7 @@ class RunStore:
 
     @classmethod
     def create(cls, storage: str | os.PathLike[str], name: str) -> Self:
-        """Make the run directory ``storage``/``name`` (it may exist) and make sure it can be written.
+        """Return the store at ``storage``/``name``, made if it is missing and tested to be writable.
 
         Args:
             storage: a directory, absolute or relative, or a URI such as ``s3://bucket/runs``.
@@ -101,17 +101,17 @@ class RunStore:
             store._storage.remove(probe)
         except OSError as error:
             raise ConfigError(
-                f"cannot write to {store._label} ({error}); set run.storage to a directory or bucket that exists, "
-                "that you may write to and that has space left"
+                f"cannot write to {store._label} ({error}); set run.storage to a directory or bucket "
+                "that exists, that you may write to and that has space left"
             ) from error
         return store
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
-        """Open the run directory at ``path``.
+        """Return the store of the run directory at ``path``.
 
         Raises:
-            ConfigError: there is no run.
+            ConfigError: there is no run at this path.
         """
         store = cls._at(os.fspath(path))
         try:
@@ -165,22 +165,22 @@ class RunStore:
         """Return the content of ``run.json``, None if it was not written yet.
 
         Raises:
-            StoreError: it is damaged or of a newer schema.
+            StoreError: it is damaged or of a newer schema version.
         """
         if not self._storage.exists(INFO_FILE):
             return None
         return decode_info(self.read_text(INFO_FILE), f"{self._label}/{INFO_FILE}")
 
     def commit(self, result: TrialResult) -> TrialRecord:
-        """Store all that a trial leaves behind and return its row as stored.
+        """Store the whole result of a trial and return its row as stored.
 
-        Order: checkpoint, curves, metrics, samples, and last the row in ``trials``, which commits.
-        What a crash left of the same attempt is replaced. A row that is there already wins: it is
-        returned and nothing is touched.
+        Order: checkpoint, curves, metrics, samples, and last the row in ``trials``, which commits. Files that
+        a crash left of the same attempt are replaced. If the attempt is committed already, its row is returned
+        and nothing is written.
 
         Raises:
             ValueError: the trial id, the attempt, a file name or a row is not valid.
-            OSError: the disk failed; committing again heals what is there.
+            OSError: the disk failed; commit again.
         """
         trial_id, attempt = result.record.trial_id, result.record.attempt
         part = part_name(trial_id, attempt)
@@ -201,10 +201,10 @@ class RunStore:
             return self._tidied(record)
 
     def add_metric(self, record: TrialRecord, rows: Sequence[MetricRow]) -> bool:
-        """Add one metric, measured after the sweep, to a committed trial; return False if it has been added before.
+        """Add a metric that was measured after the sweep; return False if the trial has it already.
 
-        What is committed stays: the rows go into a file of their own, and a second measurement of the same metric
-        under the same protocol is not taken.
+        Committed files stay as they are: the rows go into a new file, and a second measurement of the same
+        metric under the same protocol is ignored.
 
         Args:
             record: the committed trial.
@@ -218,13 +218,13 @@ class RunStore:
     def records(self) -> dict[str, TrialRecord]:
         """Return the committed row of every trial by trial id, the highest attempt of each.
 
-        Only files that appeared since the last call are read, so that a driver may ask often.
+        Only files that appeared since the last call are read, so a driver may call it often.
 
         Raises:
             StoreError: a file is damaged or of a newer schema.
         """
         names = [name for name in self._storage.file_names("trials") if is_part(name)]
-        # A new dictionary rather than changes in place: threads may ask at the same time.
+        # A new dictionary rather than changes in place: several threads may call this at the same time.
         self._records = {name: self._records.get(name) or self._read_record(name) for name in names}
         newest: dict[str, TrialRecord] = {}
         for record in sorted(self._records.values(), key=lambda record: record.attempt):
@@ -234,7 +234,7 @@ class RunStore:
     def table(self, name: str) -> pa.Table:
         """Return a table restricted to the committed attempt of every trial.
 
-        Columns are united by name: a column that only some files have is null for the others.
+        A column that only some files have is null for the rows of the others; see ``store.schemas``.
 
         Args:
             name: trials, curves, metrics or samples.
@@ -279,7 +279,7 @@ class RunStore:
         return files
 
     def read_embedding(self, record: TrialRecord) -> tuple[EmbeddedPicture, ...]:
-        """Return the pictures of a committed trial placed in the plane; none where the sweep did not ask for it.
+        """Return the pictures of a committed trial placed in the plane; empty without ``evaluate.tsne``.
 
         Raises:
             StoreError: the file is damaged.
@@ -295,11 +295,11 @@ class RunStore:
             raise StoreError(f"{self._label}: {directory}/{EMBEDDING_FILE} is damaged: {error}") from error
 
     def save_bank_state(self, trial_id: str, attempt: int, step: int, state: bytes) -> None:
-        """Store one checkpoint of a path while the path goes on."""
+        """Store one checkpoint of a path that is still running."""
         banks.save_state(self._storage, trial_id, attempt, step, state)
 
     def read_bank(self, trial_id: str) -> tuple[BankEntry, ...]:
-        """Return the checkpoints a committed path left behind, by rising f1; none where the trial was no path.
+        """Return the checkpoints of a committed path, by rising f1; empty for any other trial.
 
         Raises:
             StoreError: the trial is not committed, or its list is damaged.
@@ -313,16 +313,16 @@ class RunStore:
         return self._banks[key]
 
     def read_bank_state(self, trial_id: str, entry: BankEntry) -> bytes:
-        """Return one checkpoint of a committed path, verified against the list the path was committed with.
+        """Return one checkpoint of a committed path, verified against the path's list of checkpoints.
 
         Raises:
-            StoreError: it is missing or damaged.
+            StoreError: the checkpoint is missing or damaged.
         """
         attempt = self.records()[trial_id].attempt
         return banks.read_bank_state(self._storage, trial_id, attempt, entry, self._label)
 
     def save_resume(self, trial_id: str, step: int, files: Mapping[str, bytes]) -> None:
-        """Store the state a trial can go on from at a step; the newest two states are kept."""
+        """Store a state from which a trial can continue; the newest two states are kept."""
         if step < 0:
             raise ValueError(f"a step counts from 0, found {step}")
         with self._storage.exclusive(writer_lock(trial_id)):
@@ -338,18 +338,7 @@ class RunStore:
         Raises:
             ConfigError: the directory for a run in an object store belongs to another user.
         """
-        if isinstance(self._storage, LocalStorage):
-            directory = self._storage.root / "cache"
-            directory.mkdir(parents=True, exist_ok=True)
-            return directory
-        user = Path(tempfile.gettempdir()) / f"pareto-unlearn-{os.getuid()}"
-        user.mkdir(mode=0o700, exist_ok=True)
-        # The name can be guessed, and caches hold images to forget.
-        if user.is_symlink() or user.stat().st_uid != os.getuid():
-            raise ConfigError(f"{user} belongs to another user; set TMPDIR to a directory of your own")
-        directory = user / checkpoints.sha256_of(self.path.encode())[:16]
-        directory.mkdir(exist_ok=True)
-        return directory
+        return cache_directory(self._storage, self.path)
 
     @classmethod
     def _at(cls, path: str) -> Self:
@@ -383,7 +372,7 @@ class RunStore:
         )
 
     def _tidied(self, record: TrialRecord) -> TrialRecord:
-        """Remove resume states, and the checkpoints of a path that its list left out; return the record."""
+        """Return the record, after removing resume states and the checkpoints that a path does not list."""
         if record.state in RESUMABLE:
             return record
         try:
