@@ -49,14 +49,18 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 def draws(dtype: torch.dtype, count: int = 160) -> list[tuple[Tensor, Tensor, float]]:
-    """Return (g1, g2, psi) in 1 to 40 dimensions with norms over four decades; about half bind."""
+    """Return (g1, g2, psi) in 1 to 40 dimensions with norms over four decades; about half bind.
+
+    Every vector has memory of its own, aligned as torch allocates it: a library may sum a dot product in another
+    order where memory starts elsewhere, and equality to the bit would depend on the kind of CPU.
+    """
     generator, found = seeded(), []
     for index in range(count):
         size = 1 + index % 40
         scales = 10.0 ** (4.0 * torch.rand(3, generator=generator, dtype=torch.float64) - 2.0)
         g1, g2 = torch.randn(2, size, generator=generator, dtype=torch.float64) * scales[:2, None]
         psi = torch.randn((), generator=generator, dtype=torch.float64) * g1.norm() * g2.norm()
-        found.append((g1.to(dtype), g2.to(dtype), float(psi)))
+        found.append((g1.to(dtype, copy=True), g2.to(dtype, copy=True), float(psi)))
     return found
 
 
