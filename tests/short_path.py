@@ -2,12 +2,10 @@
 
 from pathlib import Path
 
-from rich.console import Console
-from small_sweep import QUICKSTART, SMALL
+from small_sweep import small_sweep
 
-from pareto_unlearn.config import SweepConfig, load_config
+from pareto_unlearn.config import SweepConfig
 from pareto_unlearn.records import Phase, Role, TrialSpec
-from pareto_unlearn.sweep import SweepOptions, run_sweep
 
 STEPS, CHECKPOINTS = 80, 24
 SHORT = (
@@ -28,11 +26,4 @@ PATH_SPEC = TrialSpec(
 
 def short_config(storage: Path, *overrides: str) -> SweepConfig:
     """Return the sweep, solved in this process and stored in a folder."""
-    return load_config(
-        QUICKSTART, [*SMALL, *SHORT, "run.executor=local", f"run.storage={storage}", *overrides]
-    )
-
-
-def run(config: SweepConfig) -> int:
-    """Solve a sweep without a word and return its exit code."""
-    return run_sweep(config, SweepOptions(), Console(quiet=True))
+    return small_sweep(storage, *SHORT, *overrides)

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load as load_safetensors
-from short_path import CHECKPOINTS, PATH_SPEC, STEPS, run, short_config
+from short_path import CHECKPOINTS, PATH_SPEC, STEPS, short_config
+from small_sweep import run, without_times
 
 from pareto_unlearn.config import SweepConfig
 from pareto_unlearn.models import load_model
@@ -26,17 +27,9 @@ from pareto_unlearn.trial import Hooks, Trial, load_material, run_trial
 from pareto_unlearn.trial.measuring import measure_completeness, measure_retain_loss
 from pareto_unlearn.trial.scan import scan_learning_rate
 
-MEASURED_TIMES = {"seconds", "images_per_second", "peak_memory_bytes"}
-
 
 def files_below(path: Path) -> dict[str, bytes]:
     return {str(f.relative_to(path)): f.read_bytes() for f in sorted(path.rglob("*")) if f.is_file()}
-
-
-def without_times(record: TrialRecord) -> dict[str, str]:
-    """What no clock has measured; repr keeps every bit and makes NaN equal."""
-    values = dataclasses.asdict(record).items()
-    return {name: repr(value) for name, value in values if name not in MEASURED_TIMES}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load as load_safetensors
-from short_path import PATH_SPEC, run, short_config
+from short_path import PATH_SPEC, short_config
+from small_sweep import run
 from torch import nn
 
 from pareto_unlearn.config import BankSection, SweepConfig

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from small_sweep import QUICKSTART, SMALL
+from small_sweep import run_of, small_sweep, without_times
 
 from pareto_unlearn.analysis.robustness import find_gains
-from pareto_unlearn.config import SweepConfig, load_config
+from pareto_unlearn.config import SweepConfig
 from pareto_unlearn.errors import RangeError
 from pareto_unlearn.finished.dial import dial
 from pareto_unlearn.records import Phase, Role, TrialRecord, TrialState
@@ -19,18 +19,10 @@ from pareto_unlearn.report import write_report
 from pareto_unlearn.report.facts import Kind
 from pareto_unlearn.report.gather import gather
 from pareto_unlearn.report.words import share
-from pareto_unlearn.store import StoredRun, open_run
 from pareto_unlearn.sweep import SweepOptions, executors, run_sweep
 from pareto_unlearn.sweep.summary import closing_table
 from pareto_unlearn.sweep.worker import execute
 from pareto_unlearn.trial import Hooks, Trial, load_material, run_trial
-
-MEASURED_TIMES = {"seconds", "images_per_second", "peak_memory_bytes"}
-
-
-def small_sweep(storage: Path, *overrides: str) -> SweepConfig:
-    local = ("run.executor=local", f"run.storage={storage}", "evaluate.metrics=[mse]")
-    return load_config(QUICKSTART, [*SMALL, *local, "solver.steps=40", "solver.path.scan=[1, 2]", *overrides])
 
 
 def check(config: SweepConfig, check_convergence: bool = True) -> str:
@@ -41,18 +33,8 @@ def check(config: SweepConfig, check_convergence: bool = True) -> str:
     return heard.getvalue()
 
 
-def run_of(config: SweepConfig) -> StoredRun:
-    return open_run(f"{config.run.storage}/{config.name}")
-
-
 def checks_of(config: SweepConfig) -> list[TrialRecord]:
     return [record for record in run_of(config).records if record.phase is Phase.CHECK]
-
-
-def without_times(record: TrialRecord) -> dict[str, str]:
-    """What no clock has measured; repr keeps every bit."""
-    values = dataclasses.asdict(record).items()
-    return {name: repr(value) for name, value in values if name not in MEASURED_TIMES}
 
 
 def committed_files(config: SweepConfig) -> dict[str, bytes]:
@@ -64,23 +46,16 @@ def committed_files(config: SweepConfig) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in kept}
 
 
-def copied(config: SweepConfig, storage: Path) -> SweepConfig:
-    shutil.copytree(config.run.storage, storage)
-    return config.model_copy(update={"run": config.run.model_copy(update={"storage": str(storage)})})
+@pytest.fixture(scope="module")
+def plain(copy_small_sweep, tmp_path_factory: pytest.TempPathFactory) -> SweepConfig:
+    """The finished small sweep, without checks; tests only read it."""
+    return copy_small_sweep(tmp_path_factory.mktemp("plain"))
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> SweepConfig:
-    """A finished sweep without checks; tests only read and copy it."""
-    config = small_sweep(tmp_path_factory.mktemp("plain") / "runs")
-    assert run_sweep(config, SweepOptions(), Console(quiet=True)) == 0
-    return config
-
-
-@pytest.fixture(scope="module")
-def checked(plain: SweepConfig, tmp_path_factory: pytest.TempPathFactory) -> SweepConfig:
+def checked(copy_small_sweep, tmp_path_factory: pytest.TempPathFactory) -> SweepConfig:
     """The same sweep, its checks added afterwards; tests only read it."""
-    config = copied(plain, tmp_path_factory.mktemp("checked") / "runs")
+    config = copy_small_sweep(tmp_path_factory.mktemp("checked"))
     said = check(config)
     assert "(9 of 9 trials, nearly done)" in said
     assert "a check takes twice the steps" in said
@@ -157,8 +132,10 @@ def test_front_range_and_hypervolume_ignore_checks(plain, checked):
 
 
 def test_the_dial_goes_between_solutions_of_the_front(plain, checked, tmp_path):
-    both = [copied(config, tmp_path / name) for name, config in (("plain", plain), ("checked", checked))]
-    rows = [dial(f"{config.run.storage}/quickstart", 0.1) for config in both]
+    both = [
+        shutil.copytree(run_of(config).path, tmp_path / str(i)) for i, config in enumerate((plain, checked))
+    ]
+    rows = [dial(str(path), 0.1) for path in both]
     assert without_times(rows[0]) == without_times(rows[1])
 
 
@@ -223,8 +200,8 @@ def interrupt_at(label: str) -> Callable:
     return execute_until
 
 
-def test_an_interrupted_check_is_continued_to_the_same_rows(plain, checked, tmp_path, monkeypatch):
-    again = copied(plain, tmp_path / "runs")
+def test_an_interrupted_check_is_continued_to_the_same_rows(copy_small_sweep, checked, tmp_path, monkeypatch):
+    again = copy_small_sweep(tmp_path)
     monkeypatch.setattr(executors, "execute", interrupt_at("check 19.7%"))
     with pytest.raises(KeyboardInterrupt):
         check(again)

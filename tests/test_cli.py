@@ -3,34 +3,35 @@
 import hashlib
 import importlib.util
 import json
-import subprocess
 import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 from command_line import call
 from small_sweep import QUICKSTART, SMALL
 from typer.testing import CliRunner
+from waiting import run_process
 
 from pareto_unlearn.cli import app, main
 from pareto_unlearn.config import load_config
 
 
-def call_process(*arguments: object) -> subprocess.CompletedProcess[str]:
+def call_process(*arguments: object) -> CompletedProcess[str]:
     """What a shell sees; the other tests call the command line in this process."""
-    command = [sys.executable, "-m", "pareto_unlearn", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return run_process([sys.executable, "-m", "pareto_unlearn", *arguments])
 
 
 def local_sweep(storage: Path) -> list[object]:
-    few = ("run.executor=local", f"run.storage={storage}", "baselines=[]", "epsilon.points=1")
-    return ["sweep", QUICKSTART, *(part for item in (*SMALL, *few) for part in ("-o", item))]
+    keys = (*SMALL, "run.executor=local", f"run.storage={storage}")
+    return ["sweep", QUICKSTART, *(part for key in keys for part in ("-o", key))]
 
 
 @pytest.fixture(scope="module")
-def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def storage(copy_small_sweep, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
-    done = call(*local_sweep(folder))
+    copy_small_sweep(folder)
+    done = call(*local_sweep(folder))  # nothing is left to run: it writes the report
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -39,12 +40,12 @@ def test_sweep_leaves_stdout_for_data(storage):
     done = call_process(*local_sweep(storage))
     assert done.returncode == 0
     assert done.stdout == ""
-    assert "4 trials are committed already" in done.stderr
+    assert "6 trials are committed already" in done.stderr
 
 
 def test_ls_json_is_one_row_per_trial(storage):
     rows = json.loads(call("ls", storage / "quickstart", "--json").stdout)
-    assert {row["phase"] for row in rows} == {"original", "boundary", "epsilon"}
+    assert {row["phase"] for row in rows} == {"original", "boundary", "epsilon", "baseline"}
     assert all(row["f1"] > 0 and row["checkpoint_sha256"] for row in rows if row["phase"] != "original")
 
 

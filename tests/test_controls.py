@@ -5,34 +5,25 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from small_sweep import QUICKSTART, SMALL
+from small_sweep import run_of, small_sweep
 
-from pareto_unlearn.config import SweepConfig, as_smoke, load_config
+from pareto_unlearn.config import SweepConfig, as_smoke
 from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.pretraining import loop
 from pareto_unlearn.pretraining.runs import train_sweep_model
 from pareto_unlearn.records import Phase, TrialRecord, TrialSpec
 from pareto_unlearn.report import write_report
-from pareto_unlearn.store import StoredRun, open_run
+from pareto_unlearn.store import StoredRun
 from pareto_unlearn.sweep import SweepOptions, run_sweep
 from pareto_unlearn.trial import Hooks, Trial, load_material, run_trial
 
 STEPS = 30
 SPEC = TrialSpec(trial_id="1" * 16, phase=Phase.CONTROL, method="retrained", seed=0)
+CONTROLS = f"controls=[{{method: retrained, steps: {STEPS}}}]"
 
 
 def config_in(folder: Path, *overrides: str) -> SweepConfig:
-    controls = f"controls=[{{method: retrained, steps: {STEPS}}}]"
-    few = (
-        "solver.steps=40",
-        "solver.bank.checkpoints=4",
-        "solver.path.scan=[]",
-        "epsilon={points: 1}",
-        "baselines=[]",
-    )
-    return load_config(
-        QUICKSTART, [*SMALL, *few, controls, "run.executor=local", f"run.storage={folder}", *overrides]
-    )  # fmt: skip
+    return small_sweep(folder, CONTROLS, *overrides)
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +32,10 @@ def heard() -> io.StringIO:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, heard) -> StoredRun:
-    config = config_in(tmp_path_factory.mktemp("controls"))
+def finished(copy_small_sweep, tmp_path_factory, heard) -> StoredRun:
+    config = copy_small_sweep(tmp_path_factory.mktemp("controls"), CONTROLS)
     assert run_sweep(config, SweepOptions(report=write_report), Console(file=heard, width=300)) == 0
-    return open_run(f"{config.run.storage}/quickstart")
+    return run_of(config)
 
 
 @pytest.fixture(scope="module")

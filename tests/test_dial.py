@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from rich.console import Console
-from small_sweep import QUICKSTART, SMALL
+from small_sweep import run as run_sweep
+from small_sweep import small_sweep
 
 import pareto_unlearn
 from pareto_unlearn.analysis.front import is_non_dominated, is_on_lower_hull
-from pareto_unlearn.config import load_config, parse_config
+from pareto_unlearn.config import parse_config
 from pareto_unlearn.errors import ConfigError, RunLockedError, StoreError
 from pareto_unlearn.finished.dial import (
     INTERPOLATED,
@@ -27,17 +27,14 @@ from pareto_unlearn.finished.dial import (
 from pareto_unlearn.models import save_model
 from pareto_unlearn.records import Phase, Role
 from pareto_unlearn.store import StoredRun, open_run
-from pareto_unlearn.sweep import SweepOptions, run_sweep
 from pareto_unlearn.trial import load_material
 from pareto_unlearn.trial.measuring import measure_completeness
 
 
 @pytest.fixture(scope="module")
-def run_path(tmp_path_factory: pytest.TempPathFactory) -> str:
+def run_path(copy_small_sweep, tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("dial")
-    overrides = ["baselines=[]", "run.executor=local", f"run.storage={folder}", "solver.steps=200"]
-    config = load_config(QUICKSTART, [*SMALL, *overrides])
-    assert run_sweep(config, SweepOptions(), Console(quiet=True)) == 0
+    copy_small_sweep(folder)
     return str(folder / "quickstart")
 
 
@@ -155,10 +152,8 @@ def test_other_knots_make_another_row(run_path, tmp_path):
 
 
 def test_run_without_a_path_can_be_dialled(tmp_path):
-    overrides = ["baselines=[]", "run.executor=local", f"run.storage={tmp_path}"]
-    overrides += ["solver.start=original", "solver.steps=50", "epsilon.points=1"]
-    config = load_config(QUICKSTART, [*SMALL, *overrides])
-    assert run_sweep(config, SweepOptions(), Console(quiet=True)) == 0
+    few = ("solver.start=original", "epsilon.points=1", "baselines=[]")
+    assert run_sweep(small_sweep(tmp_path, *few)) == 0
     record = dial(str(tmp_path / "quickstart"), 0.5)
     assert "@" not in record.parents
 

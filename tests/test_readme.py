@@ -4,11 +4,6 @@ import re
 from pathlib import Path
 
 import pytest
-from rich.console import Console
-from small_sweep import QUICKSTART, SMALL
-
-from pareto_unlearn.config import load_config
-from pareto_unlearn.sweep import SweepOptions, run_sweep
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
@@ -18,12 +13,10 @@ def blocks(language: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(copy_small_sweep, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with runs/quickstart in it."""
     folder = tmp_path_factory.mktemp("readme")
-    few = ("solver.steps=50", "epsilon.points=1", "baselines=[]", "run.executor=local")
-    config = load_config(QUICKSTART, [*SMALL, *few, f"run.storage={folder / 'runs'}"])
-    assert run_sweep(config, SweepOptions(), Console(quiet=True)) == 0
+    copy_small_sweep(folder / "runs")
     return folder
 
 

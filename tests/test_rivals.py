@@ -5,34 +5,29 @@ from pathlib import Path
 
 import pytest
 from plotly.validator_cache import ValidatorCache
-from rich.console import Console
-from small_sweep import QUICKSTART, SMALL
+from small_sweep import run as run_sweep
+from small_sweep import run_of
 
 from pareto_unlearn.catalogue.methods import BASELINES
-from pareto_unlearn.config import load_config
 from pareto_unlearn.records import Phase, TrialState
 from pareto_unlearn.report import write_report
 from pareto_unlearn.report.facts import Solution
 from pareto_unlearn.report.gather import gather
 from pareto_unlearn.report.marks import look, svg_mark
-from pareto_unlearn.store import StoredRun, open_run
-from pareto_unlearn.sweep import SweepOptions, run_sweep
+from pareto_unlearn.store import StoredRun
 
 METHODS = tuple(BASELINES)
 EACH_METHOD = pytest.mark.parametrize("method", METHODS)
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory) -> StoredRun:
+def run(copy_small_sweep, tmp_path_factory) -> StoredRun:
     """One finished small sweep with one trial of every method, that tests only read."""
     named = ", ".join("{method: cup, weights: [0.5]}" if name == "cup" else name for name in METHODS)
     named = named.replace("composite", "{method: composite, weights: [0.1]}")
-    overrides = [f"run.storage={tmp_path_factory.mktemp('rivals')}", f"baselines=[{named}]"]
-    config = load_config(
-        QUICKSTART, [*SMALL, "solver.steps=50", "run.executor=local", "epsilon.points=1", *overrides]
-    )
-    assert run_sweep(config, SweepOptions(), Console(quiet=True)) == 0
-    return open_run(f"{config.run.storage}/{config.name}")
+    config = copy_small_sweep(tmp_path_factory.mktemp("rivals"), f"baselines=[{named}]")
+    assert run_sweep(config) == 0
+    return run_of(config)
 
 
 def solution_of(run: StoredRun, method: str) -> Solution:
