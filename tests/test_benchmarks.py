@@ -3,12 +3,12 @@
 import importlib
 import importlib.util
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from waiting import run_process
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 PAGE = "# Page\n\n<!-- one -->\nfirst\n<!-- /one -->\n\n<!-- two -->\nsecond\n<!-- /two -->\nend\n"
@@ -60,8 +60,7 @@ def test_the_page_shows_the_measured_cost_of_a_step():
 def test_step_cost_without_its_peers_says_how_to_get_them():
     if importlib.util.find_spec("torchjd") is not None:
         pytest.skip("the libraries to compare with are installed here")
-    command = [sys.executable, FOLDER / "step_cost.py"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = run_process([sys.executable, FOLDER / "step_cost.py"])
     assert done.returncode == 1
     assert "not installed: torchjd" in done.stderr
     assert "uv run --group benchmarks python benchmarks/step_cost.py" in done.stderr
@@ -102,7 +101,7 @@ def test_families_writes_rows_and_their_section(tmp_path):
         "palette",
     ]
     places = ["--work", "generation", "--results", tmp_path, "--page", tmp_path / "page.md"]
-    done = subprocess.run([*command, *places], capture_output=True, text=True, timeout=120)
+    done = run_process([*command, *places])
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "families_cpu.json").read_text())
     assert [(row["method"], row["finite"]) for row in rows] == [("ancestral", True), ("ddim", True)]

@@ -1,26 +1,23 @@
 """The command line on Ray, as a user runs it: the whole quickstart, and drivers killed at three moments."""
 
-import dataclasses
 import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 from scipy.stats import spearmanr
-from small_sweep import QUICKSTART, SMALL
+from small_sweep import QUICKSTART, SMALL, rows_of, small_sweep
+from waiting import STALLED_AFTER, run_process, wait_until
 
-from pareto_unlearn.config import load_config
+from pareto_unlearn.config import SweepConfig
 from pareto_unlearn.records import Phase, Role
 from pareto_unlearn.store import open_run
-from pareto_unlearn.sweep import SweepOptions, run_sweep
 
-MEASURED_TIMES = {"seconds", "images_per_second", "peak_memory_bytes"}
-DEADLINE_SECONDS = 240
+Process = subprocess.Popen[str]
+Start = Callable[..., Process]
 
 
 def sweep_command(storage: Path, *overrides: str) -> list[str]:
@@ -37,13 +34,6 @@ def sweep_command(storage: Path, *overrides: str) -> list[str]:
     ]
 
 
-def rows_of(storage: Path) -> list[dict[str, object]]:
-    return [
-        {key: repr(value) for key, value in dataclasses.asdict(record).items() if key not in MEASURED_TIMES}
-        for record in open_run(str(storage / "quickstart")).records
-    ]
-
-
 def committed(storage: Path) -> dict[str, int]:
     """Committed trial parts and when each was written."""
     return {
@@ -52,20 +42,12 @@ def committed(storage: Path) -> dict[str, int]:
     }
 
 
-def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not condition():
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise AssertionError(f"the sweep ended or hung before the moment came: {process.communicate()}")
-        time.sleep(0.02)
-
-
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start sweeps in their own process groups; whatever is left of them is killed by pid afterwards."""
-    started: list[subprocess.Popen[str]] = []
+def start() -> Iterator[Start]:
+    """Start sweeps in sessions of their own; whatever is left of them is killed by pid afterwards."""
+    started: list[Process] = []
 
-    def begin(*command: str) -> subprocess.Popen[str]:
+    def begin(*command: str) -> Process:
         started.append(
             subprocess.Popen(
                 command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -81,12 +63,9 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small sweep that nobody disturbed, and that did without Ray: its rows must be the same."""
-    storage = tmp_path_factory.mktemp("undisturbed")
-    config = load_config(QUICKSTART, [*SMALL, "run.executor=local", f"run.storage={storage}"])
-    assert run_sweep(config, SweepOptions(), Console(quiet=True)) == 0
-    return storage
+def undisturbed(copy_small_sweep, tmp_path_factory: pytest.TempPathFactory) -> SweepConfig:
+    """The finished small sweep, that nobody disturbed and that did without Ray: its rows must be the same."""
+    return copy_small_sweep(tmp_path_factory.mktemp("undisturbed"))
 
 
 def in_phase_one(storage: Path) -> bool:
@@ -105,76 +84,87 @@ def in_phase_two(storage: Path) -> bool:
     return len(committed(storage)) >= 4
 
 
-@pytest.mark.parametrize("moment", [in_phase_one, between_the_phases, in_phase_two])
-def test_killed_driver_is_continued_to_the_same_rows(moment, undisturbed, start, tmp_path):
-    process = start(*sweep_command(tmp_path, *SMALL))
-    wait_until(lambda: moment(tmp_path), process)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
-    time.sleep(6)  # workers of a dead driver live on for some seconds and may still commit
-    before = committed(tmp_path)
-
-    done = subprocess.run(
-        sweep_command(tmp_path, *SMALL), capture_output=True, text=True, timeout=DEADLINE_SECONDS
-    )
-
-    assert done.returncode == 0, done.stderr
-    assert rows_of(tmp_path) == rows_of(undisturbed)
-    after = committed(tmp_path)
-    assert {name: after[name] for name in before} == before  # no committed trial was written again
-
-
-def test_interrupt_ends_with_130_and_can_be_continued(start, tmp_path):
-    process = start(*sweep_command(tmp_path, *SMALL, "solver.steps=2000"))
-    wait_until(lambda: in_phase_one(tmp_path), process)
-    os.kill(process.pid, signal.SIGINT)
-    _, talk = process.communicate(timeout=60)
-    assert process.returncode == 130, talk
-    assert "start the same command again" in talk
-
-
-def test_terminated_driver_ends_with_143(start, tmp_path):
-    process = start(*sweep_command(tmp_path, *SMALL, "solver.steps=2000"))
-    wait_until(lambda: in_phase_one(tmp_path), process)
-    os.kill(process.pid, signal.SIGTERM)
-    process.communicate(timeout=60)
-    assert process.returncode == 143
-
-
-def test_killed_worker_is_retried_and_the_sweep_completes(start, undisturbed, tmp_path):
-    process = start(*sweep_command(tmp_path, *SMALL))
-    wait_until(lambda: in_phase_one(tmp_path), process)
-    os.kill(_worker_of(process.pid), signal.SIGKILL)
-    _, talk = process.communicate(timeout=DEADLINE_SECONDS)
-    assert process.returncode == 0, talk
-    assert rows_of(tmp_path) == rows_of(undisturbed)
-
-
-def _worker_of(driver: int) -> int:
-    """Return the pid of a Ray worker that runs a trial of this driver."""
+def workers_of(driver: int) -> dict[int, bytes]:
+    """Return pids and titles of the Ray workers of a driver, which is the leader of its session."""
+    found = {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
         try:
-            same_session = os.getsid(int(entry.name)) == os.getsid(driver)
+            same_session = os.getsid(int(entry.name)) == driver
             title = (entry / "cmdline").read_bytes().replace(b"\0", b" ")
         except (ProcessLookupError, FileNotFoundError):
             continue
-        if same_session and b"ImplicitFunc" in title:
-            return int(entry.name)
-    raise AssertionError("no worker of this sweep runs")
+        if same_session and title.startswith(b"ray::"):
+            found[int(entry.name)] = title
+    return found
+
+
+def start_until(moment: Callable[[Path], bool], start: Start, storage: Path, *overrides: str) -> Process:
+    """Start a small sweep and return its driver at that moment."""
+    process = start(*sweep_command(storage, *SMALL, *overrides))
+    wait_until(lambda: moment(storage), has_ended=lambda: process.poll() is not None)
+    return process
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", [in_phase_one, between_the_phases, in_phase_two])
+def test_killed_driver_is_continued_to_the_same_rows(moment, undisturbed, start, tmp_path):
+    process = start_until(moment, start, tmp_path)
+    process.kill()
+    process.communicate(timeout=STALLED_AFTER)
+    wait_until(
+        lambda: not workers_of(process.pid)
+    )  # they outlive a dead driver for a while, and may still commit
+    before = committed(tmp_path)
+
+    done = run_process(sweep_command(tmp_path, *SMALL))
+
+    assert done.returncode == 0, done.stderr
+    assert rows_of(small_sweep(tmp_path)) == rows_of(undisturbed)
+    after = committed(tmp_path)
+    assert {name: after[name] for name in before} == before  # no committed trial was written again
+
+
+@pytest.mark.slow
+def test_interrupt_ends_with_130_and_can_be_continued(start, tmp_path):
+    process = start_until(in_phase_one, start, tmp_path, "solver.steps=2000")
+    process.send_signal(signal.SIGINT)
+    _, talk = process.communicate(timeout=STALLED_AFTER)
+    assert process.returncode == 130, talk
+    assert "start the same command again" in talk
+
+
+@pytest.mark.slow
+def test_terminated_driver_ends_with_143(start, tmp_path):
+    process = start_until(in_phase_one, start, tmp_path, "solver.steps=2000")
+    process.terminate()
+    process.communicate(timeout=STALLED_AFTER)
+    assert process.returncode == 143
+
+
+def test_a_sweep_on_ray_has_the_rows_of_one_without_though_a_worker_is_killed(start, undisturbed, tmp_path):
+    process = start_until(in_phase_one, start, tmp_path)
+    solving = [pid for pid, title in workers_of(process.pid).items() if b"ImplicitFunc" in title]
+    os.kill(solving[0], signal.SIGKILL)
+    _, talk = process.communicate(timeout=STALLED_AFTER)
+    assert process.returncode == 0, talk
+    assert rows_of(small_sweep(tmp_path)) == rows_of(undisturbed)
+
+
+# The whole quickstart
 
 
 @pytest.fixture(scope="module")
 def quickstart(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """The shipped quickstart, unchanged but for where it stores."""
     storage = tmp_path_factory.mktemp("quickstart")
-    command = sweep_command(storage)
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    done = run_process(sweep_command(storage))
     assert done.returncode == 0, done.stderr
     return storage, done
 
 
+@pytest.mark.slow
 def test_quickstart_constraint_holds_within_two_percent_of_the_range(quickstart):
     points = [
         record for record in open_run(str(quickstart[0] / "quickstart")).records if record.epsilon is not None
@@ -184,6 +174,7 @@ def test_quickstart_constraint_holds_within_two_percent_of_the_range(quickstart)
         assert max(record.f1 - record.epsilon, 0.0) <= 0.02 * record.range_width
 
 
+@pytest.mark.slow
 def test_quickstart_branches_off_the_path(quickstart):
     run = open_run(str(quickstart[0] / "quickstart"))
     path = next(record for record in run.records if record.role is Role.HIGHEST)
@@ -193,6 +184,7 @@ def test_quickstart_branches_off_the_path(quickstart):
     assert all(record.completeness_worst_class is not None for record in points)
 
 
+@pytest.mark.slow
 def test_no_baseline_of_the_quickstart_dominates_a_point_of_ours(quickstart):
     run = open_run(str(quickstart[0] / "quickstart"))
     baselines = [record for record in run.records if record.phase is Phase.BASELINE]
@@ -202,6 +194,7 @@ def test_no_baseline_of_the_quickstart_dominates_a_point_of_ours(quickstart):
         )
 
 
+@pytest.mark.slow
 def test_less_is_lost_on_the_retain_set_as_epsilon_rises(quickstart):
     """Up to a swap of neighbours: branches of 200 steps a hundredth of the range apart differ by noise."""
     run = open_run(str(quickstart[0] / "quickstart"))
@@ -209,11 +202,13 @@ def test_less_is_lost_on_the_retain_set_as_epsilon_rises(quickstart):
     assert spearmanr(points).statistic < -0.9
 
 
+@pytest.mark.slow
 def test_quickstart_beats_the_composite_loss(quickstart):
     run = open_run(str(quickstart[0] / "quickstart"))
     assert run.hypervolume(method="epsilon_constraint") > 1.5 * run.hypervolume(method="composite")
 
 
+@pytest.mark.slow
 def test_quickstart_talks_on_stderr_and_writes_a_report(quickstart):
     storage, done = quickstart
     assert "valid epsilon range" in done.stderr
@@ -221,6 +216,7 @@ def test_quickstart_talks_on_stderr_and_writes_a_report(quickstart):
     assert (storage / "quickstart" / "report.html").stat().st_size < 8e6
 
 
+@pytest.mark.slow
 def test_quickstart_tables_are_read_by_duckdb_and_pandas(quickstart):
     import duckdb
     import pandas as pd

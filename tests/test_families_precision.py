@@ -2,7 +2,6 @@
 
 import copy
 import math
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import timm.layers
 import torch
 from small_sweep import QUICKSTART
 from tiny_families import FAMILIES, PUBLISHED, SPACES, build, build_published, pictures, relative, seeds
+from waiting import run_process
 
 from pareto_unlearn.config import load_config
 from pareto_unlearn.errors import ConfigError
@@ -118,7 +118,7 @@ for family, make in shared.GRAPHS:
 def compile_all(*arguments: str) -> None:
     # In a process of its own: the shape checks of the tests wrap the models' methods, and cannot be compiled.
     command = [sys.executable, "-c", COMPILED, str(Path(__file__).parent), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    done = run_process(command)
     assert done.returncode == 0, done.stderr
 
 

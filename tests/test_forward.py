@@ -1,6 +1,5 @@
 """The forward pass of a step: narrow, compiled, or refused where that cannot work. What is measured stays float32."""
 
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +8,7 @@ import pytest
 import torch
 from small_sweep import QUICKSTART
 from torch import Tensor
+from waiting import run_process
 
 from pareto_unlearn.config import SweepConfig, load_config
 from pareto_unlearn.errors import ConfigError
@@ -158,7 +158,7 @@ def test_a_compiler_is_needed_for_compiling_only(monkeypatch):
 def test_validate_finds_a_missing_compiler(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     command = [sys.executable, "-m", "pareto_unlearn", "validate", QUICKSTART, "-o", "solver.compile=true"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = run_process(command)
     assert done.returncode == 3
     assert "solver.compile" in done.stderr
     assert "Traceback" not in done.stderr
@@ -199,5 +199,5 @@ def test_compiled_gradients_are_those_of_eager_code_but_for_the_last_bits(tmp_pa
     except ConfigError as error:
         pytest.skip(str(error))
     command = [sys.executable, "-c", COMPILED, str(Path(__file__).parent), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    done = run_process(command)
     assert done.returncode == 0, done.stderr

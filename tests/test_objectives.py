@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from waiting import STALLED_AFTER
 
 from pareto_unlearn.config import DataSection, ModelSection, ObjectiveSection, TaskSection
 from pareto_unlearn.data import load_split, seeded_generator
@@ -298,7 +299,12 @@ def processes(tmp_path_factory) -> tuple[Path, list[str]]:
     """Six processes have opened targets: four ``together``, one killed ``computing``, one ``publishing``."""
     folder = tmp_path_factory.mktemp("processes")
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT], cwd=folder, timeout=60, check=True, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", SCRIPT],
+        cwd=folder,
+        timeout=STALLED_AFTER,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     lines = done.stdout.splitlines()
     assert lines[-1] == f"codes 0 0 0 0 {-signal.SIGKILL} {-signal.SIGKILL}"

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from waiting import STALLED_AFTER
 
 import pareto_unlearn
 
@@ -22,7 +23,7 @@ finally:
     print("imported", *(name for name in {HEAVY} if name in sys.modules))
 """
     done = subprocess.run(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, timeout=60, check=True
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, timeout=STALLED_AFTER, check=True
     )
     assert prints in done.stdout
     return set(done.stdout.splitlines()[-1].split()[1:])

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from tiny_families import configure
+from waiting import STALLED_AFTER
 
 from pareto_unlearn.config import DataSection
 from pareto_unlearn.data import BatchOrder, ReadsAhead, SplitData, load_split, reading_ahead
@@ -42,7 +43,7 @@ def load(root: Path, cache: Path | None = None) -> SplitData:
 
 def settle(images) -> None:
     """Wait until all that was read ahead is there."""
-    wait(images._ahead.values(), timeout=30)
+    wait(images._ahead.values(), timeout=STALLED_AFTER)
 
 
 @pytest.mark.parametrize("cached", [False, True])

@@ -25,6 +25,7 @@ from synthetic_run import (
     synthetic_result,
     write_run,
 )
+from waiting import STALLED_AFTER
 
 from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.records import MetricRow, Phase, SampleRow, TrialResult, TrialState
@@ -549,13 +550,14 @@ class Opened:
 
     def __init__(self, browser: Any, path: str, **options: Any) -> None:
         self.page = browser.new_page(**options)
+        self.page.set_default_timeout(1000 * STALLED_AFTER)
         self.complaints: list[str] = []
         self.requests: list[str] = []
         self.page.on("console", lambda message: self.complaints.append(message.text))
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.goto(Path(path).as_uri())
-        self.page.wait_for_selector("html[data-ready]", state="attached", timeout=20_000)
+        self.page.wait_for_selector("html[data-ready]", state="attached")
 
     def column(self, index: int) -> list[str]:
         texts: list[str] = self.page.locator(f"#trials tbody tr > :nth-child({index + 1})").all_inner_texts()
