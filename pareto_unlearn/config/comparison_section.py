@@ -90,7 +90,7 @@ class Baseline(Section):
 
     @field_validator("variant")
     @classmethod
-    def _of_method(cls, value: str, info: ValidationInfo) -> str:
+    def _check_variant_known(cls, value: str, info: ValidationInfo) -> str:
         method = info.data.get("method")
         known = (PAPER, *variants_of(method or ""))
         if method is not None and value not in known:
@@ -99,7 +99,7 @@ class Baseline(Section):
 
     @field_validator("weights", mode="before")
     @classmethod
-    def _by_method(cls, value: object, info: ValidationInfo) -> object:
+    def _fill_weights(cls, value: object, info: ValidationInfo) -> object:
         if value is not None:
             return value
         row = _row_of(info)
@@ -108,7 +108,7 @@ class Baseline(Section):
 
     @field_validator("weights")
     @classmethod
-    def _knob_of_method(cls, values: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
+    def _check_weights_fit_method(cls, values: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
         row = _row_of(info)
         if row is not None and row.knob is None and values != (1.0,):
             raise refusal(

@@ -135,7 +135,7 @@ class RunSection(Section):
 
     @field_validator("gpus_per_trial")
     @classmethod
-    def _whole_above_one(cls, value: float) -> float:
+    def _check_gpus_whole_above_one(cls, value: float) -> float:
         if value > 1 and not value.is_integer():
             raise refusal(
                 f"expected a fraction below 1 or a whole number, found {found(value)}; Ray splits one GPU only"
@@ -144,7 +144,7 @@ class RunSection(Section):
 
     @field_validator("reuse_workers", mode="before")
     @classmethod
-    def _on_cpu(cls, value: object, info: ValidationInfo) -> object:
+    def _fill_reuse_workers(cls, value: object, info: ValidationInfo) -> object:
         return info.data.get("gpus_per_trial", 0.0) == 0 if value is None else value
 
 
@@ -189,7 +189,7 @@ class SweepConfig(Section):
 
     @field_validator("model")
     @classmethod
-    def _random_is_smoke(cls, value: ModelSection, info: ValidationInfo) -> ModelSection:
+    def _check_random_weights_are_smoke(cls, value: ModelSection, info: ValidationInfo) -> ModelSection:
         if value.is_random and not info.data.get("smoke", False):
             raise refusal(
                 f"expected a checkpoint, found `{RANDOM}`: only a sweep started with --smoke runs on random weights"
@@ -198,7 +198,7 @@ class SweepConfig(Section):
 
     @field_validator("evaluate", mode="before")
     @classmethod
-    def _known_metrics(cls, value: object, info: ValidationInfo) -> object:
+    def _fill_metrics(cls, value: object, info: ValidationInfo) -> object:
         if not isinstance(value, dict) or value.get("metrics") is not None:
             return value
         protocol = str(value.get("protocol"))
@@ -208,7 +208,7 @@ class SweepConfig(Section):
 
     @field_validator("evaluate")
     @classmethod
-    def _of_protocol(cls, value: EvaluateSection, info: ValidationInfo) -> EvaluateSection:
+    def _check_metrics_of_protocol(cls, value: EvaluateSection, info: ValidationInfo) -> EvaluateSection:
         others = [name for name in value.metrics if name not in PIXEL_KEYS]
         known = keys_of(value.protocol)
         unknown = [name for name in others if name not in known]
@@ -225,7 +225,7 @@ class SweepConfig(Section):
 
     @field_validator("evaluate")
     @classmethod
-    def _features_for_tsne(cls, value: EvaluateSection, info: ValidationInfo) -> EvaluateSection:
+    def _check_tsne_has_features(cls, value: EvaluateSection, info: ValidationInfo) -> EvaluateSection:
         if value.tsne and not _has_feature_network(info):
             raise refusal(
                 "expected tsne false, found true: the feature network of protocol builtin knows the digits only, as digits_mae "
@@ -235,7 +235,7 @@ class SweepConfig(Section):
 
     @field_validator("evaluate")
     @classmethod
-    def _hole_has_an_opposite(cls, value: EvaluateSection, info: ValidationInfo) -> EvaluateSection:
+    def _check_hole_has_an_opposite(cls, value: EvaluateSection, info: ValidationInfo) -> EvaluateSection:
         task, model = info.data.get("task"), info.data.get("model")
         if not isinstance(task, TaskSection) or not isinstance(model, ModelSection):
             return value
@@ -254,14 +254,14 @@ class SweepConfig(Section):
 
     @field_validator("evaluate")
     @classmethod
-    def _error_of_controls(cls, value: EvaluateSection, info: ValidationInfo) -> EvaluateSection:
+    def _check_controls_have_mse(cls, value: EvaluateSection, info: ValidationInfo) -> EvaluateSection:
         if info.data.get("controls") and "mse" not in value.metrics:
             raise refusal("expected mse among the metrics, since `controls` are compared by it, found none")
         return value
 
     @field_validator("seeds", mode="before")
     @classmethod
-    def _only_seed(cls, value: object, info: ValidationInfo) -> object:
+    def _fill_seeds(cls, value: object, info: ValidationInfo) -> object:
         return (info.data.get("seed", 0),) if value is None else value
 
     @property

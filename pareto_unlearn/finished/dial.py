@@ -351,11 +351,12 @@ def _epsilon_at(valid: ValidRange, fraction: float) -> float:
 
 
 def _spec(config: SweepConfig, valid: ValidRange, target: float, pairs: Sequence[Pair]) -> TrialSpec:
+    names = [name for pair in pairs for name in _names(pair)]
     identity = trial_id(
         config,
         weights_sha256=weights_digest(config),
         phase=Phase.EPSILON,
-        method=":".join((INTERPOLATED, *(name for pair in pairs for name in _names(pair)))),
+        method=":".join([INTERPOLATED, *names]),
         role=None,
         epsilon=target,
         weight=None,

@@ -68,7 +68,9 @@ def resize_like_tensorflow(images: UInt8[Tensor, "n 3 h w"]) -> Float[Tensor, "n
         place = torch.arange(INCEPTION_SIDE, device=pixels.device) * (length / INCEPTION_SIDE)
         low = place.long()
         high = (low + 1).clamp(max=length - 1)
-        share = (place - low).view(-1, *(1,) * (3 - axis))
+        share = place - low
+        if axis == 2:
+            share = share[:, None]  # the same for all pixels of a row
         first, second = pixels.index_select(axis, low), pixels.index_select(axis, high)
         pixels = first + (second - first) * share
     return pixels

@@ -258,10 +258,13 @@ def embed_all(
     embed: Embed, images: Sequence[UInt8[Tensor, "n 3 h w"]], device: torch.device
 ) -> Float[Tensor, "n d"]:
     """Return the features of all images, or of all pairs, on the CPU; a GPU computes in full float32 too."""
-    batches = zip(*(torch.split(one, BATCH) for one in images), strict=True)
+    split = [torch.split(each, BATCH) for each in images]
+    features = []
     with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
-        parts = [embed(*(part.to(device) for part in batch)).float().cpu() for batch in batches]
-    return torch.cat(parts)
+        for batch in zip(*split, strict=True):
+            on_device = [part.to(device) for part in batch]
+            features.append(embed(*on_device).float().cpu())
+    return torch.cat(features)
 
 
 def _require_counts(measures: Iterable[Measure], pictures: Mapping[str, Pictures]) -> None:

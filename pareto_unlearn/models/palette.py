@@ -115,7 +115,7 @@ class Palette(nn.Module):
 
     def training_schedule(self) -> NoiseSchedule:
         """Return the schedule of the checkpoint, which is that of the original's training."""
-        return NoiseSchedule(*(getattr(self, name) for name in SCHEDULE_NAMES))
+        return NoiseSchedule(**{name: getattr(self, name) for name in SCHEDULE_NAMES})
 
     def describe_features(self, space: str) -> str:
         """Say what f1 and f2 compare."""

@@ -29,8 +29,12 @@ class Draws:
 
     def to(self, device: torch.device) -> "Draws":
         """Return the draws on a device."""
-        parts = (self.condition_noise, self.noise, self.gamma, self.hole)
-        return Draws(*(part.to(device) for part in parts))
+        return Draws(
+            self.condition_noise.to(device),
+            self.noise.to(device),
+            self.gamma.to(device),
+            self.hole.to(device),
+        )
 
 
 class Parts(NamedTuple):

@@ -47,7 +47,7 @@ class NoiseSchedule:
 
     def to(self, device: torch.device) -> "NoiseSchedule":
         """Return the schedule on a device."""
-        return NoiseSchedule(*(getattr(self, name).to(device) for name in SCHEDULE_NAMES))
+        return NoiseSchedule(**{name: getattr(self, name).to(device) for name in SCHEDULE_NAMES})
 
 
 SCHEDULE_NAMES = tuple(field.name for field in fields(NoiseSchedule))
@@ -100,12 +100,13 @@ def _from_levels(gammas: np.ndarray, betas: np.ndarray) -> NoiseSchedule:
     previous = np.append(1.0, gammas[:-1])
     alphas = gammas / previous
     variance = betas * (1.0 - previous) / (1.0 - gammas)
-    columns = (
-        gammas,
-        np.sqrt(1.0 / gammas),
-        np.sqrt(1.0 / gammas - 1.0),
-        np.log(np.maximum(variance, SMALLEST_VARIANCE)),
-        betas * np.sqrt(previous) / (1.0 - gammas),
-        (1.0 - previous) * np.sqrt(alphas) / (1.0 - gammas),
-    )
-    return NoiseSchedule(*(torch.tensor(column, dtype=torch.float32) for column in columns))
+    columns = {
+        "gammas": gammas,
+        "sqrt_recip_gammas": np.sqrt(1.0 / gammas),
+        "sqrt_recipm1_gammas": np.sqrt(1.0 / gammas - 1.0),
+        "posterior_log_variance_clipped": np.log(np.maximum(variance, SMALLEST_VARIANCE)),
+        "posterior_mean_coef1": betas * np.sqrt(previous) / (1.0 - gammas),
+        "posterior_mean_coef2": (1.0 - previous) * np.sqrt(alphas) / (1.0 - gammas),
+    }
+    tensors = {name: torch.tensor(column, dtype=torch.float32) for name, column in columns.items()}
+    return NoiseSchedule(**tensors)
