@@ -1,7 +1,7 @@
-"""The baselines of arXiv:2402.00351 (appendix C.6) in the terms that all families share; retain images come in turn.
+"""The baselines of arXiv:2402.00351 (appendix C.6), made of what all families can do.
 
-Distances are mean squared errors where the formulas write norms, as in the published code. A family whose published code
-differs from the formulas adds that as a baseline of its own, named ``<method>_fork``.
+Distances are mean squared errors where the formulas write norms, as in the published code. A family whose
+published code differs from the formulas adds that as a baseline of its own, named ``<method>_fork``.
 """
 
 import torch
@@ -33,7 +33,7 @@ def encoder_distance(model: ImageToImage, inputs: Tensor, wanted: Tensor) -> Flo
 
 
 def repeat_in_turn(rows: Tensor, count: int) -> Tensor:
-    """Return ``count`` rows: all of them one after another, again and again."""
+    """Return ``count`` rows: all rows in their order, again and again until there are enough."""
     return rows[torch.arange(count, device=rows.device) % len(rows)]
 
 
@@ -71,5 +71,6 @@ PAPER = {
 }
 """C.6.2 to C.6.4. Of Eq. C.31 the sentence below it counts; the formula itself repeats the noise of Eq. C.34.
 
-For MAGE the formulas name a discriminator, of which the published code has none: its training loss stands for it.
+For MAGE the formulas name a discriminator, which the published code lacks: its training loss stands
+in for it.
 """

@@ -1,8 +1,8 @@
 """Files of published checkpoints: tensors by name, and the wrapper they lie in.
 
-A family knows its keys and shapes; this module knows files. Pickles are read by torch's restricted reader only: it
-builds tensors and plain containers, and of other classes those a family names in ``allowed``. Nothing of a file is
-ever executed.
+A family knows its keys and shapes; this module knows files. Pickles are read by torch's restricted reader
+only: it builds tensors and plain containers, and of other classes those a family names in ``allowed``.
+Nothing of a file is ever executed.
 """
 
 import os
@@ -44,8 +44,9 @@ UNREADABLE = (
 class Wrapper:
     """What a checkpoint file holds beside the tensors, so that it can be written again in the same form.
 
-    ``key`` is the top-level entry that holds the tensors (None: the file is the state dict itself); ``before`` and
-    ``after`` are the other entries in the order of the file; ``metadata`` is that of a safetensors file.
+    ``key`` is the top-level entry that holds the tensors (None: the file is the state dict itself);
+    ``before`` and ``after`` are the other entries in the order of the file; ``metadata`` is that of a
+    safetensors file.
     """
 
     key: str | None = None
@@ -66,7 +67,8 @@ def read_checkpoint(
     Args:
         path: The file.
         keys: Entries under which the family's state dict may lie; the first that is there counts.
-        allowed: Classes a pickle may hold beside tensors and plain containers, such as ``argparse.Namespace``.
+        allowed: Classes a pickle may hold beside tensors and plain containers, such as
+            ``argparse.Namespace``.
 
     Returns:
         The tensors on the CPU, in the order and dtypes of the file, and the wrapper.
@@ -82,10 +84,13 @@ def read_checkpoint(
 
 
 def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], wrapper: Wrapper) -> None:
-    """Write tensors as ``read_checkpoint`` found them; same content, same bytes. The file appears when complete.
+    """Write tensors in the form that ``read_checkpoint`` returned; equal content gives equal bytes.
+
+    The file appears when it is complete.
 
     Raises:
-        WeightsError: a ``.safetensors`` file is wanted, which holds tensors only, but the wrapper has more entries.
+        WeightsError: a ``.safetensors`` file is wanted, which holds tensors only, but the wrapper has more
+            entries.
     """
     copies = {name: _on_its_own(tensor) for name, tensor in tensors.items()}
     partial = path.with_name(f".{path.name}.partial")
@@ -151,10 +156,10 @@ def _read_pickle(path: Path, allowed: Sequence[type]) -> object:
     except UNREADABLE as error:
         # torch's own text goes on to suggest turning the protection off.
         if refused := re.search(r"GLOBAL (\S+)", str(error)):
+            classes = ", ".join(kind.__qualname__ for kind in allowed) or "no other class"
             raise WeightsError(
-                f"{path}: refused, because loading it would call {refused[1]}; expected tensors, plain containers "
-                f"and {', '.join(kind.__qualname__ for kind in allowed) or 'no other class'}; if you trust the file, "
-                "save its state dict alone and use that"
+                f"{path}: refused, because loading it would call {refused[1]}; expected tensors, plain "
+                f"containers and {classes}; if you trust the file, save its state dict alone and use that"
             ) from error
         reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
         raise WeightsError(f"{path}: not a file of torch.save, or damaged: {reason}") from error

@@ -50,7 +50,8 @@ class Block(nn.Module):
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
         mixed = functional.scaled_dot_product_attention(query, key, value)
         tokens = tokens + self.project(mixed.transpose(1, 2).reshape(batch, count, width))
-        return tokens + self.contract(functional.gelu(self.expand(self.norm_mlp(tokens))))  # type: ignore[no-any-return]
+        expanded = functional.gelu(self.expand(self.norm_mlp(tokens)))
+        return tokens + self.contract(expanded)  # type: ignore[no-any-return]
 
 
 class DigitsMae(nn.Module):
@@ -93,7 +94,7 @@ class DigitsMae(nn.Module):
         return asdict(self.shape)
 
     def describe_features(self, space: str) -> str:
-        """Say what f1 and f2 compare."""
+        """Return in a few words what f1 and f2 compare."""
         patches, shape = self.hole.numel(), self.shape
         if space == "encoder":
             return (
@@ -121,7 +122,7 @@ class DigitsMae(nn.Module):
         generators: Sequence[torch.Generator],
         pixels: Tensor | None = None,
     ) -> Float[Tensor, "b n p"]:
-        """Refuse: all images have the same noise target here."""
+        """Raise: in this family all images share one noise target."""
         del inputs, generators, pixels
         raise ValueError(f"expected a model whose inputs are drawn anew, found {self.family}")
 
@@ -142,7 +143,8 @@ class DigitsMae(nn.Module):
         tokens = self.mask_token.expand(len(features), self.hole.numel(), -1).clone()
         # Under autocast the layer's outputs are narrower than the mask token.
         tokens[:, self.visible_ids] = self.decoder_embed(features).to(tokens.dtype)
-        return self.predict(self.decoder_norm(self.decoder(tokens + self.decoder_position)))  # type: ignore[no-any-return]
+        hidden = self.decoder_norm(self.decoder(tokens + self.decoder_position))
+        return self.predict(hidden)  # type: ignore[no-any-return]
 
     def forward(self, inputs: Float[Tensor, "b n p"]) -> Float[Tensor, "b n p"]:
         """Return the model's full output: predicted normalised patches."""
@@ -153,7 +155,8 @@ class DigitsMae(nn.Module):
     ) -> Float[Tensor, ""]:
         """Return the loss of the original's training: squared error of removed plus of visible patches."""
         errors = (self(inputs) - (inputs if wanted is None else wanted)).square()
-        return errors[:, self.hole_ids].mean() + errors[:, self.visible_ids].mean()  # type: ignore[no-any-return]
+        removed, visible = errors[:, self.hole_ids].mean(), errors[:, self.visible_ids].mean()
+        return removed + visible  # type: ignore[no-any-return]
 
     def to_images(self, outputs: Float[Tensor, "b n p"]) -> Float[Tensor, "b 1 h w"]:
         """Turn predicted patches into [0, 1] pixels; values outside are clipped."""
@@ -186,7 +189,7 @@ class DigitsMae(nn.Module):
 
 
 def initialise(model: DigitsMae, generator: torch.Generator) -> None:
-    """Fill all weights from ``generator``: matrices by Glorot's rule, positions N(0, 0.02), the rest 0 or 1."""
+    """Draw all weights: matrices by Glorot's rule, positions and mask token N(0, 0.02), the rest 0 or 1."""
     for name, parameter in model.named_parameters():
         if parameter.ndim == 2 and not name.endswith("position"):
             nn.init.xavier_uniform_(parameter, generator=generator)

@@ -1,9 +1,9 @@
 """The tasks as masks: which pixels of a square image are removed and to be generated.
 
-Every mask is Bool "h w", True where a pixel is removed. A ratio is a share of the side, as in the papers: a centre
-crop of ratio 0.5 removes a quarter of the area. A mask is exactly what was asked for; what cannot be laid on whole
-pixels or patches is a ConfigError. Whether a mask fits the grid of a family is for the family to say, with
-``removed_patches``.
+Every mask is Bool "h w", True where a pixel is removed. A ratio is a share of the side, as in the papers: a
+centre crop of ratio 0.5 removes a quarter of the area. A mask is exactly what the task says; what cannot be
+laid on whole pixels or patches is a ConfigError. Whether a mask fits the grid of a family is for the family
+to say, with ``removed_patches``.
 """
 
 from enum import StrEnum
@@ -83,8 +83,8 @@ def center_patches(side: int, patch: int, count: int) -> Bool[Tensor, "h w"]:
     possible = [number for number in range(1, grid) if (grid - number) % 2 == 0]
     if count not in possible:
         raise ConfigError(
-            f"task.size: found a hole of {count} x {count} patches; expected one that can be centred in a grid of "
-            f"{grid} x {grid}: {', '.join(map(str, possible))}"
+            f"task.size: found a hole of {count} x {count} patches; expected one that can be centred in a "
+            f"grid of {grid} x {grid}: {', '.join(map(str, possible))}"
         )
     return _inside(side, (grid - count) // 2 * patch)
 
@@ -130,8 +130,8 @@ def extend(side: int, edge: Edge, ratio: float) -> Bool[Tensor, "h w"]:
 def random_patches(side: int, patch: int, ratio: float, generator: torch.Generator) -> Bool[Tensor, "h w"]:
     """Remove patches drawn without replacement: the whole number nearest to ``ratio`` of all.
 
-    Here ``ratio`` is a share of the area. The published MAE rounds down what it keeps, which is the same number
-    wherever the ratio gives a whole one.
+    Here ``ratio`` is a share of the area. The published MAE rounds down what it keeps, which is the same
+    number wherever the ratio gives a whole one.
 
     Raises:
         ConfigError: the patches do not tile the image, or none or all would be removed.
@@ -153,7 +153,8 @@ def removed_patches(hole: Bool[Tensor, "h w"], patch: int) -> Bool[Tensor, "rows
     """Return which patches a hole removes, for a family that can only remove whole patches.
 
     Raises:
-        ConfigError: the hole cuts a patch, removes nothing or everything, or the patches do not tile the image.
+        ConfigError: the hole cuts a patch, removes nothing or everything, or the patches do not tile the
+            image.
     """
     height, width = hole.shape
     rows, columns = _grid(height, patch), _grid(width, patch)
@@ -162,8 +163,8 @@ def removed_patches(hole: Bool[Tensor, "h w"], patch: int) -> Bool[Tensor, "rows
     if len(cut):
         row, column = cut[0].tolist()
         raise ConfigError(
-            f"task.size: expected a hole of whole patches of {patch} x {patch} pixels; found {len(cut)} patches cut "
-            f"by it, the first in row {row}, column {column} of the {rows} x {columns} grid"
+            f"task.size: expected a hole of whole patches of {patch} x {patch} pixels; found {len(cut)} "
+            f"patches cut by it, the first in row {row}, column {column} of the {rows} x {columns} grid"
         )
     removed = shares > 0.5
     if removed.all() or not removed.any():
@@ -175,13 +176,14 @@ def removed_patches(hole: Bool[Tensor, "h w"], patch: int) -> Bool[Tensor, "rows
 
 
 def _count_centred(size: float, grid: int) -> int:
-    """Return the patches along the side of a central square whose side is ``size`` times that of the image."""
+    """Return how many patches fit along a central square whose side is ``size`` times the image's."""
     possible = [number for number in range(1, grid) if (grid - number) % 2 == 0]
     count = round(size * grid)
     if count not in possible or abs(size * grid - count) > WHOLE_TOLERANCE * grid:
         raise ConfigError(
-            f"task.size: found {size:g}, but the hole must be a centred whole number of the model's {grid} x {grid} patches: "
-            f"use one of {', '.join(f'{number / grid:g}' for number in possible)}, or task.patches"
+            f"task.size: found {size:g}, but the hole must be a centred whole number of the model's "
+            f"{grid} x {grid} patches: use one of "
+            f"{', '.join(f'{number / grid:g}' for number in possible)}, or task.patches"
         )
     return count
 
@@ -193,12 +195,15 @@ def _grid(side: int, patch: int) -> int:
 
 
 def _pixels(side: int, share: float, ratio: float) -> int:
-    """Return ``share`` of the side, which must be a whole number and neither nothing nor, with its twin, all."""
+    """Return ``share`` of the side in pixels, a whole number.
+
+    ``ratio`` is the setting it comes from, which must lie between 0 and 1.
+    """
     pixels = share * side
     if not 0.0 < ratio < 1.0 or abs(pixels - round(pixels)) > WHOLE_TOLERANCE:
         raise ConfigError(
-            f"task.size: found {ratio:g}; expected a ratio between 0 and 1 whose hole has its edges on whole pixels "
-            f"of a side of {side} (here {pixels:g} pixels from the side)"
+            f"task.size: found {ratio:g}; expected a ratio between 0 and 1 whose hole has its edges on whole "
+            f"pixels of a side of {side} (here {pixels:g} pixels from the side)"
         )
     return round(pixels)
 

@@ -1,8 +1,9 @@
 """The masked autoencoder of He et al. (arXiv:2111.06377) in the layout of its published checkpoints.
 
-The encoder sees the kept patches alone; the decoder puts a learned token in every removed place and predicts all
-patches. The task removes one fixed hole; the published training removes random patches of every image. Written from
-the paper and from recorded outputs of the published network; keys, shapes and values are compared in the tests.
+The encoder sees the kept patches alone; the decoder puts a learned token in every removed place and predicts
+all patches. The task removes one fixed hole; the published training removes random patches of every image.
+Written from the paper and from recorded outputs of the published network; keys, shapes and values are
+compared in the tests.
 """
 
 import argparse
@@ -87,10 +88,10 @@ TINY = MaeShape(
 
 
 class Predicts(StrEnum):
-    """What a checkpoint was trained to predict; nothing in its file says so.
+    """What a checkpoint was trained to predict, which its file does not hold.
 
-    ``PIXELS``: ``mae_visualize_*``. ``NORMALISED_PATCHES``: ``mae_pretrain_*_full``, each patch relative to its own
-    mean and variance, so that a picture needs those of the true image.
+    ``PIXELS``: ``mae_visualize_*``. ``NORMALISED_PATCHES``: ``mae_pretrain_*_full``, each patch relative to
+    its own mean and variance, so that a picture needs those of the true image.
     """
 
     PIXELS = "pixels"
@@ -104,9 +105,9 @@ PUBLISHED_RATIO = 0.75
 class Mae(nn.Module):
     """The network with one fixed hole; see ``ImageToImage`` for what the methods promise.
 
-    Inputs are normalised images; where they are drawn anew a fourth plane holds a uniform number for every patch, which
-    ``mask_by_noise`` turns into the published training's mask. Positions are constants: they are in the state dict, not
-    among the parameters.
+    Inputs are normalised images; where they are drawn anew a fourth plane holds a uniform number for every
+    patch, which ``mask_by_noise`` turns into the published training's mask. Positions are constants: they are
+    in the state dict, not among the parameters.
     """
 
     family: str = "mae"
@@ -174,12 +175,15 @@ class Mae(nn.Module):
         return asdict(self.shape)
 
     def describe_features(self, space: str) -> str:
-        """Say what f1 and f2 compare."""
+        """Return in a few words what f1 and f2 compare."""
         shape = self.shape
         seen = self.visible_count
         kind = "randomly kept" if self.is_redrawn else "visible"
         if space == "encoder":
-            return f"encoder outputs of the class token and {seen} {kind} patches after the last norm, {shape.width} values each"
+            return (
+                f"encoder outputs of the class token and {seen} {kind} patches after the last norm, "
+                f"{shape.width} values each"
+            )
         what = "pixels" if self.predicts is Predicts.PIXELS else "pixels relative to the patch"
         return f"predictions of all {shape.patches} patches, {3 * shape.patch**2} normalised {what} each"
 
@@ -191,7 +195,7 @@ class Mae(nn.Module):
     def prepare(
         self, images: Float[Tensor, "b 3 h w"], generators: Sequence[torch.Generator] = ()
     ) -> Float[Tensor, "b c h w"]:
-        """Normalise [0, 1] pixels by ImageNet's mean and deviation, and draw the masks where they are drawn."""
+        """Return pixels normalised by ImageNet's mean and deviation, with drawn masks if ``is_redrawn``."""
         normalised = (images - self.pixel_mean) / self.pixel_std
         return self._with_masks(normalised, generators) if self.is_redrawn else normalised
 
@@ -243,7 +247,7 @@ class Mae(nn.Module):
         return self.predict_masked(inputs[:, :3], self.masking_of(inputs))
 
     def encode_masked(self, inputs: Float[Tensor, "b 3 h w"], masking: Masking) -> Float[Tensor, "b s d"]:
-        """Return encoder outputs of the class token, then of the kept patches in the order of ``masking.keep``."""
+        """Return encoder outputs of the class token, then of the kept patches as in ``masking.keep``."""
         patches = self.patch_embed(inputs) + self.pos_embed[:, 1:]
         kept = torch.take_along_dim(patches, masking.keep[..., None], dim=1)
         start = (self.cls_token + self.pos_embed[:, :1]).expand(len(inputs), -1, -1)
@@ -257,7 +261,8 @@ class Mae(nn.Module):
         places = torch.cat([tokens[:, 1:], blanks], dim=1)
         places = torch.take_along_dim(places, masking.restore[..., None], dim=1)
         tokens = torch.cat([tokens[:, :1], places], dim=1) + self.decoder_pos_embed
-        return self.decoder_pred(self.decoder_norm(self.decoder_blocks(tokens)))[:, 1:]  # type: ignore[no-any-return]
+        hidden = self.decoder_norm(self.decoder_blocks(tokens))
+        return self.decoder_pred(hidden)[:, 1:]  # type: ignore[no-any-return]
 
     def predict_masked(self, inputs: Float[Tensor, "b 3 h w"], masking: Masking) -> Float[Tensor, "b n p"]:
         """Return predictions of all patches from the kept ones."""
@@ -273,7 +278,7 @@ class Mae(nn.Module):
     def reconstruction_loss(
         self, inputs: Float[Tensor, "b 3 h w"], wanted: Float[Tensor, "b 3 h w"], masking: Masking
     ) -> Float[Tensor, ""]:
-        """Return the mean squared error of the removed patches against those of ``wanted``, averaged over them."""
+        """Return the mean squared error of the removed patches against those of ``wanted``."""
         truth = self._targets(wanted)
         errors = (self.predict_masked(inputs, masking) - truth).square().mean(dim=2)
         return (errors * masking.removed).sum() / masking.removed.sum()
@@ -287,7 +292,8 @@ class Mae(nn.Module):
         if self.predicts is Predicts.NORMALISED_PATCHES:
             raise ValueError(
                 "expected a model that predicts pixels (mae_visualize_*), found one of normalised patches: "
-                "these need the true patches' mean and variance, so call to_images_with_truth(outputs, inputs)"
+                "these need the true patches' mean and variance, so call "
+                "to_images_with_truth(outputs, inputs)"
             )
         return self._to_unit(unpatchify(outputs, self.shape.patch, self.shape.side))
 
@@ -296,8 +302,8 @@ class Mae(nn.Module):
     ) -> Float[Tensor, "b 3 h w"]:
         """Turn predicted normalised patches into [0, 1] pixels.
 
-        Each patch takes mean and variance of the true one, so removed content leaks into the picture: its brightness
-        and contrast are not the model's.
+        Each patch takes mean and variance of the true one, so removed content leaks into the picture: its
+        brightness and contrast are not the model's.
         """
         mean, deviation = patch_statistics(patchify(inputs, self.shape.patch))
         return self._to_unit(unpatchify(outputs * deviation + mean, self.shape.patch, self.shape.side))
@@ -305,7 +311,9 @@ class Mae(nn.Module):
     def generate(
         self, images: Float[Tensor, "b 3 h w"], generators: Sequence[torch.Generator]
     ) -> Float[Tensor, "b 3 h w"]:
-        """Return the images with the predictions of the hole in it and the rest exactly kept; nothing is drawn.
+        """Return the images with the hole replaced by the predictions for it; all other pixels stay the same.
+
+        Nothing is drawn.
 
         Where patches are predicted relative to their own mean and variance, these are the removed ones' own.
         """
@@ -355,7 +363,7 @@ class Mae(nn.Module):
 
 
 def fill_mae(model: Mae, path: Path) -> tuple[Wrapper, dict[str, torch.dtype]]:
-    """Load a file into a model that is there already; return its wrapper, and its names in order with their types.
+    """Load a file into a model; return its wrapper and the types of its tensors by name, in its order.
 
     Raises:
         WeightsError: the file is missing, damaged, refused, or does not fit the model.
@@ -372,9 +380,10 @@ def write_mae(
     wrapper: Wrapper = PUBLISHED,
     dtypes: Mapping[str, torch.dtype] | None = None,
 ) -> None:
-    """Write the weights as the published code reads them: ``{'model': weights}``, or the wrapper they came in.
+    """Write the weights as the published code reads them: ``{'model': weights}``, or as the wrapper says.
 
-    ``dtypes`` gives the order and the types of a file that was read; None is the published order, in the model's types.
+    ``dtypes`` gives the order and the types of a file that was read; None is the published order, in the
+    model's types.
     """
     state = model.published_state()
     if dtypes is not None:
@@ -385,7 +394,7 @@ def write_mae(
 def initialise(model: Mae, generator: torch.Generator) -> None:
     """Fill all weights from ``generator`` as for a training from scratch.
 
-    Matrices, the patches' as one, by Glorot's rule; tokens N(0, 0.02); norms 1; biases 0.
+    Matrices by Glorot's rule (the patch embedding counts as a matrix); tokens N(0, 0.02); norms 1; biases 0.
     """
     for name, parameter in model.named_parameters():
         if name.endswith("token"):

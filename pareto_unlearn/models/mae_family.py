@@ -1,4 +1,4 @@
-"""Masked autoencoders as a family: their variants, their files, and what a sweep file says of them."""
+"""Masked autoencoders as a family: their variants, their files, and how a sweep file builds them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

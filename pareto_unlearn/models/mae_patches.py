@@ -14,8 +14,8 @@ NORM_EPSILON = 1e-6
 class Masking:
     """Which patches of each image the encoder sees.
 
-    ``keep`` numbers them in the order they are seen; ``restore`` says, for each place of the image, where its patch
-    is in the sequence of kept, then removed patches.
+    ``keep`` numbers them in the order they are seen; ``restore`` says, for each place of the image, where its
+    patch is in the sequence of kept, then removed patches.
     """
 
     keep: Int[Tensor, "b v"]
@@ -24,7 +24,7 @@ class Masking:
 
 
 def mask_by_noise(noise: Float[Tensor, "b n"], kept: int) -> Masking:
-    """Return the published training's random masking: the ``kept`` patches of each image with the smallest noise.
+    """Return the random masking of the published training: it keeps the ``kept`` patches of smallest noise.
 
     The published ratio 0.75 keeps 49 of 196. ``noise`` is one draw per patch; equal draws keep their order.
     """

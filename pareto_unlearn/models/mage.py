@@ -1,12 +1,13 @@
 """MAGE (Li et al., arXiv:2211.09117): a transformer that completes the codes of an image.
 
-An image becomes codes of a frozen VQGAN. The encoder sees the codes with the mask token where T removed some, after a
-constant class token; the decoder puts the encoded class token in every masked place and predicts a code for each.
-Names and shapes are those of the published ``mage-vitb-1600.pth``, weights that nothing uses included.
+An image becomes codes of a frozen VQGAN. The encoder sees the codes with the mask token where T removed some,
+after a constant class token; the decoder puts the encoded class token in every masked place and predicts a
+code for each. Names and shapes are those of the published ``mage-vitb-1600.pth``, weights that nothing uses
+included.
 
-Inputs are whole numbers, Int "b 2 n": row 0 what the encoder sees, row 1 the codes of the whole image, which only
-``training_loss`` looks at. They are computed once, so T is the same at every step and for every model. Where masks are
-drawn anew, Int "b 3 n": row 2 marks with 1 what the encoder never gets to see.
+Inputs are whole numbers, Int "b 2 n": row 0 what the encoder sees, row 1 the codes of the whole image, which
+only ``training_loss`` looks at. They are computed once, so T is the same at every step and for every model.
+Where masks are drawn anew, Int "b 3 n": row 2 marks with 1 what the encoder never gets to see.
 """
 
 import math
@@ -35,7 +36,7 @@ from pareto_unlearn.models.mage_masks import (
 from pareto_unlearn.models.mage_vqgan import Vqgan, VqganShape
 
 SPARE_WORDS, CLASS_WORD = 1000, 76
-"""Words after the codes of the codebook: 1000 spare ones, of which number 76 is the constant class token, then the mask."""
+"""Words that follow the codes: 1000 spare words (number 76 is the class token), then the mask token."""
 
 MLP_RATIO = 4
 
@@ -158,12 +159,15 @@ class Mage(nn.Module):
         return torch.cat([self.vqgan.tokenize(part) for part in torch.split(images, TOKENIZER_BATCH)])
 
     def describe_features(self, space: str) -> str:
-        """Say what f1 and f2 compare."""
+        """Return in a few words what f1 and f2 compare."""
         shape = self.shape
         if space == "output":
             return f"logits of the {shape.tokenizer.codes} codes at all {shape.tokens} places"
         which = f"randomly kept {self.kept_tokens}" if self.is_redrawn else f"all {shape.tokens}"
-        return f"encoder outputs of the class token and {which} codes after the last norm, {shape.width} values each"
+        return (
+            f"encoder outputs of the class token and {which} codes after the last norm, "
+            f"{shape.width} values each"
+        )
 
     @property
     def kept_tokens(self) -> int:
@@ -175,9 +179,10 @@ class Mage(nn.Module):
     ) -> Int[Tensor, "b r n"]:
         """Turn [0, 1] pixels into what T leaves of their codes, and the codes of the whole images.
 
-        The hole is painted over before the image is turned into codes, since every code has seen its surroundings;
-        then the codes of the hole and of a ring around it become the mask token. Where masks are drawn, they are drawn
-        on the codes of the whole image, as published, with a masked share of its own for every image.
+        The hole is painted over before the image is turned into codes, since every code has seen its
+        surroundings; then the codes of the hole and of a ring around it become the mask token. Where masks
+        are drawn, they are drawn on the codes of the whole image, as published, with a masked share of its
+        own for every image.
         """
         if self.is_redrawn:
             codes = self.tokenize(images)
@@ -205,7 +210,7 @@ class Mage(nn.Module):
         generators: Sequence[torch.Generator],
         pixels: Float[Tensor, "b 3 h w"] | None = None,
     ) -> Int[Tensor, "b 3 n"]:
-        """Return the codes of images of Gaussian noise, or of the given noise, under the masks of ``inputs``."""
+        """Return inputs that hold codes of noise images, drawn or given, under the masks of ``inputs``."""
         side = self.shape.side
         if pixels is None:
             pixels = _noise_pixels(
@@ -235,15 +240,18 @@ class Mage(nn.Module):
     def sample_noise(self, count: int, generator: torch.Generator) -> Int[Tensor, "b r n"]:
         """Draw ``count`` inputs made of images of Gaussian noise, clipped to [0, 1].
 
-        The published code takes mean and standard deviation of the batch at hand; here they are constants, so that
-        the noise does not depend on the batch.
+        The published code takes mean and standard deviation of the batch at hand; here they are constants, so
+        that the noise does not depend on the batch.
         """
         side, device = self.shape.side, generator.device
         noise = torch.randn(count, 3, side, side, generator=generator, device=device)
         return self.prepare(_noise_pixels(noise).to(self.hole.device), [generator] * count)
 
     def encode(self, inputs: Int[Tensor, "b *rows n"]) -> Float[Tensor, "b n1 d"]:
-        """Return encoder outputs of the class token and the codes it sees; without drawn masks row 0 alone will do."""
+        """Return encoder outputs of the class token and the codes it sees.
+
+        Where masks are not drawn, row 0 of the inputs is enough.
+        """
         if inputs.shape[1:-1] == (3,):
             return self.encode_masked(inputs[:, 1], self._masks_of(inputs))
         return self._encode(self._embed(_seen(inputs)))
@@ -261,8 +269,8 @@ class Mage(nn.Module):
     def decode(self, features: Float[Tensor, "b k1 d"], masks: TokenMasks) -> Float[Tensor, "b n1 c"]:
         """Return what the decoder makes of encoder outputs; ``predict`` turns it into logits.
 
-        Every masked place, dropped or not, gets the encoded class token: the published network leaves its own mask
-        token unused.
+        Every masked place, dropped or not, gets the encoded class token: the published network leaves its own
+        mask token unused.
         """
         embedded = self.decoder_embed(features)
         padding = embedded[:, :1]
@@ -276,7 +284,8 @@ class Mage(nn.Module):
 
     def predict(self, hidden: Float[Tensor, "b n c"], words: int) -> Float[Tensor, "b n v"]:
         """Return logits of the first ``words`` words; the codes of the codebook come first."""
-        return self.mlm_layer(hidden, self.token_emb.word_embeddings.weight[:words])  # type: ignore[no-any-return]
+        table = self.token_emb.word_embeddings.weight[:words]
+        return self.mlm_layer(hidden, table)  # type: ignore[no-any-return]
 
     def forward(self, inputs: Int[Tensor, "b *rows n"]) -> Float[Tensor, "b n v"]:
         """Return the model's full output: logits of the codebook's codes, at every place of the image."""
@@ -314,18 +323,20 @@ class Mage(nn.Module):
     def generate(
         self, images: Float[Tensor, "b 3 h w"], generators: Sequence[torch.Generator]
     ) -> Float[Tensor, "b 3 h w"]:
-        """Return the images with the hole generated in rounds and joined softly, as published."""
-
+        """Return the images with the hole generated in rounds and a soft border around it, as published."""
         draws = join_draws([draw_rounds(1, self.shape.tokens, one) for one in generators])
         with torch.no_grad():
             return inpaint(self, images, draws)
 
     def removed_pixels(self) -> Bool[Tensor, "h w"]:
-        """Return the mask of the task, without the ring: True where a pixel is removed and to be generated."""
+        """Return the mask of the task, without the ring: True where a pixel is removed and generated."""
         return self.hole
 
     def trainable(self, space: str, *, shared: bool = False) -> list[nn.Parameter]:
-        """Return the parameters a trial may change; ``shared`` adds the word embeddings, which the decoder uses too."""
+        """Return the parameters a trial may change.
+
+        ``shared`` adds the word embeddings, which the decoder uses too.
+        """
         if space == "encoder":
             return self.encoder_parameters(tied_words=shared)
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
@@ -334,15 +345,16 @@ class Mage(nn.Module):
         """Return the parameters that change the encoder's output, but for the word embeddings.
 
         Args:
-            tied_words: Add the word embeddings, as the published training does. The decoder's logits are products with
-                them, so a decoder that should stay fixed changes too.
+            tied_words: Add the word embeddings, as the published training does. The decoder's logits are
+                products with them, so a decoder that should stay fixed changes too.
         """
         embeddings = (self.token_emb.position_embeddings, self.token_emb.LayerNorm)
         words = (self.token_emb.word_embeddings,) if tied_words else ()
         return [p for module in (*words, *embeddings, self.blocks, self.norm) for p in module.parameters()]
 
     def _embed(self, seen: Int[Tensor, "b n"]) -> Float[Tensor, "b n1 d"]:
-        return self.token_emb(functional.pad(seen, (1, 0), value=self.shape.class_word))  # type: ignore[no-any-return]
+        words = functional.pad(seen, (1, 0), value=self.shape.class_word)
+        return self.token_emb(words)  # type: ignore[no-any-return]
 
     def _encode(self, embedded: Float[Tensor, "b k d"]) -> Float[Tensor, "b k d"]:
         for block in self.blocks:

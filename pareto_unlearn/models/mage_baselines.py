@@ -1,8 +1,8 @@
-"""The published baselines of MAGE: the formulas of arXiv:2402.00351, and its code where that differs (``_fork``).
+"""The published baselines of MAGE, by the formulas of arXiv:2402.00351, or by its code (``_fork``).
 
-Where the code draws noise with the statistics of some values, it takes them over the whole batch, both sets together.
-``_fork_bug`` repeats a mistake of that code: its forget loss is computed on the retain images, and the forget images
-have no loss at all.
+Where the code draws noise with the statistics of some values, it takes them over the whole batch, both sets
+together. ``_fork_bug`` repeats a mistake of that code: its forget loss is computed on the retain images, and
+the forget images have no loss at all.
 """
 
 import torch
@@ -48,7 +48,7 @@ def _other_retain_logits(batch: Batch) -> tuple[Tensor, ...]:
 
 
 def _noisy_codes(batch: Batch) -> tuple[Tensor, ...]:
-    """Return the forget images with Gaussian numbers like the codes' own indices, rounded to codes that exist."""
+    """Return the forget images with noise like the codes' own indices, rounded to codes that exist."""
     truth = torch.cat([batch.retain, batch.forget])[:, 1]
     last: int = batch.original.shape.tokenizer.codes - 1  # type: ignore[attr-defined]
     noise = _noise_like(truth.float(), batch.generator).round().clamp(0, last).to(truth.dtype)

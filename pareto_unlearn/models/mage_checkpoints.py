@@ -1,7 +1,8 @@
-"""The published files of MAGE: one that holds its tokeniser as ``vqgan.*``, or one without it beside the tokeniser's own.
+"""The published files of MAGE: a single file with the tokeniser as ``vqgan.*``, or MAGE and tokeniser apart.
 
-``mage-vitb-1600.pth`` is ``{'model': state dict}`` with the tokeniser inside. Files of the published unlearning add the optimiser,
-the epoch and a pickled ``argparse.Namespace``. ``vqgan_jax_strongaug.ckpt`` has the tokeniser's keys without a prefix.
+``mage-vitb-1600.pth`` is ``{'model': state dict}`` with the tokeniser inside. Files of the published
+unlearning add the optimiser, the epoch and a pickled ``argparse.Namespace``. ``vqgan_jax_strongaug.ckpt`` has
+the tokeniser's keys without a prefix.
 """
 
 from argparse import Namespace
@@ -24,7 +25,7 @@ TOKENIZER_PREFIX = "vqgan."
 
 @dataclass(frozen=True, slots=True)
 class StoredForm:
-    """How one file holds its tensors: their names as the network has them, in order, their types, and the wrapper."""
+    """How a file holds its tensors: the wrapper, and their types by name, in the order of the file."""
 
     wrapper: Wrapper
     dtypes: dict[str, torch.dtype]
@@ -32,7 +33,7 @@ class StoredForm:
 
 @dataclass(frozen=True, slots=True)
 class MageFiles:
-    """The form of a published checkpoint; ``tokenizer`` is None where the tokeniser lies in the file of MAGE."""
+    """The form of a published checkpoint; ``tokenizer`` is None if MAGE's file holds the tokeniser."""
 
     mage: StoredForm
     tokenizer: StoredForm | None = None
@@ -49,16 +50,16 @@ def read_mage_checkpoint(path: Path, tokenizer: Path | None = None) -> tuple[dic
         All tensors of the network, with the names it has for them, and the form of the files.
 
     Raises:
-        WeightsError: a file is missing, damaged, or holds a class that is not allowed; or the tokeniser is nowhere, or
-            in both files and not the same.
+        WeightsError: a file is missing, damaged, or holds a class that is not allowed; or the tokeniser is
+            nowhere, or in both files and not the same.
     """
     tensors, form = _read(path, "")
     inside = {name: value for name, value in tensors.items() if name.startswith(TOKENIZER_PREFIX)}
     if tokenizer is None:
         if not inside:
             raise WeightsError(
-                f"{path}: expected {MAGE_FILE} with the tokeniser as {TOKENIZER_PREFIX}*, found no such weights; "
-                f"give the tokeniser's own file, {TOKENIZER_FILE}"
+                f"{path}: expected {MAGE_FILE} with the tokeniser as {TOKENIZER_PREFIX}*, found no such "
+                f"weights; give the tokeniser's own file, {TOKENIZER_FILE}"
             )
         return tensors, MageFiles(form)
     own, own_form = _read(tokenizer, TOKENIZER_PREFIX)
@@ -77,11 +78,12 @@ def write_mage_checkpoint(
         path: MAGE's file.
         tensors: The state dict.
         files: The form, from ``read_mage_checkpoint``.
-        tokenizer: Where the tokeniser's own file goes; None leaves it out, since unlearning does not change it.
+        tokenizer: Where the tokeniser's own file goes; None leaves it out, since unlearning does not change
+            it.
 
     Raises:
-        WeightsError: a tensor of the form is not among ``tensors``, or a ``.safetensors`` file should hold more than
-            tensors.
+        WeightsError: a tensor of the form is not among ``tensors``, or a ``.safetensors`` file should hold
+            more than tensors.
     """
     _write(path, tensors, files.mage, "")
     if files.tokenizer is not None and tokenizer is not None:
@@ -122,5 +124,6 @@ def _require_same(
     for name in inside.keys() | own.keys():
         if name not in inside or name not in own or not torch.equal(inside[name], own[name]):
             raise WeightsError(
-                f"{path} holds a tokeniser of its own, and {tokenizer} another: they differ in {name}; leave one out"
+                f"{path} holds a tokeniser of its own, and {tokenizer} another: they differ in {name}; "
+                "leave one out"
             )

@@ -1,4 +1,4 @@
-"""MAGE as a family: its variants, its files, and what a sweep file says of it."""
+"""MAGE as a family: its variants, its files, and how a sweep file builds it."""
 
 from dataclasses import replace
 from pathlib import Path

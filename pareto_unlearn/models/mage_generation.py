@@ -1,8 +1,8 @@
-"""The published generation of MAGE: codes are drawn in a few rounds, the surest ones stay, the rest is masked again.
+"""The published generation of MAGE: each round draws codes, keeps the surest and masks the rest again.
 
-Every image of a batch has its own hole and its own draws, so a batch gives the same as its images one by one, but for
-draws that the rounding of larger matrix products happens to move. The published code takes the size of the hole from the
-first image and is right for one image only.
+Every image of a batch has its own hole and its own draws, so a batch gives the same as its images one by one,
+but for draws that the rounding of larger matrix products happens to move. The published code takes the size
+of the hole from the first image and is right for one image only.
 """
 
 import math
@@ -47,7 +47,10 @@ class CodeModel(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rounds:
-    """How codes are drawn. The published defaults: 20 rounds of an inpainting; 12 at temperature 4.5 of a whole image."""
+    """How codes are drawn.
+
+    The defaults are those published for inpainting; whole images take 12 rounds at temperature 4.5.
+    """
 
     count: int = 20
     temperature: float = 6.0
@@ -63,7 +66,7 @@ class Rounds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seam:
-    """How generated and visible pixels are joined, in pixels of the image: the hole grows by ``margin``, then is blurred."""
+    """How generated and visible pixels are joined: the hole grows by ``margin`` pixels, then is blurred."""
 
     margin: int = 14
     blur: float = 7.0
@@ -78,8 +81,8 @@ class Seam:
 class Draws:
     """All chance of one generation, image first, then round, then place.
 
-    ``codes`` is uniform in [0, 1), or the drawn codes themselves where a run recorded them; ``gumbel`` is standard
-    Gumbel noise. Of both, the rounds that an image skips are never looked at.
+    ``codes`` is uniform in [0, 1), or the drawn codes themselves where a run recorded them; ``gumbel`` is
+    standard Gumbel noise. Of both, the rounds that an image skips are never looked at.
     """
 
     codes: Float[Tensor, "b r n"] | Int[Tensor, "b r n"]
@@ -87,7 +90,7 @@ class Draws:
 
 
 def draw_rounds(batch: int, tokens: int, generator: torch.Generator, rounds: Rounds | None = None) -> Draws:
-    """Draw the chance of a generation, image after image: a batch takes what its images would take one by one."""
+    """Return all draws of a generation, image after image, so that they do not depend on the batch."""
     count = (rounds or Rounds()).count
     uniform = torch.rand(batch, 2, count, tokens, generator=generator, device=generator.device)
     tiny = torch.finfo(uniform.dtype).tiny
@@ -105,8 +108,8 @@ def complete(
 ) -> Int[Tensor, "b n"]:
     """Return the codes of whole images, with those that ``seen`` has in their places.
 
-    A round that would leave at least as much masked as an image has masked from the start is skipped, as published:
-    with the default a hole of 8 x 8 codes and its ring take the last 6 rounds.
+    A round that would leave at least as much masked as an image has masked from the start is skipped, as
+    published: with the default a hole of 8 x 8 codes and its ring take the last 6 rounds.
     """
     rounds = rounds or Rounds()
     chance = Draws(draws.codes.to(seen.device), draws.gumbel.to(seen.device))
@@ -190,19 +193,20 @@ def composite(
     generated: Float[Tensor, "b 3 h w"],
     seam: Seam | None = None,
 ) -> Float[Tensor, "b 3 h w"]:
-    """Return generated pixels in the hole and the images' own elsewhere, with a soft border, clipped to [0, 1].
+    """Return the images with generated pixels in the hole and a soft border around it, clipped to [0, 1].
 
-    What of the images shows through inside the hole is the mean colour it was painted over with, never its content.
+    What of the images shows through inside the hole is the mean colour it was painted over with, never its
+    content.
     """
     soft = soft_hole(model.hole, seam).to(images)
     return (soft * generated + (1.0 - soft) * model.without_hole(images)).clamp(0.0, 1.0)
 
 
 def soft_hole(hole: Bool[Tensor, "h w"], seam: Seam | None = None) -> Float[Tensor, "h w"]:
-    """Return the share of generated pixels in the result: 1 deep in the hole, 0 far from it, in steps of 1/255."""
+    """Return the share of generated pixels: 1 deep in the hole, 0 far from it, in steps of 1/255."""
     seam = seam or Seam.published(len(hole))
     grown = dilate(hole, seam.margin).cpu().numpy()
-    # Pillow's Gaussian is a sum of boxes in whole numbers; another one would change pixels by more than rounding.
+    # Pillow's Gaussian is a sum of boxes in whole numbers; another would change pixels by more than rounding.
     blurred = Image.fromarray(np.uint8(255) * grown).filter(ImageFilter.GaussianBlur(seam.blur))
     return torch.from_numpy(np.asarray(blurred).astype(np.float32) / np.float32(255))
 

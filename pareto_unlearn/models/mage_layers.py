@@ -1,4 +1,4 @@
-"""The parts of MAGE that are its own: embeddings of words, the head that predicts words, and a layer that nothing uses."""
+"""Layers of MAGE alone: embeddings of words, the head that predicts words, and a layer that nothing uses."""
 
 import torch
 from jaxtyping import Float, Int
@@ -23,7 +23,8 @@ class Embeddings(nn.Module):
 
     def forward(self, words: Int[Tensor, "b n"]) -> Float[Tensor, "b n d"]:
         """Return one vector per word."""
-        return self.LayerNorm(self.word_embeddings(words) + self.position_embeddings.weight)  # type: ignore[no-any-return]
+        placed = self.word_embeddings(words) + self.position_embeddings.weight
+        return self.LayerNorm(placed)  # type: ignore[no-any-return]
 
 
 class WordHead(nn.Module):

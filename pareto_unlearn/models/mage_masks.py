@@ -22,8 +22,8 @@ MASK_RATE_MEAN, MASK_RATE_STD, MASK_RATE_MAX = 0.55, 0.25, 1.0
 class TokenMasks:
     """One draw of the training-time T: what the encoder never sees, and what the loss asks for.
 
-    ``kept_ids`` are the tokens that are not dropped, in ascending order; ``masked`` contains every dropped token, and
-    of the kept ones those that are shown as the mask token.
+    ``kept_ids`` are the tokens that are not dropped, in ascending order; ``masked`` contains every dropped
+    token, and of the kept ones those that are shown as the mask token.
     """
 
     kept_ids: Int[Tensor, "b k"]
@@ -54,7 +54,7 @@ def masks_from_noise(noise: Float[Tensor, "b n"], num_dropped: int, num_masked: 
 
 
 def draw_mask_rate(generator: torch.Generator) -> float:
-    """Draw the masked share of one training step from its truncated normal distribution, on the generator's device."""
+    """Draw the masked share of a training step from the published truncated normal distribution."""
     low, high = (
         0.5 * (1 + math.erf((bound - MASK_RATE_MEAN) / (MASK_RATE_STD * math.sqrt(2))))
         for bound in (DROPPED_RATIO, MASK_RATE_MAX)

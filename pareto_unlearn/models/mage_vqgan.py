@@ -1,7 +1,7 @@
-"""The tokeniser of MAGE: a convolutional VQGAN that turns an image into codes of a codebook, and codes into an image.
+"""The tokeniser of MAGE: a convolutional VQGAN that turns images into codes of a codebook, and back.
 
-Names and shapes are those of the published ``vqgan_jax_strongaug.ckpt``. Pixels are in [0, 1] on both sides, without
-any normalisation. It is frozen always: unlearning never touches it.
+Names and shapes are those of the published ``vqgan_jax_strongaug.ckpt``. Pixels are in [0, 1] on both sides,
+without any normalisation. It is frozen always: unlearning never touches it.
 """
 
 from dataclasses import dataclass
@@ -33,8 +33,8 @@ class VqganShape:
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions beside a shortcut.
 
-    Where the number of channels changes, the published network applies the 1x1 shortcut to the branch, not to the
-    block's input, and drops the input. The weights were trained so; it has to stay.
+    Where the number of channels changes, the published network applies the 1x1 shortcut to the branch, not to
+    the block's input, and drops the input. The weights were trained so; it has to stay.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -51,7 +51,8 @@ class ResidualBlock(nn.Module):
         """Return the maps after the block."""
         branch = self.conv1(functional.silu(self.norm1(maps)))
         branch = self.conv2(functional.silu(self.norm2(branch)))
-        return branch + (self.nin_shortcut(branch) if self.changes_channels else maps)  # type: ignore[no-any-return]
+        shortcut = self.nin_shortcut(branch) if self.changes_channels else maps
+        return branch + shortcut  # type: ignore[no-any-return]
 
 
 class Upsample(nn.Module):
@@ -63,7 +64,8 @@ class Upsample(nn.Module):
 
     def forward(self, maps: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
         """Return maps of twice the side."""
-        return self.conv(functional.interpolate(maps, scale_factor=2.0, mode="nearest"))  # type: ignore[no-any-return]
+        larger = functional.interpolate(maps, scale_factor=2.0, mode="nearest")
+        return self.conv(larger)  # type: ignore[no-any-return]
 
 
 class Level(nn.Module):
@@ -85,7 +87,7 @@ class Level(nn.Module):
 
 
 class Middle(nn.Module):
-    """Two residual blocks at the lowest resolution. The published network has no attention, whatever its settings say."""
+    """Two residual blocks at the lowest resolution, without attention, as in the published network."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -162,7 +164,10 @@ class Codebook(nn.Module):
 
 
 class Vqgan(nn.Module):
-    """The tokeniser; its state dict is that of the published file. With ``channels_last`` set, maps lie so in memory."""
+    """The tokeniser; its state dict is that of the published file.
+
+    ``channels_last`` decides how maps lie in memory.
+    """
 
     def __init__(self, shape: VqganShape) -> None:
         super().__init__()
@@ -176,7 +181,8 @@ class Vqgan(nn.Module):
     def tokenize(self, images: Float[Tensor, "b 3 h w"]) -> Int[Tensor, "b n"]:
         """Return the codes of images in [0, 1], row by row.
 
-        Always in the precision of the weights: under autocast a code could differ from the one cached elsewhere.
+        Always in the precision of the weights: under autocast a code could differ from the one cached
+        elsewhere.
         """
         with torch.autocast(images.device.type, enabled=False):
             return self.quantize.nearest(self.encoder(self._laid_out(images)))

@@ -1,7 +1,7 @@
 """Palette (Saharia et al., arXiv:2111.05826): a diffusion model that fills holes, as published for Places2.
 
-What a batch holds is described in ``palette_inputs``: beside the images, everything that was drawn for them. So
-the objectives of a checkpoint are exact numbers on a fixed set of inputs, and training draws afresh with
+What a batch holds is described in ``palette_inputs``: beside the images, everything that was drawn for them.
+So the objectives of a checkpoint are exact numbers on a fixed set of inputs, and training draws afresh with
 ``redraw``.
 
 The encoder is the contracting half of the U-Net: its input stages and its middle.
@@ -95,7 +95,8 @@ class Palette(nn.Module):
             schedule: What it samples with; None is the schedule of the training.
 
         Raises:
-            ConfigError: the hole is empty or has another size than the images, or there are fewer steps to sample.
+            ConfigError: the hole is empty or has another size than the images, or there are fewer steps to
+                sample.
         """
         super().__init__()
         self.shape, self.hybrid = shape, hybrid
@@ -118,15 +119,18 @@ class Palette(nn.Module):
         return NoiseSchedule(**{name: getattr(self, name) for name in SCHEDULE_NAMES})
 
     def describe_features(self, space: str) -> str:
-        """Say what f1 and f2 compare."""
+        """Return in a few words what f1 and f2 compare."""
         side = self.shape.unet.side
         if space == "output":
             return f"predicted noise, 3 x {side} x {side} values, inside and outside the hole"
         stages = len(self.denoise_fn.input_blocks)
-        return f"feature maps of the {stages} input stages and the middle; the mean over each map, summed over the maps"
+        return (
+            f"feature maps of the {stages} input stages and the middle; the mean over each map, "
+            "summed over the maps"
+        )
 
     def prepare(self, images: Float[Tensor, "b 3 h w"], source: Source) -> Float[Tensor, "b 12 h w"]:
-        """Turn [0, 1] pixels into inputs, with everything drawn that chance decides."""
+        """Return the inputs of [0, 1] pixels, with everything drawn that chance decides."""
         return self._pack(2 * images - 1, source, self.hybrid)
 
     def redraw(self, inputs: Float[Tensor, "b 12 h w"], source: Source) -> Float[Tensor, "b 12 h w"]:
@@ -139,7 +143,7 @@ class Palette(nn.Module):
         generators: Sequence[torch.Generator],
         pixels: Tensor | None = None,
     ) -> Float[Tensor, "b 12 h w"]:
-        """Return the inputs with nothing but their own noise in the hole: nothing more is drawn, and no other noise fits."""
+        """Return the inputs with their own noise in the hole in place of the image; nothing is drawn."""
         del generators, pixels
         return replace_hole_by_noise(inputs)
 
@@ -150,7 +154,7 @@ class Palette(nn.Module):
         return self._pack(images.to(self.hole.device), generator, self.hybrid)
 
     def feature_maps(self, inputs: Float[Tensor, "b 12 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
-        """Return the maps of the encoder: after every input stage (12 as published), then after the middle."""
+        """Return the maps of the encoder: after every input stage (12 as published) and after the middle."""
         parts = unpack(inputs)
         return self.denoise_fn.encode(build_unet_images(parts), parts.gamma)
 
@@ -171,7 +175,8 @@ class Palette(nn.Module):
     ) -> Float[Tensor, ""]:
         """Return the squared error of the noise in the hole, averaged over the pixels of the whole image.
 
-        With ``wanted``, it is their images that the noise is mixed with; the conditioning image stays that of the inputs.
+        With ``wanted``, it is their images that the noise is mixed with; the conditioning image stays that of
+        the inputs.
         """
         parts = unpack(inputs)
         clean = None if wanted is None else unpack(wanted).clean
@@ -219,7 +224,10 @@ class Palette(nn.Module):
         return self.hole
 
     def trainable(self, space: str, *, shared: bool = False) -> list[nn.Parameter]:
-        """Return the parameters a trial may change; ``shared`` adds the noise level's embedding, which the decoder uses too."""
+        """Return the parameters a trial may change.
+
+        ``shared`` adds the noise level's embedding, which the decoder uses too.
+        """
         if space == "encoder":
             return self.encoder_parameters(with_noise_level=shared)
         return list(self.parameters())
@@ -262,9 +270,9 @@ class Palette(nn.Module):
 def flatten_maps(maps: Sequence[Float[Tensor, "b _ _ _"]]) -> Float[Tensor, "b d"]:
     """Return feature maps in one row per image, so scaled that squared errors become the published loss.
 
-    That loss is the sum over the maps of each map's mean squared error. The mean squared error of two rows is just
-    this when the ``n`` values of a map are multiplied by ``sqrt(d / n)``, with ``d`` the length of the row.
-    float32.
+    That loss is the sum over the maps of each map's mean squared error. The mean squared error of two rows is
+    just this when the ``n`` values of a map are multiplied by ``sqrt(d / n)``, with ``d`` the length of the
+    row. float32.
     """
     sizes = [each[0].numel() for each in maps]
     scales = [math.sqrt(sum(sizes) / size) for size in sizes]

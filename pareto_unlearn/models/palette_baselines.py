@@ -1,7 +1,7 @@
-"""The published baselines of Palette: the formulas of arXiv:2402.00351, and its code where that differs (``_fork``).
+"""The published baselines of Palette, by the formulas of arXiv:2402.00351, or by its code (``_fork``).
 
-Noisy label is the same in both. Every term is a mean over the images of its own set, whereas the published code
-divides by the size of the whole batch: in a batch of halves, its terms are half of these.
+Noisy label is the same in both. Every term is a mean over the images of its own set, whereas the published
+code divides by the size of the whole batch: in a batch of halves, its terms are half of these.
 """
 
 import torch
@@ -35,7 +35,7 @@ def _noise_as_maps(batch: Batch) -> tuple[Tensor, ...]:
 
 
 def _noise_like_maps(batch: Batch) -> tuple[Tensor, ...]:
-    """Give forget images noise with the statistics of each map over both sets, as the published code has it."""
+    """Return the forget images with noise that has the statistics of each map over both sets."""
     count = len(batch.retain)
     inputs = torch.cat([batch.retain, replace_hole_by_noise(batch.forget)])
     maps = batch.original.feature_maps(inputs)  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Palette as a family: its variants, its files, and what a sweep file says of it."""
+"""Palette as a family: its variants, its files, and how a sweep file builds it."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from pareto_unlearn.records import PixelFormat
 SHAPES = {"places2": PLACES2, "tiny": replace(TINY, unet=replace(TINY.unet, side=32))}
 
 PATCH = 16
-"""Pixels of the unit in which a hole of ``patches`` is counted: that of the other families, a sixteenth of the side."""
+"""Patches along the side by which a hole of ``patches`` is measured, as in the other families."""
 
 
 def _pixels(variant: str) -> PixelFormat:

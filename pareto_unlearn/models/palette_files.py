@@ -1,7 +1,8 @@
-"""Published files of Palette: ``16_Network.pth``, its averaged twin, and what published unlearning code saves.
+"""Published files of Palette: ``16_Network.pth``, its averaged twin, and files of published unlearning.
 
 All are plain state dicts. They differ in what lies beside the network: the schedule of the training (absent
-from averaged weights, ``*_Network_ema.pth``) and a second network, the original one (in unlearned files only).
+from averaged weights, ``*_Network_ema.pth``) and a second network, the original one (in unlearned files
+only).
 """
 
 from collections.abc import Mapping
@@ -57,8 +58,8 @@ def fill_palette(model: Palette, path: Path) -> PaletteFile:
     Where the file holds no schedule, the model keeps the one of its shape.
 
     Raises:
-        WeightsError: the file is missing, damaged, refused, does not fit, or was trained with another schedule
-            than the model's.
+        WeightsError: the file is missing, damaged, refused, does not fit, or was trained with another
+            schedule than the model's.
     """
     tensors, file = read_palette(path)
     if not file.has_schedule:
@@ -78,12 +79,12 @@ def save_palette(path: Path, model: Palette, file: PaletteFile) -> None:
 
 
 def _check_schedule(model: Palette, path: Path) -> None:
-    """Refuse a file whose own schedule is not the one that was asked for, instead of following it silently."""
+    """Raise if the file's own schedule is not that of the model's shape, instead of following it silently."""
     linear = model.shape.schedule
     wanted = build_schedule(linear)
     for name in SCHEDULE_NAMES:
         if not torch.allclose(getattr(model, name), getattr(wanted, name), rtol=1e-4, atol=1e-6):
             raise WeightsError(
-                f"{path}: expected the schedule of {linear.steps} steps from {linear.first:g} to {linear.last:g}, "
-                f"found other values of {name}; give the schedule the file was trained with"
+                f"{path}: expected the schedule of {linear.steps} steps from {linear.first:g} to "
+                f"{linear.last:g}, found other values of {name}; give the schedule the file was trained with"
             )

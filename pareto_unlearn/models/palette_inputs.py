@@ -1,9 +1,9 @@
 """What Palette is given for one image, as one opaque tensor: the image and everything that was drawn for it.
 
-Twelve planes: clean image (3), noise shown in the hole of the conditioning image (3), noise of the diffusion (3),
-the hole (1, one where a pixel is removed), gamma as the network is told it (1, constant), gamma as the images are
-mixed with (1, constant). The last two differ in one case only: the published forget target has pure noise in the
-hole, mixed at gamma 0, and is told the gamma of the image it replaces.
+Twelve planes: clean image (3), noise shown in the hole of the conditioning image (3), noise of the diffusion
+(3), the hole (1, one where a pixel is removed), gamma as the network is told it (1, constant), gamma as the
+images are mixed with (1, constant). The last two differ in one case only: the published forget target has
+pure noise in the hole, mixed at gamma 0, and is told the gamma of the image it replaces.
 
 Images are in [-1, 1]; all is float32.
 """
@@ -66,8 +66,8 @@ def replace_hole_by_noise(
 ) -> Float[Tensor, "b 12 h w"]:
     """Return inputs whose noisy image is nothing but its noise inside the hole.
 
-    All else stays as it is: conditioning image, visible pixels, and the gamma the network is told. This is what
-    the original model is shown to get the published forget targets.
+    All else stays as it is: conditioning image, visible pixels, and the gamma the network is told. This is
+    what the original model is shown to get the published forget targets.
 
     Args:
         inputs: Packed inputs.

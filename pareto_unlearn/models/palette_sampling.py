@@ -26,8 +26,8 @@ Denoiser = Callable[[Float[Tensor, "b 6 h w"], Float[Tensor, "b 1"]], Float[Tens
 class Method(StrEnum):
     """How one step leads to the next.
 
-    ``ANCESTRAL`` draws from the posterior given the predicted image, as published. ``DDIM`` (arXiv:2010.02502)
-    follows the predicted noise, and needs far fewer steps.
+    ``ANCESTRAL`` draws from the posterior given the predicted image, as published. ``DDIM``
+    (arXiv:2010.02502) follows the predicted noise, and needs far fewer steps.
     """
 
     ANCESTRAL = "ancestral"
@@ -64,8 +64,8 @@ def iterate_filling(
 ) -> Iterator[Float[Tensor, "b 3 h w"]]:
     """Yield the images before the first step, which are the conditioning images, and after every step.
 
-    Of the parts, only the clean image, the noise of the conditioning image and the hole count. The clean image's
-    pixels inside the hole have no influence.
+    Of the parts, only the clean image, the noise of the conditioning image and the hole count. The clean
+    image's pixels inside the hole have no influence.
     """
     steps = len(schedule.gammas) if sampling.steps is None else sampling.steps
     schedule = respace_schedule(schedule, steps).to(parts.clean.device)

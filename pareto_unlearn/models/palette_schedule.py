@@ -1,8 +1,9 @@
 """Noise schedules of Palette: how much of the clean image is left at every step.
 
-``gamma`` is the share of the clean image's variance in the noisy one (alpha bar elsewhere). A schedule is always
-named by whoever samples: the published checkpoint holds the one of its training, the public implementation samples
-with another, and the unlearning code of Li et al. with that of the training while its configuration says otherwise.
+``gamma`` is the share of the clean image's variance in the noisy one (alpha bar elsewhere). A schedule is
+always named by whoever samples: the published checkpoint holds the one of its training, the public
+implementation samples with another, and the unlearning code of Li et al. with that of the training while its
+configuration says otherwise.
 """
 
 from dataclasses import dataclass, fields
@@ -62,8 +63,8 @@ def build_schedule(linear: LinearSchedule) -> NoiseSchedule:
 def respace_schedule(schedule: NoiseSchedule, steps: int) -> NoiseSchedule:
     """Return a schedule of fewer steps, through evenly spaced levels of another.
 
-    With all steps asked for, it is the schedule itself. Otherwise the noisiest level is kept, and from two steps on
-    the cleanest too.
+    With all steps asked for, it is the schedule itself. Otherwise the noisiest level is kept, and from two
+    steps on the cleanest too.
 
     Raises:
         ConfigError: more steps are asked for than there are, or none.
@@ -77,7 +78,8 @@ def respace_schedule(schedule: NoiseSchedule, steps: int) -> NoiseSchedule:
     # Not from gammas: in float32 the first levels are too close to 1 to tell how much noise they have.
     ratios = schedule.sqrt_recipm1_gammas.detach().cpu().double().numpy() ** 2
     gammas = 1.0 / (1.0 + ratios[kept])
-    # The levels cannot come from betas: where a step leaves less than 1e-16 of the image, its beta rounds to 1 and the level to 0.
+    # The levels cannot come from betas: where a step leaves less than 1e-16 of the image, its beta rounds to
+    # 1 and the level to 0.
     return _from_levels(gammas, 1.0 - gammas / np.append(1.0, gammas[:-1]))
 
 

@@ -1,8 +1,8 @@
-"""The U-Net of Palette (Saharia et al., arXiv:2111.05826), with the names of its published inpainting checkpoint.
+"""The U-Net of Palette (Saharia et al., arXiv:2111.05826), with the names of its published checkpoint.
 
-It predicts the noise in an image from a conditioning image, the noisy image and the noise level. It knows nothing
-of holes, schedules or files. There is no dropout: published training leaves it on in the original model too, so
-that the targets are noisy, and it draws from the global generator.
+It predicts the noise in an image from a conditioning image, the noisy image and the noise level. It knows
+nothing of holes, schedules or files. There is no dropout: published training leaves it on in the original
+model too, so that the targets are noisy, and it draws from the global generator.
 """
 
 import math
@@ -28,8 +28,9 @@ LONGEST_PERIOD = 10_000.0
 class UnetShape:
     """Sizes of the network. ``side`` in pixels, ``width`` in channels of the first level.
 
-    ``attention_rates`` are the downsampling rates whose blocks get attention. The published value, 16, is never
-    reached with four levels (rates 1, 2, 4, 8), so the published network has attention in its middle only.
+    ``attention_rates`` are the downsampling rates whose blocks get attention. The published value, 16, is
+    never reached with four levels (rates 1, 2, 4, 8), so the published network has attention in its middle
+    only.
     """
 
     side: int = 256
@@ -112,7 +113,8 @@ class AttentionBlock(nn.Module):
 class Unet(nn.Module):
     """The network. With ``recompute`` set, the backward pass computes the inside of each block again.
 
-    With ``channels_last`` set, maps lie so in memory. Weights do not: the solver moves them as one flat vector.
+    With ``channels_last`` set, maps lie so in memory. Weights do not: the solver moves them as one flat
+    vector.
     """
 
     def __init__(self, shape: UnetShape) -> None:
