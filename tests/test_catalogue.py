@@ -1,4 +1,7 @@
-"""The catalogue is complete: every row has a computation, a marker and a place in the docs, and every computation a row."""
+"""The catalogue is complete: every row has a computation, a marker and a place in the docs.
+
+Every computation has a row, too.
+"""
 
 import re
 from pathlib import Path
@@ -109,7 +112,7 @@ def test_every_metric_has_words_for_the_report(row: Metric):
 
 
 def table_below(text: str, head: str) -> list[list[str]]:
-    """Return the names in backquotes in the first column of the table that begins with a head, one list a row."""
+    """Return the names in backquotes in the first column of the table with a head, one list a row."""
     lines = text[text.index(head) :].splitlines()[2:]
     cells = [line.split("|")[1] for line in lines[: next(i for i, line in enumerate(lines) if not line)]]
     return [re.findall(r"`([^`]+)`", cell) for cell in cells]

@@ -73,8 +73,9 @@ class Baseline(Section):
     method: BaselineName = Field(description=_explain_methods())
     variant: Variant = Field(
         default=PAPER,
-        description=f"of {joined(_with_variants())}: the paper's formula; `fork`: the published code where it "
-        "differs (mage; palette but for noisy_label); `fork_bug`: mage's with its forget loss on retain images, by mistake",
+        description=f"of {joined(_with_variants())}: the paper's formula; `fork`: the published code where "
+        "it differs (mage; palette but for noisy_label); `fork_bug`: mage's with its forget loss on retain "
+        "images, by mistake",
     )
     weights: Weights = Field(default=None, validate_default=True, description=_explain_weights())
 
@@ -112,8 +113,8 @@ class Baseline(Section):
         row = _row_of(info)
         if row is not None and row.knob is None and values != (1.0,):
             raise refusal(
-                f"{row.name} has no weight: expected [1.0], which stands for its only trial, found {list(values)}; "
-                "leave `weights` out"
+                f"{row.name} has no weight: expected [1.0], which stands for its only trial, "
+                f"found {list(values)}; leave `weights` out"
             )
         if row is not None and row.knob is not None:
             _require_range(values, row.knob)

@@ -74,8 +74,8 @@ class EvaluateSection(Section):
     )
     metrics: Annotated[tuple[MetricName, ...], Field(strict=False), AfterValidator(each_once)] = Field(
         default=keys_of(BUILTIN),
-        description=f"which metrics are computed; null: all of the protocol, which are {joined(PIXEL_KEYS)} alone where builtin "
-        "does not know the images",
+        description="which metrics are computed; null: all of the protocol, which are "
+        f"{joined(PIXEL_KEYS)} alone where builtin does not know the images",
     )
     weights: Text | None = Field(
         default=None,
@@ -218,8 +218,8 @@ class SweepConfig(Section):
             )
         if value.protocol == BUILTIN and others and not _has_feature_network(info):
             raise refusal(
-                f"expected of metrics only {', '.join(PIXEL_KEYS)}, found {', '.join(others)}: the feature network of "
-                "protocol builtin knows the digits only, as digits_mae reads them"
+                f"expected of metrics only {', '.join(PIXEL_KEYS)}, found {', '.join(others)}: the feature "
+                "network of protocol builtin knows the digits only, as digits_mae reads them"
             )
         return value
 

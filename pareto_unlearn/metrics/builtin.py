@@ -68,10 +68,12 @@ def load_classifier(device: torch.device | None = None) -> DigitClassifier:
 
 
 class Seen(NamedTuple):
-    """What all metrics of a set follow from, one row a picture; without the classifier features and logits are empty.
+    """What all metrics of a set follow from, one row a picture.
 
-    ``squared`` is the mean squared error in the hole, in float64; ``fake`` and ``real`` are the features of the picture
-    and of the original.
+    Features and logits are empty without the classifier.
+
+    ``squared`` is the mean squared error in the hole, in float64; ``fake`` and ``real`` are the features
+    of the picture and of the original.
     """
 
     squared: Float[Tensor, " n"]

@@ -1,8 +1,8 @@
-"""The outline of every marker: that of the catalogue's row, the same in Plotly figures and in the page's own legends.
+"""The marker of every method, as the catalogue names it, for Plotly figures and for the page's own legends.
 
-The shape alone tells the methods apart, so colour (Okabe-Ito, adjusted to 3:1 contrast on both themes) is never needed. There
-are fewer colours than methods: those that share one have shapes unlike each other. Methods of a store that no row knows share one
-marker.
+The shape alone tells the methods apart, so colour (Okabe-Ito, adjusted to 3:1 contrast on both themes) is
+never needed. There are fewer colours than methods: those that share one have shapes unlike each other. Methods
+of a store that the catalogue does not know share one marker.
 """
 
 import math
@@ -51,6 +51,7 @@ def _polygon(corners: int, radius: float, inner: float | None = None) -> str:
     return f'<polygon points="{" ".join(points)}"/>'
 
 
+# The outlines that no method has are spare ones for the next.
 _SHAPES = {
     "circle": '<circle cx="8" cy="8" r="5"/>',
     "square": '<rect x="3.5" y="3.5" width="9" height="9"/>',
