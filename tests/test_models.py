@@ -7,13 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
+from pareto_unlearn.catalogue.families import FAMILIES
 from pareto_unlearn.config import DataSection, ModelSection, TaskSection
-from pareto_unlearn.config.model_section import VARIANTS
 from pareto_unlearn.data import SplitData, load_split, seeded_generator
 from pareto_unlearn.errors import ConfigError, WeightsError
 from pareto_unlearn.models import (
-    FILES,
-    MODELS,
     DigitsMae,
     ImageToImage,
     checkpoint_path,
@@ -29,6 +27,7 @@ from pareto_unlearn.models.digits_mae import DigitsMaeShape
 from pareto_unlearn.models.holes import build_hole, center
 
 BUILTIN = ModelSection(family="digits_mae", checkpoint="builtin")
+ROWS = {row.name: row for row in FAMILIES}
 TASK = TaskSection()
 
 
@@ -240,22 +239,30 @@ SQUARE = TaskSection(patches=2)
 
 
 def random_of(family: str) -> ModelSection:
-    return ModelSection(family=family, variant=VARIANTS[family][-1], checkpoint="random")
+    return ModelSection(family=family, variant=ROWS[family].variants[-1], checkpoint="random")
 
 
-def test_every_family_of_a_sweep_file_is_here_and_no_other():
-    assert set(MODELS) == set(VARIANTS) == set(FILES)
+@pytest.mark.parametrize("row", FAMILIES, ids=lambda row: row.name)
+def test_a_row_says_what_its_family_has(row):
+    family = family_of(row.name)
+    assert set(row.baselines) == set(family.baselines)
+    assert row.smoke_variant is None or row.smoke_variant in row.variants
+    assert set(row.keys) <= set(ModelSection.model_fields)
 
 
-@pytest.mark.parametrize("family", MODELS)
+def test_no_two_rows_have_one_name():
+    assert len(ROWS) == len(FAMILIES)
+
+
+@pytest.mark.parametrize("family", ROWS)
 def test_every_variant_says_which_images_it_reads(family):
-    for variant in VARIANTS[family]:
+    for variant in ROWS[family].variants:
         pixels = pixel_format(ModelSection(family=family, variant=variant, checkpoint="x"))
         assert pixels.side % 8 == 0
         assert pixels.channels == (1 if family == "digits_mae" else 3)
 
 
-@pytest.mark.parametrize("family", MODELS)
+@pytest.mark.parametrize("family", ROWS)
 def test_a_model_of_random_weights_keeps_the_protocol_and_comes_out_the_same_again(family):
     first, again = (load_model(random_of(family), SQUARE) for _ in range(2))
     assert isinstance(first, ImageToImage)
@@ -284,7 +291,9 @@ def test_inputs_are_drawn_anew_where_the_published_removal_is_asked_for(family):
 
 
 def test_random_weights_of_two_families_and_variants_have_other_digests():
-    sections = [ModelSection(family=f, variant=v, checkpoint="random") for f in MODELS for v in VARIANTS[f]]
+    sections = [
+        ModelSection(family=f, variant=v, checkpoint="random") for f in ROWS for v in ROWS[f].variants
+    ]
     assert len({weights_sha256(section) for section in sections}) == len(sections)
 
 
@@ -292,7 +301,7 @@ def test_random_weights_of_two_families_and_variants_have_other_digests():
 def test_a_missing_published_file_is_asked_for_by_its_name(family, tmp_path):
     with pytest.raises(WeightsError) as caught:
         load_model(ModelSection(family=family, checkpoint=str(tmp_path / "x.pth")), SQUARE)
-    assert str(caught.value).startswith(f"model.checkpoint: expected {FILES[family]}, found nothing at ")
+    assert str(caught.value).startswith(f"model.checkpoint: expected {ROWS[family].file}, found nothing at ")
     assert caught.value.exit_code == 8
 
 
@@ -320,7 +329,7 @@ def test_a_missing_tokenizer_is_named(tmp_path):
 # Files that are exported
 
 
-@pytest.mark.parametrize("family", MODELS)
+@pytest.mark.parametrize("family", ROWS)
 def test_exported_weights_load_again_as_the_original_did(family, tmp_path):
     original = load_model(random_of(family), SQUARE)
     moved = {
@@ -331,7 +340,7 @@ def test_exported_weights_load_again_as_the_original_did(family, tmp_path):
     }
     path = tmp_path / f"unlearned{family_of(family).suffix}"
     export_model(path, random_of(family), SQUARE, moved)
-    section = ModelSection(family=family, variant=VARIANTS[family][-1], checkpoint=str(path))
+    section = ModelSection(family=family, variant=ROWS[family].variants[-1], checkpoint=str(path))
     again = load_model(section, SQUARE).state_dict()
     assert all(torch.equal(again[name], tensor) for name, tensor in moved.items())
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]

@@ -10,13 +10,14 @@ import torch
 from small_sweep import QUICKSTART
 from torch import Tensor
 
+from pareto_unlearn.catalogue import families as rows
 from pareto_unlearn.config import ModelSection, SamplingSection, SweepConfig, TaskSection, load_config
 from pareto_unlearn.data import ImageSet, SplitData
-from pareto_unlearn.models import MODELS, ImageToImage, load_model, pixel_format
+from pareto_unlearn.models import ImageToImage, load_model, pixel_format
 from pareto_unlearn.models.mage_generation import soft_hole
 from pareto_unlearn.trial import Material, load_material
 
-FAMILIES = tuple(MODELS)
+FAMILIES = tuple(row.name for row in rows.FAMILIES)
 PUBLISHED = ("mae", "mage", "palette")
 """The families whose published training draws what it removes."""
 SPACES = ("output", "encoder")

@@ -60,9 +60,8 @@ class Method:
     file that lists the method, empty if none does. ``knob`` is None if a trial has no weight; ``weights`` are
     those of a sweep file that names none. ``summary`` explains the method in the help of the sweep file.
     Rules share one explanation; ``published_as`` is the name a rule was published under, if it is another. A
-    ``variant`` is published code that differs from the paper's formula of the method ``of``; ``families`` are
-    the model families that have it, None if all do. Figures show a method with ``leads_figures`` before the
-    others.
+    ``variant`` is published code that differs from the paper's formula of the method ``of``; the rows of
+    families say which family has it. Figures show a method with ``leads_figures`` before the others.
     """
 
     name: str
@@ -77,7 +76,6 @@ class Method:
     published_as: str = ""
     of: str = ""
     variant: str = PAPER
-    families: tuple[str, ...] | None = None
     leads_figures: bool = False
 
     @property
@@ -135,7 +133,6 @@ _ROWS = (
         colour="var(--green)",
         of="retain_label",
         variant="fork",
-        families=("mage", "palette"),
     ),
     Method(
         name="retain_label_fork_bug",
@@ -144,7 +141,6 @@ _ROWS = (
         colour="var(--green)",
         of="retain_label",
         variant="fork_bug",
-        families=("mage",),
     ),
     Method(
         name="noisy_label",
@@ -161,7 +157,6 @@ _ROWS = (
         colour="var(--orange)",
         of="noisy_label",
         variant="fork",
-        families=("mage",),
     ),
     Method(
         name="random_encoder",
@@ -178,7 +173,6 @@ _ROWS = (
         colour="var(--sky)",
         of="random_encoder",
         variant="fork",
-        families=("mage", "palette"),
     ),
     Method(
         name="random_encoder_fork_bug",
@@ -187,7 +181,6 @@ _ROWS = (
         colour="var(--sky)",
         of="random_encoder",
         variant="fork_bug",
-        families=("mage",),
     ),
     Method(
         name=COMPOSITE,

@@ -14,6 +14,7 @@ from pareto_unlearn.config.data_section import DataSection, ProxySection
 from pareto_unlearn.config.epsilon_section import SCHEDULES, AdaptiveEpsilon, GridEpsilon, ListEpsilon
 from pareto_unlearn.config.identity import config_hash, describe_difference, result_fields, trial_id
 from pareto_unlearn.config.model_section import (
+    ALLOW_IMPORT,
     ModelSection,
     ObjectiveSection,
     SamplingSection,
@@ -81,21 +82,24 @@ __all__ = [
 ]
 
 
-def load_config(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
+def load_config(path: Path, overrides: Sequence[str] = (), *, allow_import: bool = False) -> SweepConfig:
     """Return the sweep of a file with its overrides, after checking all values and filling in all defaults.
 
     Args:
         path: the YAML file, at most 1 MB of UTF-8.
         overrides: texts ``key.path=value`` with values in YAML. The last of two for one key counts; a list is
             replaced as a whole. Overriding ``epsilon.schedule`` drops the file's keys of other schedules.
+        allow_import: run the code of the file that ``model.family`` may name.
 
     Raises:
         ConfigError: lists all problems, one per line: place, key, expected value, found value.
     """
-    return parse_config(read_text(path), str(path), overrides)
+    return parse_config(read_text(path), str(path), overrides, allow_import=allow_import)
 
 
-def parse_config(text: str, name: str, overrides: Sequence[str] = ()) -> SweepConfig:
+def parse_config(
+    text: str, name: str, overrides: Sequence[str] = (), *, allow_import: bool = False
+) -> SweepConfig:
     """Return the sweep of a text, as ``load_config`` does for a file; errors call the text ``name``."""
     document = read_document(text, name)
     for number, override in enumerate(overrides):
@@ -103,7 +107,7 @@ def parse_config(text: str, name: str, overrides: Sequence[str] = ()) -> SweepCo
     _drop_other_schedules(document)
     problems, config = list(document.problems), None
     try:
-        config = SweepConfig.model_validate(document.data)
+        config = SweepConfig.model_validate(document.data, context={ALLOW_IMPORT: allow_import})
     except ValidationError as error:
         problems += problems_of(error, document)
     if problems or config is None:

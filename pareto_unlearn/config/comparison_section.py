@@ -4,11 +4,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
+from pareto_unlearn.catalogue.families import FAMILIES, ORIGINAL_STEPS
 from pareto_unlearn.catalogue.methods import (
     BASELINES,
     COEFFICIENT,
     CONTROLS,
-    METHODS,
     PAPER,
     VARIANTS,
     Knob,
@@ -31,8 +31,6 @@ else:
     ControlName = Literal[tuple(CONTROLS)]
     Variant = Literal[VARIANTS]
 
-ORIGINAL_STEPS = 3000
-"""Of the training of the embedded digits model."""
 Weights = Annotated[tuple[Positive, ...], Field(strict=False), AfterValidator(some_each_once)]
 
 
@@ -83,11 +81,6 @@ class Baseline(Section):
     def name(self) -> str:
         """The method of its trials: variants other than the paper's are methods of their own."""
         return variant_name(self.method, self.variant)
-
-    @property
-    def families(self) -> tuple[str, ...] | None:
-        """The families that have it; None: all."""
-        return METHODS[self.name].families
 
     @field_validator("variant")
     @classmethod
@@ -155,26 +148,39 @@ def _methods_once(baselines: tuple[Baseline, ...]) -> tuple[Baseline, ...]:
 
 
 def _of_family(baselines: tuple[Baseline, ...], info: ValidationInfo) -> tuple[Baseline, ...]:
-    """Refuse a variant that the model's family does not have."""
+    """Refuse a published baseline that the model's family does not have."""
     model = info.data.get("model")
     if not isinstance(model, ModelSection):
         return baselines
     for one in baselines:
-        if one.families is not None and model.family not in one.families:
+        if one.method not in _with_variants() or one.name in model.row.baselines:
+            continue
+        if one.variant == "paper":
             raise refusal(
-                f"expected variant {one.variant} of {one.method} with family {' or '.join(one.families)}, found {model.family}, "
-                "whose published code has no such variant; leave `variant` out"
+                f"expected of {', '.join(_with_variants())} only what family {model.row.name} has "
+                f"({', '.join(model.row.baselines) or 'none'}), found {one.method}"
             )
+        owners = " or ".join(row.name for row in FAMILIES if one.name in row.baselines)
+        raise refusal(
+            f"expected variant {one.variant} of {one.method} with family {owners}, found {model.row.name}, "
+            "whose published code has no such variant; leave `variant` out"
+        )
     return baselines
 
 
 def _affordable(controls: tuple[ControlModel, ...], info: ValidationInfo) -> tuple[ControlModel, ...]:
     """Refuse controls of a model that takes long to train, and one control twice."""
     model = info.data.get("model")
-    if controls and isinstance(model, ModelSection) and model.family != "digits_mae":
+    others = [
+        one.method
+        for one in controls
+        if isinstance(model, ModelSection) and one.method not in model.row.controls
+    ]
+    if others and isinstance(model, ModelSection):
+        quick = " and ".join(row.name for row in FAMILIES if row.controls)
         raise refusal(
-            f"expected none with family {model.family}, found {controls[0].method}: only digits_mae is trained in a minute; "
-            "`pareto-unlearn train` trains other models without their forget set"
+            f"expected none with family {model.row.name}, found {others[0]}: only {quick} is trained in a "
+            "minute; `pareto-unlearn train` trains other models without their forget set"
         )
     each_once(tuple(control.method for control in controls))
     return controls

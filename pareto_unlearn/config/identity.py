@@ -94,8 +94,11 @@ def describe_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[
 
 
 def _model_identity(config: SweepConfig) -> dict[str, Any]:
-    """Return the model section without the paths of weights and tokenizer, which count by their content."""
-    return config.model.model_dump(mode="json", exclude={"checkpoint", "tokenizer"})
+    """Return the model section with files by content instead of path: weights elsewhere, a family's here."""
+    row = config.model.row
+    identity = config.model.model_dump(mode="json", exclude={"checkpoint", "tokenizer"})
+    file = {} if row.source_sha256 is None else {"family_sha256": row.source_sha256}
+    return {**identity, "family": row.name, **file}
 
 
 def _flat(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -5,16 +5,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from pareto_unlearn.catalogue.families import FAMILIES, FamilyRow
+from pareto_unlearn.catalogue.family_lookup import family_names, find_family, is_family_file
 from pareto_unlearn.config.value_types import Count, Section, Text, refusal
-from pareto_unlearn.config.wording import found, quoted
+from pareto_unlearn.config.wording import found, one_of, quoted
+from pareto_unlearn.errors import ConfigError
 
-VARIANTS: Mapping[str, tuple[str, ...]] = {
-    "digits_mae": ("small",),
-    "mae": ("vit_base", "vit_large", "tiny"),
-    "mage": ("vit_base", "vit_large", "tiny"),
-    "palette": ("places2", "tiny"),
-}
-"""The sizes of every family; the first is the default. ``tiny`` has the published layers at widths for trying out."""
+ALLOW_IMPORT = "allow_import"
+"""The key of the validation context that says whether the file of a family may be run."""
+
+BUILTIN = "builtin"
+"""The checkpoint that is a file of an installed package: the one that the family's row names."""
 
 RANDOM = "random"
 """The checkpoint that is no file: weights drawn from the seed, which a smoke run has and nothing else."""
@@ -23,8 +24,12 @@ RANDOM = "random"
 class ModelSection(Section):
     """The model that has to forget."""
 
-    family: Literal["digits_mae", "mae", "mage", "palette"] = Field(
-        description="which adapter loads and runs the model"
+    family: Text = Field(
+        description="which adapter loads and runs the model: a family of this package or of an installed "
+        "one, or `FILE.py:NAME` with --allow-import, a relative path starting at the working directory",
+        json_schema_extra={
+            "anyOf": [{"enum": [row.name for row in FAMILIES]}, {"pattern": r".\.py:[A-Za-z_]\w*$"}]
+        },
     )
     variant: Text = Field(
         default=None,
@@ -56,50 +61,66 @@ class ModelSection(Section):
         """Whether the weights are drawn from a seed instead of read from a file."""
         return self.checkpoint == RANDOM
 
+    @property
+    def row(self) -> FamilyRow:
+        """What is known of the family."""
+        return find_family(self.family)
+
+    @field_validator("family", mode="before")
+    @classmethod
+    def _is_known(cls, value: object, info: ValidationInfo) -> object:
+        names = family_names()
+        if not isinstance(value, str) or not (value in names or is_family_file(value)):
+            raise refusal(one_of(names, value))
+        try:
+            find_family(value, allow_import=bool((info.context or {}).get(ALLOW_IMPORT, False)))
+        except ConfigError as error:
+            raise refusal(str(error)) from error
+        return value
+
     @field_validator("variant", mode="before")
     @classmethod
     def _first_of_family(cls, value: object, info: ValidationInfo) -> object:
-        return VARIANTS[info.data["family"]][0] if value is None and "family" in info.data else value
+        row = _row_of(info)
+        return row.variants[0] if value is None and row is not None else value
 
     @field_validator("variant")
     @classmethod
     def _of_family(cls, value: str, info: ValidationInfo) -> str:
-        known = VARIANTS.get(info.data.get("family", ""), (value,))
-        if value not in known:
+        row = _row_of(info)
+        if row is not None and value not in row.variants:
             raise refusal(
-                f"expected {' or '.join(known)} with family {info.data['family']}, found `{quoted(value)}`"
+                f"expected {' or '.join(row.variants)} with family {row.name}, found `{quoted(value)}`"
             )
         return value
 
     @field_validator("checkpoint")
     @classmethod
-    def _builtin_is_digits(cls, value: str, info: ValidationInfo) -> str:
-        family = info.data.get("family", "digits_mae")
-        if value == "builtin" and family != "digits_mae":
+    def _builtin_is_there(cls, value: str, info: ValidationInfo) -> str:
+        row = _row_of(info)
+        if value == BUILTIN and row is not None and not row.builtin:
+            shipped = " and ".join(one.name for one in FAMILIES if one.builtin)
             raise refusal(
-                f"expected the path of a published checkpoint of {family}, found `builtin`: only digits_mae ships with "
-                "the package; --smoke tries a sweep without weights"
+                f"expected the path of a published checkpoint of {row.name}, found `{BUILTIN}`: only {shipped} "
+                "ships with the package; --smoke tries a sweep without weights"
             )
         return value
 
     @field_validator("tokenizer", "predicts", "channels_last", "recompute")
     @classmethod
     def _where_it_counts(cls, value: object, info: ValidationInfo) -> object:
-        name = str(info.field_name)
-        families, family = _ONLY_FOR[name], info.data.get("family")
-        if family is not None and family not in families and value != cls.model_fields[name].default:
+        name, row = str(info.field_name), _row_of(info)
+        if row is not None and name not in row.keys and value != cls.model_fields[name].default:
+            owners = " and ".join(one.name for one in FAMILIES if name in one.keys)
             raise refusal(
-                f"expected it left out with family {family}, found {found(value)}: it belongs to {' and '.join(families)}"
+                f"expected it left out with family {row.name}, found {found(value)}: it belongs to {owners}"
             )
         return value
 
 
-_ONLY_FOR = {
-    "tokenizer": ("mage",),
-    "predicts": ("mae",),
-    "channels_last": ("mage", "palette"),
-    "recompute": ("palette",),
-}
+def _row_of(info: ValidationInfo) -> FamilyRow | None:
+    """Return what is known of the family; None where it was refused."""
+    return find_family(info.data["family"]) if "family" in info.data else None
 
 
 class TaskSection(Section):
@@ -252,7 +273,7 @@ class SamplingSection(Section):
 
 def is_redrawn(model: ModelSection, task: TaskSection) -> bool:
     """Tell whether a step draws something anew about its inputs: then the original's outputs on them change too."""
-    return model.family == "palette" or task.removal == "published"
+    return model.row.is_redrawn or task.removal == "published"
 
 
 def fill_objective(value: object, info: ValidationInfo) -> object:
@@ -283,17 +304,26 @@ def check_objective(value: ObjectiveSection, info: ValidationInfo) -> ObjectiveS
             "expected noise_target paired and retain_target computed, since inputs are drawn anew every step, found "
             f"{value.noise_target} and {value.retain_target}: outputs of other draws are no targets; leave both out"
         )
-    if model.family == "palette" and value.noise != "gaussian":
-        raise refusal(
-            f"expected noise gaussian with family palette, found {value.noise}: its noise target is the noise of the diffusion "
-            "itself; leave noise out"
-        )
+    _check_family(value, model.row)
     if not is_redrawn(model, task) and value.noise_target == "paired":
         raise refusal(
             "expected mean or draws, found paired: inputs of this model and task are the same every step; set "
             "task.removal: published, or leave noise_target out"
         )
     return value
+
+
+def _check_family(value: ObjectiveSection, row: FamilyRow) -> None:
+    if value.noise not in row.noises:
+        raise refusal(
+            f"expected noise {' or '.join(row.noises)} with family {row.name}, found {value.noise}"
+            f"{row.noise_note and f': {row.noise_note}'}; leave noise out"
+        )
+    if value.space not in row.spaces:
+        raise refusal(
+            f"expected space {' or '.join(row.spaces)} with family {row.name}, found {value.space}: its network "
+            "is not split into an encoder and a decoder"
+        )
 
 
 def _check_reference(value: ObjectiveSection, model: ModelSection, info: ValidationInfo) -> None:
@@ -306,26 +336,30 @@ def _check_reference(value: ObjectiveSection, model: ModelSection, info: Validat
         raise refusal(
             f"expected a checkpoint as reference, found `{RANDOM}`: only a sweep started with --smoke runs on random weights"
         )
-    if (value.reference == "builtin") and model.family != "digits_mae":
+    if value.reference == BUILTIN and not model.row.builtin:
+        shipped = " or ".join(one.name for one in FAMILIES if one.builtin)
         raise refusal(
-            f"expected a checkpoint of {model.family} as reference, found `builtin`, which is digits_mae"
+            f"expected a checkpoint of {model.row.name} as reference, found `{BUILTIN}`, which is {shipped}"
         )
 
 
 def fill_task(value: object, info: ValidationInfo) -> object:
-    """Fill in the hole that fits mae's 14 x 14 patches, where none is asked for: half of them cannot be centred."""
+    """Fill in the family's usual hole, where the file names none."""
     model = info.data.get("model")
-    if not isinstance(value, Mapping) or not isinstance(model, ModelSection) or model.family != "mae":
+    if not isinstance(value, Mapping) or not isinstance(model, ModelSection):
         return value
-    open_keys = value.get("size") is None and value.get("patches") is None
-    return {**value, "patches": 8} if open_keys and value.get("kind", "center") == "center" else value
+    is_open = value.get("size") is None and value.get("patches") is None
+    if model.row.patches is None or not is_open or value.get("kind", "center") != "center":
+        return value
+    return {**value, "patches": model.row.patches}
 
 
 def check_task(value: TaskSection, info: ValidationInfo) -> TaskSection:
-    """Refuse a published training that the family does not have."""
+    """Refuse a removal that the family does not have."""
     model = info.data.get("model")
-    if isinstance(model, ModelSection) and model.family == "digits_mae" and value.removal == "published":
+    if isinstance(model, ModelSection) and value.removal not in model.row.removals:
         raise refusal(
-            "expected removal `hole` with family digits_mae, which was trained with it, found `published`"
+            f"expected removal `{'` or `'.join(model.row.removals)}` with family {model.row.name}, which "
+            f"knows no other, found `{value.removal}`"
         )
     return value

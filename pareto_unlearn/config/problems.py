@@ -9,7 +9,7 @@ from pydantic_core import ErrorDetails
 from pareto_unlearn.config.epsilon_section import SCHEDULES
 from pareto_unlearn.config.fields import SECTIONS
 from pareto_unlearn.config.value_types import Section
-from pareto_unlearn.config.wording import KeyPath, did_you_mean, dotted, found, listed
+from pareto_unlearn.config.wording import KeyPath, did_you_mean, dotted, found, listed, one_of
 from pareto_unlearn.config.yaml_source import Document, FileProblem, looks_like_number
 
 
@@ -87,20 +87,12 @@ def _owners(key: str) -> list[tuple[str, ...]]:
 
 
 def _choice(details: ErrorDetails) -> str:
-    return _one_of(re.findall(r"'([^']*)'", details["ctx"]["expected"]), details["input"])
+    return one_of(re.findall(r"'([^']*)'", details["ctx"]["expected"]), details["input"])
 
 
 def _schedule(details: ErrorDetails) -> str:
     given = details["input"]
-    return _one_of(list(SCHEDULES), given.get("schedule") if isinstance(given, Mapping) else given)
-
-
-def _one_of(choices: list[str], value: object) -> str:
-    expected = f"one of {listed(choices)}" if len(choices) > 1 else listed(choices)
-    return (
-        f"expected {expected}, found "
-        f"{found(value)}{did_you_mean(value, choices) if value is not None else ''}"
-    )
+    return one_of(list(SCHEDULES), given.get("schedule") if isinstance(given, Mapping) else given)
 
 
 def _kind(expected: str) -> Callable[[ErrorDetails], str]:

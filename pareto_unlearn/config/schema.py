@@ -241,7 +241,7 @@ class SweepConfig(Section):
             return value
         if not value.second_reconstruction:
             return value
-        if task.kind == "random" and model.family != "digits_mae":
+        if task.kind == "random" and not model.row.generates_whole:
             raise refusal(
                 "expected second_reconstruction false with task.kind random, whose opposite is no task"
             )
@@ -286,5 +286,5 @@ def _has_feature_network(info: ValidationInfo) -> bool:
     """Tell whether the images are the digits, in the size and the one channel that the feature network reads."""
     data, model = info.data.get("data"), info.data.get("model")
     other_images = isinstance(data, DataSection) and data.dataset != "digits"
-    other_format = isinstance(model, ModelSection) and model.family != "digits_mae"
+    other_format = isinstance(model, ModelSection) and not model.row.reads_digits
     return not other_images and not other_format

@@ -13,20 +13,17 @@ SMOKE = "SMOKE"
 SMOKE_NOTICE = f"{SMOKE} run: tiny widths, random weights, generated images, a few steps; no number of it says anything about a model"
 
 STEPS, BATCH, POINTS, CLASSES, CHECKPOINTS = 24, 4, 2, 3, 6
-LEARNING_RATES = {"digits_mae": 0.003, "mae": 0.003, "mage": 0.003, "palette": 0.0003}
-"""Random weights are far from any optimum: with the small steps of a trained model nothing would move."""
 
 
 def as_smoke(config: SweepConfig) -> SweepConfig:
     """Return the sweep at its smallest, under a name of its own: ``<name>-smoke``.
 
-    The embedded digits model keeps its own weights and images, which are small.
+    A family whose row names no size to try out keeps its own weights and images, as the embedded model does.
     """
-    content = config.model_dump(mode="json")
-    is_digits = config.model.family == "digits_mae"
+    content, row = config.model_dump(mode="json"), config.model.row
     content |= {"name": f"{config.name[:58]}-smoke", "smoke": True, "seeds": content["seeds"][:1]}
-    if not is_digits:
-        content["model"] |= {"variant": "tiny", "checkpoint": RANDOM, "tokenizer": None}
+    if row.smoke_variant is not None:
+        content["model"] |= {"variant": row.smoke_variant, "checkpoint": RANDOM, "tokenizer": None}
         content["objective"]["reference"] = None if config.objective.reference is None else RANDOM
         content["data"] = {
             "dataset": "generated",
@@ -36,7 +33,7 @@ def as_smoke(config: SweepConfig) -> SweepConfig:
         }
     content["data"] |= {"train_per_class": 2 * BATCH, "heldout_per_class": BATCH}
     content["objective"]["noise_images"] = 16
-    content["solver"] = _small_solver(content["solver"], LEARNING_RATES[config.model.family])
+    content["solver"] = _small_solver(content["solver"], row.smoke_learning_rate)
     content["epsilon"] = _few_points(content["epsilon"])
     content["baselines"] = [{**one, "weights": one["weights"][:1]} for one in content["baselines"]]
     content["controls"] = [one | {"steps": STEPS} for one in content["controls"]]

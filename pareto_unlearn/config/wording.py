@@ -48,6 +48,13 @@ def joined(words: Sequence[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
+def one_of(choices: Sequence[str], value: object) -> str:
+    """Return `expected one of ..., found ...` with the choice that is nearest to the value."""
+    expected = f"one of {listed(choices)}" if len(choices) > 1 else listed(choices)
+    advice = "" if value is None else did_you_mean(value, choices)
+    return f"expected {expected}, found {found(value)}{advice}"
+
+
 def listed(choices: Iterable[str]) -> str:
     """Return the choices as `` `a`, `b` ``."""
     return ", ".join(f"`{choice}`" for choice in choices)

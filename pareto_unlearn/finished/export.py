@@ -40,7 +40,7 @@ def export_trial(store: RunStore, record: TrialRecord, out: Path) -> str:
     if not out.absolute().parent.is_dir():
         raise ConfigError(f"{out}: expected a folder that exists, found none at {out.absolute().parent}")
     weights = store.read_checkpoint(record)[MODEL_FILE]
-    if config.model.family == "digits_mae":
+    if config.model.row.exports_as_stored:
         out.write_bytes(weights)
     else:
         export_model(out, config.model, config.task, load_safetensors(weights))

@@ -1,13 +1,12 @@
 """The generative models that can unlearn, behind one Protocol.
 
-A new family is one module that defines ``FAMILY`` and one line in ``MODELS``. Only the family in use is imported: some
-bring libraries that take seconds to load.
+A new family is one module that defines ``FAMILY``, and one row in ``catalogue.families`` or beside it. Only the
+family in use is imported: some bring libraries that take seconds to load.
 """
 
 from pareto_unlearn.models.digits_mae import DigitsMae
 from pareto_unlearn.models.loading import (
     CHECKPOINT,
-    MODELS,
     REFERENCE,
     checkpoint_path,
     export_model,
@@ -31,7 +30,6 @@ from pareto_unlearn.models.protocol import (
 
 __all__ = [
     "CHECKPOINT",
-    "MODELS",
     "REFERENCE",
     "BaselineLosses",
     "Batch",

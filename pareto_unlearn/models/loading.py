@@ -1,19 +1,21 @@
 """Loading, saving and exporting a model of any family; only the family in use is imported."""
 
 import hashlib
-import importlib
+import importlib.util
 import os
 import tempfile
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 
 import torch
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
+from pareto_unlearn.catalogue.families import EMBEDDED, FamilyRow
+from pareto_unlearn.catalogue.family_lookup import find_family, load_adapter
 from pareto_unlearn.config import ModelSection, SamplingSection, TaskSection
-from pareto_unlearn.errors import WeightsError
+from pareto_unlearn.config.model_section import BUILTIN
+from pareto_unlearn.errors import ConfigError, WeightsError
 from pareto_unlearn.models.protocol import (
     Family,
     ImageToImage,
@@ -24,25 +26,6 @@ from pareto_unlearn.models.protocol import (
 from pareto_unlearn.random_streams import RANDOM_ORIGINAL_SEED, RANDOM_REFERENCE_SEED
 from pareto_unlearn.records import PixelFormat
 
-MODELS: Mapping[str, str] = {
-    "digits_mae": "pareto_unlearn.models.digits_mae_family",
-    "mae": "pareto_unlearn.models.mae_family",
-    "mage": "pareto_unlearn.models.mage_family",
-    "palette": "pareto_unlearn.models.palette_family",
-}
-"""Where each family of a sweep file is defined."""
-
-BUILTIN = "digits_mae.safetensors"
-
-FILES = {
-    "digits_mae": "a .safetensors file written by this package, or `builtin`",
-    "mae": "mae_visualize_vit_base.pth, mae_visualize_vit_large.pth or mae_visualize_vit_large_ganloss.pth of "
-    "facebookresearch/mae",
-    "mage": "mage-vitb-1600.pth of LTH14/mage",
-    "palette": "16_Network.pth (inpainting, Places2) of Janspiry/Palette-Image-to-Image-Diffusion-Models",
-}
-"""Which file a family reads and who publishes it."""
-
 CHECKPOINT, REFERENCE = "model.checkpoint", "objective.reference"
 """Where a sweep file names weights."""
 
@@ -51,8 +34,15 @@ _RANDOM_SEEDS = {CHECKPOINT: RANDOM_ORIGINAL_SEED, REFERENCE: RANDOM_REFERENCE_S
 
 
 def family_of(name: str) -> Family:
-    """Return a family by its key in ``MODELS``."""
-    family: Family = importlib.import_module(MODELS[name]).FAMILY
+    """Return a family by what ``model.family`` says, importing its adapter.
+
+    Raises:
+        ConfigError: there is no such family, or its file may not be run.
+    """
+    row = find_family(name)
+    family = load_adapter(row)
+    if not isinstance(family, Family):
+        raise ConfigError(f"model.family: expected `{row.adapter}` to be a Family, found {family!r:.200}")
     return family
 
 
@@ -71,13 +61,13 @@ def checkpoint_path(config: ModelSection, key: str = CHECKPOINT) -> Path:
     Raises:
         WeightsError: it does not exist.
     """
-    if config.checkpoint == "builtin":
-        return Path(str(files("pareto_unlearn") / "assets" / BUILTIN))
+    if config.checkpoint == BUILTIN:
+        return _shipped_file(config.row)
     never_seen = (
-        f"a checkpoint of {config.family} that was trained without the forget images, as `pareto-unlearn train SWEEP "
-        "--leave-out-forget` makes one"
+        f"a checkpoint of {config.row.name} that was trained without the forget images, as `pareto-unlearn train "
+        "SWEEP --leave-out-forget` makes one"
     )
-    return _existing(config.checkpoint, key, never_seen if key == REFERENCE else FILES[config.family])
+    return _existing(config.checkpoint, key, never_seen if key == REFERENCE else config.row.file)
 
 
 def weights_sha256(config: ModelSection, key: str = CHECKPOINT) -> str:
@@ -92,11 +82,11 @@ def weights_sha256(config: ModelSection, key: str = CHECKPOINT) -> str:
     """
     if config.is_random:
         seed = _RANDOM_SEEDS[key]
-        return hashlib.sha256(f"random {config.family} {config.variant} {seed}".encode()).hexdigest()
+        return hashlib.sha256(f"random {config.row.name} {config.variant} {seed}".encode()).hexdigest()
     digest = _file_sha256(checkpoint_path(config, key))
     if config.tokenizer is None:
         return digest
-    tokenizer = _existing(config.tokenizer, "model.tokenizer", "vqgan_jax_strongaug.ckpt of LTH14/mage")
+    tokenizer = _existing(config.tokenizer, "model.tokenizer", config.row.tokenizer)
     return hashlib.sha256(f"{digest} {_file_sha256(tokenizer)}".encode()).hexdigest()
 
 
@@ -139,7 +129,7 @@ def initialise_model(
         config: which family and variant; None is the embedded model.
         seed: decides a random hole.
     """
-    config = config or ModelSection(family="digits_mae", checkpoint="builtin")
+    config = config or ModelSection(family=EMBEDDED.name, checkpoint=BUILTIN)
     family = family_of(config.family)
     model: ImageToImage = family.build(Setting(model=config, task=task, seed=seed))
     with torch.no_grad():
@@ -147,9 +137,9 @@ def initialise_model(
     return model
 
 
-def write_model(path: Path, model: ImageToImage) -> None:
+def write_model(path: Path, config: ModelSection, model: ImageToImage) -> None:
     """Write weights as the family's published files hold them, in one rename; same weights and name, same bytes."""
-    family = family_of(model.family)
+    family = family_of(config.family)
     family.write(path, model, family.own_form(model))
 
 
@@ -182,7 +172,7 @@ def export_model(path: Path, config: ModelSection, task: TaskSection, weights: M
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise WeightsError(
-            f"{path}: expected all weights of {config.family} {config.variant}: {error}"
+            f"{path}: expected all weights of {config.row.name} {config.variant}: {error}"
         ) from error
     with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=".export-") as folder:
         written = Path(folder) / path.name
@@ -214,6 +204,20 @@ def _require_equal(model: ImageToImage, again: ImageToImage, path: Path) -> None
                 f"{path}: expected to read back what was written, found other values of {name}: the original's file holds "
                 "it in a narrower type; name a checkpoint in float32"
             )
+
+
+def _shipped_file(row: FamilyRow) -> Path:
+    """Return the file that an installed package has for a family; the package is not imported."""
+    package, _, name = row.builtin.partition(":")
+    spec = importlib.util.find_spec(package)
+    folders = [] if spec is None else spec.submodule_search_locations or []
+    found = next((path for folder in folders if (path := Path(folder) / name).is_file()), None)
+    if found is None:
+        raise WeightsError(
+            f"{CHECKPOINT}: expected {name} in the installed package {package}, found no such file; install "
+            "the package, or give the path of a checkpoint"
+        )
+    return found
 
 
 def _existing(name: str, key: str, expected: str) -> Path:

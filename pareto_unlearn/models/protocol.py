@@ -49,7 +49,7 @@ class ImageToImage(Protocol):
     """
 
     family: str
-    """The key in ``MODELS``."""
+    """The name of its family's row."""
 
     evaluation_batch: int
     """Images to run at once where no gradients are needed."""

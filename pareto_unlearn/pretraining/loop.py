@@ -5,7 +5,7 @@ the step are all that a resume needs.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -15,28 +15,10 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
-from pareto_unlearn.config.comparison_section import ORIGINAL_STEPS
-
 Report = Callable[[int, float], None]
 LossAt = Callable[[int], Float[Tensor, ""]]
 
 WARM_UP, REPORT_EVERY, SAVE_EVERY = 100, 100, 200
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """How a family is trained; ``steps`` is None where no number of them stands for the published training."""
-
-    peak_learning_rate: float
-    steps: int | None = None
-    batch: int = 64
-
-
-RECIPES: Mapping[str, Recipe] = {
-    "digits_mae": Recipe(peak_learning_rate=0.002, steps=ORIGINAL_STEPS),
-    "mae": Recipe(peak_learning_rate=0.001),
-}
-"""The families that can be trained from scratch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

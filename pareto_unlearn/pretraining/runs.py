@@ -18,8 +18,14 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pareto_unlearn.catalogue.families import (
+    EMBEDDED,
+    EMBEDDED_RECIPE,
+    ORIGINAL_STEPS,
+    Recipe,
+    require_recipe,
+)
 from pareto_unlearn.config import SweepConfig, TaskSection
-from pareto_unlearn.config.comparison_section import ORIGINAL_STEPS
 from pareto_unlearn.data import (
     BatchOrder,
     ImageSet,
@@ -41,9 +47,7 @@ from pareto_unlearn.models import (
     write_model,
 )
 from pareto_unlearn.pretraining.loop import (
-    RECIPES,
     LossAt,
-    Recipe,
     Report,
     Watch,
     limited_threads,
@@ -51,13 +55,7 @@ from pareto_unlearn.pretraining.loop import (
 )
 from pareto_unlearn.random_streams import Stream
 
-MAE = RECIPES["digits_mae"]
 CLASSIFIER_STEPS, CLASSIFIER_RATE = 1500, 0.003
-
-_WHY_NOT = {
-    "mage": "it generates the codes of a tokeniser that is trained on its own, which this package does not do",
-    "palette": "its published training averages the weights over hundreds of thousands of steps, for which this loop is not made",
-}
 
 
 def train_digits_mae(*, seed: int = 0, steps: int = ORIGINAL_STEPS, report: Report | None = None) -> bytes:
@@ -70,12 +68,12 @@ def train_digits_mae(*, seed: int = 0, steps: int = ORIGINAL_STEPS, report: Repo
         images, _ = _training_digits()
         model = initialise_model(TaskSection(), seeded_generator(seed, Stream.INITIAL_WEIGHTS))
         inputs = model.prepare(images, ())
-        order = BatchOrder(len(inputs), MAE.batch, seed, Stream.TRAINING_BATCHES)
+        order = BatchOrder(len(inputs), EMBEDDED_RECIPE.batch, seed, Stream.TRAINING_BATCHES)
         train(
             list(model.parameters()),
             lambda step: model.training_loss(inputs[order(step)]),
             steps,
-            MAE.peak_learning_rate,
+            EMBEDDED_RECIPE.peak_learning_rate,
             Watch(report=report or _silent),
         )
     return save_model(model)
@@ -90,7 +88,7 @@ def train_classifier(*, seed: int = 0, steps: int = CLASSIFIER_STEPS, report: Re
     with limited_threads():
         images, labels = _training_digits()
         model = _initialised_classifier(seeded_generator(seed, Stream.CLASSIFIER_WEIGHTS))
-        order = BatchOrder(len(images), MAE.batch, seed, Stream.TRAINING_BATCHES)
+        order = BatchOrder(len(images), EMBEDDED_RECIPE.batch, seed, Stream.TRAINING_BATCHES)
 
         def loss_at(step: int) -> Tensor:
             batch = order(step)
@@ -101,7 +99,7 @@ def train_classifier(*, seed: int = 0, steps: int = CLASSIFIER_STEPS, report: Re
 
 
 TRAINERS: dict[str, Callable[..., bytes]] = {
-    "digits_mae": train_digits_mae,
+    EMBEDDED.name: train_digits_mae,
     "digits_classifier": train_classifier,
 }
 
@@ -153,7 +151,7 @@ def train_sweep_model(
             plan.recipe.peak_learning_rate,
             watch,
         )
-    write_model(out, model)
+    write_model(out, config.model, model)
     state.unlink(missing_ok=True)
     return hashlib.sha256(out.read_bytes()).hexdigest()
 
@@ -199,19 +197,18 @@ class _Training:
 
 
 def _plan_training(config: SweepConfig, leave_out_forget: bool, steps: int | None, seed: int) -> _Training:
-    family = config.model.family
-    if family not in RECIPES:
-        raise ConfigError(
-            f"model.family: expected {' or '.join(RECIPES)}, which can be trained from scratch, found {family}: {_WHY_NOT[family]}"
-        )
-    recipe = RECIPES[family]
+    row = config.model.row
+    recipe = require_recipe(row)
     steps = recipe.steps if steps is None else steps
     if steps is None:
-        raise ConfigError(
-            f"--steps: expected a number of steps with family {family}, found none: its published training, 1600 epochs of "
-            "ImageNet, is no default for other images"
+        published = (
+            recipe.published
+            and f": its published training, {recipe.published}, is no default for other images"
         )
-    task = config.task if family == "digits_mae" else config.task.model_copy(update={"removal": "published"})
+        raise ConfigError(
+            f"--steps: expected a number of steps with family {row.name}, found none{published}"
+        )
+    task = config.task.model_copy(update={"removal": row.removals[-1]})
     split = load_split(config.data, config.seed, pixel_format(config.model))
     sets = (split.retain_train,) if leave_out_forget else (split.forget_train, split.retain_train)
     decisive = {

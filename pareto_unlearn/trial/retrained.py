@@ -5,9 +5,10 @@ from collections.abc import Callable, Mapping
 
 import torch
 
+from pareto_unlearn.catalogue.families import require_recipe
 from pareto_unlearn.data import BatchOrder, seeded_generator
 from pareto_unlearn.models import family_of
-from pareto_unlearn.pretraining.loop import RECIPES, Watch, train
+from pareto_unlearn.pretraining.loop import Watch, train
 from pareto_unlearn.random_streams import Stream
 from pareto_unlearn.trial.context import Trial
 from pareto_unlearn.trial.measuring import measure_costs
@@ -33,7 +34,7 @@ def retrain(
     """
     started, model, inputs = time.monotonic(), trial.material.model, trial.training_inputs("retain")
     family, seed = trial.config.model.family, trial.spec.seed
-    recipe = RECIPES[family]
+    recipe = require_recipe(trial.config.model.row)
     with torch.no_grad():
         # Drawn on the CPU, so that the weights do not depend on the device.
         model.to(torch.device("cpu"))

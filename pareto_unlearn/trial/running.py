@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
-from pareto_unlearn.pretraining.loop import RECIPES
+from pareto_unlearn.catalogue.families import require_recipe
 from pareto_unlearn.records import (
     BANK_FILE,
     BankEntry,
@@ -187,7 +187,7 @@ def _run_unsolved(trial: Trial, hooks: Hooks, base: TrialRecord) -> TrialResult:
             start="scratch",
             reason="trained from scratch on the retain images alone",
             steps=trial.steps,
-            learning_rate=RECIPES[trial.config.model.family].peak_learning_rate,
+            learning_rate=require_recipe(trial.config.model.row).peak_learning_rate,
             seconds=seconds,
             num_parameters=sum(parameter.numel() for parameter in trial.material.model.parameters()),
         )

@@ -87,7 +87,7 @@ def load_second(config: SweepConfig, material: Material) -> ImageToImage | None:
     """Load the original as it reconstructs again; None unless the sweep file asks for it."""
     if not config.evaluate.second_reconstruction:
         return None
-    if config.model.family != "digits_mae":
+    if not config.model.row.generates_whole:
         share = float(material.model.removed_pixels().double().mean())
         config = config.model_copy(update={"task": opposite_task(config.task, share)})
     return load_original(config, material.device)
