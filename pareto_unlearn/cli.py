@@ -14,6 +14,7 @@ import typer
 from pareto_unlearn import __version__
 from pareto_unlearn.catalogue.metrics import published_keys_in_words, published_protocols_in_words
 from pareto_unlearn.cli_arguments import (
+    AllowImport,
     AsJson,
     Overrides,
     RunPath,
@@ -61,11 +62,12 @@ def sweep(
         ),
     ] = False,
     smoke: Smoke = False,
+    allow_import: AllowImport = False,
 ) -> None:
     """Run or continue a sweep: Phase I, the range of epsilon, Phase II, baselines, report."""
     from pareto_unlearn.config import dump_config
 
-    config = _read(file, override, smoke)
+    config = _read(file, override, smoke, allow_import)
     if print_config:
         print(dump_config(config), end="")
         return
@@ -84,11 +86,16 @@ def sweep(
 
 
 @app.command()
-def validate(file: SweepFile, override: Overrides = None, smoke: Smoke = False) -> None:
+def validate(
+    file: SweepFile,
+    override: Overrides = None,
+    smoke: Smoke = False,
+    allow_import: AllowImport = False,
+) -> None:
     """Check a sweep file, its data and its weights without running anything."""
     from pareto_unlearn.sweep import check_sweep
 
-    config = _read(file, override, smoke)
+    config = _read(file, override, smoke, allow_import)
     count, budget = check_sweep(config)
     print(f"{file}: valid, {count} trials; {budget}", file=sys.stderr)
 
@@ -174,6 +181,7 @@ def export(
     seed: Annotated[
         int | None, typer.Option("--seed", help="With --epsilon: the seed whose solutions are mixed.")
     ] = None,
+    allow_import: AllowImport = False,
 ) -> None:
     """Write an unlearned model, of a trial or of any epsilon, to a file in the form of the original's."""
     from pareto_unlearn.finished.export import export_trial
@@ -184,7 +192,7 @@ def export(
     if epsilon is not None:
         from pareto_unlearn.finished.dial import dial
 
-        record = dial(run, epsilon, absolute=absolute, seed=seed)
+        record = dial(run, epsilon, absolute=absolute, seed=seed, allow_import=allow_import)
         print(
             f"{record.label}: f1 {record.f1:.6g} for epsilon {record.epsilon:.6g}, f2 {record.f2:.6g}, "
             f"{record.reason}",
@@ -193,7 +201,7 @@ def export(
     store = RunStore.open(run)
     if epsilon is None:
         record = find_record(store.records(), str(trial))
-    print(f"{out} sha256 {export_trial(store, record, out)}")
+    print(f"{out} sha256 {export_trial(store, record, out, allow_import=allow_import)}")
 
 
 @app.command(name="eval")
@@ -222,6 +230,7 @@ def evaluate(
         str | None,
         typer.Option("--trial", help="Measure this trial only: its id, or the first digits of it."),
     ] = None,
+    allow_import: AllowImport = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure published metrics of a finished run from its checkpoints, and write its report again."""
@@ -236,6 +245,7 @@ def evaluate(
         weights=weights,
         weights_sha256=parse_digests(weights_sha256 or []),
         trial=trial,
+        allow_import=allow_import,
         say=lambda text: print(text, file=sys.stderr),
     )
     if as_json:
@@ -251,13 +261,15 @@ def doctor(
     file: Annotated[Path | None, typer.Argument(help="The sweep file (YAML) that needs weights.")] = None,
     override: Overrides = None,
     weights: Weights = None,
+    allow_import: AllowImport = False,
     as_json: AsJson = False,
 ) -> None:
     """List which weights files are present; exit code 8 if a needed file is missing or any is wrong."""
     from pareto_unlearn.errors import WeightsError
     from pareto_unlearn.finished.doctor import examine
 
-    findings = examine(None if file is None else _read(file, override, smoke=False), weights)
+    config = None if file is None else _read(file, override, False, allow_import)
+    findings = examine(config, weights)
     if as_json:
         print(json.dumps([asdict(finding) for finding in findings], indent=1))
     else:
@@ -296,6 +308,7 @@ def train(
         bool, typer.Option("--leave-out-forget", help="Train a sweep's model on its retain images alone.")
     ] = False,
     override: Overrides = None,
+    allow_import: AllowImport = False,
 ) -> None:
     """Train the model of a sweep, or an embedded model, from scratch; the same seed gives the same file.
 
@@ -305,7 +318,10 @@ def train(
 
     target = out or out_option
     if what not in TRAINERS:
-        _train_of_sweep(what, target, override, leave_out_forget, steps, seed)
+        if not Path(what).is_file():
+            raise typer.BadParameter(f"expected a sweep file or one of {', '.join(TRAINERS)}, found {what!r}")
+        config = _read(Path(what), override, False, allow_import)
+        _train_of_sweep(config, target, leave_out_forget, steps, seed)
         return
     if target is None or override or leave_out_forget:
         raise typer.BadParameter(f"{what} needs OUT, and knows neither --leave-out-forget nor overrides")
@@ -316,18 +332,14 @@ def train(
 
 
 def _train_of_sweep(
-    what: str,
+    config: "SweepConfig",
     out: Path | None,
-    override: list[str] | None,
     leave_out_forget: bool,
     steps: int | None,
     seed: int | None,
 ) -> None:
-    from pareto_unlearn.pretraining.runs import TRAINERS, default_file, train_sweep_model
+    from pareto_unlearn.pretraining.runs import default_file, train_sweep_model
 
-    if not Path(what).is_file():
-        raise typer.BadParameter(f"expected a sweep file or one of {', '.join(TRAINERS)}, found {what!r}")
-    config = _read(Path(what), override, smoke=False)
     target = out or default_file(config, leave_out_forget=leave_out_forget)
     digest = train_sweep_model(
         config, target, leave_out_forget=leave_out_forget, steps=steps, seed=seed, report=_print_loss
@@ -339,10 +351,10 @@ def _print_loss(step: int, loss: float) -> None:
     print(f"step {step}: loss {loss:.5f}", file=sys.stderr)
 
 
-def _read(file: Path, override: list[str] | None, smoke: bool) -> "SweepConfig":
+def _read(file: Path, override: list[str] | None, smoke: bool, allow_import: bool) -> "SweepConfig":
     from pareto_unlearn.config import as_smoke, load_config
 
-    config = load_config(file, override or [])
+    config = load_config(file, override or [], allow_import=allow_import)
     return as_smoke(config) if smoke else config
 
 

@@ -38,6 +38,13 @@ Weights = Annotated[
         help="Folder of the metrics' network weights; default: evaluate.weights, or PARETO_UNLEARN_WEIGHTS.",
     ),
 ]
+AllowImport = Annotated[
+    bool,
+    typer.Option(
+        "--allow-import",
+        help="Run the code of the file that model.family names, as in my_model.py:FAMILY.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

@@ -39,8 +39,8 @@ class FamilyRow:
         name: what ``model.family`` says, and what messages call it.
         variants: its sizes; the first is the default.
         file: which file ``model.checkpoint`` names and who publishes it, for messages.
-        adapter: the module that defines its ``Family`` as ``FAMILY``, or ``module:NAME``. The row of a family that
-            is a single file leaves it out.
+        adapter: the module that defines its ``Family`` as ``FAMILY``, or ``module:NAME``. The row of a family
+            that is a single file leaves it out.
         builtin: the file that ``checkpoint: builtin`` means, as ``package:path/in/it``; empty: there is none.
         tokenizer: which file ``model.tokenizer`` names and who publishes it.
         keys: the keys of the section ``model`` that only some families have.
@@ -52,8 +52,8 @@ class FamilyRow:
         baselines: the published baselines it has, by the method of their trials.
         controls: the models to judge others by that can be made of it in a minute.
         recipe: how it is trained from scratch; None: it cannot be, and ``why_untrained`` says why.
-        smoke_variant: the size that ``--smoke`` takes, with random weights and generated images; None: it takes
-            the sweep's own size, weights and images, where these are small.
+        smoke_variant: the size that ``--smoke`` takes, with random weights and generated images; None: it
+            takes the sweep's own size, weights and images, where these are small.
         smoke_learning_rate: random weights are far from any optimum: small steps would move nothing.
         exports_as_stored: the files of weights that a run stores are files of the family.
         generates_whole: pictures are generated whole, what lies around the hole included.
@@ -147,8 +147,8 @@ FAMILIES: Sequence[FamilyRow] = (
             "random_encoder_fork",
             "random_encoder_fork_bug",
         ),
-        why_untrained="it generates the codes of a tokeniser that is trained on its own, which this package does "
-        "not do",
+        why_untrained="it generates the codes of a tokeniser that is trained on its own, which this package "
+        "does not do",
         smoke_variant="tiny",
     ),
     FamilyRow(

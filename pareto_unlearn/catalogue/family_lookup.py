@@ -1,8 +1,8 @@
 """Finds the row of a family by its name: of this package, of an installed package, or of a single file.
 
 An installed package names its row as an entry point of the group ``pareto_unlearn.families``; the module that
-its ``adapter`` names is imported only when a model is built. A file is code that is run, so it is read only where
-the caller allows that; what was read stays known to the process.
+its ``adapter`` names is imported only when a model is built. A file is code that is run, so it is read only
+where the caller allows that; what was read stays known to the process.
 """
 
 import importlib
@@ -64,8 +64,8 @@ def find_family(name: str, *, allow_import: bool = False) -> FamilyRow:
     known = _of_files.get(absolute_name(name))
     if known is None:
         raise ConfigError(
-            f"expected --allow-import beside a family of a file, found `{name}` without it: the code of that file "
-            "is run with your rights, so read it first"
+            f"expected --allow-import beside a family of a file, found `{name}` without it: the code of that "
+            "file is run with your rights, so read it first"
         )
     return known
 
@@ -95,7 +95,8 @@ def _of_entry_point(name: str) -> FamilyRow:
         ) from error
     if not isinstance(row, FamilyRow) or row.name != name or not row.adapter:
         raise ConfigError(
-            f"{name}: expected `{point.value}` to be a FamilyRow of that name with an adapter, found {row!r:.99}"
+            f"{name}: expected `{point.value}` to be a FamilyRow of that name with an adapter, "
+            f"found {row!r:.99}"
         )
     return row
 

@@ -81,8 +81,10 @@ class ModelSection(Section):
     @field_validator("variant", mode="before")
     @classmethod
     def _first_of_family(cls, value: object, info: ValidationInfo) -> object:
+        if value is not None:
+            return value
         row = _row_of(info)
-        return row.variants[0] if value is None and row is not None else value
+        return "none" if row is None else row.variants[0]  # a family that was refused brings no second error
 
     @field_validator("variant")
     @classmethod
@@ -101,8 +103,8 @@ class ModelSection(Section):
         if value == BUILTIN and row is not None and not row.builtin:
             shipped = " and ".join(one.name for one in FAMILIES if one.builtin)
             raise refusal(
-                f"expected the path of a published checkpoint of {row.name}, found `{BUILTIN}`: only {shipped} "
-                "ships with the package; --smoke tries a sweep without weights"
+                f"expected the path of a published checkpoint of {row.name}, found `{BUILTIN}`: only "
+                f"{shipped} ships with the package; --smoke tries a sweep without weights"
             )
         return value
 
@@ -321,8 +323,8 @@ def _check_family(value: ObjectiveSection, row: FamilyRow) -> None:
         )
     if value.space not in row.spaces:
         raise refusal(
-            f"expected space {' or '.join(row.spaces)} with family {row.name}, found {value.space}: its network "
-            "is not split into an encoder and a decoder"
+            f"expected space {' or '.join(row.spaces)} with family {row.name}, found {value.space}: its "
+            "network is not split into an encoder and a decoder"
         )
 
 

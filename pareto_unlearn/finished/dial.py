@@ -122,7 +122,14 @@ class Mixture:
     values: Float[Tensor, " p"]
 
 
-def dial(run_path: str, epsilon: float, *, absolute: bool = False, seed: int | None = None) -> TrialRecord:
+def dial(
+    run_path: str,
+    epsilon: float,
+    *,
+    absolute: bool = False,
+    seed: int | None = None,
+    allow_import: bool = False,
+) -> TrialRecord:
     """Make, measure and commit the model at one epsilon of a finished run, without training; return its row.
 
     The row has the columns of any trial, with method ``interpolated`` and the names of its two knots as
@@ -133,6 +140,7 @@ def dial(run_path: str, epsilon: float, *, absolute: bool = False, seed: int | N
         epsilon: a fraction of the valid range in (0, 1), or raw f1.
         absolute: epsilon is raw f1.
         seed: the seed whose solutions are mixed; None for the run's first seed.
+        allow_import: run the code of the file that the run's family may be.
 
     Raises:
         ConfigError: epsilon lies outside what the solutions span, or the run has no range.
@@ -144,20 +152,20 @@ def dial(run_path: str, epsilon: float, *, absolute: bool = False, seed: int | N
     target = epsilon if absolute else _epsilon_at(valid, epsilon)
     pairs = _choose_pairs(run, valid, target)
     with run.store.lock():
-        config = parse_config(run.store.read_text("sweep.yaml"), "sweep.yaml")
+        config = parse_config(run.store.read_text("sweep.yaml"), "sweep.yaml", allow_import=allow_import)
         spec = _spec(config, valid, target, pairs)
         known = run.store.records().get(spec.trial_id)
         return known or _interpolate(config, spec, run, pairs)
 
 
-def load_trial_model(store: RunStore, record: TrialRecord) -> ImageToImage:
+def load_trial_model(store: RunStore, record: TrialRecord, *, allow_import: bool = False) -> ImageToImage:
     """Return the model of a trial on the CPU, in evaluation mode, its weights verified.
 
     Raises:
         StoreError: the trial left no checkpoint, or it is damaged.
         WeightsError: the original model's weights, which describe the network, are missing.
     """
-    config = parse_config(store.read_text("sweep.yaml"), "sweep.yaml")
+    config = parse_config(store.read_text("sweep.yaml"), "sweep.yaml", allow_import=allow_import)
     weights = store.read_checkpoint(record)[MODEL_FILE]
     model = load_original(config)
     model.load_state_dict(load_safetensors(weights))

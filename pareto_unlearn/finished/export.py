@@ -15,13 +15,14 @@ from pareto_unlearn.store import RunStore
 __all__ = ["export_trial"]
 
 
-def export_trial(store: RunStore, record: TrialRecord, out: Path) -> str:
+def export_trial(store: RunStore, record: TrialRecord, out: Path, *, allow_import: bool = False) -> str:
     """Write the model of a trial as the original's file holds it: its keys, their order, types and wrapper.
 
     Args:
         store: the run.
         record: a trial that left a model.
         out: the file; its name ends as the published one does (.pth, .ckpt), or in .safetensors.
+        allow_import: run the code of the file that the run's family may be.
 
     Returns:
         The SHA-256 of the file.
@@ -31,7 +32,7 @@ def export_trial(store: RunStore, record: TrialRecord, out: Path) -> str:
         StoreError: the checkpoint is damaged.
         WeightsError: the original's file, which tells the form, is missing.
     """
-    config = parse_config(store.read_text("sweep.yaml"), "sweep.yaml")
+    config = parse_config(store.read_text("sweep.yaml"), "sweep.yaml", allow_import=allow_import)
     if config.smoke and SMOKE.lower() not in out.name.lower():
         raise ConfigError(
             f"{out}: expected a file name with `{SMOKE}` in it, since the weights come from a {SMOKE} run and are worth nothing; "

@@ -23,7 +23,14 @@ class UnlearnedModel(NamedTuple):
 class Run(store.StoredRun):
     """A stored run that also makes models; everything it reads is described in ``store.StoredRun``."""
 
-    def model_at(self, epsilon: float, *, absolute: bool = False, seed: int | None = None) -> UnlearnedModel:
+    def model_at(
+        self,
+        epsilon: float,
+        *,
+        absolute: bool = False,
+        seed: int | None = None,
+        allow_import: bool = False,
+    ) -> UnlearnedModel:
         """Return the unlearned model at any epsilon, made without training.
 
         The model is interpolated, measured and committed to the run; the same call again gives the same row
@@ -34,6 +41,7 @@ class Run(store.StoredRun):
             epsilon: a fraction of the valid range in (0, 1), or raw f1.
             absolute: epsilon is raw f1.
             seed: the seed whose solutions are mixed; None for the run's first seed.
+            allow_import: run the code of the file that the run's family may be.
 
         Returns:
             The model and its row. The model is on the CPU in evaluation mode, its weights verified against
@@ -47,8 +55,8 @@ class Run(store.StoredRun):
         """
         from pareto_unlearn.finished.dial import dial, load_trial_model
 
-        record = dial(self.path, epsilon, absolute=absolute, seed=seed)
-        return UnlearnedModel(load_trial_model(self.store, record), record)
+        record = dial(self.path, epsilon, absolute=absolute, seed=seed, allow_import=allow_import)
+        return UnlearnedModel(load_trial_model(self.store, record, allow_import=allow_import), record)
 
 
 def load_run(path: str | os.PathLike[str]) -> Run:

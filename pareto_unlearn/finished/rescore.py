@@ -50,6 +50,7 @@ def rescore(
     weights: str | None = None,
     weights_sha256: Mapping[str, str] | None = None,
     trial: str | None = None,
+    allow_import: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> list[ScoredRow]:
     """Measure and commit the missing metrics of every trial with a model; return their rows, old and new.
@@ -63,6 +64,7 @@ def rescore(
         weights_sha256: digests by file name, beside those of the sweep file, for files whose publisher names
             none.
         trial: first digits of the id of one trial; None for all trials.
+        allow_import: run the code of the file that the run's family may be.
         say: called with a line of text for every trial that is measured.
 
     Raises:
@@ -72,7 +74,7 @@ def rescore(
         WeightsError: a network is missing or its file is another; nothing was measured then.
     """
     run = open_run(run_path)
-    config = _config_for(run.store, protocol, metrics, weights_sha256 or {})
+    config = _config_for(run.store, protocol, metrics, weights_sha256 or {}, allow_import)
     if weights is not None:
         evaluate = config.evaluate.model_copy(update={"weights": weights})
         config = config.model_copy(update={"evaluate": evaluate})
@@ -86,7 +88,11 @@ def rescore(
 
 
 def _config_for(
-    store: RunStore, protocol: str, metrics: Sequence[str] | None, pins: Mapping[str, str]
+    store: RunStore,
+    protocol: str,
+    metrics: Sequence[str] | None,
+    pins: Mapping[str, str],
+    allow_import: bool,
 ) -> SweepConfig:
     """Return the sweep of a run with these metrics and digests, checked as if its file named them."""
     known = PUBLISHED_KEYS.get(protocol)
@@ -102,12 +108,13 @@ def _config_for(
     text = store.read_text("sweep.yaml")
     # A sweep file with controls is valid only if its metrics include mse; the sweep has measured it already.
     overrides = [f"evaluate.protocol={protocol}", f"evaluate.metrics=[{', '.join(('mse', *names))}]"]
-    config = parse_config(text, "sweep.yaml", overrides)
+    config = parse_config(text, "sweep.yaml", overrides, allow_import=allow_import)
     if not pins:
         return config
     # JSON is valid YAML, and quotes any character that a file name may hold.
     all_pins = json.dumps({**config.evaluate.weights_sha256, **pins})
-    return parse_config(text, "sweep.yaml", [*overrides, f"evaluate.weights_sha256={all_pins}"])
+    pinned = [*overrides, f"evaluate.weights_sha256={all_pins}"]
+    return parse_config(text, "sweep.yaml", pinned, allow_import=allow_import)
 
 
 def _choose_trials(run: StoredRun, trial: str | None) -> list[TrialRecord]:

@@ -1,7 +1,7 @@
 """The generative models that can unlearn, behind one Protocol.
 
-A new family is one module that defines ``FAMILY``, and one row in ``catalogue.families`` or beside it. Only the
-family in use is imported: some bring libraries that take seconds to load.
+A new family is one module that defines ``FAMILY``, and one row in ``catalogue.families`` or beside it. Only
+the family in use is imported: some bring libraries that take seconds to load.
 """
 
 from pareto_unlearn.models.digits_mae import DigitsMae

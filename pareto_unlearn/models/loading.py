@@ -64,8 +64,8 @@ def checkpoint_path(config: ModelSection, key: str = CHECKPOINT) -> Path:
     if config.checkpoint == BUILTIN:
         return _shipped_file(config.row)
     never_seen = (
-        f"a checkpoint of {config.row.name} that was trained without the forget images, as `pareto-unlearn train "
-        "SWEEP --leave-out-forget` makes one"
+        f"a checkpoint of {config.row.name} that was trained without the forget images, as `pareto-unlearn "
+        "train SWEEP --leave-out-forget` makes one"
     )
     return _existing(config.checkpoint, key, never_seen if key == REFERENCE else config.row.file)
 

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from pareto_unlearn.catalogue.families import FamilyRow
 from pareto_unlearn.config import ModelSection, SamplingSection, TaskSection
 from pareto_unlearn.records import PixelFormat
 
@@ -192,7 +193,8 @@ class Family:
     ``pixels`` says what images a variant reads. ``build`` makes a network of undefined weights, ``initialise`` fills
     them. ``load`` reads a checkpoint and says how the file holds it; ``write`` writes weights in such a form;
     ``own_form`` is the form of the file that people know, and ``suffix`` the end of its name. ``baselines`` are the
-    published ones by the name of their trials' method.
+    published ones by the name of their trials' method. ``row`` is what is known of a family that is a single
+    file; all others have theirs in ``catalogue.families`` or in their own package.
     """
 
     pixels: Callable[[str], PixelFormat]
@@ -203,6 +205,7 @@ class Family:
     own_form: Callable[[Any], Published]
     baselines: Mapping[str, BaselineLosses]
     suffix: str = ".pth"
+    row: FamilyRow | None = None
 
 
 def describe_model(model: ImageToImage) -> dict[str, str]:

@@ -220,6 +220,8 @@ def _plan_training(config: SweepConfig, leave_out_forget: bool, steps: int | Non
         ],
         "training": [config.seed, seed, steps, config.run.cpus_per_trial, torch.__version__],
     }
+    if row.source_sha256 is not None:
+        decisive["family_sha256"] = row.source_sha256
     key = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
     return _Training(recipe=recipe, task=task, sets=sets, steps=steps, seed=seed, key=key)
 

@@ -84,7 +84,8 @@ def check_same_sweep(config: SweepConfig, store: RunStore, known_hash: str | Non
         lines = []
     else:
         lines = describe_difference(old, result_fields(config))
-    changes = "; ".join(lines) if lines else "the weights of the original model or of its reference"
+    file = "" if config.model.row.source_sha256 is None else ", or the file of its family"
+    changes = "; ".join(lines) if lines else f"the weights of the original model or of its reference{file}"
     raise ConfigError(
         f"{store.path} holds a run of another sweep: {changes}. Give this sweep another `name`, or undo the "
         "change; epsilons, seeds and baselines may be added to a run"

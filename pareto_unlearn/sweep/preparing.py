@@ -4,9 +4,10 @@ import os
 from pathlib import Path
 
 from pareto_unlearn import __version__
+from pareto_unlearn.catalogue.family_lookup import absolute_name
 from pareto_unlearn.catalogue.methods import ORIGINAL
 from pareto_unlearn.config import SweepConfig, config_hash, dump_config
-from pareto_unlearn.config.model_section import RANDOM
+from pareto_unlearn.config.model_section import BUILTIN, RANDOM
 from pareto_unlearn.records import (
     SCHEMA_VERSION,
     WEIGHTS_VARIABLE,
@@ -80,6 +81,7 @@ def _assignment_template(config: SweepConfig, store: RunStore, digest: str) -> A
         targets_key=digest[:16],
         code_version=__version__,
         spec=TrialSpec(trial_id="", phase=Phase.ORIGINAL, method=ORIGINAL, seed=config.seed),
+        family_sha256=config.model.row.source_sha256,
     )
 
 
@@ -108,7 +110,11 @@ def _with_absolute_paths(config: SweepConfig) -> SweepConfig:
     """Return the sweep for a worker, whose working directory and environment may differ from the driver's."""
     model, data = config.model, config.data
     weights = config.evaluate.weights or os.environ.get(WEIGHTS_VARIABLE)
-    paths = {"tokenizer": _absolute(model.tokenizer), "checkpoint": _absolute_checkpoint(model.checkpoint)}
+    paths = {
+        "family": absolute_name(model.family),
+        "tokenizer": _absolute(model.tokenizer),
+        "checkpoint": _absolute_checkpoint(model.checkpoint),
+    }
     reference = _absolute_checkpoint(config.objective.reference)
     return config.model_copy(
         update={
@@ -123,7 +129,7 @@ def _with_absolute_paths(config: SweepConfig) -> SweepConfig:
 
 
 def _absolute_checkpoint(name: str | None) -> str | None:
-    return name if name in (RANDOM, "builtin") else _absolute(name)
+    return name if name in (RANDOM, BUILTIN) else _absolute(name)
 
 
 def _absolute(path: str | None) -> str | None:

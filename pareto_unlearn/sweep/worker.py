@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from pareto_unlearn.config import parse_config
-from pareto_unlearn.errors import StoreError
+from pareto_unlearn.config import SweepConfig, parse_config
+from pareto_unlearn.errors import ConfigError, StoreError
 from pareto_unlearn.records import Phase, Role, Scales, TrialRecord, TrialSpec
 from pareto_unlearn.store import RunStore
 
@@ -22,6 +22,8 @@ class Assignment:
     """All that a worker needs to run a trial, in plain values that can be sent to another process.
 
     ``config_text`` is the resolved sweep file with absolute paths; ``run_path`` is an absolute path or a URL.
+    ``family_sha256`` is the hash of the file of the model's family, which the worker may run; None if the family
+    is not a file.
     """
 
     run_path: str
@@ -29,6 +31,7 @@ class Assignment:
     targets_key: str
     code_version: str
     spec: TrialSpec
+    family_sha256: str | None = None
 
     def to_plain(self) -> dict[str, Any]:
         """Return the assignment as JSON-like values."""
@@ -57,7 +60,6 @@ def execute(assignment: Assignment, on_progress: OnProgress) -> TrialRecord:
     from pareto_unlearn.trial import Hooks, Trial, failed_result, load_material, run_trial  # imports torch
 
     spec = assignment.spec
-    config = parse_config(assignment.config_text, "sweep.yaml")
     store = RunStore.open(assignment.run_path)
     hooks = Hooks(
         on_progress=on_progress,
@@ -68,6 +70,7 @@ def execute(assignment: Assignment, on_progress: OnProgress) -> TrialRecord:
         read_bank_state=store.read_bank_state,
     )
     try:
+        config = _read_config(assignment)
         material = load_material(config, store.cache_dir(), assignment.targets_key)
         publish_scales(store, material.scales)
         result = run_trial(Trial(config, spec, material), hooks, assignment.code_version)
@@ -75,6 +78,19 @@ def execute(assignment: Assignment, on_progress: OnProgress) -> TrialRecord:
         logger.exception("trial %s (%s) failed", spec.trial_id, spec.label)
         result = failed_result(spec, f"{type(error).__name__}: {error}", assignment.code_version)
     return store.commit(result)
+
+
+def _read_config(assignment: Assignment) -> SweepConfig:
+    """Return the sweep of an assignment; its family's file must be the one that the driver has read."""
+    allowed = assignment.family_sha256
+    config = parse_config(assignment.config_text, "sweep.yaml", allow_import=allowed is not None)
+    found = config.model.row.source_sha256
+    if found != allowed:
+        raise ConfigError(
+            f"{config.model.family}: expected the file with SHA-256 {allowed} that the sweep was started "
+            f"with, found {found}; start the sweep again"
+        )
+    return config
 
 
 def publish_scales(store: RunStore, scales: Scales) -> None:
