@@ -280,6 +280,31 @@ def doctor(
         raise typer.Exit(WeightsError.exit_code)
 
 
+@app.command(name="check-family")
+def check_family(
+    name: Annotated[
+        str, typer.Argument(help="A family, or my_model.py:FAMILY with --allow-import.", show_default=False)
+    ],
+    allow_import: AllowImport = False,
+    variant: Annotated[
+        str | None, typer.Option("--variant", help="Its size; default: the one to try out, or the first.")
+    ] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option("--checkpoint", help="Its weights; default: builtin ones, or random.")
+    ] = None,
+) -> None:
+    """Check that a family of models keeps its promises; exit code 1 where it does not."""
+    from pareto_unlearn import conformance
+
+    broken = 0
+    for one in conformance.check_family(
+        name, variant=variant, checkpoint=checkpoint, allow_import=allow_import
+    ):
+        broken += not one.passed
+        print(f"{'pass' if one.passed else 'FAIL'}  {one.expected}: {one.found}")
+    raise typer.Exit(1 if broken else 0)
+
+
 @app.command()
 def train(
     what: Annotated[
