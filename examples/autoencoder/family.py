@@ -1,10 +1,10 @@
 """A convolutional autoencoder as a family: a plain encoder and decoder, trained by `pareto-unlearn train`."""
 
-from pareto_unlearn.models.base import ImageModel, plain_family
 from torch import Tensor, nn
 
 from pareto_unlearn.catalogue.families import FamilyRow, Recipe
 from pareto_unlearn.models import Setting
+from pareto_unlearn.models.base import ImageModel, plain_family
 from pareto_unlearn.models.holes import build_hole
 from pareto_unlearn.records import PixelFormat
 
