@@ -1,4 +1,4 @@
-"""Checks that a family keeps the promises of ``ImageToImage`` and of its row: on a model, then in small sweeps.
+"""Checks that a family keeps the promises of ``ImageToImage`` and of its row, on a model and in small sweeps.
 
 For whoever writes an adapter. Every check says what was found, so that a failed one can be acted upon.
 """

@@ -1,4 +1,4 @@
-"""The checks of ``check-family``: kept by every family of the package, and failed by a model that breaks a promise."""
+"""``check-family``: every family of the package passes, and a model that breaks a promise fails."""
 
 from pathlib import Path
 

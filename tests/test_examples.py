@@ -1,4 +1,4 @@
-"""The examples: families that are single files outside the package, from the sweep file to an exported model."""
+"""The examples: families that are single files, from the sweep file to an exported model."""
 
 from importlib.util import find_spec
 from pathlib import Path

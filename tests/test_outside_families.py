@@ -120,7 +120,8 @@ def test_an_unknown_family_is_answered_with_the_nearest(monkeypatch):
     monkeypatch.setattr(family_lookup, "entry_points", lambda **_: [EntryPoint("pallet", "x:ROW", "g")])
     line = error("pallett")
     assert line.startswith(
-        "x.yaml:2: model.family: expected one of `digits_mae`, `mae`, `mage`, `palette`, `pallet`, found the text `pallett`"
+        "x.yaml:2: model.family: expected one of `digits_mae`, `mae`, `mage`, `palette`, `pallet`, found "
+        "the text `pallett`"
     )
     assert line.endswith("did you mean `pallet`?")
 

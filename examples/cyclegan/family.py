@@ -1,4 +1,4 @@
-"""The CycleGAN generator of PyPI's vintagify 0.1.2 (MIT), which makes photographs look old, with its own weights."""
+"""The CycleGAN generator of PyPI's vintagify 0.1.2 (MIT), which makes photographs look old."""
 
 from torch import Tensor, nn
 
@@ -10,7 +10,7 @@ from pareto_unlearn.records import PixelFormat
 
 SIDES = {"side_32": 32, "side_64": 64}
 FIRST_UPSAMPLING = 19
-"""Of the generator's layers: those before it halve the side twice and change the picture; the rest is the decoder."""
+"""Of the generator's layers: the encoder ends before it, after two halvings and the residual blocks."""
 
 
 class Generator(ImageModel):

@@ -1,7 +1,7 @@
 """What a new family need not write: a model with defaults for most of ``ImageToImage``, and its ``Family``.
 
-A plain encoder and decoder says how it encodes an image whose hole is blank, how it decodes, and which modules
-are its encoder; a network that cannot be split says how it answers such an image. All else has a default here.
+A plain encoder and decoder says how it encodes an image whose hole is blank, how it decodes, and which
+modules are its encoder; a network without such halves says how it answers such an image. All else has a default here.
 """
 
 import importlib.util
@@ -34,11 +34,11 @@ __all__ = ["ImageModel", "package_module", "plain_family"]
 
 
 class ImageModel(nn.Module):
-    """A model that answers images with images of the same size; nothing is drawn, the hole is the same in all.
+    """A model that answers images with images of the same size; nothing is drawn, and all have one hole.
 
     Inputs are whole images, normalised by ``pixel_mean`` and ``pixel_std``, to [-1, 1] unless a subclass says
     otherwise; outputs are images on the same scale. The network sees them with the hole set to 0. A subclass
-    writes ``encode_visible``, ``decode`` and ``encoder_modules``, or ``answer`` alone where it has no such halves.
+    writes ``encode_visible``, ``decode`` and ``encoder_modules``, or ``answer`` alone where it has no halves.
     """
 
     family: str
@@ -127,7 +127,7 @@ class ImageModel(nn.Module):
         return (outputs * self.pixel_std + self.pixel_mean).clamp(0.0, 1.0)
 
     def generate(self, images: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-        """Return the model's answer, or with ``generates_whole`` unset the images with the answer in the hole."""
+        """Return the model's answer, or unless ``generates_whole`` the images with the answer in the hole."""
         with torch.no_grad():
             answers = self.to_images(self(self.prepare(images, generators)))
         return answers if self.generates_whole else torch.where(self.hole, answers, images)
@@ -165,7 +165,7 @@ def package_module(package: str, name: str) -> ModuleType:
 
 @dataclass(frozen=True, slots=True)
 class _Files:
-    """Reads and writes files of a state dict; ``network`` is the part of a model that has the file's names."""
+    """Reads and writes files of a state dict; ``network`` is the part of a model that has their names."""
 
     build: Callable[[Setting], Any]
     network: Callable[[Any], nn.Module]
