@@ -70,8 +70,9 @@ def test_draws_do_not_depend_on_how_images_are_split_into_batches(model):
 
 
 def test_nothing_draws_from_the_global_generator(model):
+    drawing = redrawing(model)
     before = torch.random.get_rng_state()
-    inputs = redrawing(model).prepare(images(1), seeded(0))
+    inputs = drawing.prepare(images(1), seeded(0))
     model.train().training_loss(inputs).backward()
     model.fill(inputs, SHORT, Sampling(), seeds(0))
     assert torch.equal(torch.random.get_rng_state(), before)
