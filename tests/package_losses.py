@@ -12,7 +12,7 @@ def baseline_term(model: ImageToImage, batch: Batch, method: str, part: str) -> 
     """Return one of the two losses of a published baseline."""
     term = getattr(family_of(model.family).baselines[method], part)
     with torch.no_grad():
-        given = term.given(batch)
+        given = term.make_targets(batch)
     return term.loss(model, *given)
 
 

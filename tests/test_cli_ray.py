@@ -103,7 +103,7 @@ def workers_of(driver: int) -> dict[int, bytes]:
 def start_until(moment: Callable[[Path], bool], start: Start, storage: Path, *overrides: str) -> Process:
     """Start a small sweep and return its driver at that moment."""
     process = start(*sweep_command(storage, *SMALL, *overrides))
-    wait_until(lambda: moment(storage), has_ended=lambda: process.poll() is not None)
+    wait_until(lambda: moment(storage), process)
     return process
 
 

@@ -330,7 +330,7 @@ def test_shared_parameters_are_trained_where_asked_for(load, family):
     frozen = material.model.trainable("encoder")
     assert len(material.trainable("encoder")) > len(frozen)
     before = {name: tensor.clone() for name, tensor in material.model.state_dict().items()}
-    run_trial(config, epsilon_spec(material.targets.scales, LEVEL), material, Hooks(), "1")
+    run_trial(Trial(config, epsilon_spec(material.targets.scales, LEVEL), material), Hooks(), "1")
     changed = {
         name for name, tensor in material.model.state_dict().items() if not torch.equal(tensor, before[name])
     }
@@ -345,7 +345,9 @@ def test_every_constraint_works_on_every_family(load, family, completeness):
     config, material = load(
         family, f"solver.completeness={completeness}", removal=removal, space="encoder", counts=FEW
     )
-    record = run_trial(config, epsilon_spec(material.targets.scales, LEVEL), material, Hooks(), "1").record
+    record = run_trial(
+        Trial(config, epsilon_spec(material.targets.scales, LEVEL), material), Hooks(), "1"
+    ).record
     assert record.state in (TrialState.DONE, TrialState.INFEASIBLE), record.reason
     assert record.f2 > 0.0
 
@@ -353,7 +355,7 @@ def test_every_constraint_works_on_every_family(load, family, completeness):
 @pytest.mark.parametrize("family", ["mage", "palette"])
 def test_a_channels_last_trial_saves_what_it_trained(load, family):
     config, material = load(family, "model.channels_last=true", counts=FEW)
-    result = run_trial(config, epsilon_spec(material.targets.scales, LEVEL), material, Hooks(), "1")
+    result = run_trial(Trial(config, epsilon_spec(material.targets.scales, LEVEL), material), Hooks(), "1")
     assert "model.safetensors" in result.files
     other, plain = load(family, counts=FEW)
     wanted = run_trial(other, epsilon_spec(plain.targets.scales, LEVEL), plain, Hooks(), "1")

@@ -7,12 +7,15 @@ from importlib.resources import files
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load as load_safetensors
 from small_sweep import QUICKSTART
 
-from pareto_unlearn.config import SweepConfig, load_config
+from pareto_unlearn.config import SweepConfig, TaskSection, load_config
+from pareto_unlearn.data import load_digits, mark_heldout, seeded_generator
 from pareto_unlearn.data.file_images import FileImages
 from pareto_unlearn.errors import ConfigError
-from pareto_unlearn.models import load_model
+from pareto_unlearn.metrics import DigitClassifier
+from pareto_unlearn.models import initialise_model, load_model
 from pareto_unlearn.pretraining import loop
 from pareto_unlearn.pretraining.runs import TRAINERS, train_digits_mae, train_sweep_model
 
@@ -56,11 +59,26 @@ def test_every_recipe_has_its_weights_in_the_package():
     assert shipped == {f"{name}.safetensors" for name in TRAINERS}
 
 
+def heldout_score(name: str, content: bytes) -> float:
+    """Return the loss of a trained autoencoder, or the accuracy of a trained classifier, on the held-out digits."""
+    whole = load_digits()
+    chosen = mark_heldout(whole)
+    model = (
+        initialise_model(TaskSection(), seeded_generator(0)) if name == "digits_mae" else DigitClassifier()
+    )
+    model.load_state_dict(load_safetensors(content))
+    with torch.no_grad():
+        if name == "digits_mae":
+            return float(model.training_loss(model.prepare(whole.images[chosen], ())))
+        found = model(whole.images[chosen]).argmax(dim=1)
+    return float((found == whole.class_ids[chosen]).double().mean())
+
+
 @pytest.mark.slow
-def test_the_full_recipe_makes_the_shipped_file(name):
-    # A minute on one core. Bits may differ on another kind of CPU or with another torch.
+def test_the_full_recipe_makes_weights_as_good_as_the_shipped_ones(name):
+    # A minute on one core. The bits are those of the file on the kind of CPU, and with the torch, that made it.
     shipped = (files("pareto_unlearn.assets") / f"{name}.safetensors").read_bytes()
-    assert hashlib.sha256(TRAINERS[name]()).hexdigest() == hashlib.sha256(shipped).hexdigest()
+    assert heldout_score(name, TRAINERS[name]()) == pytest.approx(heldout_score(name, shipped), rel=0.03)
 
 
 # The model of a sweep

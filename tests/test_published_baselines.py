@@ -249,7 +249,7 @@ def test_mage_fork_bug_leaves_forget_images_out(worlds, method):
     _, _, batch = worlds["mage"]
     half = family_of("mage").baselines[f"{method}_fork_bug"].forget
     with torch.no_grad():
-        assert torch.equal(half.given(seeded(batch))[0], batch.retain)
+        assert torch.equal(half.make_targets(seeded(batch))[0], batch.retain)
 
 
 def test_mage_fork_bug_is_the_published_mistake(worlds):
@@ -271,7 +271,7 @@ def test_mage_noisy_label_fork_wants_codes_that_exist(worlds):
     _, material, batch = worlds["mage"]
     half = family_of("mage").baselines["noisy_label_fork"].forget
     with torch.no_grad():
-        inputs, codes = half.given(seeded(batch))
+        inputs, codes = half.make_targets(seeded(batch))
     assert torch.equal(inputs, batch.forget)
     assert codes.dtype == torch.int64
     assert int(codes.min()) >= 0
@@ -316,7 +316,7 @@ def test_random_encoder_pulls_features_to_standard_noise(worlds, family):
     _, _, batch = worlds[family]
     half = family_of(family).baselines["random_encoder"].forget
     with torch.no_grad():
-        _, noise = half.given(seeded(batch))
+        _, noise = half.make_targets(seeded(batch))
     assert abs(float(noise.mean())) < 0.03
     if family != "palette":  # whose maps are scaled
         assert float(noise.std()) == pytest.approx(1.0, abs=0.03)
@@ -347,7 +347,7 @@ def test_retain_images_come_in_turn_where_they_are_fewer(worlds, family, method)
     few = replace(seeded(batch), retain=batch.retain[:2])
     half = family_of(family).baselines[method].forget
     with torch.no_grad():
-        assert torch.isfinite(half.loss(material.model, *half.given(few)))
+        assert torch.isfinite(half.loss(material.model, *half.make_targets(few)))
 
 
 # Trials.

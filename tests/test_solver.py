@@ -346,7 +346,7 @@ def test_flat_gradient_equals_autograd(dtype: torch.dtype):
     expected = torch.cat([part.flatten() for part in torch.autograd.grad(loss(), list(model.parameters()))])
     out = torch.empty_like(flat.values)
     flat.compute_gradient(loss, out)
-    assert torch.equal(out, expected)
+    torch.testing.assert_close(out, expected)  # where the gradient is written may change the kernel
 
 
 def test_flat_gradient_is_not_a_sum_over_calls():

@@ -8,15 +8,16 @@ STALLED_AFTER = 1200.0
 """Seconds after which a wait has stalled: far more than anything here takes on a loaded machine."""
 
 
-def wait_until(condition: Callable[[], bool], has_ended: Callable[[], bool] = lambda: False) -> None:
-    """Wait until the condition holds.
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str] | None = None) -> None:
+    """Wait until the condition holds, which a process may bring about.
 
     Raises:
-        AssertionError: what is waited for has ended without it, or nothing happened for ``STALLED_AFTER`` seconds.
+        AssertionError: the process has ended without it, or nothing happened for ``STALLED_AFTER`` seconds.
     """
     deadline = time.monotonic() + STALLED_AFTER
     while not condition():
-        assert not has_ended(), f"ended before the moment came: {condition}"
+        if process is not None and process.poll() is not None:
+            raise AssertionError(f"the process ended before the moment came: {process.communicate()}")
         assert time.monotonic() < deadline, f"stalled: waited {STALLED_AFTER:g} seconds for {condition}"
         time.sleep(0.02)
 

@@ -1,4 +1,4 @@
-"""The Bayer demosaicking network of PyPI's demosaicnet 0.0.14 (MIT; Gharbi et al. 2016), with its own weights."""
+"""The Bayer demosaicking network of PyPI's demosaicnet 0.0.14 (MIT; Gharbi et al. 2016)."""
 
 import sys
 from types import SimpleNamespace
@@ -19,7 +19,7 @@ COLOURS = torch.tensor([[[0, 1], [0, 0]], [[1, 0], [0, 1]], [[0, 0], [1, 0]]])
 
 
 class Demosaicking(ImageModel):
-    """The network as a camera uses it: it sees one colour per pixel, none in the hole, and answers with all three."""
+    """The network as a camera uses it: one colour per pixel goes in, none in the hole; all three come out."""
 
     family = "demosaicking"
     pixel_mean, pixel_std = 0.0, 1.0

@@ -1,4 +1,4 @@
-"""What a sweep file says about the model, the task and the objectives, and which of it goes together."""
+"""The sections ``model``, ``task`` and ``objective`` of a sweep file, and which of their values go together."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -12,13 +12,13 @@ from pareto_unlearn.config.wording import found, one_of, quoted
 from pareto_unlearn.errors import ConfigError
 
 ALLOW_IMPORT = "allow_import"
-"""The key of the validation context that says whether the file of a family may be run."""
+"""The key of the validation context: may the file of a family be run?"""
 
 BUILTIN = "builtin"
-"""The checkpoint that is a file of an installed package: the one that the family's row names."""
+"""The checkpoint that stands for the weights shipped with the family's package."""
 
 RANDOM = "random"
-"""The checkpoint that is no file: weights drawn from the seed, which a smoke run has and nothing else."""
+"""The checkpoint that stands for random weights; only smoke runs have them."""
 
 
 class ModelSection(Section):
@@ -34,26 +34,32 @@ class ModelSection(Section):
     variant: Text = Field(
         default=None,
         validate_default=True,
-        description="size within the family (mae and mage: vit_base, vit_large; palette: places2); null: the first",
+        description="size within the family (mae and mage: vit_base, vit_large; palette: places2); null: the "
+        "first",
     )
     checkpoint: Text = Field(
-        description="the original weights: a published file or `builtin`; a relative path starts at the working directory"
+        description="the original weights: a published file or `builtin`; a relative path starts at the "
+        "working directory"
     )
     tokenizer: Text | None = Field(
         default=None,
-        description="mage: file of the tokeniser (vqgan_jax_strongaug.ckpt) where the checkpoint does not hold it",
+        description="mage: file of the tokeniser (vqgan_jax_strongaug.ckpt) where the checkpoint does not "
+        "hold it",
     )
     predicts: Literal["pixels", "normalised_patches"] = Field(
         default="pixels",
-        description="mae: what the checkpoint was trained to predict; mae_pretrain_*_full.pth predicts normalised_patches",
+        description="mae: what the checkpoint was trained to predict; mae_pretrain_*_full.pth predicts "
+        "normalised_patches",
     )
     channels_last: bool = Field(
         default=False,
-        description="mage and palette: keep convolution maps channels last, which GPUs compute faster; changes the last bits",
+        description="mage and palette: keep convolution maps channels last, which GPUs compute faster; "
+        "changes the last bits",
     )
     recompute: bool = Field(
         default=False,
-        description="palette: recompute the inside of blocks in the backward pass; less memory for about a third more time",
+        description="palette: recompute the inside of blocks in the backward pass; less memory for about a "
+        "third more time",
     )
 
     @property
@@ -63,12 +69,12 @@ class ModelSection(Section):
 
     @property
     def row(self) -> FamilyRow:
-        """What is known of the family."""
+        """The facts about the family."""
         return find_family(self.family)
 
     @field_validator("family", mode="before")
     @classmethod
-    def _is_known(cls, value: object, info: ValidationInfo) -> object:
+    def _check_family_known(cls, value: object, info: ValidationInfo) -> object:
         names = family_names()
         if not isinstance(value, str) or not (value in names or is_family_file(value)):
             raise refusal(one_of(names, value))
@@ -80,7 +86,7 @@ class ModelSection(Section):
 
     @field_validator("variant", mode="before")
     @classmethod
-    def _first_of_family(cls, value: object, info: ValidationInfo) -> object:
+    def _fill_variant(cls, value: object, info: ValidationInfo) -> object:
         if value is not None:
             return value
         row = _row_of(info)
@@ -88,7 +94,7 @@ class ModelSection(Section):
 
     @field_validator("variant")
     @classmethod
-    def _of_family(cls, value: str, info: ValidationInfo) -> str:
+    def _check_variant_of_family(cls, value: str, info: ValidationInfo) -> str:
         row = _row_of(info)
         if row is not None and value not in row.variants:
             raise refusal(
@@ -98,7 +104,7 @@ class ModelSection(Section):
 
     @field_validator("checkpoint")
     @classmethod
-    def _builtin_is_there(cls, value: str, info: ValidationInfo) -> str:
+    def _check_builtin_exists(cls, value: str, info: ValidationInfo) -> str:
         row = _row_of(info)
         if value == BUILTIN and row is not None and not row.builtin:
             shipped = " and ".join(one.name for one in FAMILIES if one.builtin)
@@ -110,7 +116,7 @@ class ModelSection(Section):
 
     @field_validator("tokenizer", "predicts", "channels_last", "recompute")
     @classmethod
-    def _where_it_counts(cls, value: object, info: ValidationInfo) -> object:
+    def _check_key_of_family(cls, value: object, info: ValidationInfo) -> object:
         name, row = str(info.field_name), _row_of(info)
         if row is not None and name not in row.keys and value != cls.model_fields[name].default:
             owners = " and ".join(one.name for one in FAMILIES if name in one.keys)
@@ -121,17 +127,17 @@ class ModelSection(Section):
 
 
 def _row_of(info: ValidationInfo) -> FamilyRow | None:
-    """Return what is known of the family; None where it was refused."""
+    """Return the facts about the family, None if its name was refused."""
     return find_family(info.data["family"]) if "family" in info.data else None
 
 
 class TaskSection(Section):
-    """What is cut out of an image and has to be generated."""
+    """Which part of an image is removed and has to be generated."""
 
     kind: Literal["center", "outpaint", "up", "down", "left", "right", "random"] = Field(
         default="center",
-        description="which part of the image is removed: a central square, a border on all sides, a strip at the named side, "
-        "or patches drawn once from `seed`",
+        description="which part of the image is removed: a central square, a border on all sides, a strip "
+        "at the named side, or patches drawn once from `seed`",
     )
     patches: Count | None = Field(
         default=None,
@@ -140,36 +146,39 @@ class TaskSection(Section):
     size: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         default=None,
         validate_default=True,
-        description="side of the square / side of the image; outpaint: both borders together; a strip: its depth; random: share "
-        "of the patches; null: 0.5, or as patches say, which are 8 with mae",
+        description="side of the square / side of the image; outpaint: both borders together; a strip: its "
+        "depth; random: share of the patches; null: 0.5, or as patches say, which are 8 with "
+        "mae",
     )
     removal: Literal["hole", "published"] = Field(
         default="hole",
-        description="what f1 and f2 are measured on: images with the hole above removed, or with what the published training "
-        "removes, drawn anew every step (mae: 75 % of the patches; mage: random tokens; palette: boxes and strokes); pictures "
-        "and metrics always have the hole",
+        description="what f1 and f2 are measured on: images with the hole above removed, or with what the "
+        "published training removes, drawn anew every step (mae: 75 % of the patches; mage: "
+        "random tokens; palette: boxes and strokes); pictures and metrics always have the hole",
     )
 
     @field_validator("patches")
     @classmethod
-    def _of_a_square(cls, value: int | None, info: ValidationInfo) -> int | None:
+    def _check_patches_of_square(cls, value: int | None, info: ValidationInfo) -> int | None:
         if value is not None and info.data.get("kind", "center") != "center":
             raise refusal(
-                f"expected `size` with kind {info.data['kind']}, found patches: {value}; patches are for center"
+                f"expected `size` with kind {info.data['kind']}, found patches: {value}; patches are for "
+                "center"
             )
         return value
 
     @field_validator("size", mode="before")
     @classmethod
-    def _half(cls, value: object, info: ValidationInfo) -> object:
+    def _fill_size(cls, value: object, info: ValidationInfo) -> object:
         return 0.5 if value is None and info.data.get("patches") is None else value
 
     @field_validator("size")
     @classmethod
-    def _one_of_both(cls, value: float | None, info: ValidationInfo) -> float | None:
+    def _check_size_or_patches(cls, value: float | None, info: ValidationInfo) -> float | None:
         if value is not None and info.data.get("patches") is not None:
             raise refusal(
-                f"expected either size or patches, found size {found(value)} beside patches {info.data['patches']}"
+                f"expected either size or patches, found size {found(value)} beside patches "
+                f"{info.data['patches']}"
             )
         return value
 
@@ -185,53 +194,61 @@ class ObjectiveSection(Section):
     )
     forget_target: Literal["noise", "reference"] = Field(
         default="noise",
-        description="what forget outputs are pulled to: the original's outputs on noise, as in the papers, or what a model that never saw "
-        "the forget images says of them; noise and its keys below are not looked at then",
+        description="what forget outputs are pulled to: the original's outputs on noise, as in the papers, "
+        "or what a model that never saw the forget images says of them; noise and its keys "
+        "below are not looked at then",
     )
     reference: Text | None = Field(
         default=None,
         validate_default=True,
-        description="forget_target reference: checkpoint of that model, of the original's family and variant; "
-        "`pareto-unlearn train SWEEP --leave-out-forget` makes one",
+        description="forget_target reference: checkpoint of that model, of the original's family and "
+        "variant; `pareto-unlearn train SWEEP --leave-out-forget` makes one",
     )
     noise_target: Literal["mean", "draws", "paired"] = Field(
         default=None,
         validate_default=True,
-        description="which noise outputs: the mean of the original's outputs on noise, single draws of them, or its "
-        "output on the image's own noise (palette: noise in the hole; removal published: noise under the same masks); "
-        "null: paired where inputs are drawn anew every step, else mean for mse, draws for l2",
+        description="which noise outputs: the mean of the original's outputs on noise, single draws of "
+        "them, or its output on the image's own noise (palette: noise in the hole; removal "
+        "published: noise under the same masks); null: paired where inputs are drawn anew "
+        "every step, else mean for mse, draws for l2",
     )
     noise: Literal["gaussian", "uniform", "batch_statistics", "covariance"] = Field(
         default="gaussian",
-        description="noise images: gaussian: N(0, I) in the model's space, as in the papers; uniform in [0, 1]; batch_statistics: normal "
-        "with mean and deviation of all training pixels, clipped, as the published code has it for each batch; covariance: normal with "
-        "mean and covariance of the training images; palette has its own",
+        description="noise images: gaussian: N(0, I) in the model's space, as in the papers; uniform in "
+        "[0, 1]; batch_statistics: normal with mean and deviation of all training pixels, "
+        "clipped, as the published code has it for each batch; covariance: normal with mean "
+        "and covariance of the training images; palette has its own",
     )
     noise_rank: Count = Field(
         default=64,
-        description="directions of noise covariance that are kept; exact from the number of training images less one",
+        description="directions of noise covariance that are kept; exact from the number of training images "
+        "less one",
     )
     noise_images: int = Field(
         default=2048, ge=16, description="noise images whose outputs make up the target mean or draws"
     )
     retain_target: Literal["cached", "computed"] = Field(
         default="cached",
-        description="the original's outputs on retain images, and a reference's on forget images: computed once and kept in files, or anew in every step by the "
-        "original beside the model, where inputs are drawn anew or do not fit on disk; null: as the inputs are",
+        description="the original's outputs on retain images, and a reference's on forget images: computed "
+        "once and kept in files, or anew in every step by the "
+        "original beside the model, where inputs are drawn anew or do not fit on disk; null: as the inputs "
+        "are",
     )
     original_precision: Literal["float32", "bfloat16"] = Field(
         default="float32",
-        description="of the original's forward pass in a step where it runs beside the model; what is measured is float32",
+        description="of the original's forward pass in a step where it runs beside the model; what is "
+        "measured is float32",
     )
     shared_parameters: Literal["frozen", "trained"] = Field(
         default="frozen",
-        description="space encoder: parameters of the encoder that the decoder uses too (mage: word embeddings; palette: "
-        "embedding of the noise level); the published training changes them, and the decoder with them",
+        description="space encoder: parameters of the encoder that the decoder uses too (mage: word "
+        "embeddings; palette: embedding of the noise level); the published training changes "
+        "them, and the decoder with them",
     )
 
     @field_validator("reference")
     @classmethod
-    def _of_target(cls, value: str | None, info: ValidationInfo) -> str | None:
+    def _check_reference_named(cls, value: str | None, info: ValidationInfo) -> str | None:
         if info.data.get("forget_target") == "reference" and value is None:
             raise refusal(
                 "expected the checkpoint of a model that never saw the forget images, found none; "
@@ -241,18 +258,18 @@ class ObjectiveSection(Section):
 
     @field_validator("noise_target", mode="before")
     @classmethod
-    def _by_distance(cls, value: object, info: ValidationInfo) -> object:
+    def _fill_noise_target(cls, value: object, info: ValidationInfo) -> object:
         if value is None:
             return "draws" if info.data.get("distance") == "l2" else "mean"
         return value
 
     @field_validator("noise_target")
     @classmethod
-    def _mean_is_exact(cls, value: str, info: ValidationInfo) -> str:
+    def _check_mean_allowed(cls, value: str, info: ValidationInfo) -> str:
         if value == "mean" and info.data.get("distance") == "l2":
             raise refusal(
-                "expected `draws`, found `mean` with distance l2: replacing draws by their mean is exact only for "
-                "squared errors; use draws, or distance mse"
+                "expected `draws`, found `mean` with distance l2: replacing draws by their mean is exact "
+                "only for squared errors; use draws, or distance mse"
             )
         return value
 
@@ -268,18 +285,18 @@ class SamplingSection(Section):
     )
     schedule: Literal["training", "upstream_test"] = Field(
         default="training",
-        description="noise schedule: the one the checkpoint was trained with (2000 steps), or the one that the public "
-        "implementation samples with (1000)",
+        description="noise schedule: the one the checkpoint was trained with (2000 steps), or the one that "
+        "the public implementation samples with (1000)",
     )
 
 
 def is_redrawn(model: ModelSection, task: TaskSection) -> bool:
-    """Tell whether a step draws something anew about its inputs: then the original's outputs on them change too."""
+    """Tell whether every step draws its inputs anew, so that the original's outputs on them change too."""
     return model.row.is_redrawn or task.removal == "published"
 
 
 def fill_objective(value: object, info: ValidationInfo) -> object:
-    """Fill in what the objective's defaults take from the model and the task."""
+    """Fill in the defaults of the objective that depend on the model and the task."""
     model, task = info.data.get("model"), info.data.get("task")
     if (
         not isinstance(value, Mapping)
@@ -303,14 +320,15 @@ def check_objective(value: ObjectiveSection, info: ValidationInfo) -> ObjectiveS
         _check_reference(value, model, info)
     if is_redrawn(model, task) and (value.noise_target, value.retain_target) != ("paired", "computed"):
         raise refusal(
-            "expected noise_target paired and retain_target computed, since inputs are drawn anew every step, found "
-            f"{value.noise_target} and {value.retain_target}: outputs of other draws are no targets; leave both out"
+            "expected noise_target paired and retain_target computed, since inputs are drawn anew every "
+            f"step, found {value.noise_target} and {value.retain_target}: outputs of other draws are no "
+            "targets; leave both out"
         )
     _check_family(value, model.row)
     if not is_redrawn(model, task) and value.noise_target == "paired":
         raise refusal(
-            "expected mean or draws, found paired: inputs of this model and task are the same every step; set "
-            "task.removal: published, or leave noise_target out"
+            "expected mean or draws, found paired: inputs of this model and task are the same every step; "
+            "set task.removal: published, or leave noise_target out"
         )
     return value
 
@@ -331,12 +349,13 @@ def _check_family(value: ObjectiveSection, row: FamilyRow) -> None:
 def _check_reference(value: ObjectiveSection, model: ModelSection, info: ValidationInfo) -> None:
     if value.space == "encoder":
         raise refusal(
-            "expected space output with forget_target reference, found encoder: what an encoder says means something to its own "
-            "decoder alone"
+            "expected space output with forget_target reference, found encoder: what an encoder says means "
+            "something to its own decoder alone"
         )
     if value.reference == RANDOM and not info.data.get("smoke", False):
         raise refusal(
-            f"expected a checkpoint as reference, found `{RANDOM}`: only a sweep started with --smoke runs on random weights"
+            f"expected a checkpoint as reference, found `{RANDOM}`: only a sweep started with --smoke runs "
+            "on random weights"
         )
     if value.reference == BUILTIN and not model.row.builtin:
         shipped = " or ".join(one.name for one in FAMILIES if one.builtin)
@@ -346,7 +365,7 @@ def _check_reference(value: ObjectiveSection, model: ModelSection, info: Validat
 
 
 def fill_task(value: object, info: ValidationInfo) -> object:
-    """Fill in the family's usual hole, where the file names none."""
+    """Fill in the family's usual hole if the file names none."""
     model = info.data.get("model")
     if not isinstance(value, Mapping) or not isinstance(model, ModelSection):
         return value

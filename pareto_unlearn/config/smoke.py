@@ -1,7 +1,7 @@
-"""Trying a sweep out: the same code from the sweep file to the report, in a minute, without weights, data or GPUs.
+"""Trying a sweep out: the same code from file to report, in a minute, without weights, data or GPUs.
 
-Everything that makes a sweep big or needs files is replaced; what says how it is solved (task, objective, solver, schedule,
-baselines) stays as the file has it. So what fails here would have failed after hours.
+Everything that makes a sweep big or needs files is replaced; what says how it is solved (task, objective,
+solver, schedule, baselines) stays as the file has it. So what fails here would have failed after hours.
 """
 
 from typing import Any
@@ -10,7 +10,10 @@ from pareto_unlearn.config.model_section import RANDOM
 from pareto_unlearn.config.schema import SweepConfig
 
 SMOKE = "SMOKE"
-SMOKE_NOTICE = f"{SMOKE} run: tiny widths, random weights, generated images, a few steps; no number of it says anything about a model"
+SMOKE_NOTICE = (
+    f"{SMOKE} run: tiny widths, random weights, generated images, a few steps; no number of it says anything "
+    "about a model"
+)
 
 STEPS, BATCH, POINTS, CLASSES, CHECKPOINTS = 24, 4, 2, 3, 6
 

@@ -35,8 +35,8 @@ def export_trial(store: RunStore, record: TrialRecord, out: Path, *, allow_impor
     config = parse_config(store.read_text("sweep.yaml"), "sweep.yaml", allow_import=allow_import)
     if config.smoke and SMOKE.lower() not in out.name.lower():
         raise ConfigError(
-            f"{out}: expected a file name with `{SMOKE}` in it, since the weights come from a {SMOKE} run and are worth nothing; "
-            f"name it {out.with_name(f'{SMOKE}-{out.name}')}"
+            f"{out}: expected a file name with `{SMOKE}` in it, since the weights come from a {SMOKE} run "
+            f"and are worth nothing; name it {out.with_name(f'{SMOKE}-{out.name}')}"
         )
     if not out.absolute().parent.is_dir():
         raise ConfigError(f"{out}: expected a folder that exists, found none at {out.absolute().parent}")

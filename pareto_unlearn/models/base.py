@@ -1,7 +1,7 @@
-"""What a new family need not write: a model with defaults for most of ``ImageToImage``, and its ``Family``.
+"""The base of a new model family: defaults for most of ``ImageToImage``, and a plain ``Family``.
 
-A plain encoder and decoder says how it encodes an image whose hole is blank, how it decodes, and which
-modules are its encoder; a network without such halves says how it answers such an image. All else has a default here.
+A subclass with an encoder and a decoder writes three methods: encode an image whose hole is blank, decode,
+and name the modules of the encoder. A network without these halves writes one: answer such an image.
 """
 
 import importlib.util
@@ -98,7 +98,7 @@ class ImageModel(nn.Module):
     def noise_like(
         self, inputs: Tensor, generators: Sequence[torch.Generator], pixels: Tensor | None = None
     ) -> Tensor:
-        """Refuse: all images have the same noise target here."""
+        """Raise ValueError: all images share one noise target here."""
         del inputs, generators, pixels
         raise ValueError(f"expected a model whose inputs are drawn anew, found {self.family}")
 
@@ -165,7 +165,7 @@ def package_module(package: str, name: str) -> ModuleType:
 
 @dataclass(frozen=True, slots=True)
 class _Files:
-    """Reads and writes files of a state dict; ``network`` is the part of a model that has their names."""
+    """Reads and writes files of a state dict; ``network`` returns the part of a model that they hold."""
 
     build: Callable[[Setting], Any]
     network: Callable[[Any], nn.Module]
@@ -194,9 +194,9 @@ def plain_family(
     """Return a family whose checkpoints are state dicts, read without running anything in them.
 
     Args:
-        row: what is known of the family; its baselines are those that all families share.
-        build: makes the model of a setting, of undefined weights.
-        pixels: which images it reads, the same for all variants or by variant.
+        row: the facts about the family; its baselines must be among those that all families share.
+        build: makes the model of a setting, with undefined weights.
+        pixels: the format of its images, for all variants, or a function of the variant.
         network: the part of a model whose state dict the files hold.
         initialise: fills the weights for a training from scratch.
         suffix: how the files' names end; ``.safetensors``, or another for files of ``torch.save``.

@@ -27,14 +27,14 @@ from pareto_unlearn.random_streams import RANDOM_ORIGINAL_SEED, RANDOM_REFERENCE
 from pareto_unlearn.records import PixelFormat
 
 CHECKPOINT, REFERENCE = "model.checkpoint", "objective.reference"
-"""Where a sweep file names weights."""
+"""The keys of the sweep file that name weights."""
 
 _RANDOM_SEEDS = {CHECKPOINT: RANDOM_ORIGINAL_SEED, REFERENCE: RANDOM_REFERENCE_SEED}
-"""Of the weights of a smoke run."""
+"""Seeds of the random weights of a smoke run."""
 
 
 def family_of(name: str) -> Family:
-    """Return a family by what ``model.family`` says, importing its adapter.
+    """Return the family that ``model.family`` names, importing its adapter.
 
     Raises:
         ConfigError: there is no such family, or its file may not be run.
@@ -56,7 +56,7 @@ def checkpoint_path(config: ModelSection, key: str = CHECKPOINT) -> Path:
 
     Args:
         config: names the file.
-        key: where the sweep file names it.
+        key: the key of the sweep file that names it.
 
     Raises:
         WeightsError: it does not exist.
@@ -71,11 +71,11 @@ def checkpoint_path(config: ModelSection, key: str = CHECKPOINT) -> Path:
 
 
 def weights_sha256(config: ModelSection, key: str = CHECKPOINT) -> str:
-    """Return the SHA-256 of a model's weights: of its file, or of all its files where it has two.
+    """Return the SHA-256 of a model's weights: of its file, or of both its files if it has a tokeniser.
 
     Args:
         config: names the files.
-        key: where the sweep file names the checkpoint.
+        key: the key of the sweep file that names the checkpoint.
 
     Raises:
         WeightsError: a file is missing.
@@ -99,15 +99,15 @@ def load_model(
     seed: int = 0,
     key: str = CHECKPOINT,
 ) -> ImageToImage:
-    """Load the original model, or another of its family, ready for inference and training.
+    """Return the original model, or another model of its family, ready for inference and training.
 
     Args:
         config: which family, variant and file.
         task: what is removed from images.
         device: where to put it; None is the CPU.
-        sampling: how a family generates pictures that can do so in several ways.
+        sampling: how pictures are generated, for a family that has several ways.
         seed: decides a random hole.
-        key: where the sweep file names the checkpoint.
+        key: the key of the sweep file that names the checkpoint.
 
     Raises:
         ConfigError: the task does not fit the model.
@@ -138,7 +138,7 @@ def initialise_model(
 
 
 def write_model(path: Path, config: ModelSection, model: ImageToImage) -> None:
-    """Write weights as the family's published files hold them, in one rename; same weights and name, same bytes."""
+    """Write a file like the family's published ones, in one rename; same weights and name give same bytes."""
     family = family_of(config.family)
     family.write(path, model, family.own_form(model))
 
@@ -163,8 +163,8 @@ def export_model(path: Path, config: ModelSection, task: TaskSection, weights: M
         weights: all weights by name.
 
     Raises:
-        WeightsError: the original's file is missing, the weights are not those of the family, or the file does not load
-            again with the same values.
+        WeightsError: the original's file is missing, the weights are not those of the family, or the file
+            does not load again with the same values.
     """
     setting = Setting(model=config, task=task)
     model, form = _load(setting)
@@ -201,8 +201,8 @@ def _require_equal(model: ImageToImage, again: ImageToImage, path: Path) -> None
     for name, tensor in model.state_dict().items():
         if not torch.equal(tensor, other[name]):
             raise WeightsError(
-                f"{path}: expected to read back what was written, found other values of {name}: the original's file holds "
-                "it in a narrower type; name a checkpoint in float32"
+                f"{path}: expected to read back what was written, found other values of {name}: the "
+                "original's file holds it in a narrower type; name a checkpoint in float32"
             )
 
 
@@ -224,8 +224,8 @@ def _existing(name: str, key: str, expected: str) -> Path:
     path = Path(name)
     if not path.is_file():
         raise WeightsError(
-            f"{key}: expected {expected}, found nothing at {path}; give its path (relative to the current folder), "
-            "or try the sweep out without it by --smoke"
+            f"{key}: expected {expected}, found nothing at {path}; give its path (relative to the current "
+            "folder), or try the sweep out without it by --smoke"
         )
     return path
 

@@ -1,7 +1,7 @@
-"""What the rest of the package needs of a generative model, and of a family of them.
+"""What the rest of the package needs from a generative model and from its family.
 
-An adapter owns pixel scaling and the task ``T`` (what is removed from an image): everything outside it sees images
-in [0, 1], opaque model inputs with the images first, and features.
+An adapter owns pixel scaling and the task ``T`` (what is removed from an image): everything outside it sees
+images in [0, 1], opaque model inputs with the images first, and features.
 """
 
 import json
@@ -32,21 +32,21 @@ __all__ = [
 ]
 
 DESCRIPTION = "pareto_unlearn"
-"""The one metadata key of a weights file of ours: with several, the library writes them in a random order."""
+"""The only metadata key of our weights files: safetensors writes several keys in random order."""
 
 Generators = Sequence[torch.Generator]
 """One generator for every image of a batch, so that an image's draws do not depend on its neighbours."""
 
 Published = Any
-"""How a published file holds its tensors; only the family that read it looks inside."""
+"""The form of a published file: how it holds its tensors. Only its family looks inside."""
 
 
 @runtime_checkable
 class ImageToImage(Protocol):
-    """A generative model with its task. All is float32 but for the inputs of families that work on codes.
+    """A generative model with its task. Tensors are float32, but families may take integer codes as inputs.
 
-    Inputs hold all that chance decides about an image, so that f1 and f2 of a model are exact numbers on a fixed set of
-    inputs. Where ``is_redrawn``, a training step draws it anew.
+    Inputs hold every random draw about an image, so f1 and f2 of a model are exact numbers on a fixed set of
+    inputs. If ``is_redrawn``, a training step replaces the draws.
     """
 
     family: str
@@ -56,31 +56,32 @@ class ImageToImage(Protocol):
     """Images to run at once where no gradients are needed."""
 
     is_redrawn: bool
-    """Whether inputs hold draws; then the original's outputs on them cannot be kept from step to step."""
+    """Whether inputs hold random draws; then the original's outputs change from step to step."""
 
     stores_inputs: bool
-    """Whether inputs are small beside the work to make them, so that they are made once and kept."""
+    """Whether inputs are made once and kept: they are small, and making them is work."""
 
     def describe(self) -> Mapping[str, Any]:
         """Return the sizes that rebuild the network, as JSON-like values."""
         ...
 
     def describe_features(self, space: str) -> str:
-        """Say in a few words what f1 and f2 compare: which tensors of one image, and their shape."""
+        """Return in a few words what f1 and f2 compare: which tensors of an image, and their shape."""
         ...
 
     def prepare(self, images: Float[Tensor, "b c h w"], generators: Generators) -> Tensor:
-        """Turn [0, 1] pixels into model inputs; a family that draws nothing ignores the generators."""
+        """Return model inputs for [0, 1] pixels; a family that draws nothing ignores the generators."""
         ...
 
     def redraw(self, inputs: Tensor, generators: Generators) -> Tensor:
-        """Return inputs of the same images with other draws, where ``is_redrawn``; else the same inputs."""
+        """Return inputs of the same images with new draws if ``is_redrawn``, else the same inputs."""
         ...
 
     def noise_like(self, inputs: Tensor, generators: Generators, pixels: Tensor | None = None) -> Tensor:
-        """Return the inputs whose output by the original is the noise target of these, where ``is_redrawn``.
+        """Return noise inputs, one per input; the original's outputs on them are the noise targets.
 
-        ``pixels`` are noise images to take in place of the family's own; the generators are not used then.
+        Only called if ``is_redrawn``. ``pixels`` are noise images to use instead of the family's own noise;
+        the generators are not used then.
         """
         ...
 
@@ -97,16 +98,18 @@ class ImageToImage(Protocol):
         ...
 
     def training_loss(self, inputs: Tensor, wanted: Tensor | None = None) -> Float[Tensor, ""]:
-        """Return the loss the original was trained with, against the inputs themselves or the images of ``wanted``.
+        """Return the loss the original was trained with.
 
-        ``wanted`` are inputs too, as many; of them only the images count, not what was removed from them.
+        The target is the image of each input, or that of the input in ``wanted`` at the same place. What was
+        removed from the inputs in ``wanted`` does not count.
         """
         ...
 
     def generate(self, images: Float[Tensor, "b c h w"], generators: Generators) -> Float[Tensor, "b c h w"]:
-        """Return [0, 1] images with the hole generated and the rest as the family shows it, without gradients.
+        """Return [0, 1] images with the hole generated, without gradients.
 
-        Nothing of what lies in the hole is looked at. The same generators give the same pictures, in any batch.
+        Outside the hole they are as the family shows them: the input's pixels, or generated too. The pixels
+        in the hole have no influence. The same generators give the same pictures, in any batch.
         """
         ...
 
@@ -115,9 +118,10 @@ class ImageToImage(Protocol):
         ...
 
     def trainable(self, space: str, *, shared: bool = False) -> list[nn.Parameter]:
-        """Return the parameters a trial may change: the encoder's in space ``encoder``, else all that are trained.
+        """Return the parameters that a trial may change.
 
-        ``shared`` adds those of the encoder that the decoder uses too.
+        In space ``encoder`` these are the encoder's, else all that training changes. ``shared`` adds the
+        encoder's parameters that the decoder uses too.
         """
         ...
 
@@ -158,7 +162,7 @@ class Setting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """What the losses of a published baseline are made of at one step: inputs of both sets, the original, and chance."""
+    """The arguments of a published baseline's losses at one step."""
 
     original: ImageToImage
     forget: Tensor
@@ -170,16 +174,17 @@ class Batch:
 class Term:
     """One of the two losses of a baseline, a mean over its own images.
 
-    ``given`` draws and asks the original, without gradients; ``loss`` takes the model and the tensors that ``given`` returned.
+    ``make_targets`` runs without gradients: it draws noise, runs the original model, and returns tensors.
+    ``loss`` takes the model and these tensors.
     """
 
-    given: Callable[[Batch], tuple[Tensor, ...]]
+    make_targets: Callable[[Batch], tuple[Tensor, ...]]
     loss: Callable[..., Tensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaselineLosses:
-    """What a published baseline minimises, retain + weight * forget, over the parameters of a space (``trainable``)."""
+    """A published baseline: minimise retain + weight * forget over the ``trainable`` parameters of a space."""
 
     forget: Term
     retain: Term
@@ -188,13 +193,13 @@ class BaselineLosses:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
-    """How the models of one family are made, read and written; ``model`` is always one that it built itself.
+    """How the models of a family are made, read and written. Its functions get only models that it built.
 
-    ``pixels`` says what images a variant reads. ``build`` makes a network of undefined weights, ``initialise`` fills
-    them. ``load`` reads a checkpoint and says how the file holds it; ``write`` writes weights in such a form;
-    ``own_form`` is the form of the file that people know, and ``suffix`` the end of its name. ``baselines`` are the
-    published ones by the name of their trials' method. ``row`` is what is known of a family that is a single
-    file; all others have theirs in ``catalogue.families`` or in their own package.
+    ``pixels`` says what images a variant reads. ``build`` makes a network of undefined weights, and
+    ``initialise`` fills them. ``load`` reads a checkpoint and returns the model and the form of the file;
+    ``write`` writes weights in a form; ``own_form`` is the form of the published file, and ``suffix`` is how
+    its name ends. ``baselines`` are the published baselines by method name. ``row`` holds the facts about a
+    family that is a single file; other families have theirs in ``catalogue.families`` or in their package.
     """
 
     pixels: Callable[[str], PixelFormat]

@@ -1,7 +1,7 @@
-"""Training of a model from scratch, resumable to the bit. Knows no images and no model.
+"""The training loop, which resumes to the bit; it knows neither images nor models.
 
-AdamW with a short warm-up and half a cosine to zero. The loss is a pure function of the step, so weights, moments and
-the step are all that a resume needs.
+AdamW with a short warm-up and half a cosine to zero. The loss is a pure function of the step, so weights,
+moments and the step are all that a resume needs.
 """
 
 import math
@@ -23,10 +23,10 @@ WARM_UP, REPORT_EVERY, SAVE_EVERY = 100, 100, 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watch:
-    """Who hears of a training, and the state that it continues.
+    """The callbacks of a training, and the state it resumes from.
 
-    ``report(step, loss)`` is called every ``REPORT_EVERY`` steps and after the last; ``save(steps, state)`` every
-    ``SAVE_EVERY`` steps but not after the last.
+    ``report(step, loss)`` is called every ``REPORT_EVERY`` steps and after the last; ``save(steps, state)``
+    every ``SAVE_EVERY`` steps but not after the last.
     """
 
     report: Report = lambda *_: None
@@ -41,14 +41,14 @@ def train(
     peak_learning_rate: float,
     watch: Watch | None = None,
 ) -> None:
-    """Train parameters in place; a training that continues from a saved state ends with the same bits.
+    """Train parameters in place; a training resumed from a saved state ends with the same bits.
 
     Args:
-        parameters: all that is trained, initialised.
+        parameters: the parameters to train, already initialised.
         loss_at: the loss of the mini-batch at a step.
-        steps: of the whole training.
-        peak_learning_rate: after the warm-up.
-        watch: reports and states.
+        steps: length of the whole training.
+        peak_learning_rate: reached after the warm-up.
+        watch: callbacks and the state to resume from.
     """
     watch = watch or Watch()
     optimiser = torch.optim.AdamW(parameters, lr=peak_learning_rate, weight_decay=0.05, betas=(0.9, 0.99))
@@ -68,7 +68,7 @@ def train(
 
 @contextmanager
 def limited_threads(count: int = 1) -> Iterator[None]:
-    """Use so many threads, whose number decides the order of sums, and give the process back its own afterwards."""
+    """Use ``count`` torch threads inside the block; their number decides the order of sums."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

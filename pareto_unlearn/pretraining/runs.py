@@ -1,8 +1,8 @@
-"""Trains original models from scratch, from a seed to the bit: the embedded ones, and that of a sweep, with its forget set or without.
+"""Trains models from scratch: the embedded ones, and that of a sweep, with or without its forget set.
 
-The same seed on the same kind of CPU with the same torch gives the same file, so anyone can check
-that the shipped weights are what this recipe makes. One thread is used unless a sweep file says otherwise: more would change
-the order of sums.
+The same seed on the same kind of CPU with the same torch gives the same file, so anyone can check that the
+shipped weights are what this recipe makes. One thread is used unless a sweep file says otherwise: more would
+change the order of sums.
 """
 
 import hashlib
@@ -115,9 +115,10 @@ def train_sweep_model(
 ) -> str:
     """Train a model of a sweep's family from scratch on the sweep's training images, and write its file.
 
-    A hidden file beside ``out`` keeps the state of a training that was interrupted; the same call continues it, to the
-    same bits. On the digits with nothing left out, this is the embedded model's own training. Of mae, the loss is the published one,
-    under the masks of the published training, whatever the sweep measures.
+    A hidden file beside ``out`` keeps the state of a training that was interrupted; the same call continues
+    it, to the same bits. On the digits with nothing left out, this is the embedded model's own training. Of
+    mae, the loss is the published one, under the masks of the published training, whatever the sweep
+    measures.
 
     Args:
         config: family, variant, task and data count; the checkpoint is not looked at.
@@ -227,7 +228,7 @@ def _plan_training(config: SweepConfig, leave_out_forget: bool, steps: int | Non
 
 
 def _places_by_id(sets: Sequence[ImageSet]) -> Int[Tensor, "n 2"]:
-    """Return where every image is, as (set, row), in the order of the ids: so whole digits are as ``load_digits`` has them."""
+    """Return (set, row) of every image, ordered by image id, which is the order of ``load_digits``."""
     named = [
         (image_id, place, row) for place, one in enumerate(sets) for row, image_id in enumerate(one.image_ids)
     ]

@@ -175,8 +175,8 @@ class RunStore:
         """Store the whole result of a trial and return its row as stored.
 
         Order: checkpoint, curves, metrics, samples, and last the row in ``trials``, which commits. Files that
-        a crash left of the same attempt are replaced. If the attempt is committed already, its row is returned
-        and nothing is written.
+        a crash left of the same attempt are replaced. If the attempt is committed already, its row is
+        returned and nothing is written.
 
         Raises:
             ValueError: the trial id, the attempt, a file name or a row is not valid.

@@ -22,8 +22,8 @@ class Assignment:
     """All that a worker needs to run a trial, in plain values that can be sent to another process.
 
     ``config_text`` is the resolved sweep file with absolute paths; ``run_path`` is an absolute path or a URL.
-    ``family_sha256`` is the hash of the file of the model's family, which the worker may run; None if the family
-    is not a file.
+    ``family_sha256`` is the hash of the file of the model's family, which the worker may run; None if the
+    family is not a file.
     """
 
     run_path: str

@@ -75,7 +75,7 @@ def _term_loss(trial: Trial, term: Term, place: int, batch_at: Callable[[int, in
     def compute(step: int) -> Float[Tensor, ""]:
         batch = batch_at(step, place)
         with torch.no_grad():
-            given = term.given(batch)
+            given = term.make_targets(batch)
         return loss(*given)
 
     return compute
