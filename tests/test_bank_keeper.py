@@ -18,7 +18,7 @@ from pareto_unlearn.models import load_model
 from pareto_unlearn.records import BankEntry
 from pareto_unlearn.solver import EpsilonSolver, LevelControl, PathPlan, UpdateSettings
 from pareto_unlearn.sweep import check_sweep
-from pareto_unlearn.trial import Hooks, load_material, run_trial
+from pareto_unlearn.trial import Hooks, Trial, load_material, run_trial
 from pareto_unlearn.trial.bank import BankKeeper, count_checkpoints, spread_rows, start_from
 
 
@@ -62,9 +62,7 @@ def test_a_smaller_bank_is_spread_over_the_whole_path(tmp_path, cache):
     size, taken = state_bytes(short_config(tmp_path)), {}
     config = short_config(tmp_path, "solver.path.steps=20", f"solver.bank.max_bytes={5 * size - 1}")
     run_trial(
-        config,
-        PATH_SPEC,
-        load_material(config, cache, "targets"),
+        Trial(config, PATH_SPEC, load_material(config, cache, "targets")),
         Hooks(save_bank_state=taken.__setitem__),
         "1",
     )

@@ -358,6 +358,6 @@ def test_a_channels_last_trial_saves_what_it_trained(load, family):
     result = run_trial(Trial(config, epsilon_spec(material.targets.scales, LEVEL), material), Hooks(), "1")
     assert "model.safetensors" in result.files
     other, plain = load(family, counts=FEW)
-    wanted = run_trial(other, epsilon_spec(plain.targets.scales, LEVEL), plain, Hooks(), "1")
+    wanted = run_trial(Trial(other, epsilon_spec(plain.targets.scales, LEVEL), plain), Hooks(), "1")
     assert result.record.f1 == pytest.approx(wanted.record.f1, rel=1e-3)
     assert result.record.f2 == pytest.approx(wanted.record.f2, rel=1e-2)
