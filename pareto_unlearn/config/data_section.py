@@ -14,7 +14,7 @@ _OTHER_DATASETS = ("digits", "generated")
 _HALF = 0.5
 _NOTHING_RETAINED = (
     "expected at least one, found {}: f2 is measured on retain images; where none of their classes can be "
-    "used for training, `proxy_retain: true` trains on other classes instead"
+    "used for training, `proxy_retain: true` takes other classes instead"
 )
 
 
