@@ -34,8 +34,8 @@ from pareto_unlearn.sweep import SweepOptions, run_sweep
 __all__ = ["Check", "check_family"]
 
 IMAGES = 3
-BATCH_TOLERANCE = 1e-4
-"""Of a picture in another batch: sums of 32-bit numbers may come in another order."""
+BATCH_TOLERANCE = 1e-3
+"""Of a picture in another batch, where sums of 32-bit numbers come in another order: a quarter of a gray level."""
 
 logger = logging.getLogger(__name__)
 
