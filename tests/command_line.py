@@ -1,4 +1,4 @@
-"""The command line called in this process: Python, torch and Ray take seconds to start anew for every call."""
+"""The command line, called in this process: starting Python, torch and Ray anew takes seconds a call."""
 
 import io
 import sys

@@ -1,4 +1,4 @@
-"""Shared fixtures: one finished small sweep for the whole run of the tests, and how many workers share the tests."""
+"""Shared fixtures: one finished small sweep for the whole test run, and the number of workers."""
 
 import os
 import shutil

@@ -1,7 +1,7 @@
-"""A stored run as a real one would leave it, made without training: numbers follow the shape of a measured front.
+"""A stored run as a real sweep would leave it, made without training; numbers follow a measured front.
 
-Real digits with a hole, outputs that fade with completeness, one infeasible, one unconverged, one diverged and one failed trial,
-and a baseline far outside the picture.
+Real digits with a hole, outputs that fade with completeness, one infeasible, one unconverged, one diverged
+and one failed trial, and a baseline far outside the picture.
 """
 
 import hashlib
@@ -42,7 +42,10 @@ SCALES = Scales(
     variance_retain_heldout=0.379,
 )
 FRACTIONS = (0.03, 0.07, 0.14, 0.25, 0.41, 0.6, 0.8)
-SWEEP_FILE = "name: digits\nseed: 0\nmodel: {family: digits_mae, checkpoint: builtin}\nsolver: {steps: 400, batch: 32}\n"
+SWEEP_FILE = (
+    "name: digits\nseed: 0\nmodel: {family: digits_mae, checkpoint: builtin}\n"
+    "solver: {steps: 400, batch: 32}\n"
+)
 # How strongly each forget class clings: the exponent of e, so the mean hides that digit 3 stays.
 _CLING = {"0": 1.5, "1": 1.1, "2": 1.9, "3": 0.35, "4": 1.3}
 
@@ -74,7 +77,8 @@ def epsilon_range() -> ValidRange:
         lower=SCALES.f1_floor + 0.026 * SCALES.f1_range,
         upper=SCALES.f1_original,
         upper_source="original",
-        reason="The lowest boundary ended at f1 0.61, dominated by the highest one, so it cannot bound the range.",
+        reason="The lowest boundary ended at f1 0.61, dominated by the highest one, so it cannot bound the "
+        "range.",
     )
 
 

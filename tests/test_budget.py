@@ -1,4 +1,4 @@
-"""A budget of steps becomes the steps of path and branches: a third, the rest evenly, and never more than was given."""
+"""A budget becomes steps: a third for the path, the rest evenly for branches, never more than was given."""
 
 import heapq
 import itertools
@@ -240,8 +240,8 @@ def test_a_budget_too_small_is_refused_with_the_least_that_works(start, schedule
 
 def test_a_budget_too_small_says_what_it_must_buy():
     assert error("solver.budget.total_steps=5").endswith(
-        "with 3 epsilons it must buy at least solver.path.steps 34 and solver.branch.steps 10, beside the path's scan and the "
-        "lowest boundary, which takes 400 (solver.steps)"
+        "with 3 epsilons it must buy at least solver.path.steps 34 and solver.branch.steps 10, beside the "
+        "path's scan and the lowest boundary, which takes 400 (solver.steps)"
     )
 
 
@@ -255,19 +255,20 @@ def test_a_budget_is_a_positive_number_of_steps(value):
 
 def test_the_words_tell_total_and_steps_from_start_to_end():
     assert describe_budget(with_wall(1500, 2, NINE)) == (
-        "a path of 435 steps and 195 to find its step size, 173 for each epsilon that branches off, 400 for every other trial; "
-        "one seed's front of 9 epsilons takes 2,587 steps in all, 1,495 from start to end with 2 trials at a time"
+        "a path of 435 steps and 195 to find its step size, 173 for each epsilon that branches off, 400 "
+        "for every other trial; one seed's front of 9 epsilons takes 2,587 steps in all, 1,495 from start "
+        "to end with 2 trials at a time"
     )
 
 
 def test_the_words_for_one_slot_and_for_slots_that_only_the_cluster_knows():
     config = make_config(NINE, "solver.start=original", "solver.steps=100", "run.executor=local")
     assert describe_budget(config) == (
-        "every trial takes 100 steps from the original model; one seed's front of 9 epsilons takes 1,100 steps in all, "
-        "one trial at a time"
+        "every trial takes 100 steps from the original model; one seed's front of 9 epsilons takes 1,100 "
+        "steps in all, one trial at a time"
     )
     config = make_config(NINE, NO_SCAN)
     assert describe_budget(config) == (
-        "a path of 800 steps, 200 for each epsilon that branches off, 400 for every other trial; one seed's front of 9 epsilons "
-        "takes 3,000 steps in all, at least 1,000 from start to end"
+        "a path of 800 steps, 200 for each epsilon that branches off, 400 for every other trial; one "
+        "seed's front of 9 epsilons takes 3,000 steps in all, at least 1,000 from start to end"
     )

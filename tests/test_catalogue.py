@@ -1,7 +1,4 @@
-"""The catalogue is complete: every row has a computation, a marker and a place in the docs.
-
-Every computation has a row, too.
-"""
+"""The catalogue is complete: every row has a computation, a marker and docs; every computation has a row."""
 
 import re
 from pathlib import Path
@@ -114,7 +111,7 @@ def test_every_metric_has_words_for_the_report(row: Metric):
 
 
 def table_below(text: str, head: str) -> list[list[str]]:
-    """Return the names in backquotes in the first column of the table with a head, one list a row."""
+    """Return, row by row, the names in backquotes in the first column of the table with this head."""
     lines = text[text.index(head) :].splitlines()[2:]
     cells = [line.split("|")[1] for line in lines[: next(i for i, line in enumerate(lines) if not line)]]
     return [re.findall(r"`([^`]+)`", cell) for cell in cells]

@@ -1,4 +1,7 @@
-"""``sweep --check-convergence``: trials solved again with twice the steps, which tell what more steps gain and change nothing else."""
+"""``sweep --check-convergence``: trials solved again with twice the steps.
+
+They tell what more steps gain and change nothing else.
+"""
 
 import dataclasses
 import io

@@ -50,7 +50,7 @@ def test_a_class_never_seen_has_no_weight_and_no_lag():
 
 
 def test_all_classes_of_a_toy_meet_the_level():
-    """Two classes pull to points at different distances; one model serves both, the objective keeps it home."""
+    """Two classes pull one model to points at different distances; the objective keeps it home."""
     x = torch.nn.Parameter(torch.zeros(2, dtype=torch.float64))
     goals = torch.tensor([[1.0, 0.0], [0.0, 3.0]], dtype=torch.float64)
     original = goals.square().sum(dim=1)

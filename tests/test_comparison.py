@@ -1,4 +1,4 @@
-"""Runs beside one another: settings that differ, one box for all hypervolumes, points at the papers' fractions."""
+"""Runs side by side: settings that differ, one box for all hypervolumes, points at the papers' fractions."""
 
 import csv
 import dataclasses

@@ -60,7 +60,10 @@ def test_defaults_of_the_paper_update() -> None:
 
 
 def test_null_means_the_resolved_default() -> None:
-    nulls = "solver: {learning_rate: null, learning_rate_end: ~, clip: , lowest: {learning_rate: null}, control: {ramp: null}}"
+    nulls = (
+        "solver: {learning_rate: null, learning_rate_end: ~, clip: , "
+        "lowest: {learning_rate: null}, control: {ramp: null}}"
+    )
     assert parse(nulls) == parse()
 
 
@@ -124,8 +127,8 @@ def test_a_rule_named_alone_has_its_usual_weights(method: str, weights: tuple[fl
 @pytest.mark.parametrize("method", ["munba", "mgda", "pcgrad"])
 def test_a_method_without_a_weight_refuses_one(method: str) -> None:
     assert only_error(f"baselines: [{{method: {method}, weights: [0.5]}}]") == (
-        f"x.yaml:4: baselines[0].weights: {method} has no weight: expected [1.0], which stands for its only trial, "
-        "found [0.5]; leave `weights` out"
+        f"x.yaml:4: baselines[0].weights: {method} has no weight: expected [1.0], which stands for its "
+        "only trial, found [0.5]; leave `weights` out"
     )
 
 
@@ -151,7 +154,10 @@ def test_exported_names_are_complete_and_sorted() -> None:
 
 
 def test_import_is_light() -> None:
-    code = "import sys, pareto_unlearn.config; print({'torch', 'ray', 'pyarrow', 'numpy', 'pandas'} & set(sys.modules))"
+    code = (
+        "import sys, pareto_unlearn.config; "
+        "print({'torch', 'ray', 'pyarrow', 'numpy', 'pandas'} & set(sys.modules))"
+    )
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
         == "set()\n"
@@ -252,8 +258,8 @@ def test_trying_a_sweep_out_needs_no_networks() -> None:
 def test_dump_shows_resolved_defaults_in_order() -> None:
     lines = dump_config(parse()).splitlines()
     assert [line.split(":")[0] for line in lines if not line.startswith((" ", "-"))] == [
-        "name", "seed", "smoke", "model", "data", "task", "objective", "solver", "epsilon", "seeds", "baselines", "controls",
-        "evaluate", "run",
+        "name", "seed", "smoke", "model", "data", "task", "objective", "solver", "epsilon", "seeds",
+        "baselines", "controls", "evaluate", "run",
     ]  # fmt: skip
     assert "  learning_rate: 0.003" in lines
     assert "  noise_target: mean" in lines
@@ -306,33 +312,42 @@ TRIAL: dict[str, Any] = {
 }
 # One other valid value for every key that can change a result, and for every one that cannot.
 COUNTING = [
-    "seed=1", "model.family=mage", "model.variant=vit_large", "model.predicts=normalised_patches", "model.channels_last=true",
-    "model.recompute=true", "data.dataset=generated", "data.forget_classes=[0, 2]", "data.forget_classes=2", "data.retain_classes=[4]",
-    "data.train_per_class=5", "data.heldout_per_class=5", "task.size=0.25", "task.kind=random", "task.patches=2",
-    "task.removal=published", "objective.retain_target=computed", "objective.original_precision=bfloat16",
-    "objective.shared_parameters=trained", "objective.space=encoder", "objective.distance=l2",
-    "objective.noise_target=draws", "objective.forget_target=reference", "objective.noise=uniform", "objective.noise_rank=8", "objective.noise_images=64", "solver.steps=401", "solver.batch=33", "solver.update=paper",
-    "solver.learning_rate=0.005", "solver.learning_rate_end=0.5", "solver.betas=[0.8, 0.99]", "solver.average=0",
-    "solver.stabiliser=1e-6", "solver.clip=1", "solver.boundary.alpha=2", "solver.boundary.delta=3", "solver.lowest.kind=paper",
-    "solver.lowest.tolerance=0.01", "solver.lowest.beta=66", "solver.lowest.learning_rate=1", "solver.control.beta=6",
-    "solver.control.delta=3", "solver.control.scaled=false", "solver.control.ramp=0", "solver.convergence.window=51",
-    "solver.convergence.tolerance=0", "run.cpus_per_trial=2", "solver.start=original", "solver.completeness=per_image",
-    "solver.path.steps=9", "solver.path.learning_rate=1", "solver.path.warm_up=0", "solver.path.scan=[]", "solver.path.scan_length=0.2", "solver.path.end=0.1", "solver.path.hold=0",
-    "solver.path.average=0.1", "solver.branch.steps=9", "solver.branch.learning_rate=1", "solver.bank.checkpoints=9",
+    "seed=1", "model.family=mage", "model.variant=vit_large", "model.predicts=normalised_patches",
+    "model.channels_last=true", "model.recompute=true", "data.dataset=generated",
+    "data.forget_classes=[0, 2]", "data.forget_classes=2", "data.retain_classes=[4]",
+    "data.train_per_class=5", "data.heldout_per_class=5", "task.size=0.25", "task.kind=random",
+    "task.patches=2", "task.removal=published", "objective.retain_target=computed",
+    "objective.original_precision=bfloat16", "objective.shared_parameters=trained", "objective.space=encoder",
+    "objective.distance=l2", "objective.noise_target=draws", "objective.forget_target=reference",
+    "objective.noise=uniform", "objective.noise_rank=8", "objective.noise_images=64", "solver.steps=401",
+    "solver.batch=33", "solver.update=paper", "solver.learning_rate=0.005", "solver.learning_rate_end=0.5",
+    "solver.betas=[0.8, 0.99]", "solver.average=0", "solver.stabiliser=1e-6", "solver.clip=1",
+    "solver.boundary.alpha=2", "solver.boundary.delta=3", "solver.lowest.kind=paper",
+    "solver.lowest.tolerance=0.01", "solver.lowest.beta=66", "solver.lowest.learning_rate=1",
+    "solver.control.beta=6", "solver.control.delta=3", "solver.control.scaled=false", "solver.control.ramp=0",
+    "solver.convergence.window=51", "solver.convergence.tolerance=0", "run.cpus_per_trial=2",
+    "solver.start=original", "solver.completeness=per_image", "solver.path.steps=9",
+    "solver.path.learning_rate=1", "solver.path.warm_up=0", "solver.path.scan=[]",
+    "solver.path.scan_length=0.2", "solver.path.end=0.1", "solver.path.hold=0", "solver.path.average=0.1",
+    "solver.branch.steps=9", "solver.branch.learning_rate=1", "solver.bank.checkpoints=9",
     "solver.bank.images=99", "solver.bank.max_bytes=1000", "solver.precision=bfloat16", "solver.compile=true",
-    "data.retain_per_class=3", "data.proxy_retain.classes=3", "data.proxy_retain.per_class=2", "data.duplicates=drop_heldout",
+    "data.retain_per_class=3", "data.proxy_retain.classes=3", "data.proxy_retain.per_class=2",
+    "data.duplicates=drop_heldout",
 ]  # fmt: skip
 NOT_COUNTING = [
-    "name=other", "smoke=true", "model.checkpoint=weights/other.pth", "model.tokenizer=vqgan.ckpt", "solver.checkpoint_every=7", "epsilon.points=9",
-    "epsilon.spacing=geometric", "epsilon.violation_tolerance=0.5", "epsilon={schedule: list, values: [0.5]}", "seeds=[1, 2]",
-    "baselines=[max_loss]", "controls=[retrained]", "evaluate.metrics=[mse]", "evaluate.samples_per_class=3", "evaluate.max_samples=3",
-    "evaluate.protocol=standard", "evaluate.weights=networks", f"evaluate.weights_sha256={{a.pt: '{'ab' * 32}'}}",
-    "evaluate.sampling.method=ddim", "evaluate.sampling.steps=20", "evaluate.sampling.schedule=upstream_test", "run.executor=local",
-    "evaluate.second_reconstruction=true", "evaluate.tsne=true",
-    "run.gpus_per_trial=1", "run.max_concurrent=3", "run.storage=elsewhere", "run.address=auto", "run.reuse_workers=false",
-    "run.max_failures=0", "run.memory_bytes=1000", "solver.budget.total_steps=null", "solver.budget.wall_steps=null",
-    "solver.learning_rate=0.003", "objective.noise_target=mean", "seeds=[0]", "task.size=5e-1",
-    "data.cache_bytes=0", "objective.reference=a.safetensors", "objective.retain_target=cached", "model.variant=small",
+    "name=other", "smoke=true", "model.checkpoint=weights/other.pth", "model.tokenizer=vqgan.ckpt",
+    "solver.checkpoint_every=7", "epsilon.points=9", "epsilon.spacing=geometric",
+    "epsilon.violation_tolerance=0.5", "epsilon={schedule: list, values: [0.5]}", "seeds=[1, 2]",
+    "baselines=[max_loss]", "controls=[retrained]", "evaluate.metrics=[mse]", "evaluate.samples_per_class=3",
+    "evaluate.max_samples=3", "evaluate.protocol=standard", "evaluate.weights=networks",
+    f"evaluate.weights_sha256={{a.pt: '{'ab' * 32}'}}", "evaluate.sampling.method=ddim",
+    "evaluate.sampling.steps=20", "evaluate.sampling.schedule=upstream_test", "run.executor=local",
+    "evaluate.second_reconstruction=true", "evaluate.tsne=true", "run.gpus_per_trial=1",
+    "run.max_concurrent=3", "run.storage=elsewhere", "run.address=auto", "run.reuse_workers=false",
+    "run.max_failures=0", "run.memory_bytes=1000", "solver.budget.total_steps=null",
+    "solver.budget.wall_steps=null", "solver.learning_rate=0.003", "objective.noise_target=mean", "seeds=[0]",
+    "task.size=5e-1", "data.cache_bytes=0", "objective.reference=a.safetensors",
+    "objective.retain_target=cached", "model.variant=small",
 ]  # fmt: skip
 # data.root: only with another dataset, see test_the_root_of_image_files_counts.
 # The others too: they exclude the classes of every sweep here, see test_other_ways_to_split_count.
@@ -340,8 +355,8 @@ ONE_VALUE_ONLY = {"data.root", "data.split", "data.forget_share", "data.class_li
 # The family that has a second value for a key, where the embedded one has none.
 FAMILY_WITH = {
     "model.family=mage": "mae", "model.variant=vit_large": "mae", "model.predicts=normalised_patches": "mae",
-    "model.channels_last=true": "mage", "model.recompute=true": "palette", "model.tokenizer=vqgan.ckpt": "mage",
-    "task.removal=published": "mae",
+    "model.channels_last=true": "mage", "model.recompute=true": "palette",
+    "model.tokenizer=vqgan.ckpt": "mage", "task.removal=published": "mae",
 }  # fmt: skip
 
 
@@ -462,9 +477,9 @@ def test_seed_of_the_split_and_of_the_trial_both_count() -> None:
 @pytest.mark.parametrize(
     "override",
     [
-        *COUNTING, "evaluate.metrics=[mse]", "evaluate.protocol=standard", "evaluate.samples_per_class=3", "evaluate.max_samples=3",
-        "evaluate.sampling.method=ddim", "evaluate.sampling.steps=20", "solver.checkpoint_every=7",
-        "evaluate.second_reconstruction=true", "evaluate.tsne=true",
+        *COUNTING, "evaluate.metrics=[mse]", "evaluate.protocol=standard", "evaluate.samples_per_class=3",
+        "evaluate.max_samples=3", "evaluate.sampling.method=ddim", "evaluate.sampling.steps=20",
+        "solver.checkpoint_every=7", "evaluate.second_reconstruction=true", "evaluate.tsne=true",
     ],
 )  # fmt: skip
 def test_config_hash_changes_and_the_difference_names_the_key(override: str) -> None:
@@ -479,8 +494,9 @@ def test_config_hash_changes_and_the_difference_names_the_key(override: str) -> 
 @pytest.mark.parametrize(
     "override",
     [
-        "name=b", "model.checkpoint=a", "model.tokenizer=vqgan.ckpt", "run.storage=x", "seeds=[3]", "baselines=[max_loss]",
-        "controls=[retrained]", "smoke=true", "data.cache_bytes=7", "evaluate.weights=networks", f"evaluate.weights_sha256={{a.pt: '{'ab' * 32}'}}",
+        "name=b", "model.checkpoint=a", "model.tokenizer=vqgan.ckpt", "run.storage=x", "seeds=[3]",
+        "baselines=[max_loss]", "controls=[retrained]", "smoke=true", "data.cache_bytes=7",
+        "evaluate.weights=networks", f"evaluate.weights_sha256={{a.pt: '{'ab' * 32}'}}",
     ],
 )  # fmt: skip
 def test_config_hash_ignores_what_may_differ_in_a_run(override: str) -> None:

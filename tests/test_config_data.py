@@ -3,6 +3,8 @@
 import pytest
 from sweep_text import by_list, only_error, parse
 
+NO_RETAIN = "expected at least one, found the number 0: f2 is measured on"
+
 
 def test_a_proxy_is_on_or_has_numbers() -> None:
     assert parse("", "data.proxy_retain=true") == parse("", "data.proxy_retain={}")
@@ -13,13 +15,21 @@ def test_a_proxy_is_on_or_has_numbers() -> None:
 @pytest.mark.parametrize(
     ("overrides", "key", "expected"),
     [
-        (("data.retain_classes=0",), "retain_classes", "expected at least one, found the number 0: f2 is measured on"),
+        (("data.retain_classes=0",), "retain_classes", NO_RETAIN),
         (("data.retain_classes=[]",), "retain_classes", "`proxy_retain: true` takes other classes instead"),
-        (("data.retain_per_class=0",), "retain_per_class", "expected at least one, found the number 0: f2 is measured on"),
+        (("data.retain_per_class=0",), "retain_per_class", NO_RETAIN),
         (("data.forget_share=0.3",), "forget_share", "expected none without `split: random_images`"),
         (("data.class_rule=imagenet_r",), "class_rule", "expected class_list and class_rule together"),
-        ((*by_list("a", "imagenet_r"), "data.retain_classes=3"), "retain_classes", "expected none beside class_list"),
-        (("data.retain_per_class=2", "data.proxy_retain=true"), "proxy_retain", "expected either retain_per_class or"),
+        (
+            (*by_list("a", "imagenet_r"), "data.retain_classes=3"),
+            "retain_classes",
+            "expected none beside class_list",
+        ),
+        (
+            ("data.retain_per_class=2", "data.proxy_retain=true"),
+            "proxy_retain",
+            "expected either retain_per_class or",
+        ),
     ],
 )  # fmt: skip
 def test_data_that_contradicts_itself_is_refused(overrides: tuple[str, ...], key: str, expected: str) -> None:
@@ -54,8 +64,8 @@ def test_a_data_set_of_files_needs_a_root(dataset: str) -> None:
 @pytest.mark.parametrize("dataset", ["digits", "generated"])
 def test_a_data_set_without_files_refuses_a_root(dataset: str) -> None:
     assert only_error("", f"data.dataset={dataset}", "data.root=/images") == (
-        f"-o data.root=/images: data.root: expected none for dataset {dataset}, which needs no files, found the text `/images`; "
-        "remove it"
+        f"-o data.root=/images: data.root: expected none for dataset {dataset}, which needs no files, "
+        "found the text `/images`; remove it"
     )
 
 

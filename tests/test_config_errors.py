@@ -19,7 +19,8 @@ def test_unknown_key_shows_place_suggestion_and_known_keys() -> None:
         ("batch: 3", "did you mean `solver.batch`?"),
         (
             "steps: 3",
-            "`solver.steps` or `solver.path.steps` or `solver.branch.steps` or `controls.steps` or `evaluate.sampling.steps`?",
+            "`solver.steps` or `solver.path.steps` or `solver.branch.steps` or `controls.steps` or "
+            "`evaluate.sampling.steps`?",
         ),
         ("solver: {metrics: [mse]}", "did you mean `evaluate.metrics`?"),
         ("learning_rate: 3", "`solver.learning_rate` or `solver.lowest.learning_rate`"),
@@ -157,13 +158,15 @@ def test_impossible_values_are_refused_at_their_key(key: str, values: list[str])
 @pytest.mark.parametrize(
     "override",
     [
-        "seed=2147483647", "task.size=0.999", "solver.learning_rate_end=1", "solver.average=0", "solver.clip=1e30",
-        "solver.control.delta=3", "solver.control.ramp=0", "solver.boundary.delta=1", "solver.convergence.tolerance=0",
-        "epsilon.points=999", "epsilon={schedule: adaptive, points: 3}", "evaluate.metrics=[]", "evaluate.samples_per_class=0",
-        "run.gpus_per_trial=0.25", "run.gpus_per_trial=4", "run.max_failures=0", "run.storage=s3://bucket/runs", "baselines=[]",
-        "data.retain_classes=[2, 3]", "data.retain_classes=4", "run.address=ray://head:10001", "seeds=[0, 1, 2]",
-        "epsilon={schedule: list, absolute: true, values: [1, 2.5]}", "model.variant=small", "name=a.b-c_1", "task.patches=1",
-        "evaluate.max_samples=1", "evaluate.sampling.steps=1", "smoke=true",
+        "seed=2147483647", "task.size=0.999", "solver.learning_rate_end=1", "solver.average=0",
+        "solver.clip=1e30", "solver.control.delta=3", "solver.control.ramp=0", "solver.boundary.delta=1",
+        "solver.convergence.tolerance=0", "epsilon.points=999", "epsilon={schedule: adaptive, points: 3}",
+        "evaluate.metrics=[]", "evaluate.samples_per_class=0", "run.gpus_per_trial=0.25",
+        "run.gpus_per_trial=4", "run.max_failures=0", "run.storage=s3://bucket/runs", "baselines=[]",
+        "data.retain_classes=[2, 3]", "data.retain_classes=4", "run.address=ray://head:10001",
+        "seeds=[0, 1, 2]", "epsilon={schedule: list, absolute: true, values: [1, 2.5]}",
+        "model.variant=small", "name=a.b-c_1", "task.patches=1", "evaluate.max_samples=1",
+        "evaluate.sampling.steps=1", "smoke=true",
     ],
 )  # fmt: skip
 def test_values_at_the_edge_are_accepted_and_survive_a_dump(override: str) -> None:

@@ -35,7 +35,8 @@ def test_the_first_variant_of_a_family_is_its_default(family: str, variants: lis
 )
 def test_a_variant_of_another_family_is_refused(family: str, variant: str, expected: str) -> None:
     assert only_error("", model_of(family), f"model.variant={variant}") == (
-        f"-o model.variant={variant}: model.variant: expected {expected} with family {family}, found `{variant}`"
+        f"-o model.variant={variant}: model.variant: expected {expected} with family {family}, found "
+        f"`{variant}`"
     )
 
 

@@ -40,8 +40,8 @@ def test_numbers_are_numbers(text: str, value: float) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "no", "No", "on", "off", "yes", "y", "n", "0123", "-07", "1_000", "0x10", "0o17", "0b1", "1:30", "2001-01-01",
-        "1e", "e5", ".", "=", "<<", "n01440764", "'true'", "'1e5'", "'null'",
+        "no", "No", "on", "off", "yes", "y", "n", "0123", "-07", "1_000", "0x10", "0o17", "0b1", "1:30",
+        "2001-01-01", "1e", "e5", ".", "=", "<<", "n01440764", "'true'", "'1e5'", "'null'",
     ],
 )  # fmt: skip
 def test_text_stays_text(text: str) -> None:

@@ -88,8 +88,15 @@ def test_steps_of_a_control_count_for_itself_and_for_no_other_trial(tmp_path):
 
     def identify(config: SweepConfig, phase: Phase) -> str:
         return trial_id(
-            config, weights_sha256="0", phase=phase, method="retrained", role=None, epsilon=None, weight=None, seed=0
-        )  # fmt: skip
+            config,
+            weights_sha256="0",
+            phase=phase,
+            method="retrained",
+            role=None,
+            epsilon=None,
+            weight=None,
+            seed=0,
+        )
 
     short, long = (config_in(tmp_path, f"controls=[{{method: retrained, steps: {n}}}]") for n in (5, 6))
     assert identify(short, Phase.CONTROL) != identify(long, Phase.CONTROL)

@@ -1,4 +1,4 @@
-"""Which images are forgotten and kept: splits that never move, and batches that are a function of the step."""
+"""Which images are forgotten and kept: splits that never move, batches that are a function of the step."""
 
 import csv
 import hashlib

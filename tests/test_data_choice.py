@@ -1,4 +1,4 @@
-"""Who is forgotten and who is kept: published lists, random images, proxies and limited retain sets, copies."""
+"""Who is forgotten and who is kept: published lists, random images, proxies, limited retain sets, copies."""
 
 import contextlib
 import csv
@@ -209,9 +209,15 @@ def test_the_manifest_says_which_images_stand_in():
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"retain_classes": None, "proxy_retain": True}, "data.proxy_retain: expected classes that are neither"),
+        (
+            {"retain_classes": None, "proxy_retain": True},
+            "data.proxy_retain: expected classes that are neither",
+        ),
         ({"proxy_retain": {"classes": 6}}, "data.proxy_retain.classes: found 6, but between 1 and 5"),
-        ({"proxy_retain": {"per_class": 999}}, "data.proxy_retain.per_class: found 999, but class 5 has only"),
+        (
+            {"proxy_retain": {"per_class": 999}},
+            "data.proxy_retain.per_class: found 999, but class 5 has only",
+        ),
         ({"retain_per_class": 999}, "data.retain_per_class: found 999, but class 3 has only"),
     ],
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Unlearned weights go out as the originals came in: for every family, its published form, and what does not fit."""
+"""Unlearned weights go out as the originals came in, in each family's published form; misfits are refused."""
 
 from argparse import Namespace
 from pathlib import Path

@@ -46,19 +46,19 @@ def expected_words(model, encoded, output):
             )
         case "mae":
             return (
-                f"encoder outputs of the class token and {encoded[0] - 1} {kind} patches after the last norm, "
-                f"{encoded[1]} values each",
+                f"encoder outputs of the class token and {encoded[0] - 1} {kind} patches after the last "
+                f"norm, {encoded[1]} values each",
                 f"predictions of all {output[0]} patches, {output[1]} normalised pixels each",
             )
         case "mage":
             return (
-                f"encoder outputs of the class token and {which} {encoded[0] - 1} codes after the last norm, "
-                f"{encoded[1]} values each",
+                f"encoder outputs of the class token and {which} {encoded[0] - 1} codes after the last "
+                f"norm, {encoded[1]} values each",
                 f"logits of the {output[1]} codes at all {output[0]} places",
             )
     return (
-        f"feature maps of the {len(model.denoise_fn.input_blocks)} input stages and the middle; the mean over each map, "
-        "summed over the maps",
+        f"feature maps of the {len(model.denoise_fn.input_blocks)} input stages and the middle; the mean "
+        "over each map, summed over the maps",
         f"predicted noise, {output[0]} x {output[1]} x {output[2]} values, inside and outside the hole",
     )
 
@@ -218,7 +218,8 @@ def test_mage_joins_its_pictures_softly(size):
     generated, share = model.generate(images, seeds(0, 1, 2)), soft_share(model)
     assert torch.equal(generated[..., share == 0], images[..., share == 0])
     assert (share[-1] == 0).all()
-    # What shows through in the hole is its mean colour: the picture lies between that or the image, and what was generated.
+    # What shows through in the hole is its mean colour: the picture lies between that or the image, and what
+    # was generated.
     unknown = (share > 0) & (share < 1)
     assert not torch.equal(generated[..., unknown], images[..., unknown])
 

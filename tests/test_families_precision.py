@@ -1,4 +1,4 @@
-"""The same numbers in every family, whatever the precision, the memory layout, the compiler and the attention."""
+"""Every family gives the same numbers under any precision, memory layout, compiler and attention."""
 
 import copy
 import math

@@ -33,7 +33,7 @@ every_objective = pytest.mark.parametrize(
 
 @pytest.fixture(scope="module")
 def load(tmp_path_factory):
-    """Return a function from a family and overrides to a config and its material, whose model is a fresh copy."""
+    """Return a function that makes config and material, with a fresh model, of a family and overrides."""
     loaded = {}
 
     def fresh(family, *overrides, removal="hole", space="output", distance="mse", counts=COUNTS):
@@ -94,7 +94,8 @@ def test_f1_and_f2_are_the_same_numbers_at_every_call_and_in_any_batch(
         material.model.evaluation_batch = batch
         other = distances(material)
         assert float(other.mean()) == pytest.approx(float(found.mean()), rel=1e-6)
-        # Of one image: convolutions round otherwise in other batches, and f2 is a small difference of features.
+        # Of one image: convolutions round otherwise in other batches, and f2 is a small difference of
+        # features.
         assert close(other, found, 1e-5)
 
 

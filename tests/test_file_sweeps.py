@@ -1,4 +1,4 @@
-"""The shipped sweeps on folders that look like the real data sets: names, lists and JPEG files, tiny models, few steps."""
+"""The shipped sweeps on folders like the real data sets: names, lists, JPEG files; tiny models, few steps."""
 
 import csv
 import json
@@ -21,10 +21,10 @@ TRAIN, HELDOUT = 6, 3
 WNIDS = ("n01440764", "n01443537", "n02437616", "n04285008", "n07697313", "n12267677")
 PLACES = ("/a/airfield", "/a/apartment_building/outdoor", "/b/badlands", "/z/zen_garden")
 FEW_STEPS = (
-    "solver.steps=4", "solver.path={steps: 6, learning_rate: 0.002, scan: []}", "solver.branch.steps=3", "solver.batch=4",
-    "solver.bank.checkpoints=3", "epsilon.points=1", "baselines=[]", "objective.noise_images=16",
-    "run={executor: local, gpus_per_trial: 0, cpus_per_trial: 1}", "evaluate.max_samples=2",
-    f"data.train_per_class={TRAIN}", f"data.heldout_per_class={HELDOUT}",
+    "solver.steps=4", "solver.path={steps: 6, learning_rate: 0.002, scan: []}", "solver.branch.steps=3",
+    "solver.batch=4", "solver.bank.checkpoints=3", "epsilon.points=1", "baselines=[]",
+    "objective.noise_images=16", "run={executor: local, gpus_per_trial: 0, cpus_per_trial: 1}",
+    "evaluate.max_samples=2", f"data.train_per_class={TRAIN}", f"data.heldout_per_class={HELDOUT}",
 )  # fmt: skip
 
 
@@ -47,7 +47,7 @@ def make_imagenet(root: Path) -> Path:
 
 
 def make_places(root: Path) -> Path:
-    """Write data_256/<letter>/<class>/<number>.jpg, val_256/Places365_val_<number>.jpg and the three lists."""
+    """Write data_256/<letter>/<class>/<n>.jpg, val_256/Places365_val_<n>.jpg and the three lists."""
     train, heldout = [], []
     for label, name in enumerate(PLACES):
         for number in range(TRAIN):
@@ -94,7 +94,8 @@ def manifest_of(run: StoredRun) -> list[dict[str, str]]:
 
 def check_solved(run: StoredRun) -> None:
     assert {(record.phase, record.role) for record in run.records} == {
-        (Phase.ORIGINAL, None), (Phase.BOUNDARY, Role.HIGHEST), (Phase.BOUNDARY, Role.LOWEST), (Phase.EPSILON, None),
+        (Phase.ORIGINAL, None), (Phase.BOUNDARY, Role.HIGHEST), (Phase.BOUNDARY, Role.LOWEST),
+        (Phase.EPSILON, None),
     }  # fmt: skip
     assert all(record.f1 > 0 for record in run.records)
 
@@ -105,7 +106,8 @@ def test_imagenet_from_folders_lists_and_a_proxy_to_a_run(tmp_path):
     (tmp_path / "img_r_folder_dict.yaml").write_text(json.dumps(numbers))
     run = sweep(
         "imagenet_mae.yaml", tmp_path, "mae", root, "data.forget_classes=null", "data.retain_classes=null",
-        f"data.class_list={tmp_path / 'img_r_folder_dict.yaml'}", "data.class_rule=imagenet_r", "data.proxy_retain=true",
+        f"data.class_list={tmp_path / 'img_r_folder_dict.yaml'}", "data.class_rule=imagenet_r",
+        "data.proxy_retain=true",
     )  # fmt: skip
     check_solved(run)
     assert (run.info.classes_forget, run.info.classes_retain) == (WNIDS[:2], (WNIDS[2], WNIDS[5]))
@@ -161,8 +163,9 @@ def test_images_that_cannot_be_used_end_with_exit_code_3(tmp_path, spoil, expect
     root = make_imagenet(tmp_path / "imagenet")
     spoil(root)
     keys = (
-        "model.variant=tiny", f"model.checkpoint={write_checkpoint(tmp_path / 'tiny.pth', 'mae')}", f"data.root={root}",
-        f"data.forget_classes=[{WNIDS[0]}]", f"data.retain_classes=[{WNIDS[1]}]", f"run.storage={tmp_path / 'runs'}",
+        "model.variant=tiny", f"model.checkpoint={write_checkpoint(tmp_path / 'tiny.pth', 'mae')}",
+        f"data.root={root}", f"data.forget_classes=[{WNIDS[0]}]", f"data.retain_classes=[{WNIDS[1]}]",
+        f"run.storage={tmp_path / 'runs'}",
     )  # fmt: skip
     done = call("sweep", SWEEPS / "imagenet_mae.yaml", *overrides(*FEW_STEPS, *keys))
     assert done.returncode == ConfigError.exit_code == 3

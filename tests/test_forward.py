@@ -1,4 +1,4 @@
-"""The forward pass of a step: narrow, compiled, or refused where that cannot work. What is measured stays float32."""
+"""The forward pass of a step: narrow, compiled, or refused where it cannot be. Measuring stays in float32."""
 
 import sys
 from collections.abc import Callable
@@ -42,7 +42,7 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Load:
 
 
 def move_away(material: Material) -> None:
-    """Change every weight by about 5 %: at the original f2 and its gradient are 0, and only rounding is left."""
+    """Change every weight by about 5 %: at the original, f2 and its gradient are 0 but for rounding."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in material.model.parameters():
@@ -61,7 +61,8 @@ def gradients(load: Load, *overrides: str) -> tuple[Tensor, Tensor]:
 
 
 def test_bfloat16_gradients_are_near_those_of_float32(load):
-    # bfloat16 keeps 8 bits. Measured: 0.007 for f1; 0.035 to 0.043 for f2, a small difference of large outputs.
+    # bfloat16 keeps 8 bits. Measured: 0.007 for f1; 0.035 to 0.043 for f2, a small difference of large
+    # outputs.
     for wide, narrow, tolerance in zip(gradients(load), gradients(load, NARROW), (0.02, 0.08), strict=True):
         assert float((wide - narrow).norm() / wide.norm()) < tolerance
 
@@ -125,8 +126,8 @@ def solve(load: Load, *overrides: str) -> TrialRecord:
 
 
 def test_a_short_solve_ends_near_that_of_float32(load):
-    # Measured with seeds 0 to 2 and batch 32: |difference of e| up to 0.02; f2 up to 1.6 times after 200 steps,
-    # 1.3 after 400 and the same after 800.
+    # Measured with seeds 0 to 2 and batch 32: |difference of e| up to 0.02; f2 up to 1.6 times after 200
+    # steps, 1.3 after 400 and the same after 800.
     wide, narrow = solve(load), solve(load, NARROW)
     assert abs(wide.e - narrow.e) < 0.04
     assert 0.4 < (1.0 - narrow.retained_quality) / (1.0 - wide.retained_quality) < 2.5
@@ -174,7 +175,8 @@ from pareto_unlearn.trial import load_material
 from pareto_unlearn.trial.building import build_problem
 
 def gradient(*overrides):
-    config = load_config(shared.QUICKSTART, ["objective.noise_images=256", "solver.completeness=mean", *overrides])
+    settings = ["objective.noise_images=256", "solver.completeness=mean", *overrides]
+    config = load_config(shared.QUICKSTART, settings)
     material = load_material(config, Path(sys.argv[2]), "compiled")
     shared.move_away(material)
     problem = build_problem(Trial(config, shared.SPEC, material))
@@ -184,7 +186,7 @@ def gradient(*overrides):
 
 eager, first, second = gradient(), gradient("solver.compile=true"), gradient("solver.compile=true")
 assert torch.equal(first, second), "a second model of the process must take the same compiled code"
-assert not torch.equal(eager, first), "as good as equal, but not to the bit: that is why it counts for identity"
+assert not torch.equal(eager, first), "equal but for rounding, which is why it counts for identity"
 assert float((eager - first).norm() / eager.norm()) < 1e-5
 narrow = gradient("solver.compile=true", "solver.precision=bfloat16")
 assert float((eager - narrow).norm() / eager.norm()) < 0.05

@@ -1,4 +1,4 @@
-"""MAGE as a family: what T removes, which weights move, how images are generated, and which files it reads."""
+"""MAGE as a family: what T removes, which weights move, how images are generated, which files it reads."""
 
 import math
 import os

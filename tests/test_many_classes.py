@@ -1,4 +1,4 @@
-"""A hundred forget classes of 1 to 20 images: epsilon for each of them, in batches that hold a third of them at a time."""
+"""A hundred forget classes of 1 to 20 images, an epsilon for each; a batch holds a third of the classes."""
 
 import copy
 import math

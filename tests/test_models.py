@@ -1,4 +1,4 @@
-"""The embedded model: what it sees, what it saves, how weights that do not fit are refused; and what all families share."""
+"""The embedded model: what it sees and saves, how misfitting weights are refused; what all families share."""
 
 import hashlib
 import json
@@ -181,7 +181,8 @@ def test_the_shipped_weights_are_under_a_megabyte():
 
 @pytest.mark.parametrize("name", ["forget_heldout", "retain_heldout"])
 def test_shipped_weights_fill_heldout_holes_far_better_than_the_mean_image(model, split, name):
-    # Measured: hole MSE 0.0036 (forget) and 0.0049 (retain), against 0.091 and 0.077 of the mean training image.
+    # Measured: hole MSE 0.0036 (forget) and 0.0049 (retain), against 0.091 and 0.077 of the mean training
+    # image.
     images, hole = getattr(split, name).images, model.removed_pixels()
     train = torch.cat([split.forget_train.images, split.retain_train.images])
     with torch.no_grad():

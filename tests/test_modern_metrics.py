@@ -1,4 +1,4 @@
-"""Protocol modern: DINOv2 as the original code sees, LPIPS as the authors' arithmetic, five metrics of one run of pictures."""
+"""Protocol modern: DINOv2 as in the original code, LPIPS as in the authors' arithmetic, and five metrics."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Palette beside its published numbers: what chance decides, how holes are filled, what files are read and refused."""
+"""Palette beside its published numbers: what chance decides, how holes are filled, which files are read."""
 
 import copy
 import pickle
@@ -29,7 +29,7 @@ SHORT = build_schedule(LinearSchedule(steps=8, first=1e-4, last=0.5))
 DDIM = Sampling(method=Method.DDIM)
 
 BATCH_TOLERANCE = 1e-4
-"""Convolutions of another batch size may sum in another order; clipped sampling steps amplify that a little."""
+"""Convolutions of other batch sizes may sum in another order; clipped sampling steps amplify that a bit."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The path in closed form: when checkpoints are taken, which are kept, and where what starts from them ends."""
+"""The path in closed form: when checkpoints are taken, which are kept, and where their branches end."""
 
 import math
 from collections.abc import Callable

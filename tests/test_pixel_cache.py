@@ -140,8 +140,11 @@ def test_sets_beyond_the_limit_are_decoded_on_demand_training_sets_last(root, tm
         split = load_split(section(root, cache_bytes=limit), 0, EXACT, cache)
         found = {(name, part): images.images[:] for name, part, images in split.items()}
         assert {key: len(part) for key, part in found.items()} == {
-            ("forget", "train"): 8, ("forget", "heldout"): 2, ("retain", "train"): 16, ("retain", "heldout"): 4,
-        }  # fmt: skip
+            ("forget", "train"): 8,
+            ("forget", "heldout"): 2,
+            ("retain", "train"): 16,
+            ("retain", "heldout"): 4,
+        }
         assert len(arrays_in(cache)) == stored
 
 

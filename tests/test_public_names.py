@@ -58,7 +58,10 @@ def test_importing_the_package_imports_nothing_heavy():
 
 
 def test_help_imports_nothing_heavy():
-    run = "sys.argv = ['pareto-unlearn', '--help']; import runpy; runpy.run_module('pareto_unlearn', run_name='__main__')"
+    run = (
+        "sys.argv = ['pareto-unlearn', '--help']; import runpy; "
+        "runpy.run_module('pareto_unlearn', run_name='__main__')"
+    )
     assert heavy_modules_after(run, prints="Usage: ") == set()
 
 

@@ -33,7 +33,7 @@ TRAINED = ("retain_label", "noisy_label", "random_encoder")
 ROWS = torch.arange(3)
 
 ROUNDING = 1e-5
-"""Relative: the published losses sum over one mixed batch in float32, those of the package over each set alone."""
+"""Relative: in float32, the published losses sum over one mixed batch, the package's over each set alone."""
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def term(worlds, family: str, method: str, part: str) -> Tensor:
 
 
 def mixed(worlds, family: str) -> tuple[ImageToImage, ImageToImage, Tensor, Tensor]:
-    """Return the model, the original, and a batch of retain, then forget images with which are forget images."""
+    """Return model, original, a batch of retain and then forget images, and which are forget images."""
     _, material, batch = worlds[family]
     forget = torch.tensor([False] * 3 + [True] * 3)
     return material.model, batch.original, torch.cat([batch.retain, batch.forget]), forget

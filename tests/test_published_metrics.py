@@ -1,4 +1,4 @@
-"""FID, KID, IS and CLIP cosine: arithmetic against independent code, networks by their files, features kept once."""
+"""FID, KID, IS, CLIP cosine: arithmetic against independent code, networks by file, features kept once."""
 
 import hashlib
 import math

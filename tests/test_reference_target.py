@@ -47,7 +47,7 @@ def overrides(reference: Path, *others: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def load(tmp_path_factory):
-    """Return a function from a family to its config, material and reference model; the material's model is a fresh copy."""
+    """Return a function that makes config, material with a fresh model, and reference model of a family."""
     loaded = {}
 
     def fresh(family, removal="hole", distance="mse", *others):

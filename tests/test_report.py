@@ -158,8 +158,8 @@ def test_ranges_of_several_seeds_say_how_far_their_ends_are_apart(tmp_path: Path
     info = dataclasses.replace(synthetic_info(), ranges=(one, other))
     page = render(gather(open_run(write_run(str(tmp_path), info=info))))
     assert (
-        "over 2 seeds<br>lower end: mean e 3.1\u00a0%, 2.6\u00a0% to 3.6\u00a0%, 1.0\u00a0% of the range of f1 apart"
-        in page
+        "over 2 seeds<br>lower end: mean e 3.1\u00a0%, 2.6\u00a0% to 3.6\u00a0%, 1.0\u00a0% of the range of "
+        "f1 apart" in page
     )
     assert "upper end: mean e 100.0\u00a0%" in page
     assert "of f1 apart" not in Path(page_path).read_text()
@@ -532,7 +532,10 @@ CHROMIUM = next(
 needs_browser = pytest.mark.skipif(
     CHROMIUM is None, reason="no Chromium on this machine (chromium, chromium-browser, google-chrome)"
 )
-FLAGS = "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync --no-first-run"
+FLAGS = (
+    "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync "
+    "--no-first-run"
+)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The rules of ``solver.arc``: what defines each, the same written with whole vectors, and where gradients degenerate."""
+"""The rules of ``solver.arc``: their definitions, the same with whole vectors, and degenerate gradients."""
 
 import math
 from collections.abc import Callable
@@ -35,7 +35,7 @@ ROUNDING = {torch.float32: 3e-5, torch.float64: 3e-13}
 
 @cache
 def pairs(count: int, dtype: torch.dtype = torch.float64) -> tuple[tuple[Tensor, Tensor], ...]:
-    """Return gradients at 12 to 168 degrees of one another in 2 to 40 dimensions, with norms over four decades."""
+    """Return gradients at 12 to 168 degrees of each other in 2 to 40 dimensions, norms over four decades."""
     generator, found = torch.Generator().manual_seed(0), []
     while len(found) < count:
         size = 2 + len(found) % 39

@@ -91,7 +91,7 @@ def solve(spec: TrialSpec) -> TrialRecord:
 
 @dataclass
 class Sweep:
-    """A sweep without a solver: asks ``plan``, keeps trials live, and ends them in an order drawn from ``order``."""
+    """A sweep without a solver: asks ``plan``, keeps trials live, ends them in an order of ``order``."""
 
     config: SweepConfig
     workers: int = 2

@@ -220,7 +220,7 @@ def replaced_once(data: bytes, old: bytes, new: bytes) -> bytes:
 
 
 def footer_with(data: bytes, old: bytes, new: bytes) -> bytes:
-    """Return a file with ``new`` in place of ``old`` among the Parquet columns, not in Arrow's copy of them."""
+    """Return a file with ``new`` in place of ``old`` in the Parquet columns, not in Arrow's copy of them."""
     size = int.from_bytes(data[-8:-4], "little")
     start = len(data) - 8 - size
     position = data.index(old, start)

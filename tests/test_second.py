@@ -30,8 +30,9 @@ def material(config, tmp_path_factory):
 @pytest.mark.parametrize(
     "task",
     [
-        {"kind": "center"}, {"kind": "center", "size": 0.25}, {"patches": 2}, {"kind": "outpaint", "size": 0.25},
-        {"kind": "up", "size": 0.25}, {"kind": "left", "size": 0.75}, {"kind": "right"}, {"kind": "down"},
+        {"kind": "center"}, {"kind": "center", "size": 0.25}, {"patches": 2},
+        {"kind": "outpaint", "size": 0.25}, {"kind": "up", "size": 0.25}, {"kind": "left", "size": 0.75},
+        {"kind": "right"}, {"kind": "down"},
     ],
 )  # fmt: skip
 def test_the_opposite_removes_exactly_what_the_task_leaves(task):
@@ -62,7 +63,10 @@ def test_rows_say_what_they_are_for_both_sets(config, material):
     assert {row.metric.removeprefix("second_reconstruction_") for row in rows} == {
         "mse", "psnr", "frechet_distance", "inception_score", "embedding_cosine",
     }  # fmt: skip
-    assert {(row.set, row.split, row.n) for row in rows} == {("forget", "heldout", 30), ("retain", "heldout", 30)}  # fmt: skip
+    assert {(row.set, row.split, row.n) for row in rows} == {
+        ("forget", "heldout", 30),
+        ("retain", "heldout", 30),
+    }
 
 
 def test_noise_tells_less_of_the_image_than_the_original_s_picture(config, material):

@@ -1,4 +1,4 @@
-"""Sweeps tried out with --smoke: the shipped files of the big families from the first check to the exported model."""
+"""Sweeps tried out with --smoke: the big families' shipped files, from first check to exported model."""
 
 import json
 import math
@@ -188,8 +188,9 @@ def test_missing_weights_end_with_exit_code_8_and_where_they_are_published(name)
 
 def test_missing_images_end_with_exit_code_3_and_the_layout(tmp_path):
     done = call(
-        "validate", SWEEPS / "imagenet_mae.yaml", "-o", f"data.root={tmp_path}", "-o", "model.family=digits_mae",
-        "-o", "model.variant=null", "-o", "model.checkpoint=builtin", "-o", "task={kind: center}",
+        "validate", SWEEPS / "imagenet_mae.yaml", "-o", f"data.root={tmp_path}",
+        "-o", "model.family=digits_mae", "-o", "model.variant=null", "-o", "model.checkpoint=builtin",
+        "-o", "task={kind: center}",
     )  # fmt: skip
     assert done.returncode == ConfigError.exit_code == 3
     assert "train" in done.stderr

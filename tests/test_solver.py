@@ -51,8 +51,8 @@ def seeded(seed: int = 0) -> torch.Generator:
 def draws(dtype: torch.dtype, count: int = 160) -> list[tuple[Tensor, Tensor, float]]:
     """Return (g1, g2, psi) in 1 to 40 dimensions with norms over four decades; about half bind.
 
-    Every vector has memory of its own, aligned as torch allocates it: a library may sum a dot product in another
-    order where memory starts elsewhere, and equality to the bit would depend on the kind of CPU.
+    Every vector has memory of its own, aligned as torch allocates it: a library may sum a dot product in
+    another order where memory starts elsewhere, and equality to the bit would depend on the kind of CPU.
     """
     generator, found = seeded(), []
     for index in range(count):
@@ -685,10 +685,10 @@ def test_a_scaled_control_leaves_a_start_where_the_objective_is_flat(dtype: torc
     assert float(direction @ g1) > 0
 
 
-# Condition 1e3 in both Hessians, in frames of their own. The plain step needs condition * log(1 / error) steps;
-# after 2000, 1e-3 of f2 is left along its flattest axis (2e-5 after 3000). Adam's steps do not shrink with the
-# slope of an axis: after 1000, 1e-4 is left (1e-8 after 1500). f1 is steered in a closed loop, whatever the
-# condition; Adam leaves 2e-7 of it.
+# Condition 1e3 in both Hessians, in frames of their own. The plain step needs condition * log(1 / error)
+# steps; after 2000, 1e-3 of f2 is left along its flattest axis (2e-5 after 3000). Adam's steps do not shrink
+# with the slope of an axis: after 1000, 1e-4 is left (1e-8 after 1500). f1 is steered in a closed loop,
+# whatever the condition; Adam leaves 2e-7 of it.
 ELLIPSOIDS = {
     "paper": (0.5, UpdateSettings(kind="paper", steps=2000, learning_rate=1.5, learning_rate_end=1.0)),
     # These losses have no noise to average, and an average would only delay the control.
@@ -751,8 +751,8 @@ def test_a_start_inside_the_constraint_rises_to_epsilon(kind: str):
     assert rows[-1].f1 == pytest.approx(1.0, abs=1e-4)
 
 
-# Near the infimum g1 vanishes and the step across it, mu |g2|, keeps f1 at about (mu |g2| / 2)^2: f1 decays with
-# the learning rate, some way behind it. Measured 2e-4 and 1.2e-3 from 7.4.
+# Near the infimum g1 vanishes and the step across it, mu |g2|, keeps f1 at about (mu |g2| / 2)^2: f1 decays
+# with the learning rate, some way behind it. Measured 2e-4 and 1.2e-3 from 7.4.
 BOUNDARY = {
     "paper": UpdateSettings(kind="paper", steps=300, learning_rate=0.1, learning_rate_end=0.01),
     "averaged": UpdateSettings(kind="averaged", steps=600, learning_rate=0.05, learning_rate_end=0.0),

@@ -285,7 +285,7 @@ def test_record_of_a_removed_file_is_forgotten(store):
 
 
 class FaultyDisk(Disk):
-    """Fails at the n-th call: ``raise`` before it acts, ``torn`` half way, ``done`` after, ``crash`` always."""
+    """Fails at the n-th call: ``raise`` before it, ``torn`` half way, ``done`` after, ``crash`` always."""
 
     def __init__(self, fail_at: int, mode: str) -> None:
         self.fail_at, self.mode, self.calls = fail_at, mode, 0

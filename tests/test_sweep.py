@@ -139,7 +139,10 @@ def test_summary_names_the_gradient_pairs_beside_each_hypervolume(finished):
     run_read, said = run_of(finished), summary_of(finished)
     ours = 80 + 12 + 40 + 2 * 20  # the path, its scan, the lowest boundary, two branches
     volumes = [run_read.hypervolume(method=method) for method in ("epsilon_constraint", "composite")]
-    text = f"hypervolume (seed 0): {volumes[0]:.4f} for {ours} gradient pairs; composite loss {volumes[1]:.4f} for 40;"
+    text = (
+        f"hypervolume (seed 0): {volumes[0]:.4f} for {ours} gradient pairs; "
+        f"composite loss {volumes[1]:.4f} for 40;"
+    )
     assert text in said
 
 
@@ -228,7 +231,8 @@ def check_objective(config: SweepConfig, description: str) -> None:
 def test_encoder_objective_runs_end_to_end(encoder_sweep):
     check_objective(
         encoder_sweep,
-        "mean squared error per value of the encoder outputs of the 12 visible patches, 48 values each; noise target: mean",
+        "mean squared error per value of the encoder outputs of the 12 visible patches, 48 values each; "
+        "noise target: mean",
     )
 
 
@@ -237,7 +241,8 @@ def test_l2_objective_runs_end_to_end(small_config):
     assert run(config) == 0
     check_objective(
         config,
-        "L2 norm per image of the predictions of all 16 patches, 16 normalised pixels each; noise target: draws",
+        "L2 norm per image of the predictions of all 16 patches, 16 normalised pixels each; noise target: "
+        "draws",
     )
 
 
@@ -325,7 +330,7 @@ def test_max_loss_raises_the_training_loss_on_forget_images(continued):
 
 
 def test_range_is_readable_as_soon_as_phase_one_ends_and_while_a_run_goes_on(small_config, monkeypatch):
-    """What readers of a live or killed run see: the first epsilon trial already finds the range in run.json."""
+    """Readers of a live or killed run see: the first epsilon trial already finds the range in run.json."""
     from pareto_unlearn.sweep import executors
 
     seen = []

@@ -90,7 +90,7 @@ def encoder_outputs(model: ImageToImage, inputs: Tensor) -> object:
 
 
 def soft_share(model: ImageToImage) -> Tensor:
-    """Return the share of generated pixels in a picture: 1 in the hole, 0 outside, between them only for mage."""
+    """Return the share of generated pixels: 1 in the hole, 0 outside, values between them only for mage."""
     if model.family == "mage":
         return soft_hole(model.hole)
     return model.removed_pixels().float()

@@ -62,7 +62,7 @@ def token_losses(logits: Tensor, truth: Tensor, masked: Tensor, forget: Tensor) 
 
 
 def noise_images(images: Tensor, gauss: Tensor) -> Tensor:
-    """Return noise with the statistics of the whole batch: the original's outputs on it are forget targets."""
+    """Return noise with the statistics of the batch; the original's outputs on it are forget targets."""
     return _like(images, gauss).clamp(0.0, 1.0)
 
 
@@ -72,7 +72,7 @@ def noisy_codes(truth: Tensor, gauss: Tensor, codes: int) -> Tensor:
 
 
 def random_features(original: Tensor, gauss: Tensor) -> Tensor:
-    """Return the target of the baseline random encoder: noise with the statistics of the original's features."""
+    """Return the random encoder's target: noise with the statistics of the original's features."""
     return _like(original, gauss)
 
 
