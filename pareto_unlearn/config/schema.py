@@ -69,8 +69,9 @@ class EvaluateSection(Section):
 
     protocol: ProtocolName = Field(
         default=BUILTIN,
-        description="definition of the metrics, stored with every value: of the embedded digits, as the community computes them "
-        "(standard), as the code of the papers does (li2024-code), as their text says (paper-text), or in DINOv2's features and by LPIPS (modern)",
+        description="definition of the metrics, stored with every value: of the embedded digits, as the "
+        "community computes them (standard), as the code of the papers does (li2024-code), as their text "
+        "says (paper-text), or in DINOv2's features and by LPIPS (modern)",
     )
     metrics: Annotated[tuple[MetricName, ...], Field(strict=False), AfterValidator(each_once)] = Field(
         default=keys_of(BUILTIN),
@@ -79,7 +80,8 @@ class EvaluateSection(Section):
     )
     weights: Text | None = Field(
         default=None,
-        description="folder of the networks that metrics of all protocols but builtin need; null: that of PARETO_UNLEARN_WEIGHTS",
+        description="folder of the networks that metrics of all protocols but builtin need; null: that of "
+        "PARETO_UNLEARN_WEIGHTS",
     )
     weights_sha256: dict[str, Sha256] = Field(
         default={}, description="SHA-256 of files in that folder, by name, for which none is published"
@@ -93,12 +95,14 @@ class EvaluateSection(Section):
     )
     second_reconstruction: bool = Field(
         default=False,
-        description="keep of every picture what was generated alone, the hole, let the original model generate the rest from it, and measure "
-        "that too (digits_mae generates whole pictures: what lies around the hole is kept, the hole is filled again)",
+        description="keep of every picture what was generated alone, the hole, let the original model "
+        "generate the rest from it, and measure that too (digits_mae generates whole pictures: what lies "
+        "around the hole is kept, the hole is filled again)",
     )
     tsne: bool = Field(
         default=False,
-        description="place held-out pictures before and after in the plane, by t-SNE of the protocol's features, for the report",
+        description="place held-out pictures before and after in the plane, by t-SNE of the protocol's "
+        "features, for the report",
     )
     sampling: SamplingSection = SamplingSection()
 
@@ -138,7 +142,8 @@ class RunSection(Section):
     def _check_gpus_whole_above_one(cls, value: float) -> float:
         if value > 1 and not value.is_integer():
             raise refusal(
-                f"expected a fraction below 1 or a whole number, found {found(value)}; Ray splits one GPU only"
+                f"expected a fraction below 1 or a whole number, found {found(value)}; Ray splits one GPU "
+                "only"
             )
         return value
 
@@ -157,7 +162,8 @@ class SweepConfig(Section):
     )
     smoke: bool = Field(
         default=False,
-        description="a trial run of --smoke: tiny widths, random weights, generated images; its numbers mean nothing",
+        description="a trial run of --smoke: tiny widths, random weights, generated images; its numbers "
+        "mean nothing",
     )
     model: ModelSection
     data: DataSection
@@ -192,7 +198,8 @@ class SweepConfig(Section):
     def _check_random_weights_are_smoke(cls, value: ModelSection, info: ValidationInfo) -> ModelSection:
         if value.is_random and not info.data.get("smoke", False):
             raise refusal(
-                f"expected a checkpoint, found `{RANDOM}`: only a sweep started with --smoke runs on random weights"
+                f"expected a checkpoint, found `{RANDOM}`: only a sweep started with --smoke runs on "
+                "random weights"
             )
         return value
 
@@ -214,7 +221,8 @@ class SweepConfig(Section):
         unknown = [name for name in others if name not in known]
         if unknown:
             raise refusal(
-                f"expected of metrics only {', '.join(known)} under protocol {value.protocol}, found {', '.join(unknown)}"
+                f"expected of metrics only {', '.join(known)} under protocol {value.protocol}, found "
+                f"{', '.join(unknown)}"
             )
         if value.protocol == BUILTIN and others and not _has_feature_network(info):
             raise refusal(
@@ -228,8 +236,8 @@ class SweepConfig(Section):
     def _check_tsne_has_features(cls, value: EvaluateSection, info: ValidationInfo) -> EvaluateSection:
         if value.tsne and not _has_feature_network(info):
             raise refusal(
-                "expected tsne false, found true: the feature network of protocol builtin knows the digits only, as digits_mae "
-                "reads them"
+                "expected tsne false, found true: the feature network of protocol builtin knows the digits "
+                "only, as digits_mae reads them"
             )
         return value
 
@@ -247,8 +255,8 @@ class SweepConfig(Section):
             )
         if model.predicts == "normalised_patches":
             raise refusal(
-                "expected second_reconstruction false with predicts normalised_patches: their pictures need mean and variance "
-                "of the removed patches, which would give the truth away"
+                "expected second_reconstruction false with predicts normalised_patches: their pictures "
+                "need mean and variance of the removed patches, which would give the truth away"
             )
         return value
 

@@ -211,17 +211,18 @@ def _notes(
     split: Split,
 ) -> tuple[str, ...]:
     notes = [
-        f"complete: mean completeness; loss: f2 / variance of the original's outputs on the retain set; both on {split.words}, means "
-        "over seeds with their sample standard deviation."
+        "complete: mean completeness; loss: f2 / variance of the original's outputs on the retain set; "
+        f"both on {split.words}, means over seeds with their sample standard deviation."
     ]
     if reference is not None:
         notes.append(
-            f"Hypervolume: share of the box from e 0, loss 0 to e {reference[0]:g}, loss {reference[1]:.4g}, the same for all runs; "
-            "compare it at equal gradient pairs only."
+            f"Hypervolume: share of the box from e 0, loss 0 to e {reference[0]:g}, loss "
+            f"{reference[1]:.4g}, the same for all runs; compare it at equal gradient pairs only."
         )
     if any(line.startswith(_OTHER_PROBLEM) for one in compared for line in one.differences):
         notes.append(
-            "Some runs differ in model, data, task or objective: they solve other problems, whose e and loss are other quantities."
+            "Some runs differ in model, data, task or objective: they solve other problems, whose e and "
+            "loss are other quantities."
         )
     if any(run.info.smoke for run in runs):
         notes.append("SMOKE runs are among them: no number of theirs says anything about a model.")

@@ -42,6 +42,7 @@ def legend(entries: Iterable[tuple[str, str, str]], attributes: str = "") -> str
 def section(identifier: str, title: str, lead: str, body: str) -> str:
     """Return a section of the page; lead and body are HTML already."""
     return (
-        f'<section id="{identifier}" aria-labelledby="{identifier}-title"><h2 id="{identifier}-title">{title}</h2>'
+        f'<section id="{identifier}" aria-labelledby="{identifier}-title">'
+        f'<h2 id="{identifier}-title">{title}</h2>'
         f'<p class="lead">{lead}</p>{body}</section>'
     )

@@ -230,7 +230,10 @@ def verdict(solutions: Sequence[Solution]) -> str:
     models = _models(solutions)
     if not models:
         ended = sum(1 for s in solutions if s.kind is not Kind.ORIGINAL)
-        return f"No unlearned model: {ended} trial{'s' * (ended != 1)} ended without one. The reasons are in the table of trials."
+        return (
+            f"No unlearned model: {ended} trial{'s' * (ended != 1)} ended without one. "
+            "The reasons are in the table of trials."
+        )
     steps = sorted({model.steps for model in models})
     budget = f"{steps[0]}" if len(steps) == 1 else f"{steps[0]} to {steps[-1]}"
     one = len(models) == 1
@@ -239,8 +242,8 @@ def verdict(solutions: Sequence[Solution]) -> str:
     if train is None:
         return f"{count} after {budget} steps; completeness and retained quality were not measured."
     text = (
-        f"{count} with {train[0]} completeness of forgetting {'keeps' if one else 'keep'} {train[1]} of the quality "
-        f"on the retain images; {'it' if one else 'each'} was given {budget} steps."
+        f"{count} with {train[0]} completeness of forgetting {'keeps' if one else 'keep'} {train[1]} of "
+        f"the quality on the retain images; {'it' if one else 'each'} was given {budget} steps."
     )
     if heldout is not None:
         text += f" On images never trained on: {heldout[0]} completeness, {heldout[1]} retained quality."

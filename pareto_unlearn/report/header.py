@@ -32,7 +32,8 @@ def header(report: Report) -> str:
     listed = "".join(f"<div><dt>{term}</dt><dd>{value}</dd></div>" for term, value in facts)
     return (
         f'<header>{_smoke_notice(report)}<p class="eyebrow">Unlearning report</p><h1>{text(report.name)}</h1>'
-        f'<p class="verdict">{text(report.verdict)}</p><ul class="badges">{badges}</ul><dl class="facts">{listed}</dl></header>'
+        f'<p class="verdict">{text(report.verdict)}</p><ul class="badges">{badges}</ul>'
+        f'<dl class="facts">{listed}</dl></header>'
     )
 
 
@@ -58,7 +59,8 @@ def _range(one: EpsilonRange, num_seeds: int) -> str:
     source = (
         ""
         if one.upper_source == "lowest"
-        else f"<br><span class='note'>Upper end: the {text(one.upper_source)} model. {text(one.reason[:1].upper() + one.reason[1:])}</span>"
+        else f"<br><span class='note'>Upper end: the {text(one.upper_source)} model. "
+        f"{text(one.reason[:1].upper() + one.reason[1:])}</span>"
     )
     return f"<p>{seed}{raw}{normalised}{source}</p>"
 
@@ -67,7 +69,8 @@ def _spread(report: Report) -> str:
     if report.spread_of_ends is None:
         return ""
     ends = "<br>".join(
-        f"{name} end: mean e {share(one.mean)}, {share(one.low)} to {share(one.high)}, {share(one.deviation)} of the range of f1 apart"
+        f"{name} end: mean e {share(one.mean)}, {share(one.low)} to {share(one.high)}, "
+        f"{share(one.deviation)} of the range of f1 apart"
         for name, one in zip(("lower", "upper"), report.spread_of_ends, strict=True)
     )
     return f'<p class="minor">over {len(report.ranges)} seeds<br>{ends}</p>'
@@ -106,14 +109,16 @@ def _pairs(counts: Sequence[int]) -> str:
 
 def _uncertainty(seeds: Sequence[int]) -> str:
     if len(seeds) > 1:
-        return f"{len(seeds)} seeds ({', '.join(str(seed) for seed in seeds)}); every seed is drawn as its own points"
+        listed = ", ".join(str(seed) for seed in seeds)
+        return f"{len(seeds)} seeds ({listed}); every seed is drawn as its own points"
     return "one seed: there is no estimate of uncertainty, small differences may be chance"
 
 
 def _aim(report: Report) -> str:
     protocols = " ".join(f'<span class="protocol">{text(name)}</span>' for name in report.protocols)
     return (
-        f"<p>{text(report.objective)}</p><p>forget {_names(report.classes_forget)}<br>retain {_names(report.classes_retain)}</p>"
+        f"<p>{text(report.objective)}</p><p>forget {_names(report.classes_forget)}"
+        f"<br>retain {_names(report.classes_retain)}</p>"
         f'<p class="minor">protocols {protocols or "none: no metric was computed"}</p>'
     )
 
@@ -123,16 +128,21 @@ def slider_bar(report: Report) -> str:
     last = max(0, len(report.slider) - 1)
     start = report.slider.index(report.start) if report.start in report.slider else 0
     choices = "".join(
-        f'<label><input type="radio" name="split" value="{split.value}"{" checked" if split is Split.TRAIN else ""}>'
+        f'<label><input type="radio" name="split" value="{split.value}"'
+        f"{' checked' if split is Split.TRAIN else ''}>"
         f"<span>{split.words}</span></label>"
         for split in Split
     )
     chip = f'<b class="smoke">{SMOKE}</b> ' if report.smoke else ""
     disabled = " disabled" if not report.slider else ""
     return (
-        f'<div class="dial"><div class="dial-inner"><p class="dial-now" aria-live="polite">{chip}<span id="dial-mark" class="mark"></span>'
+        f'<div class="dial"><div class="dial-inner"><p class="dial-now" aria-live="polite">{chip}'
+        '<span id="dial-mark" class="mark"></span>'
         '<b id="dial-label"></b><span id="dial-numbers"></span></p>'
-        '<label class="dial-slider"><span>original</span><span class="visually-hidden">Select a model by epsilon</span>'
-        f'<input type="range" id="epsilon" min="0" max="{last}" step="1" value="{start}"{disabled}><span>most forgotten</span></label>'
-        f'<fieldset class="segmented"><legend class="visually-hidden">Measured on</legend>{choices}</fieldset></div></div>'
+        '<label class="dial-slider"><span>original</span>'
+        '<span class="visually-hidden">Select a model by epsilon</span>'
+        f'<input type="range" id="epsilon" min="0" max="{last}" step="1" value="{start}"{disabled}>'
+        "<span>most forgotten</span></label>"
+        '<fieldset class="segmented"><legend class="visually-hidden">Measured on</legend>'
+        f"{choices}</fieldset></div></div>"
     )

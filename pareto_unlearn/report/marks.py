@@ -95,6 +95,6 @@ def svg_mark(symbol: str, colour: str) -> str:
         base = base.replace(suffix, "")
     fill = "none" if "-open" in symbol else "currentColor"
     return (
-        f'<svg class="mark" viewBox="0 0 16 16" aria-hidden="true" style="color:{colour}" fill="{fill}" stroke="currentColor" '
-        f'stroke-width="1.5">{_SHAPES.get(base, _SHAPES["octagon"])}{overlay}</svg>'
+        f'<svg class="mark" viewBox="0 0 16 16" aria-hidden="true" style="color:{colour}" '
+        f'fill="{fill}" stroke="currentColor" stroke-width="1.5">{_SHAPES.get(base, _SHAPES["octagon"])}{overlay}</svg>'
     )

@@ -47,11 +47,13 @@ def render(report: Report) -> str:
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n<meta name="referrer" content="no-referrer">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="referrer" content="no-referrer">\n'
         '<meta name="color-scheme" content="light dark">\n'
-        f"<title>{SMOKE + ' · ' if report.smoke else ''}{text(report.name)} · unlearning report</title>\n<style>{_asset('style.css')}</style>\n</head>\n<body>\n"
-        f'{header.header(report)}\n{header.slider_bar(report)}\n<main>{body}</main>\n<noscript><p class="note">The figures need JavaScript; '
-        "images and tables do not.</p></noscript>\n"
+        f"<title>{SMOKE + ' · ' if report.smoke else ''}{text(report.name)} · unlearning report</title>\n"
+        f"<style>{_asset('style.css')}</style>\n</head>\n<body>\n"
+        f"{header.header(report)}\n{header.slider_bar(report)}\n<main>{body}</main>\n"
+        '<noscript><p class="note">The figures need JavaScript; images and tables do not.</p></noscript>\n'
         f'<script type="application/json" id="report-data">{embedded_json(page_data(report))}</script>\n'
         f"<script>{plotly}</script>\n<script>{script}</script>\n</body>\n</html>\n"
     )

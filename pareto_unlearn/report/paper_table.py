@@ -214,7 +214,8 @@ def _caption(runs: Sequence[StoredRun], columns: Sequence[Column]) -> str:
         for name in protocols
     ]
     parts.append(
-        "F is the forget set, R the retain set; arrows show what is better. Best in bold, second underlined, the original and controls left aside."
+        "F is the forget set, R the retain set; arrows show what is better. Best in bold, second "
+        "underlined, the original and controls left aside."
     )
     seeds = {record.seed for run in runs for record in run.records if record.phase is not Phase.ORIGINAL}
     if len(seeds) > 1:

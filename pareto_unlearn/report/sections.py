@@ -33,7 +33,8 @@ from pareto_unlearn.report.words import (
 
 def _off_scale_note(view: FrontView, solutions: Sequence[Solution]) -> str:
     notes = [
-        f"{solutions[p.key].label} (completeness {share(p.x / 100.0, 0)}, quality loss {share(p.y / 100.0, 0)})"
+        f"{solutions[p.key].label} (completeness {share(p.x / 100.0, 0)}, "
+        f"quality loss {share(p.y / 100.0, 0)})"
         for p in view.points
         if p.off_scale and (p.x, p.y) != (p.drawn[0], 0.0)
     ]
@@ -47,7 +48,8 @@ def _off_scale_note(view: FrontView, solutions: Sequence[Solution]) -> str:
 def front(report: Report) -> str:
     """Return the front with its scale switch, and the panel of the selected model."""
     notes = "".join(
-        f'<p class="note" data-view="{view_name(view)}" hidden>{text(_off_scale_note(view, report.solutions))}</p>'
+        f'<p class="note" data-view="{view_name(view)}" hidden>'
+        f"{text(_off_scale_note(view, report.solutions))}</p>"
         for view in report.fronts
         if _off_scale_note(view, report.solutions)
     )
@@ -56,8 +58,9 @@ def front(report: Report) -> str:
         for view in report.fronts
     )
     lead = (
-        "Each marker is one model. To the right more is forgotten, further down less quality is lost. The tick beside a circle is what its "
-        "epsilon asked for. Click a marker, or move the slider above with mouse or arrow keys."
+        "Each marker is one model. To the right more is forgotten, further down less quality is lost. The "
+        "tick beside a circle is what its epsilon asked for. Click a marker, or move the slider above with "
+        "mouse or arrow keys."
     )
     scale = (
         '<fieldset class="segmented small"><legend class="visually-hidden">Scale of the quality loss</legend>'
@@ -65,8 +68,10 @@ def front(report: Report) -> str:
         '<label><input type="radio" name="scale" value="log"><span>logarithmic</span></label></fieldset>'
     )
     body = (
-        f'<div class="front"><div class="card"><div class="card-bar">{scale}</div><div id="figure-front" class="figure figure-front" role="img" '
-        f'aria-label="Scatter of completeness against quality loss; the table of trials holds the same numbers"></div>{legends}{notes}</div>'
+        f'<div class="front"><div class="card"><div class="card-bar">{scale}</div>'
+        '<div id="figure-front" class="figure figure-front" role="img" '
+        'aria-label="Scatter of completeness against quality loss; '
+        f'the table of trials holds the same numbers"></div>{legends}{notes}</div>'
         '<aside class="card details" aria-label="Selected model"><div id="details"></div></aside></div>'
     )
     return section("front", "Forgetting against retained quality", lead, body)
@@ -106,9 +111,11 @@ def _panel(panel: MetricPanel, index: int) -> str:
     title = f"{metric_title(panel.metric)}"
     split = Split(panel.split).words if panel.split in {one.value for one in Split} else panel.split
     return (
-        f'<article class="card panel"><h3>{text(title)} <span class="protocol">protocol: {text(panel.protocol)}</span></h3>'
+        f'<article class="card panel"><h3>{text(title)} '
+        f'<span class="protocol">protocol: {text(panel.protocol)}</span></h3>'
         f'<p class="minor">{text(metric_hint(panel.metric))}<br>{text(split)}{text(images)}</p>'
-        f'<div id="figure-metric-{index}" class="figure figure-metric" role="img" aria-label="{text(title)}, protocol {text(panel.protocol)}, against completeness"></div>'
+        f'<div id="figure-metric-{index}" class="figure figure-metric" role="img" '
+        f'aria-label="{text(title)}, protocol {text(panel.protocol)}, against completeness"></div>'
         "</article>"
     )
 
@@ -118,8 +125,9 @@ def metrics(report: Report) -> str:
     if not report.panels:
         return section("metrics", "Image metrics", "No image metric is stored in this run.", "")
     lead = (
-        "Against the completeness that was reached, which is epsilon in units for people and places the baselines too. Metrics need not "
-        "move in order with epsilon, and the original need not be the best on them."
+        "Against the completeness that was reached, which is epsilon in units for people and places the "
+        "baselines too. Metrics need not move in order with epsilon, and the original need not be the best "
+        "on them."
     )
     panels = "".join(_panel(panel, index) for index, panel in enumerate(report.panels))
     return section(
@@ -135,13 +143,17 @@ def embeddings(report: Report) -> str:
     if not report.embeddings:
         return ""
     lead = (
-        "Held-out images as the original and the selected model reconstruct them, by t-SNE of the features of protocol builtin. What is "
-        "forgotten leaves the cluster it had; what is retained stays on it. Neighbourhoods mean something, distances between clusters and axes do not."
+        "Held-out images as the original and the selected model reconstruct them, by t-SNE of the features "
+        "of protocol builtin. What is forgotten leaves the cluster it had; what is retained stays on it. "
+        "Neighbourhoods mean something, distances between clusters and axes do not."
     )
     body = (
-        f'<div class="card"><div class="card-bar" id="embedding-text" aria-live="polite"></div>{legend(EMBEDDED.values())}'
-        '<div id="figure-embedding" class="figure figure-embedding" role="img" aria-label="Pictures of both sets before and after in the plane"></div>'
-        '<p id="embedding-none" class="note" hidden>Nothing is stored for this model; the original has no picture of its own. Select another.</p></div>'
+        '<div class="card"><div class="card-bar" id="embedding-text" aria-live="polite"></div>'
+        f"{legend(EMBEDDED.values())}"
+        '<div id="figure-embedding" class="figure figure-embedding" role="img" '
+        'aria-label="Pictures of both sets before and after in the plane"></div>'
+        '<p id="embedding-none" class="note" hidden>Nothing is stored for this model; '
+        "the original has no picture of its own. Select another.</p></div>"
     )
     return section("embeddings", "Pictures before and after", lead, body)
 
@@ -153,11 +165,17 @@ def convergence(report: Report) -> str:
         for key, solution in enumerate(report.solutions)
         if solution.kind is not Kind.ORIGINAL
     )
-    lead = "The solver on its mini-batches, which scatter around the values of the whole set. Dashed: the epsilon that steered it."
+    lead = (
+        "The solver on its mini-batches, which scatter around the values of the whole set. "
+        "Dashed: the epsilon that steered it."
+    )
     body = (
-        f'<div class="card"><div class="card-bar"><label for="curve-choice">Trial</label> <select id="curve-choice">{options}</select></div>'
-        '<p id="curve-text" class="minor" aria-live="polite"></p><div id="figure-curve" class="figure figure-curve" role="img" '
-        'aria-label="f1 and f2 against the step"></div><p id="curve-none" class="note" hidden>No curve is stored for this trial.</p></div>'
+        f'<div class="card"><div class="card-bar"><label for="curve-choice">Trial</label> '
+        f'<select id="curve-choice">{options}</select></div>'
+        '<p id="curve-text" class="minor" aria-live="polite"></p>'
+        '<div id="figure-curve" class="figure figure-curve" role="img" '
+        'aria-label="f1 and f2 against the step"></div>'
+        '<p id="curve-none" class="note" hidden>No curve is stored for this trial.</p></div>'
     )
     return section("convergence", "Convergence", lead, body)
 
@@ -184,7 +202,8 @@ def _gain_row(one: StepGain, num_seeds: int) -> str:
         share(one.f1_change, 2),
     )
     return (
-        f'<tr><th scope="row">{text(one.checked.label)}{seed}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}'
+        f'<tr><th scope="row">{text(one.checked.label)}{seed}</th>'
+        f"{''.join(f'<td>{cell}</td>' for cell in cells)}"
         f"<td>{state_badge(one.doubled.state, one.doubled.state.lower())}</td></tr>"
     )
 
@@ -197,7 +216,8 @@ def _gains(report: Report) -> str:
     head = "".join(f'<th scope="col">{name}</th>' for name in heads)
     rows = "".join(_gain_row(one, len(report.seeds)) for one in report.gains)
     return (
-        f'<p class="prose">{text(GAINS_NOTE)}</p><div class="scroll" tabindex="0" role="region" aria-label="Gain when the steps are doubled">'
+        f'<p class="prose">{text(GAINS_NOTE)}</p>'
+        '<div class="scroll" tabindex="0" role="region" aria-label="Gain when the steps are doubled">'
         f'<table class="gains"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
     )
 
@@ -226,7 +246,9 @@ def provenance(report: Report) -> str:
         for state, _ in report.states
     )
     body = (
-        f'<dl class="provenance">{listed}</dl><h3>Gain in f2 when the steps are doubled</h3>{_gains(report)}<h3>First-order residuals</h3><p class="prose">{text(RESIDUAL_NOTE)}</p>{sweep}'
+        f'<dl class="provenance">{listed}</dl><h3>Gain in f2 when the steps are doubled</h3>'
+        f"{_gains(report)}<h3>First-order residuals</h3>"
+        f'<p class="prose">{text(RESIDUAL_NOTE)}</p>{sweep}'
         f'<details open><summary>Words</summary><dl class="glossary">{terms}{states}</dl></details>'
     )
     return section(

@@ -47,9 +47,12 @@ def _image_row(report: Report, row: GridRow, index: int) -> str:
         for key, url in zip(report.grid.columns, row.cells, strict=True)
     )
     return (
-        f'<tr data-set="{text(row.set)}" data-row="{index}"><th scope="row" class="stick stick-0"><span>{text(row.class_name)}</span></th>'
-        f'<td class="stick stick-1" data-role="input">{_image(row.input, row, f"{name}, input with hole")}</td>'
-        f'<td class="stick stick-2" data-role="truth">{_image(row.truth, row, f"{name}, truth")}</td>{cells}</tr>'
+        f'<tr data-set="{text(row.set)}" data-row="{index}"><th scope="row" class="stick stick-0">'
+        f"<span>{text(row.class_name)}</span></th>"
+        '<td class="stick stick-1" data-role="input">'
+        f"{_image(row.input, row, f'{name}, input with hole')}</td>"
+        '<td class="stick stick-2" data-role="truth">'
+        f"{_image(row.truth, row, f'{name}, truth')}</td>{cells}</tr>"
     )
 
 
@@ -67,7 +70,8 @@ def images(report: Report) -> str:
         rows = [_image_row(report, row, index) for index, row in enumerate(grid.rows) if row.set == name]
         if rows:
             groups += (
-                f'<tbody class="set-{name}"><tr class="set-head"><th colspan="3" scope="rowgroup" class="stick stick-0"><span>{title}</span></th>'
+                f'<tbody class="set-{name}"><tr class="set-head"><th colspan="3" scope="rowgroup" '
+                f'class="stick stick-0"><span>{title}</span></th>'
                 f'<td colspan="{width}"></td></tr>{"".join(rows)}</tbody>'
             )
     left_out = (
@@ -75,10 +79,14 @@ def images(report: Report) -> str:
         if grid.left_out
         else ""
     )
-    lead = f"Held-out images, never trained on. Columns run from lowest to highest completeness, baselines last.{left_out}"
+    lead = (
+        "Held-out images, never trained on. Columns run from lowest to highest completeness, "
+        f"baselines last.{left_out}"
+    )
     body = (
         '<label class="check"><input type="checkbox" id="hide-forget"> blur the forget images</label>'
-        '<div class="card scroll" tabindex="0" role="region" aria-label="Image grid"><table id="grid" class="grid"><thead><tr>'
+        '<div class="card scroll" tabindex="0" role="region" aria-label="Image grid">'
+        '<table id="grid" class="grid"><thead><tr>'
         '<th scope="col" class="stick stick-0">class</th><th scope="col" class="stick stick-1">input</th>'
         f'<th scope="col" class="stick stick-2">truth</th>{heads}</tr></thead>{groups}</table></div>'
     )
@@ -114,9 +122,12 @@ def _class_table(report: Report, table: ClassTable) -> str:
     )
     hidden = "" if table.split is Split.TRAIN else " hidden"
     return (
-        f'<div class="card scroll" data-split="{table.split.value}" tabindex="0" role="region" aria-label="Completeness per class, '
-        f'{table.split.words}"{hidden}><table class="classes"><thead><tr><th scope="col" class="stick stick-0">class</th>{heads}</tr></thead>'
-        f'<tbody>{rows}</tbody><tfoot><tr><th scope="row" class="stick stick-0">worst 5 % of images</th>{tail}</tr></tfoot></table></div>'
+        f'<div class="card scroll" data-split="{table.split.value}" tabindex="0" role="region" '
+        f'aria-label="Completeness per class, {table.split.words}"{hidden}>'
+        '<table class="classes"><thead><tr>'
+        f'<th scope="col" class="stick stick-0">class</th>{heads}</tr></thead>'
+        f"<tbody>{rows}</tbody><tfoot><tr>"
+        f'<th scope="row" class="stick stick-0">worst 5 % of images</th>{tail}</tr></tfoot></table></div>'
     )
 
 
@@ -141,8 +152,9 @@ def classes(report: Report) -> str:
             "classes", "Completeness per class", "Completeness per class was not measured in this run.", ""
         )
     lead = (
-        "Epsilon bounds the mean; a class can lag far behind it. Cells show completeness, the colour shows what is still remembered, "
-        "and the outlined cell is the class that the model forgets least. Protocol: objective."
+        "Epsilon bounds the mean; a class can lag far behind it. Cells show completeness, the colour shows "
+        "what is still remembered, and the outlined cell is the class that the model forgets least. "
+        "Protocol: objective."
     )
     body = f'<p class="callout" aria-live="polite"><span id="worst-class"></span></p>{tables}'
     return section("classes", "Completeness per class", lead, body)
@@ -191,8 +203,9 @@ def _trial_row(solution: Solution, key: int) -> str:
         ]
     )
     return (
-        f'<tr data-key="{key}" data-order="{key}"><th scope="row" class="stick stick-0" data-v="{key}"><button type="button" data-select="{key}">'
-        f'{mark(solution)} {text(solution.label)}</button></th><td data-v="{text(solution.state)}">{state_badge(solution.state, solution.state.lower())}</td>'
+        f'<tr data-key="{key}" data-order="{key}"><th scope="row" class="stick stick-0" data-v="{key}">'
+        f'<button type="button" data-select="{key}">{mark(solution)} {text(solution.label)}</button></th>'
+        f'<td data-v="{text(solution.state)}">{state_badge(solution.state, solution.state.lower())}</td>'
         f'{numbers}<td class="reason" data-v="{text(solution.reason)}">{text(solution.reason)}</td></tr>'
     )
 
@@ -210,16 +223,22 @@ def _endings(report: Report) -> str:
 def trials(report: Report) -> str:
     """Return the table of all trials, which is also the accessible form of the figures, with its downloads."""
     heads = "".join(
-        f'<th scope="col" aria-sort="none" class="{"number" if numeric else "words"}{" stick stick-0" if index == 0 else ""}">'
+        f'<th scope="col" aria-sort="none" '
+        f'class="{"number" if numeric else "words"}{" stick stick-0" if index == 0 else ""}">'
         f'<button type="button" data-sort="{index}">{title}</button></th>'
         for index, (title, numeric) in enumerate(_COLUMNS)
     )
     rows = "".join(_trial_row(solution, key) for key, solution in enumerate(report.solutions))
     body = (
-        f'{_endings(report)}<p class="buttons"><button type="button" class="action" id="download-csv">Download CSV</button>'
+        f'{_endings(report)}<p class="buttons">'
+        '<button type="button" class="action" id="download-csv">Download CSV</button>'
         '<button type="button" class="action" id="download-json">Download JSON</button></p>'
-        '<div class="card scroll" tabindex="0" role="region" aria-label="Table of trials"><table id="trials" class="trials">'
+        '<div class="card scroll" tabindex="0" role="region" aria-label="Table of trials">'
+        '<table id="trials" class="trials">'
         f"<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
-    lead = "Every trial with its evidence; failures stay in the list with their reason. The downloads hold all columns of the store. Values are of the training images unless the head says held-out."
+    lead = (
+        "Every trial with its evidence; failures stay in the list with their reason. The downloads hold all "
+        "columns of the store. Values are of the training images unless the head says held-out."
+    )
     return section("trials-section", "All trials", lead, body)

@@ -116,7 +116,8 @@ def _box(solutions: Sequence[Solution], placed: Sequence[tuple[int, float, float
     if not logarithmic:
         return Box(x=x, y=y)
     positive = [p[2] for p in placed if 0.0 < p[2] <= y[1]]
-    # Half below the smallest loss: room for the original model, whose loss of zero has no place on such an axis.
+    # Half below the smallest loss: room for the original model, whose loss of zero has no place on such an
+    # axis.
     return Box(x=x, y=(min(positive) / 2.0, y[1] * 1.2) if positive else (0.01, 100.0))
 
 

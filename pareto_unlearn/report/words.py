@@ -21,7 +21,8 @@ STATE_MARKS = {
 
 STATE_MEANINGS = {
     TrialState.DONE: "the trial reached its aim",
-    TrialState.INFEASIBLE: "f1 stayed above epsilon by more than the tolerance; the model exists but breaks its constraint",
+    TrialState.INFEASIBLE: "f1 stayed above epsilon by more than the tolerance; the model exists but "
+    "breaks its constraint",
     TrialState.UNCONVERGED: "the steps ran out while the objectives still moved",
     TrialState.DIVERGED: "an objective or gradient became non-finite; there is no model",
     TrialState.FAILED: "the trial stopped with an error; there is no model",
@@ -37,7 +38,8 @@ GLOSSARY = (
     ("boundary", "the two ends of the front: highest and lowest completeness"),
     (
         "completeness",
-        "100 % minus e, where e = (f1 - floor) / (f1 of the original - floor); 0 % is the original model, 100 % the least f1 that any model can reach",
+        "100 % minus e, where e = (f1 - floor) / (f1 of the original - floor); 0 % is the original model, "
+        "100 % the least f1 that any model can reach",
     ),
     (
         "worst class, worst 5 %",
@@ -45,17 +47,19 @@ GLOSSARY = (
     ),
     (
         "quality loss (FVU)",
-        "f2 divided by the variance of the original's outputs on the retain set; retained quality is 100 % minus it",
+        "f2 divided by the variance of the original's outputs on the retain set; retained quality is 100 % "
+        "minus it",
     ),
     ("dominated", "another model of the same seed is at least as good in both objectives and better in one"),
     (
         "hypervolume",
-        "the share of the box between the ideal point and the reference point that a method's models dominate; larger is better, and "
-        "more gradient pairs make it larger: compare at equal cost only",
+        "the share of the box between the ideal point and the reference point that a method's models "
+        "dominate; larger is better, and more gradient pairs make it larger: compare at equal cost only",
     ),
     (
         "gradient pair",
-        "one gradient of the forget loss and one of the retain loss: what a step costs; the scan of a path's step size counts",
+        "one gradient of the forget loss and one of the retain loss: what a step costs; the scan of a "
+        "path's step size counts",
     ),
     (
         "reference point",
@@ -63,7 +67,8 @@ GLOSSARY = (
     ),
     (
         "retain only",
-        "a control: the original trained on with retain images alone, for as many steps; what it changes is no forgetting",
+        "a control: the original trained on with retain images alone, for as many steps; what it changes "
+        "is no forgetting",
     ),
     (
         "fork, fork bug",
@@ -75,20 +80,24 @@ GLOSSARY = (
 )
 
 RESIDUAL_NOTE = (
-    "The residuals come from gradients over the whole training sets at the end of a trial. Where two objectives cannot both be "
-    "improved, their gradients point in opposite directions (cosine -1) and balance each other under the multiplier. "
-    "It is a first-order residual, not a proof of Pareto optimality: the front belongs to this solver and this number of steps."
+    "The residuals come from gradients over the whole training sets at the end of a trial. Where two "
+    "objectives cannot both be improved, their gradients point in opposite directions (cosine -1) and "
+    "balance each other under the multiplier. It is a first-order residual, not a proof of Pareto "
+    "optimality: the front belongs to this solver and this number of steps."
 ).replace("-1)", f"{_MINUS}1)")
 
 GAINS_NOTE = (
-    "Trials solved again at the same epsilon with twice the steps; the gain is 1 minus f2 then over f2 now, the change of f1 is a share of f1's own "
-    f"range. To read a gain: {HOW_TO_READ_GAINS}."
+    "Trials solved again at the same epsilon with twice the steps; the gain is 1 minus f2 then over f2 "
+    f"now, the change of f1 is a share of f1's own range. To read a gain: {HOW_TO_READ_GAINS}."
 )
-NO_GAINS_NOTE = "Whether more steps would improve the front was not checked in this run; the same sweep command with --check-convergence does it."
+NO_GAINS_NOTE = (
+    "Whether more steps would improve the front was not checked in this run; the same sweep command with "
+    "--check-convergence does it."
+)
 
 SECOND_HINT = (
-    "The original model generates the rest from what was generated alone: what it makes tells what that still knows. "
-    "Compare with the original's own value, the dashed line."
+    "The original model generates the rest from what was generated alone: what it makes tells what that "
+    "still knows. Compare with the original's own value, the dashed line."
 )
 
 
