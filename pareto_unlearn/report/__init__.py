@@ -1,6 +1,6 @@
-"""One offline HTML file from the store of a run: front, images, classes, metrics, convergence, trials; and the papers' tables.
+"""The report of a stored run as one offline HTML file, the papers' tables, and the comparison of runs.
 
-Needs no weights.
+The report shows front, images, classes, metrics, convergence and trials. None of this needs weights.
 """
 
 from collections.abc import Sequence
@@ -31,13 +31,13 @@ REPORT_FILE = "report.html"
 
 
 def write_report(run_path: str, out: str | None = None) -> str:
-    """Write the report of a stored run as one HTML file that needs no network, and return where it lies.
+    """Write the report of a stored run as one HTML file that needs no network, and return its path or URI.
 
-    The same store gives the same bytes; an older report stays whole until the new one replaces it.
+    The same store gives the same bytes. An older report stays whole until the new file replaces it.
 
     Args:
         run_path: the run directory, local or a URI such as ``s3://bucket/runs/name``.
-        out: the file to write, local or a URI; ``report.html`` in the run directory unless given.
+        out: the file to write, local or a URI; None means ``report.html`` in the run directory.
 
     Raises:
         ConfigError: there is no run at ``run_path``, or the folder of ``out`` cannot be reached.
@@ -54,7 +54,7 @@ def write_report(run_path: str, out: str | None = None) -> str:
 
 
 def make_table(run_paths: Sequence[str], layout: Layout, form: TextFormat) -> str:
-    """Return the table of a paper made of stored runs, side by side, as text.
+    """Return a table in the layout of one paper as text; several runs stand side by side.
 
     Raises:
         ConfigError: there is no run at one of the paths.
@@ -64,7 +64,7 @@ def make_table(run_paths: Sequence[str], layout: Layout, form: TextFormat) -> st
 
 
 def make_comparison(run_paths: Sequence[str], form: ComparisonFormat, split: Split = Split.TRAIN) -> str:
-    """Return one table over stored runs as text; see ``compare``.
+    """Return the comparison of stored runs as text; see ``compare_runs``.
 
     Raises:
         ConfigError: there is no run at one of the paths.
@@ -74,7 +74,7 @@ def make_comparison(run_paths: Sequence[str], form: ComparisonFormat, split: Spl
 
 
 def write_out(out: str, text: str) -> None:
-    """Write text to a file, local or a URI; an older one stays whole until this one replaces it.
+    """Write text to a file, local or a URI; an older file stays whole until the new one replaces it.
 
     Raises:
         ConfigError: the folder of ``out`` cannot be reached.
@@ -95,4 +95,4 @@ def _sweep_file(run: StoredRun) -> str:
     try:
         return run.store.read_text("sweep.yaml")
     except StoreError:
-        return ""  # a run can be read without it; the page then shows none
+        return ""  # the rest of a run can be read without its sweep file; the page then shows no file

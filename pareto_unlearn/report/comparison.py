@@ -1,7 +1,8 @@
-"""Several runs in one table: what differs in their sweep files, and what each of them reached, in units that they share.
+"""A table of several runs: how their sweep files differ, and what each run reached.
 
-Objectives are compared as e and as loss (f2 over the variance of the original's outputs on the retain set), on training or on held-out
-images, so that runs whose raw f1 and f2 have other scales can stand in one table.
+Objectives are compared as e and as loss (f2 over the variance of the original's outputs on the retain set),
+on training or on held-out images. These units let runs stand in one table whose raw f1 and f2 have different
+scales.
 """
 
 from collections import Counter
@@ -26,7 +27,9 @@ from pareto_unlearn.report.words import NONE
 from pareto_unlearn.store import StoredRun
 
 FRACTIONS = (0.25, 0.5, 0.75)
+"""Places in the valid range of epsilon at which runs are compared."""
 _NEAR = 0.005
+"""Largest distance of a trial's own fraction from such a place."""
 _OTHER_PROBLEM = ("data.", "model.", "objective.", "seed:", "task.")
 _NO_SETTING = ("name", "run", "smoke")
 
@@ -41,7 +44,7 @@ class ComparisonFormat(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reached:
-    """Where the trials of one name ended, over seeds: completeness and loss as ratios; None where no seed has one."""
+    """Completeness and loss (ratios) over the seeds' trials of one name; None if no seed has a value."""
 
     name: str
     completeness: Cell | None
@@ -50,7 +53,11 @@ class Reached:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparedRun:
-    """One run: what sets it apart from the first, its hypervolume and gradient pairs over seeds, its points, how trials ended."""
+    """One run in the table.
+
+    ``differences`` are the settings that differ from the first run's, ``endings`` the numbers of trials by
+    state. Hypervolume and gradient pairs are averaged over seeds.
+    """
 
     title: str
     differences: tuple[str, ...]
@@ -62,9 +69,10 @@ class ComparedRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunComparison:
-    """All runs and what has to be said of them; ``reference`` is (e, loss), the worst corner of the box that all share.
+    """All runs, with notes on how to read the table.
 
-    ``split`` names the images that everything was measured on.
+    ``reference`` is (e, loss), the worst corner of the box in which every run's hypervolume is measured.
+    ``split`` names the images on which everything was measured.
     """
 
     runs: tuple[ComparedRun, ...]
@@ -74,14 +82,14 @@ class RunComparison:
 
 
 def compare_runs(runs: Sequence[StoredRun], split: Split = Split.TRAIN) -> RunComparison:
-    """Return runs beside one another; the first is what the others are said to differ from.
+    """Return the comparison of runs; differences in settings are those from the first run.
 
     Args:
-        runs: at least one.
-        split: the images that e and loss are of.
+        runs: one or more stored runs.
+        split: the images on which e and loss were measured.
 
     Raises:
-        StoreError: a run has lost its sweep.yaml, so that nobody can say how it differs.
+        StoreError: a run has lost its sweep.yaml, so its differences are unknown.
     """
     settings = [_settings(run) for run in runs]
     reference = _reference(runs, split)
@@ -101,7 +109,10 @@ def compare_runs(runs: Sequence[StoredRun], split: Split = Split.TRAIN) -> RunCo
 
 
 def _settings(run: StoredRun) -> dict[str, Any]:
-    """Return the sweep file without the name and how it was run; read as plain YAML, so that old files can be compared too."""
+    """Return the sweep file without the keys ``name``, ``run`` and ``smoke``.
+
+    It is read as plain YAML, without checks, so that files of older versions can be compared too.
+    """
     name = f"{run.path}/sweep.yaml"
     try:
         values: Mapping[str, Any] = read_document(run.store.read_text("sweep.yaml"), name).data
@@ -120,9 +131,10 @@ def _pairs(run: StoredRun) -> Cell | None:
 
 
 def _reference(runs: Sequence[StoredRun], split: Split) -> tuple[float, float] | None:
-    """Return e of the originals and the largest loss of the runs' own reference points: every front fits below it.
+    """Return (e, loss) of a reference point below which every front fits; None without any loss.
 
-    These points are of training images; on held-out ones the largest loss of any front's model takes their place.
+    e is 1, the original's. The loss is the largest of the runs' own reference points, which are measured on
+    training images; on held-out images it is the largest loss of any model of a front.
     """
     if split is Split.HELDOUT:
         worst = [cost for run in runs for seed in _seeds(run) for cost in _costs(run, seed, split)[:, 1]]
@@ -142,7 +154,7 @@ def _over_seeds(run: StoredRun, reference: tuple[float, float], split: Split) ->
 
 
 def _costs(run: StoredRun, seed: int, split: Split) -> np.ndarray:
-    """Return (e, loss) of every model that belongs to a seed's front, float64, shape (n, 2); NaN where not measured."""
+    """Return (e, loss) of every model of a seed's front: float64, shape (n, 2), NaN where not measured."""
     rows = [
         record
         for record in run.records
@@ -199,7 +211,7 @@ def _point(name: str, records: Sequence[TrialRecord], split: Split) -> Reached:
 
 
 def _endings(run: StoredRun) -> str:
-    """Return how many trials ended, and how; a run that was stopped early has fewer than the others."""
+    """Return the numbers of trials by state, in words; a run that was stopped early has fewer trials."""
     counts = Counter(record.state for record in run.records)
     return ", ".join(f"{counts[state]} {state}" for state in TrialState if counts[state])
 
@@ -230,7 +242,7 @@ def _notes(
 
 
 def write_comparison(comparison: RunComparison, form: ComparisonFormat) -> str:
-    """Return the table as text for a terminal, Markdown or CSV; the first two say below it how to read it."""
+    """Return the table as text for a terminal, Markdown or CSV; CSV leaves out the notes below the table."""
     if form is ComparisonFormat.CSV:
         return _csv(comparison)
     head, rows = _cells(comparison)
@@ -268,7 +280,7 @@ def _cells(comparison: RunComparison) -> tuple[list[str], list[list[str]]]:
 def _shown(cell: Cell | None, form: str) -> str:
     if cell is None:
         return NONE
-    # Gradient pairs are the same for every seed as a rule: no spread where there is none.
+    # A spread of zero is left out: as a rule, every seed takes the same number of gradient pairs.
     return f"{cell.mean:{form}}" + (f" ± {cell.spread:{form}}" if cell.spread else "")
 
 

@@ -1,6 +1,6 @@
-"""What the report draws: frozen facts between the store and the figures. Plain data, no pandas, no Plotly.
+"""The data of the report, between the store and the figures: frozen classes, no pandas, no Plotly.
 
-Shares (completeness, retained quality, quality loss) are ratios in ``Measured`` and percent in everything that
+Completeness, retained quality and quality loss are ratios in ``Measured``, and percent in every class that
 has axes, because the axes are in percent. ``None`` means that there is nothing to draw.
 """
 
@@ -20,12 +20,12 @@ class Split(StrEnum):
 
     @property
     def words(self) -> str:
-        """The words that the page uses for the split."""
+        """The name of the split on the page."""
         return {"train": "training images", "heldout": "held-out images"}[self]
 
 
 class Kind(StrEnum):
-    """The part a trial plays in the picture; it decides marker and place. Checks are in no figure but the curves."""
+    """The role of a trial in the figures; it decides marker and place. Checks appear in curves only."""
 
     ORIGINAL = "original"
     BOUNDARY = "boundary"
@@ -37,9 +37,9 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """The objectives of one model on one split and the units for people derived from them.
+    """The objectives of one model on one split, and the readable quantities derived from them.
 
-    ``requested`` is the completeness that the constraint f1 <= epsilon asks for; it exists on the training split only.
+    ``requested`` is the completeness at which f1 equals epsilon; only the training split has it.
     """
 
     f1: float | None
@@ -58,7 +58,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Solution:
-    """One trial that ended, in its newest attempt."""
+    """The newest attempt of one trial that ended."""
 
     trial_id: str
     attempt: int
@@ -101,10 +101,11 @@ class Box:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrontPoint:
-    """One model in the front: ``key`` is its index in ``Report.solutions``.
+    """One model in the figure of the front; ``key`` is its index in ``Report.solutions``.
 
-    ``x`` is completeness and ``y`` quality loss in percent; ``drawn`` is where the marker goes (the edge of the box for a point
-    outside it), ``requested`` the completeness in percent that epsilon asks for.
+    ``x`` is completeness and ``y`` quality loss, in percent. ``drawn`` is the place of the marker: the point
+    itself, or the edge of the box for a point outside it. ``requested`` is the completeness at which f1
+    equals epsilon, in percent.
     """
 
     key: int
@@ -132,7 +133,7 @@ class FrontView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GridRow:
-    """One fixed image: ``cells`` follow ``ImageGrid.columns`` and are data URLs."""
+    """One fixed image; ``cells`` are data URLs in the order of ``ImageGrid.columns``."""
 
     set: str
     image_id: str
@@ -146,7 +147,10 @@ class GridRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageGrid:
-    """The same images for every model: ``columns`` are indices of solutions; ``left_out`` counts images dropped for size."""
+    """The same images for every model.
+
+    ``columns`` are indices of solutions; ``left_out`` counts the images dropped to keep the page small.
+    """
 
     columns: tuple[int, ...]
     rows: tuple[GridRow, ...]
@@ -155,7 +159,7 @@ class ImageGrid:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassTable:
-    """Completeness of every forget class (ratio): ``values[i][j]`` is class ``classes[i]`` in model ``columns[j]``."""
+    """Completeness (ratio) of forget classes: ``values[i][j]`` of ``classes[i]`` in model ``columns[j]``."""
 
     split: Split
     columns: tuple[int, ...]
@@ -163,7 +167,7 @@ class ClassTable:
     values: tuple[tuple[float | None, ...], ...]
 
     def worst(self, column: int) -> tuple[str, float] | None:
-        """Return the class that one column's model forgets least, with its completeness."""
+        """Return the class that a column's model forgets least, with its completeness; None if unmeasured."""
         known = [
             (row[column], name)
             for name, row in zip(self.classes, self.values, strict=True)
@@ -189,7 +193,10 @@ class MetricPoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricSeries:
-    """One metric on one image set; ``reference`` is the original model's value, ``n`` the images counted."""
+    """One metric on one image set.
+
+    ``reference`` is the original model's value, ``n`` the different numbers of images behind the values.
+    """
 
     set: str
     points: tuple[MetricPoint, ...]
@@ -210,7 +217,7 @@ class MetricPanel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curve:
-    """The solver's mini-batch objectives of one trial, thinned for the page; NaN never appears (None instead)."""
+    """The solver's mini-batch objectives in one trial, some of ``recorded`` rows; None stands for NaN."""
 
     key: int
     step: tuple[int, ...]
@@ -230,7 +237,11 @@ class Embedding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpsilonRange:
-    """The valid range of one seed: raw, normalised (e, ratio), and why its upper end is what it is."""
+    """The valid range of epsilon of one seed.
+
+    ``raw`` is in units of f1, ``normalised`` in e (ratio). ``upper_source`` and ``reason`` tell
+    where the upper end comes from.
+    """
 
     seed: int
     raw: tuple[float, float]
@@ -241,7 +252,7 @@ class EpsilonRange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hypervolume:
-    """The share of the reference box that one method dominates, and the gradient pairs that it cost, one value each a seed."""
+    """One method's share of the reference box, as (seed, share), and its cost in gradient pairs per seed."""
 
     method: str
     values: tuple[tuple[int, float], ...]
@@ -250,9 +261,11 @@ class Hypervolume:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """All that the page shows. ``slider`` are the indices that the slider runs over, ``start`` the first selection.
+    """All data of the page.
 
-    ``spread_of_ends`` is of the lower and the upper end of the valid range; None where only one seed has a range.
+    ``slider`` holds the indices of the solutions that the slider selects, ``start`` the solution selected
+    first. ``spread_of_ends`` belongs to the lower and the upper end of the valid range; None if only one seed
+    has a range.
     """
 
     name: str

@@ -1,7 +1,8 @@
-"""From facts to Plotly figures, as plain JSON-ready dictionaries. Colours are CSS variables that the page resolves.
+"""Plotly figures made from the facts, as dictionaries ready for JSON.
 
-A colour written ``var(--name)`` follows the light or dark theme of the reader; the page's script puts the real value in
-before it draws. Every hover text goes through ``plain``, because Plotly reads a small HTML dialect in it.
+A colour is a CSS variable, ``var(--name)``, so that it follows the light or dark theme of the reader; the
+page's script replaces it by its value before drawing. Every hover text goes through ``plain``, because Plotly
+reads a small HTML dialect in it.
 """
 
 import html
@@ -46,7 +47,7 @@ DEPTH = {Kind.BASELINE: 0, Kind.CONTROL: 0, Kind.ORIGINAL: 1, Kind.EPSILON: 2, K
 
 
 def plain(text: str) -> str:
-    """Return text that Plotly shows literally: no tag, link or entity of it has an effect."""
+    """Return text that Plotly shows literally: its tags, links and entities have no effect."""
     return html.escape(text, quote=True)
 
 
@@ -96,7 +97,7 @@ def styled_layout(**more: object) -> Figure:
 
 
 def ring(**more: object) -> go.Scatter:
-    """Return the empty trace that the script puts around the selected model."""
+    """Return an empty trace, which the script moves around the selected model."""
     return go.Scatter(
         x=[],
         y=[],
@@ -155,7 +156,7 @@ def _metric_traces(series: MetricSeries, solutions: Sequence[Solution]) -> list[
 
 
 def metric_figure(panel: MetricPanel, solutions: Sequence[Solution]) -> Figure:
-    """Draw one metric for forget (above) and retain (below), as points: no order between models is implied."""
+    """Draw one metric for forget (above) and retain (below) as points, without lines that imply an order."""
     rows = len(panel.series)
     figure = make_subplots(rows=rows, cols=1, shared_xaxes=True, vertical_spacing=0.09)
     for row, series in enumerate(panel.series, start=1):
@@ -202,20 +203,23 @@ EMBEDDED = {
     ("forget", "original"): ("diamond-open", "var(--vermillion)", "forget, original model"),
     ("forget", "unlearned"): ("diamond", "var(--vermillion)", "forget, this model"),
 }
-"""Symbol, colour and words of what one model makes of one set."""
+"""Symbol, colour and legend words by (set, version): one model's pictures of one set."""
 
 
 def embedding_figure(embedding: Embedding) -> Figure:
-    """Draw the pictures of both sets before and after; the axes of a t-SNE have no meaning and no ticks."""
+    """Draw the pictures of both sets before and after.
+
+    A t-SNE gives its axes no meaning, so they have no ticks.
+    """
     figure = go.Figure()
     for (name, version), (symbol, colour, words) in EMBEDDED.items():
-        points = [one for one in embedding.points if (one.set, one.version) == (name, version)]
+        points = [point for point in embedding.points if (point.set, point.version) == (name, version)]
         figure.add_trace(
             go.Scatter(
-                x=[float(f"{one.x:.4g}") for one in points],
-                y=[float(f"{one.y:.4g}") for one in points],
+                x=[float(f"{point.x:.4g}") for point in points],
+                y=[float(f"{point.y:.4g}") for point in points],
                 mode="markers",
-                hovertext=[f"{plain(one.image_id)}<br>{words}" for one in points],
+                hovertext=[f"{plain(point.image_id)}<br>{words}" for point in points],
                 hoverinfo="text",
                 marker={"symbol": symbol, "size": 7, "color": colour, "opacity": 0.75},
             )
@@ -231,7 +235,7 @@ def embedding_figure(embedding: Embedding) -> Figure:
 
 
 def curve_figure(curve: Curve, solution: Solution) -> Figure:
-    """Draw mini-batch f1 (with the epsilon that steered the solver) above f2, against the step."""
+    """Draw mini-batch f1 (with the epsilon of the solver) above mini-batch f2, against the step."""
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.1)
     steps = list(curve.step)
     colour = look(solution).colour

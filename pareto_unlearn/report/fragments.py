@@ -1,4 +1,4 @@
-"""The smallest pieces of the page: escaped text, markers, state badges, legends, the frame of a section."""
+"""The smallest parts of the page: escaped text, markers, state badges, legends, the frame of a section."""
 
 import html
 from collections.abc import Iterable
@@ -26,7 +26,7 @@ def mark(solution: Solution) -> str:
 
 
 def state_badge(state: TrialState, label: str) -> str:
-    """Return a state with its sign and, on hover, its meaning."""
+    """Return a state with its sign as HTML; its meaning shows on hover."""
     return (
         f'<span class="state state-{text(state.lower())}" title="{text(STATE_MEANINGS.get(state, ""))}">'
         f'<span aria-hidden="true">{STATE_MARKS.get(state, "")}</span> {text(label)}</span>'
@@ -34,7 +34,7 @@ def state_badge(state: TrialState, label: str) -> str:
 
 
 def legend(entries: Iterable[tuple[str, str, str]], attributes: str = "") -> str:
-    """Return a list of (symbol, colour, words); ``attributes`` go into its tag."""
+    """Return a legend of (symbol, colour, words) as HTML; ``attributes`` go into its tag."""
     items = "".join(f"<li>{svg_mark(symbol, colour)} {text(words)}</li>" for symbol, colour, words in entries)
     return f'<ul class="legend"{attributes}>{items}</ul>'
 

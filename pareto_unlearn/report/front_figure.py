@@ -29,13 +29,13 @@ from pareto_unlearn.report.words import number, share
 
 OFF_SCALE = "off scale"
 _NEAR_X, _NEAR_Y = 0.3, 0.06
-"""Markers of one method closer than these shares of the box have one name."""
+"""Markers of one method that are closer than these shares of the box get one common name."""
 _LETTER_WIDTH, _LINE_HEIGHT = 0.014, 0.05
-"""Generous size of a letter as a share of the box, which is 500 pixels wide at least."""
+"""Upper bounds of a letter's size as shares of the box, which is at least 500 pixels wide."""
 
 
 def hover_text(solution: Solution, split: Split) -> str:
-    """Return what the pointer shows over a model: label, epsilon, objectives, completeness, state."""
+    """Return the hover text of a model: label, epsilon, objectives, completeness, state."""
     measured = solution.on(split)
     lines = [f"<b>{plain(solution.label)}</b>"]
     if solution.epsilon is not None:
@@ -51,7 +51,7 @@ def hover_text(solution: Solution, split: Split) -> str:
 
 
 def _status(solution: Solution, point: FrontPoint) -> str:
-    """Return the word that the legend adds to the method: the first that holds decides the marker."""
+    """Return the status that decides the marker and stands behind the method in the legend; empty if none."""
     if point.off_scale and not (point.y == 0.0 and solution.kind is Kind.ORIGINAL):
         return OFF_SCALE
     if solution.state is TrialState.INFEASIBLE:
@@ -62,7 +62,7 @@ def _status(solution: Solution, point: FrontPoint) -> str:
 
 
 def _direction(point: FrontPoint) -> float:
-    """Return where an off-scale model lies as the angle of Plotly's arrow: 0 is up, 90 is right."""
+    """Return the angle of the arrow that points to an off-scale model: 0 is up, 90 is right."""
     sideways, upwards = point.x - point.drawn[0], point.y - point.drawn[1]
     return math.degrees(math.atan2((sideways > 0) - (sideways < 0), (upwards > 0) - (upwards < 0)))
 
@@ -80,7 +80,7 @@ Family = tuple[str, str, str, str]
 
 
 def _families(view: FrontView, solutions: Sequence[Solution]) -> dict[Family, list[FrontPoint]]:
-    """Group the models that share a marker, by (title, status, symbol, colour); the epsilon method last, so on top."""
+    """Group models by marker (title, status, symbol, colour); the epsilon method is last and drawn on top."""
 
     def family(point: FrontPoint) -> Family:
         solution = solutions[point.key]
@@ -100,11 +100,11 @@ def front_legend(view: FrontView, solutions: Sequence[Solution]) -> list[tuple[s
         for title, status, symbol, colour in ordered
     ]
     asked = any(point.requested is not None for point in view.points)
-    return [*entries, ("line-ns-open", "var(--ink-soft)", "epsilon asked for")] if asked else entries
+    return [*entries, ("line-ns-open", "var(--ink-soft)", "requested by epsilon")] if asked else entries
 
 
 Spot = tuple[float, float]
-"""Where a marker is drawn as shares of the box, from its lower left corner."""
+"""The place of a marker as shares of the box, from its lower left corner."""
 
 
 def _spot(point: FrontPoint, view: FrontView) -> Spot:
@@ -117,27 +117,34 @@ def _spot(point: FrontPoint, view: FrontView) -> Spot:
 
 
 def _label_side(point: FrontPoint, view: FrontView) -> str:
-    """Return where the name of an off-scale marker has room: towards the middle of the box."""
+    """Return the side of an off-scale marker on which its name has room: towards the middle of the box."""
     return "middle right" if _spot(point, view)[0] < 0.5 else "middle left"
 
 
 def _clusters(points: Sequence[FrontPoint], view: FrontView) -> list[list[FrontPoint]]:
-    """Gather markers that are near the first of their cluster; that one is nearest to the middle, where its name has room."""
-    found: list[list[FrontPoint]] = []
-    for point in sorted(points, key=lambda one: (abs(_spot(one, view)[0] - 0.5), one.key)):
+    """Group markers near each other.
+
+    Each cluster starts with the marker nearest to the middle, where a name has room; the others are near that
+    marker.
+    """
+    clusters: list[list[FrontPoint]] = []
+    for point in sorted(points, key=lambda p: (abs(_spot(p, view)[0] - 0.5), p.key)):
         x, y = _spot(point, view)
-        for cluster in found:
+        for cluster in clusters:
             other_x, other_y = _spot(cluster[0], view)
             if abs(x - other_x) <= _NEAR_X and abs(y - other_y) <= _NEAR_Y:
                 cluster.append(point)
                 break
         else:
-            found.append([point])
-    return found
+            clusters.append([point])
+    return clusters
 
 
 def edge_labels(view: FrontView, solutions: Sequence[Solution]) -> dict[int, str]:
-    """Return the names to print beside off-scale markers, by key: one for those of a method that lie together, none over another."""
+    """Return the names beside off-scale markers, by key.
+
+    Markers of one method that lie together share a name. A name that would cover another is left out.
+    """
     outside = [p for p in view.points if _status(solutions[p.key], p) == OFF_SCALE]
     labels: dict[int, str] = {}
     taken: list[tuple[float, float, float]] = []
@@ -183,13 +190,14 @@ def _front_traces(view: FrontView, solutions: Sequence[Solution]) -> list[go.Sca
 
 
 def _gap_traces(view: FrontView, solutions: Sequence[Solution]) -> list[go.Scatter]:
-    """Draw, for every epsilon, a tick where the constraint asks for and a hairline to what was reached."""
+    """Draw, for every epsilon, a tick at the requested completeness and a hairline to the one reached."""
     asked = [p for p in view.points if p.requested is not None and not p.off_scale]
     if not asked:
         return []
     hairline = [(x, p.y) for p in asked for x in (p.requested, p.drawn[0], None)]
     hover = [
-        f"{plain(solutions[p.key].label)}<br>asked {p.requested:.1f} %, reached {p.x:.1f} %" for p in asked
+        f"{plain(solutions[p.key].label)}<br>requested {p.requested:.1f} %, reached {p.x:.1f} %"
+        for p in asked
     ]
     colour = "var(--ink-soft)"
     return [
@@ -218,7 +226,7 @@ def _gap_traces(view: FrontView, solutions: Sequence[Solution]) -> list[go.Scatt
 
 
 def _staircase(view: FrontView, solutions: Sequence[Solution]) -> list[go.Scatter]:
-    """Draw the edge of what the epsilon method dominates; steps, because nothing is known between two models."""
+    """Draw the edge of the area that the epsilon method dominates; steps, as nothing is known in between."""
     kinds = (Kind.BOUNDARY, Kind.EPSILON, Kind.ORIGINAL)
     best = sorted(
         (p.x, p.y)
@@ -239,7 +247,7 @@ def _staircase(view: FrontView, solutions: Sequence[Solution]) -> list[go.Scatte
 
 
 def front_figure(view: FrontView, solutions: Sequence[Solution]) -> Figure:
-    """Draw completeness against quality loss; the last trace is the ring around the selected model."""
+    """Draw quality loss against completeness; the last trace is the ring around the selected model."""
     figure = go.Figure(
         [
             *_staircase(view, solutions),

@@ -1,4 +1,4 @@
-"""Read everything that the page shows from the store into one ``Report``; the only part of the package that meets pandas."""
+"""Read the data of the page from the store, partly as pandas frames, into one ``Report`` of plain data."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -53,11 +53,11 @@ _KINDS = {
 
 
 def gather(run: StoredRun, sweep_file: str = "") -> Report:
-    """Return the facts of the whole report.
+    """Return the data of the whole report.
 
     Args:
         run: a stored run; its records and tables hold the newest attempt of every trial.
-        sweep_file: the text of the resolved sweep file, empty where there is none.
+        sweep_file: the text of the resolved sweep file; empty if the run has lost it.
     """
     records = run.records
     seeds = tuple(sorted({record.seed for record in records}))
@@ -109,7 +109,7 @@ def gather(run: StoredRun, sweep_file: str = "") -> Report:
 
 
 def _embeddings(run: StoredRun, solutions: Sequence[Solution]) -> tuple[Embedding, ...]:
-    """Return the pictures of every trial that were placed in the plane, with finite places only."""
+    """Return, for every trial, the pictures that have a finite place in the plane."""
     by_id = {record.trial_id: record for record in run.records}
     found = ((key, run.store.read_embedding(by_id[one.trial_id])) for key, one in enumerate(solutions))
     return tuple(
@@ -123,9 +123,9 @@ def _embeddings(run: StoredRun, solutions: Sequence[Solution]) -> tuple[Embeddin
 
 
 def ordered(solutions: Sequence[Solution]) -> tuple[Solution, ...]:
-    """Sort: original, then the epsilon method from lowest to highest completeness, then the baselines and the checks the same way.
+    """Return the solutions in the order of the page: original, epsilon method, baselines, checks.
 
-    Trials without a model come after the models of their method, by epsilon.
+    Each method runs from lowest to highest completeness; its trials without a model follow, by epsilon.
     """
 
     def rank(solution: Solution) -> tuple[Any, ...]:
@@ -195,7 +195,10 @@ def _solution(record: TrialRecord, scales: Scales | None, seeds: Sequence[int]) 
 
 
 def _rows(frame: "pd.DataFrame", solutions: Sequence[Solution]) -> list[dict[str, Any]]:
-    """Return the rows with the index of their solution under ``key``; rows that came after the records were read are left out."""
+    """Return the rows, each with the index of its solution under ``key``.
+
+    Rows of trials that ended after the records were read are left out.
+    """
     keys = {(solution.trial_id, solution.attempt): key for key, solution in enumerate(solutions)}
     rows = cast("list[dict[str, Any]]", frame.to_dict("records"))
     known = ((row, keys.get((row["trial_id"], row["attempt"]))) for row in rows)
@@ -217,7 +220,7 @@ def _models(solutions: Sequence[Solution]) -> list[Solution]:
 
 
 def _reach(models: Sequence[Solution], split: Split) -> tuple[str, str] | None:
-    """Return the spans of completeness and of retained quality on one split, in words."""
+    """Return the ranges of completeness and of retained quality on one split, as text."""
     completeness = [p for m in models if (p := percent(m.on(split).completeness)) is not None]
     quality = [p for m in models if (p := percent(m.on(split).retained_quality)) is not None]
     if not completeness or not quality:
@@ -226,7 +229,7 @@ def _reach(models: Sequence[Solution], split: Split) -> tuple[str, str] | None:
 
 
 def verdict(solutions: Sequence[Solution]) -> str:
-    """Say in one or two sentences what the sweep achieved, with the budget that it belongs to."""
+    """Return one or two sentences on what the sweep reached, and with how many steps."""
     models = _models(solutions)
     if not models:
         ended = sum(1 for s in solutions if s.kind is not Kind.ORIGINAL)
@@ -251,7 +254,7 @@ def verdict(solutions: Sequence[Solution]) -> str:
 
 
 def _gap(records: Sequence[TrialRecord], info: RunInfo) -> str:
-    """Say where training images flatter a model; a smoke run's numbers mean nothing."""
+    """Return a sentence on the gap between training and held-out images; empty if none, or in a smoke run."""
     found = None if info.smoke else find_gap(records)
     return "" if found is None else f" On this front, {explain_gap(found)}."
 
@@ -273,7 +276,7 @@ def _ranges(info: RunInfo) -> tuple[EpsilonRange, ...]:
 
 
 def _hypervolumes(solutions: Sequence[Solution], run: StoredRun) -> tuple[Hypervolume, ...]:
-    """Return one value a seed for every method that has models; nothing before the reference point is fixed."""
+    """Return every method's hypervolume by seed; empty before the reference point is fixed."""
     compared = (
         s for s in solutions if s.has_model and s.kind not in (Kind.ORIGINAL, Kind.CHECK, Kind.CONTROL)
     )
@@ -292,7 +295,7 @@ def _hypervolumes(solutions: Sequence[Solution], run: StoredRun) -> tuple[Hyperv
 def _trial_rows(
     records: Sequence[TrialRecord], solutions: Sequence[Solution]
 ) -> tuple[tuple[str | float | int | None, ...], ...]:
-    """Return every column of every record in the order of the solutions, for the downloads."""
+    """Return all columns of all records, in the order of the solutions, for the downloads."""
     by_id = {record.trial_id: record for record in records}
     return tuple(
         tuple(

@@ -1,4 +1,4 @@
-"""The top of the page: verdict, the facts of the run, and the sticky bar that selects a model."""
+"""The top of the page: verdict, facts of the run, and the sticky bar that selects a model."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ from pareto_unlearn.report.words import (
 
 
 def header(report: Report) -> str:
-    """Return name, verdict, badges and the facts that every other section needs."""
+    """Return the head of the page: name, verdict, badges, and the facts that the sections build on."""
     badges = "".join(
         f"<li>{state_badge(state, f'{number} {state.lower()}')}</li>" for state, number in report.states
     )
@@ -102,7 +102,7 @@ def _hypervolume(one: Hypervolume) -> str:
 
 
 def _pairs(counts: Sequence[int]) -> str:
-    """Say what a hypervolume cost; where the seeds differ, from the least to the most."""
+    """Return the gradient pairs behind a hypervolume in words: one number, or the range over seeds."""
     span = f"{min(counts):,}" if min(counts) == max(counts) else f"{min(counts):,} to {max(counts):,}"
     return f"{span} gradient pairs{' a seed' if len(counts) > 1 else ''}"
 

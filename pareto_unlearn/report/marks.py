@@ -1,8 +1,9 @@
-"""The marker of every method, as the catalogue names it, for Plotly figures and for the page's own legends.
+"""The markers of the methods, the same in Plotly figures and in the page's own legends.
 
-The shape alone tells the methods apart, so colour (Okabe-Ito, adjusted to 3:1 contrast on both themes) is
-never needed. There are fewer colours than methods: those that share one have shapes unlike each other. Methods
-of a store that the catalogue does not know share one marker.
+Symbol and colour come from the catalogue. The shape alone tells the methods apart, so that no reader needs
+the colours (Okabe-Ito, adjusted to 3:1 contrast on both themes). There are fewer colours than methods;
+methods of the same colour have clearly different shapes. Stored methods that the catalogue does not know
+share one marker.
 """
 
 import math
@@ -14,7 +15,7 @@ from pareto_unlearn.report.facts import Kind, Solution
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """How one method is drawn: Plotly symbol and colour (a CSS variable)."""
+    """The marker of one method: Plotly symbol and colour (a CSS variable)."""
 
     symbol: str
     colour: str
@@ -25,7 +26,7 @@ _BOUNDARY = Look(symbol="star", colour="var(--blue)")
 
 
 def look(solution: Solution) -> Look:
-    """Return the marker of a solution: shape and colour say the method, a star says boundary."""
+    """Return the marker of a solution: a star for a boundary, otherwise the marker of its method."""
     if solution.kind is Kind.BOUNDARY:
         return _BOUNDARY
     row = METHODS.get(solution.method)
@@ -33,7 +34,7 @@ def look(solution: Solution) -> Look:
 
 
 def method_title(solution: Solution) -> str:
-    """Return the words that the legends use for the kind of a solution."""
+    """Return the words of the legends for the method of a solution, or ``boundary``."""
     if solution.kind is Kind.BOUNDARY:
         return "boundary"
     row = METHODS.get(solution.method)
@@ -41,7 +42,7 @@ def method_title(solution: Solution) -> str:
 
 
 def _polygon(corners: int, radius: float, inner: float | None = None) -> str:
-    """Return a regular polygon with a corner on top, or a star where an inner radius is given."""
+    """Return a regular polygon with a corner on top, or a star if there is an inner radius."""
     radii = [radius] if inner is None else [radius, inner]
     total = corners * len(radii)
     points = []
@@ -88,7 +89,7 @@ _OVERLAYS = {
 
 
 def svg_mark(symbol: str, colour: str) -> str:
-    """Return a Plotly symbol as a small inline image in the text, hidden from screen readers."""
+    """Return a Plotly symbol as a small SVG image within text, hidden from screen readers."""
     overlay = next((shape for name, shape in _OVERLAYS.items() if name in symbol), "")
     base = symbol
     for suffix in ("-open", "-dot", "-x"):
@@ -96,5 +97,6 @@ def svg_mark(symbol: str, colour: str) -> str:
     fill = "none" if "-open" in symbol else "currentColor"
     return (
         f'<svg class="mark" viewBox="0 0 16 16" aria-hidden="true" style="color:{colour}" '
-        f'fill="{fill}" stroke="currentColor" stroke-width="1.5">{_SHAPES.get(base, _SHAPES["octagon"])}{overlay}</svg>'
+        f'fill="{fill}" stroke="currentColor" stroke-width="1.5">'
+        f"{_SHAPES.get(base, _SHAPES['octagon'])}{overlay}</svg>"
     )

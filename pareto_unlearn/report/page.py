@@ -1,4 +1,4 @@
-"""One HTML file from the facts: style, data, Plotly and script inline, nothing fetched, the same bytes every time."""
+"""The page as one HTML file with style, data, Plotly and script inside; a report always gives equal bytes."""
 
 import base64
 import hashlib
@@ -23,8 +23,8 @@ from pareto_unlearn.report.words import NONE, STATE_MARKS, number, share
 def render(report: Report) -> str:
     """Return the whole page.
 
-    The content security policy admits the two scripts of this page by hash and no other, so that a name that slipped through
-    the escaping still could not run; ``blob:`` images serve Plotly's own download of a figure.
+    The content security policy admits the two scripts of this page, by hash, and no others: even a name from
+    the store that escaping missed could not run. Plotly needs ``blob:`` images to download a figure.
     """
     plotly, script = _script_text(get_plotlyjs()), _script_text(_asset("script.js"))
     policy = (
@@ -60,7 +60,7 @@ def render(report: Report) -> str:
 
 
 def embedded_json(data: object) -> str:
-    """Return JSON that cannot end its script element, whatever its strings hold."""
+    """Return JSON that cannot end its script element, for any strings in the data."""
     plain = json.dumps(data, allow_nan=False, separators=(",", ":"))
     for character in "<>&":
         plain = plain.replace(character, f"\\u{ord(character):04x}")
@@ -68,7 +68,7 @@ def embedded_json(data: object) -> str:
 
 
 def page_data(report: Report) -> dict[str, Any]:
-    """Return what the script needs: figures, texts of every model, rows for the downloads."""
+    """Return the data of the script: figures, texts of every model, rows for the downloads."""
     solutions = report.solutions
     drawn_curves = {str(curve.key): curve_figure(curve, solutions[curve.key]) for curve in report.curves}
     return {
@@ -81,7 +81,7 @@ def page_data(report: Report) -> dict[str, Any]:
         "metrics": [metric_figure(panel, solutions) for panel in report.panels],
         "curves": {key: figure["data"] for key, figure in drawn_curves.items()},
         "embeddings": {str(one.key): embedding_figure(one) for one in report.embeddings},
-        # One layout for all: it is most of the bytes of a curve and the same every time.
+        # Stored once: the layout is most of a curve's bytes and equal for all curves.
         "curveLayout": next((figure["layout"] for figure in drawn_curves.values()), None),
         "trials": {
             "columns": list(report.trial_columns),
@@ -91,7 +91,7 @@ def page_data(report: Report) -> dict[str, Any]:
 
 
 def _downloadable(value: str | float | int | None) -> str | float | int | dict[str, str] | None:
-    """Keep NaN (measured, not a number) apart from null (not measured) and from text: JSON has no NaN."""
+    """Return a value for JSON: NaN becomes an object, distinct from null (not measured) and from text."""
     if isinstance(value, float) and not math.isfinite(value):
         return {"number": str(value)}
     return value
@@ -114,7 +114,7 @@ def _gap(solution: Solution) -> str:
 
 
 def _evidence(solution: Solution) -> list[list[str]]:
-    """Return the numbers beside the bars; epsilon is an f1 of the training images."""
+    """Return (name, number) for the panel of a model; epsilon and f1 are of the training images."""
     rows = [
         ["epsilon", number(solution.epsilon)],
         ["f1 reached", number(solution.train.f1)],
@@ -146,7 +146,7 @@ def _asset(name: str) -> str:
 
 
 def _script_text(source: str) -> str:
-    """Return script text as the browser will hash it; refuse text that would end the element early.
+    """Return script text with the line ends that the browser hashes.
 
     Raises:
         ValueError: the source holds ``</script`` or opens an HTML comment before a ``<script``.

@@ -1,7 +1,7 @@
 """The tables of the two papers, gathered from stored runs: models in rows, metrics by set in columns.
 
-Gathers only; ``table_text`` writes what is gathered as Markdown, LaTeX or CSV. Metrics keep the names of the store: a value of the
-builtin protocol never stands under FID, IS or CLIP.
+``table_text`` writes them as Markdown, LaTeX or CSV. Metrics keep their stored names: a value of the builtin
+protocol never stands under FID, IS or CLIP.
 """
 
 import statistics
@@ -19,7 +19,11 @@ from pareto_unlearn.store import StoredRun
 
 
 class Layout(StrEnum):
-    """Whose columns: paper1 is arXiv:2402.00351 (FID, IS, CLIP; retain first), paper2 is arXiv:2408.01689 (IS, FID, CLIP; forget first)."""
+    """The paper whose columns the table has.
+
+    ``paper1`` is arXiv:2402.00351 (FID, IS, CLIP; retain first), ``paper2`` is arXiv:2408.01689 (IS, FID,
+    CLIP; forget first).
+    """
 
     PAPER1 = "paper1"
     PAPER2 = "paper2"
@@ -31,7 +35,7 @@ _COLUMNS = {
 }
 _SETS = {Layout.PAPER1: ("retain", "forget"), Layout.PAPER2: ("forget", "retain")}
 _BASELINES = [name for name, row in BASELINES.items() if row.kind is MethodKind.PUBLISHED]
-"""Those of the papers, in their order; others follow by name."""
+"""The baselines of the papers, in the papers' order; other baselines follow by name."""
 _ORIGINAL, _CONTROL, _BASELINE, _HIGHEST, _EPSILON, _LOWEST = range(6)
 _NO_RIVALS = (_ORIGINAL, _CONTROL)
 _PARTS = {
@@ -42,12 +46,12 @@ _PARTS = {
 }
 _RANKS = 2
 _DECIMALS = 2
-"""Of metrics that no row of the catalogue knows."""
+"""Decimals of a metric that the catalogue does not know."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """One metric of one run on one set; ``rises`` says whether more is better, None where nobody can say."""
+    """One metric of one run on one set; ``rises`` is True if more is better, None if that is unknown."""
 
     run: str
     metric: str
@@ -58,7 +62,7 @@ class Column:
 
     @property
     def arrow(self) -> str:
-        """The direction that is better, empty where it is unknown."""
+        """An arrow in the better direction; empty if that is unknown."""
         return {True: "↑", False: "↓", None: ""}[self.rises]
 
     @property
@@ -70,7 +74,10 @@ class Column:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """Mean over seeds and sample standard deviation (None for one seed); ``rank`` is 1 for the best of a column, 2 for the second."""
+    """Mean over seeds, and sample standard deviation (None for one seed).
+
+    ``rank`` is 1 for the best value of a column, 2 for the second, 0 for others.
+    """
 
     mean: float
     spread: float | None
@@ -80,7 +87,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaperTable:
-    """Rows are (label, one cell or None a column)."""
+    """A table; each row is a label and, for every column, a cell or None."""
 
     caption: str
     columns: tuple[Column, ...]
@@ -93,9 +100,10 @@ _RowKey = tuple[int, int, str, float, str]
 
 
 def gather_table(runs: Sequence[StoredRun], layout: Layout) -> PaperTable:
-    """Return the rows original, controls, baselines, highest, the epsilons, lowest; several runs stand side by side.
+    """Return the table of a paper; several runs stand side by side.
 
-    Only trials that ended with a model take part, checks do not. Held-out images, where they were measured.
+    Its rows are original, controls, baselines, highest boundary, epsilons, lowest boundary: all trials with a
+    model, except checks. Values are of held-out images if these were measured.
     """
     values = [(title, _values(run)) for title, run in zip(run_titles(runs), runs, strict=True)]
     columns, cells = [], []
@@ -112,7 +120,7 @@ def gather_table(runs: Sequence[StoredRun], layout: Layout) -> PaperTable:
 
 
 def run_titles(runs: Sequence[StoredRun]) -> list[str]:
-    """Return the names of runs, or their paths where two have one name."""
+    """Return the names of runs, or their paths if two runs have the same name."""
     names = [run.info.name for run in runs]
     return names if len(set(names)) == len(names) else [run.path for run in runs]
 
@@ -146,13 +154,13 @@ def _column_of(metric: str) -> PaperColumn | None:
 
 
 def _rises(metric: str, name: str) -> bool | None:
-    """Return whether more is better: a picture of the retain set shall be good, one of the forget set bad."""
+    """Return whether more is better: pictures of the retain set should be good, of the forget set bad."""
     row = METRICS.get(metric)
     return None if row is None else row.is_error == (name == "forget")
 
 
 def _row_key(record: TrialRecord) -> _RowKey:
-    """Return what sorts the rows and tells them apart; the last part is the label, equal for all seeds."""
+    """Return the key that sorts and identifies rows; its last part is the label, which all seeds share."""
     part = _PARTS.get(record.phase, _BASELINE)
     if record.role is Role.LOWEST:
         part = _LOWEST
@@ -178,7 +186,7 @@ def _cells(column: Column, values: Sequence[Value]) -> dict[_RowKey, Cell]:
 
 
 def average(values: Sequence[float]) -> Cell:
-    """Return mean and sample standard deviation of one value a seed; of a single one there is no deviation."""
+    """Return mean and sample standard deviation over seeds; the deviation is None for a single value."""
     spread = statistics.stdev(values) if len(values) > 1 else None
     return Cell(mean=statistics.fmean(values), spread=spread, seeds=len(values))
 
@@ -190,7 +198,10 @@ def _cell(key: _RowKey, values: Sequence[float]) -> Cell:
 
 
 def _ranked(column: Column, cells: dict[_RowKey, Cell]) -> dict[_RowKey, Cell]:
-    """Mark best and second as they are shown: values that look equal share a rank; the original and controls have none."""
+    """Return the cells of a column with ranks for best and second.
+
+    Values that are equal as shown share a rank. The original and controls get none.
+    """
     if column.rises is None:
         return cells
     shown = {
@@ -202,7 +213,7 @@ def _ranked(column: Column, cells: dict[_RowKey, Cell]) -> dict[_RowKey, Cell]:
 
 
 def _caption(runs: Sequence[StoredRun], columns: Sequence[Column]) -> str:
-    """Return what has to stand beside the numbers: runs, images, protocols, seeds, signs, broken constraints."""
+    """Return the caption: runs, images, protocols, meaning of signs, seeds, broken constraints."""
     parts = [f"Runs: {', '.join(run_titles(runs))}." if len(runs) > 1 else f"Run {run_titles(runs)[0]}."]
     if any(run.info.smoke for run in runs):
         parts.append("SMOKE run: no number says anything about a model.")
@@ -224,7 +235,7 @@ def _caption(runs: Sequence[StoredRun], columns: Sequence[Column]) -> str:
 
 
 def _infeasible(runs: Sequence[StoredRun]) -> list[str]:
-    """Name the rows that hold a model whose f1 stayed above its epsilon."""
+    """Return a sentence that names the rows whose models broke their constraint; empty if there are none."""
     found = [
         (_row_key(record)[-1], title)
         for title, run in zip(run_titles(runs), runs, strict=True)

@@ -1,4 +1,4 @@
-"""The sections that hold figures, and the provenance. Every text from the store passes through ``text``."""
+"""The sections with figures, and the provenance. Every text from the store passes through ``text``."""
 
 from collections.abc import Sequence
 
@@ -59,8 +59,8 @@ def front(report: Report) -> str:
     )
     lead = (
         "Each marker is one model. To the right more is forgotten, further down less quality is lost. The "
-        "tick beside a circle is what its epsilon asked for. Click a marker, or move the slider above with "
-        "mouse or arrow keys."
+        "tick beside a circle is the completeness that its epsilon requests. Click a marker, or move the "
+        "slider above with mouse or arrow keys."
     )
     scale = (
         '<fieldset class="segmented small"><legend class="visually-hidden">Scale of the quality loss</legend>'
@@ -78,7 +78,7 @@ def front(report: Report) -> str:
 
 
 def view_name(view: FrontView) -> str:
-    """Return the name under which page and script know a view of the front."""
+    """Return the name of a view of the front, shared by page and script."""
     return f"{view.split.value}-{'log' if view.logarithmic else 'linear'}"
 
 
@@ -88,7 +88,7 @@ def _protocol_note(name: str) -> str:
 
 
 def _how_to_read(report: Report) -> str:
-    """Return the card that explains markers and protocols of the metric figures."""
+    """Return the card that explains markers and protocols beside the metric figures."""
     seen: dict[str, tuple[str, str, str]] = {}
     for solution in report.solutions:
         if solution.has_model:
@@ -109,7 +109,7 @@ def _panel(panel: MetricPanel, index: int) -> str:
     counts = sorted({n for series in panel.series for n in series.n})
     images = f" · n = {', '.join(str(n) for n in counts)}" if counts else ""
     title = f"{metric_title(panel.metric)}"
-    split = Split(panel.split).words if panel.split in {one.value for one in Split} else panel.split
+    split = Split(panel.split).words if panel.split in {split.value for split in Split} else panel.split
     return (
         f'<article class="card panel"><h3>{text(title)} '
         f'<span class="protocol">protocol: {text(panel.protocol)}</span></h3>'
@@ -121,13 +121,13 @@ def _panel(panel: MetricPanel, index: int) -> str:
 
 
 def metrics(report: Report) -> str:
-    """Return one small figure a metric and protocol."""
+    """Return one small figure for every metric and protocol."""
     if not report.panels:
         return section("metrics", "Image metrics", "No image metric is stored in this run.", "")
     lead = (
-        "Against the completeness that was reached, which is epsilon in units for people and places the "
-        "baselines too. Metrics need not move in order with epsilon, and the original need not be the best "
-        "on them."
+        "Each metric against the completeness reached, which expresses epsilon in percent and places the "
+        "baselines too. Metrics need not rise or fall steadily with epsilon, and the original need not have "
+        "the best values."
     )
     panels = "".join(_panel(panel, index) for index, panel in enumerate(report.panels))
     return section(
@@ -139,7 +139,7 @@ def metrics(report: Report) -> str:
 
 
 def embeddings(report: Report) -> str:
-    """Return the plane of pictures before and after for the selected model; nothing where the run stores none."""
+    """Return the plane of pictures before and after for the selected model; empty if none are stored."""
     if not report.embeddings:
         return ""
     lead = (
@@ -159,7 +159,7 @@ def embeddings(report: Report) -> str:
 
 
 def convergence(report: Report) -> str:
-    """Return the curves of one trial, chosen here or by the selection."""
+    """Return the curves of one trial, which is chosen here or by selecting a model."""
     options = "".join(
         f'<option value="{key}">{text(solution.label)} ({text(solution.state)})</option>'
         for key, solution in enumerate(report.solutions)
@@ -181,7 +181,7 @@ def convergence(report: Report) -> str:
 
 
 def _likeness(report: Report) -> str:
-    """Return where a model forgets as much as one that never saw the images; nothing without such a model."""
+    """Return where unlearned models match the retrained model; empty if no model was retrained."""
     if not report.likeness:
         return ""
     lines = "".join(
@@ -209,7 +209,7 @@ def _gain_row(one: StepGain, num_seeds: int) -> str:
 
 
 def _gains(report: Report) -> str:
-    """Return what twice the steps gained, with how to read it; where nothing was checked, how to."""
+    """Return a table of gains from twice the steps, or the command that checks them if none are stored."""
     if not report.gains:
         return f'<p class="prose">{text(NO_GAINS_NOTE)}</p>'
     heads = ("trial", "steps", "f2", "doubled", "f2", "gain in f2", "change of f1", "ended")
@@ -223,7 +223,7 @@ def _gains(report: Report) -> str:
 
 
 def provenance(report: Report) -> str:
-    """Return what is needed to trust and repeat the run."""
+    """Return the facts needed to trust and repeat the run."""
     facts = [
         ("run", report.name),
         ("code version", report.code_version),

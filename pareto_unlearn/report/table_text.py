@@ -1,4 +1,4 @@
-"""Tables as text to paste elsewhere: Markdown, LaTeX (booktabs), CSV. Whatever comes from a store is escaped."""
+"""Tables as text: Markdown, LaTeX (booktabs), CSV. Every text from a store is escaped."""
 
 import csv
 import io
@@ -11,7 +11,7 @@ from pareto_unlearn.report.words import NONE
 
 
 class TextFormat(StrEnum):
-    """How a table is written."""
+    """The format of a table."""
 
     MARKDOWN = "md"
     LATEX = "latex"
@@ -44,12 +44,12 @@ def write_table(table: PaperTable, form: TextFormat) -> str:
 
 
 def markdown(text: str) -> str:
-    """Return text that Markdown shows as it is, in a table too."""
+    """Return text escaped for Markdown and its tables."""
     return "".join(_MARKDOWN_SIGNS.get(sign, sign) for sign in _one_line(text))
 
 
 def latex(text: str) -> str:
-    """Return text that LaTeX shows as it is."""
+    """Return text escaped for LaTeX."""
     return "".join(_LATEX_SIGNS.get(sign, sign) for sign in _one_line(text))
 
 
@@ -63,13 +63,13 @@ def write_csv(rows: Iterable[Sequence[str]]) -> str:
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a Markdown table of cells that are escaped already; the first column is words, the others are numbers."""
+    """Return a Markdown table of escaped cells; the first column is words, the others are numbers."""
     lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def plain_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table for a terminal: first and last column are words, the others are numbers and stand to the right."""
+    """Return a table for a terminal; columns between the first and the last are numbers, aligned right."""
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     last = len(widths) - 1
 
@@ -92,7 +92,7 @@ def _harmless(cell: str) -> str:
 
 
 def _set(column: Column) -> str:
-    """Return F or R, as the papers have it, with the arrow."""
+    """Return F or R for the set, as in the papers, with the arrow of the better direction."""
     return f"{column.set[:1].upper()}{column.arrow}"
 
 
@@ -101,7 +101,7 @@ def _several_runs(table: PaperTable) -> bool:
 
 
 def _shown(cell: Cell | None, column: Column, bold: str, underlined: str, nothing: str) -> str:
-    """Return a cell with its mean in the template of its rank and the spread behind it."""
+    """Return a cell as text: the mean, marked by its rank, then the spread."""
     if cell is None:
         return nothing
     mean = {1: bold, 2: underlined}.get(cell.rank, "{}").replace("{}", f"{cell.mean:.{column.decimals}f}")
@@ -149,7 +149,10 @@ def _latex(table: PaperTable) -> str:
 
 
 def _spans(table: PaperTable, identity: Callable[[Column], tuple[str, ...]]) -> str:
-    """Return a row of heads over the columns that share an identity, with a rule below each; its last part is shown."""
+    """Return a row of heads, each over the columns that share an identity, with a rule below.
+
+    A head shows the last part of the identity.
+    """
     cells, rules, first = [], [], 2
     for parts, members in groupby(table.columns, identity):
         width = len(list(members))

@@ -1,7 +1,7 @@
 """The tables of the page: the image grid, completeness per class, all trials.
 
-Cells that belong to a model carry its index as ``data-key``, and the script highlights them together; buttons that select a model
-carry it as ``data-select``.
+Cells of a model carry its index as ``data-key``, so that the script can highlight them together. Buttons that
+select a model carry it as ``data-select``.
 """
 
 from pareto_unlearn.records import TrialState
@@ -57,7 +57,7 @@ def _image_row(report: Report, row: GridRow, index: int) -> str:
 
 
 def images(report: Report) -> str:
-    """Return the grid of fixed images: the same rows for every model."""
+    """Return the grid of images: the same images for every model."""
     grid = report.grid
     if not grid.rows:
         return section(
@@ -132,7 +132,7 @@ def _class_table(report: Report, table: ClassTable) -> str:
 
 
 def worst_sentence(report: Report, key: int, split: Split) -> str:
-    """Say which class one model forgets least and how much of it stays; empty where classes were not measured."""
+    """Return a sentence on the class that a model forgets least; empty if classes were not measured."""
     table = next(one for one in report.class_tables if one.split is split)
     if key not in table.columns:
         return ""
@@ -145,7 +145,7 @@ def worst_sentence(report: Report, key: int, split: Split) -> str:
 
 
 def classes(report: Report) -> str:
-    """Return completeness per forget class for both splits; the script shows one of them."""
+    """Return completeness per forget class on both splits; the script shows one split at a time."""
     tables = "".join(_class_table(report, table) for table in report.class_tables if table.classes)
     if not tables:
         return section(
@@ -211,7 +211,7 @@ def _trial_row(solution: Solution, key: int) -> str:
 
 
 def _endings(report: Report) -> str:
-    """Return the trials that did not end well with their reasons, where nobody has to look for them."""
+    """Return the list of trials that are not done, with their reasons; it stands above the table."""
     endings = [
         f"<li>{state_badge(one.state, one.state.lower())} <b>{text(one.label)}</b> {text(one.reason)}</li>"
         for one in report.solutions
@@ -221,7 +221,7 @@ def _endings(report: Report) -> str:
 
 
 def trials(report: Report) -> str:
-    """Return the table of all trials, which is also the accessible form of the figures, with its downloads."""
+    """Return the table of all trials with its downloads; it is also the accessible form of the figures."""
     heads = "".join(
         f'<th scope="col" aria-sort="none" '
         f'class="{"number" if numeric else "words"}{" stick stick-0" if index == 0 else ""}">'

@@ -1,7 +1,7 @@
-"""From solutions and table rows to the facts of each figure: boxes, fronts, image grid, classes, metrics, curves.
+"""The data of each figure, made from solutions and table rows: fronts, image grid, classes, metrics, curves.
 
-Every function is pure. Tables come as lists of plain dictionaries, already limited to the newest attempts and with
-the index of the solution under ``key``.
+Every function is pure. Tables are lists of dictionaries, limited to the newest attempts, with the index of
+the solution under ``key``.
 """
 
 import base64
@@ -33,13 +33,13 @@ Row = Mapping[str, Any]
 T = TypeVar("T")
 
 SET_ORDER = ("forget", "retain")
-# With Plotly's 4.8 MB these keep a page of some 200 trials under 8 MB.
+# With the 4.8 MB of Plotly, these limits keep a page of some 200 trials under 8 MB.
 IMAGE_BYTES_LIMIT = 1_500_000
 CURVE_POINTS_LIMIT = 20_000
 
 
 def finite(value: object) -> float | None:
-    """Return a number that can be drawn, or None for null, NaN, infinity and anything that is no number."""
+    """Return the value as a float; None for null, NaN, infinity and anything that is no number."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.number):
         return None
     number = float(value)
@@ -47,13 +47,13 @@ def finite(value: object) -> float | None:
 
 
 def percent(value: float | None) -> float | None:
-    """Return a ratio as percent, or None where it cannot be drawn."""
+    """Return a ratio as percent; None for null, NaN and infinity."""
     number = finite(value)
     return None if number is None else 100.0 * number
 
 
 def group(rows: Iterable[T], key: Callable[[T], Any]) -> dict[Any, list[T]]:
-    """Return the rows by key, keys in order of first appearance."""
+    """Return the rows grouped by key, in order of each key's first appearance."""
     groups: dict[Any, list[T]] = {}
     for row in rows:
         groups.setdefault(key(row), []).append(row)
@@ -61,11 +61,11 @@ def group(rows: Iterable[T], key: Callable[[T], Any]) -> dict[Any, list[T]]:
 
 
 def axis_limits(core: Sequence[float], others: Sequence[float]) -> tuple[float, float]:
-    """Return the limits that show the core and whatever lies within half its span beyond; a far point changes nothing.
+    """Return axis limits that show the core and other values near it; far values do not stretch the axis.
 
     Args:
-        core: values that must be visible. With fewer than two distinct ones the others count as core.
-        others: values that are shown if near.
+        core: values that must be visible. If fewer than two are distinct, the others count as core.
+        others: values that are shown if they lie within half the span of the core.
     """
     if len(set(core)) < 2:
         core, others = [*core, *others], []
@@ -88,7 +88,7 @@ def _is_core(solution: Solution) -> bool:
 
 
 def drawn_keys(solutions: Sequence[Solution]) -> list[int]:
-    """Return the models that figures and image tables show: no checks, and the original once, not for every seed."""
+    """Return the keys of models in figures and image tables: no checks, and the original only once."""
     originals = [key for key, one in enumerate(solutions) if one.kind is Kind.ORIGINAL and one.has_model]
     return [
         key
@@ -116,27 +116,31 @@ def _box(solutions: Sequence[Solution], placed: Sequence[tuple[int, float, float
     if not logarithmic:
         return Box(x=x, y=y)
     positive = [p[2] for p in placed if 0.0 < p[2] <= y[1]]
-    # Half below the smallest loss: room for the original model, whose loss of zero has no place on such an
-    # axis.
+    # Half the smallest loss leaves room for the original, whose loss of zero has no place on this axis.
     return Box(x=x, y=(min(positive) / 2.0, y[1] * 1.2) if positive else (0.01, 100.0))
 
 
 def _dominated(solutions: Sequence[Solution], placed: Sequence[tuple[int, float, float]]) -> set[int]:
-    """Return the keys of models that another one of the same seed beats on both axes; the original counts in all seeds, controls in none."""
-    placed = [
-        place for place in placed if solutions[place[0]].kind is not Kind.CONTROL
-    ]  # no rivals, no solutions
-    seeds = {solutions[key].seed for key, _, _ in placed}
+    """Return the keys of models that are dominated by another model of the same seed.
+
+    The original competes in every seed. Controls do not compete, as they are no solutions of the problem.
+    """
+    rivals_of_any_seed = [place for place in placed if solutions[place[0]].kind is not Kind.CONTROL]
+    seeds = {solutions[key].seed for key, _, _ in rivals_of_any_seed}
     worse: set[int] = set()
     for seed in seeds:
-        rivals = [p for p in placed if solutions[p[0]].seed == seed or solutions[p[0]].kind is Kind.ORIGINAL]
+        rivals = [
+            place
+            for place in rivals_of_any_seed
+            if solutions[place[0]].seed == seed or solutions[place[0]].kind is Kind.ORIGINAL
+        ]
         front = is_non_dominated(np.array([[-x, y] for _, x, y in rivals], dtype=np.float64))
         worse |= {place[0] for place, kept in zip(rivals, front, strict=True) if not kept}
     return worse
 
 
 def front_view(solutions: Sequence[Solution], split: Split, logarithmic: bool) -> FrontView:
-    """Place every model in the plane of completeness and quality loss."""
+    """Return the front on one split: every model in the plane of completeness and quality loss."""
     placed = _placed(solutions, split)
     box = _box(solutions, placed, logarithmic)
     worse = _dominated(solutions, placed) if placed else set()
@@ -155,7 +159,7 @@ def front_view(solutions: Sequence[Solution], split: Split, logarithmic: bool) -
 
 
 def _data_url(image: object) -> str | None:
-    """Return an image as a data URL; anything that is neither WebP nor PNG is left out."""
+    """Return an image as a data URL; None for anything that is neither WebP nor PNG."""
     if not isinstance(image, bytes):
         return None
     if image[:4] == b"RIFF" and image[8:12] == b"WEBP":
@@ -183,7 +187,7 @@ def _grid_row(rows: Sequence[Row], columns: Sequence[int], original: int | None)
 
 
 def _thin(rows: list[GridRow], limit: int) -> list[GridRow]:
-    """Keep images spread over the list so that all of them together stay under the limit in bytes."""
+    """Return rows, spread evenly over the list, whose images together stay under the limit in bytes."""
     sizes = [sum(len(cell or "") for cell in (row.input, row.truth, *row.cells)) for row in rows]
     if sum(sizes) <= limit:
         return rows
@@ -198,11 +202,11 @@ def image_grid(
     classes: Sequence[str] = (),
     limit: int = IMAGE_BYTES_LIMIT,
 ) -> ImageGrid:
-    """Arrange the sample images: forget first, then retain, one row an image, one column a model.
+    """Return the grid of sample images: one row per image, forget first; one column per model.
 
     Args:
         rows: rows of the samples table.
-        columns: models from left to right; those without any image get no column.
+        columns: models from left to right; a model without any image gets no column.
         original: the model whose trial holds inputs and truths.
         classes: class names in the order of the rows; others follow by name.
         limit: the largest size of all images together, in bytes of their data URLs.
@@ -226,7 +230,7 @@ def image_grid(
 def class_table(
     rows: Sequence[Row], split: Split, columns: Sequence[int], order: Sequence[str]
 ) -> ClassTable:
-    """Collect the completeness of every forget class; classes in the run's order, unknown ones after them."""
+    """Return completeness by forget class: classes in the run's order, then unknown classes by name."""
     values = {
         (row["class_name"], row["key"]): finite(row["value"])
         for row in rows
@@ -278,7 +282,7 @@ def _panel_rank(identity: tuple[str, str, str]) -> tuple[int, str, str, str]:
 
 
 def whole_set_rows(rows: Sequence[Row]) -> list[Row]:
-    """Return the metrics of whole sets, of held-out images; other splits only where held-out is missing."""
+    """Return the rows of whole sets, on held-out images if the metric was measured on them."""
     whole = [
         row for row in rows if not isinstance(row["class_name"], str) and row["metric"] != "completeness"
     ]
@@ -293,9 +297,9 @@ def whole_set_rows(rows: Sequence[Row]) -> list[Row]:
 def metric_panels(
     rows: Sequence[Row], solutions: Sequence[Solution], x_limits: tuple[float, float]
 ) -> tuple[MetricPanel, ...]:
-    """Collect every whole-set metric of held-out images (other splits only where held-out is missing).
+    """Return a panel for every metric of whole sets, on held-out images if it was measured on them.
 
-    Two protocols of one metric are two panels: their values must not meet on one axis.
+    Each protocol of a metric has a panel of its own, as values of two protocols must not share an axis.
     """
     panels = group(
         whole_set_rows(rows),
@@ -317,7 +321,7 @@ def _rounded(value: object) -> float | None:
 
 
 def curves(rows: Sequence[Row], limit: int = CURVE_POINTS_LIMIT) -> tuple[Curve, ...]:
-    """Thin the convergence curves evenly so that all trials together stay under ``limit`` points; ends are kept."""
+    """Return the convergence curves, thinned evenly to about ``limit`` points in all; ends are kept."""
     trials = group(rows, lambda row: int(row["key"]))
     per_trial = max(20, min(250, limit // max(1, len(trials))))
     found = []

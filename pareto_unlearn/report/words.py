@@ -1,4 +1,4 @@
-"""The words of the report: numbers as people read them, names of metrics and states, the glossary."""
+"""The words of the report: formatted numbers, names of metrics and states, notes, the glossary."""
 
 from pareto_unlearn.analysis.robustness import HOW_TO_READ_GAINS
 from pareto_unlearn.catalogue.metrics import METRICS, SECOND_PREFIX, SECOND_TITLES
@@ -43,7 +43,7 @@ GLOSSARY = (
     ),
     (
         "worst class, worst 5 %",
-        "the same number for the forget class, and the 5 % of images, that are forgotten least",
+        "completeness of the forget class, and of the 5 % of images, that are forgotten least",
     ),
     (
         "quality loss (FVU)",
@@ -67,8 +67,8 @@ GLOSSARY = (
     ),
     (
         "retain only",
-        "a control: the original trained on with retain images alone, for as many steps; what it changes "
-        "is no forgetting",
+        "a control: the original, trained further on retain images alone for as many steps; its changes "
+        "are not due to forgetting",
     ),
     (
         "fork, fork bug",
@@ -87,8 +87,9 @@ RESIDUAL_NOTE = (
 ).replace("-1)", f"{_MINUS}1)")
 
 GAINS_NOTE = (
-    "Trials solved again at the same epsilon with twice the steps; the gain is 1 minus f2 then over f2 "
-    f"now, the change of f1 is a share of f1's own range. To read a gain: {HOW_TO_READ_GAINS}."
+    "Trials solved again at the same epsilon with twice the steps. The gain is 1 minus the ratio of the new "
+    "f2 to the old f2; the change of f1 is a share of f1's own range. "
+    f"To read a gain: {HOW_TO_READ_GAINS}."
 )
 NO_GAINS_NOTE = (
     "Whether more steps would improve the front was not checked in this run; the same sweep command with "
@@ -96,13 +97,13 @@ NO_GAINS_NOTE = (
 )
 
 SECOND_HINT = (
-    "The original model generates the rest from what was generated alone: what it makes tells what that "
-    "still knows. Compare with the original's own value, the dashed line."
+    "The original model reconstructs the rest of a picture from the generated part alone: the closer it "
+    "comes, the more that part still tells. Compare with the original's own value, the dashed line."
 )
 
 
 def metric_hint(metric: str) -> str:
-    """Return what to look for in a metric; empty for one unknown here."""
+    """Return a hint on how to read a metric; empty if the catalogue does not know it."""
     if metric.startswith(SECOND_PREFIX):
         return SECOND_HINT
     row = METRICS.get(metric)
@@ -110,7 +111,7 @@ def metric_hint(metric: str) -> str:
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """Return a raw value with a few significant digits, an en dash where there is none."""
+    """Return a value with some significant digits; an en dash for None."""
     drawable = finite(value)
     if drawable is None:
         return NONE if value is None else "NaN"
@@ -118,7 +119,7 @@ def number(value: float | None, digits: int = 4) -> str:
 
 
 def share(value: float | None, digits: int = 1) -> str:
-    """Return a ratio as percent in words, an en dash where there is none."""
+    """Return a ratio as text in percent; an en dash for None."""
     drawable = finite(value)
     if drawable is None:
         return NONE if value is None else "NaN"
@@ -127,11 +128,11 @@ def share(value: float | None, digits: int = 1) -> str:
 
 
 def count(amount: int, noun: str) -> str:
-    """Return a number with its noun in the right form."""
+    """Return a number with its noun in singular or plural."""
     return f"{amount} {noun}" if amount == 1 else f"{amount} {noun}s"
 
 
 def metric_title(metric: str) -> str:
-    """Return the name of a metric for people; its protocol must stand beside it."""
+    """Return the readable name of a metric; the page must show its protocol beside it."""
     row = METRICS.get(metric)
     return SECOND_TITLES.get(metric, metric.replace("_", " ")) if row is None else row.title
