@@ -1,8 +1,8 @@
-"""What a sweep file may say: frozen, checked sections with their defaults.
+"""The schema of a sweep file: frozen, checked sections with their defaults.
 
-A field whose default depends on other fields takes null and is resolved while it is read, so a ``SweepConfig``
-never holds an open question and its dump shows what will really be used. Fields are therefore
-ordered: what decides comes before what depends on it.
+A field whose default depends on other fields takes null and gets its value while the file is read. A
+``SweepConfig`` is therefore complete, and its dump shows the values that will be used. A field must stand
+after the fields on which its default depends.
 """
 
 import re
@@ -48,15 +48,15 @@ from pareto_unlearn.config.wording import found, joined
 from pareto_unlearn.records import Phase, Role
 
 
-def _digest(text: str) -> str:
+def _check_digest(text: str) -> str:
     if re.fullmatch(r"[0-9a-f]{64}", text) is None:
         raise refusal(f"expected the 64 digits that `sha256sum` prints, found {found(text)}")
     return text
 
 
-Sha256 = Annotated[str, AfterValidator(_digest)]
+Sha256 = Annotated[str, AfterValidator(_check_digest)]
 if TYPE_CHECKING:
-    # The names are data, which a type checker cannot look into.
+    # A Literal made of data means nothing to a type checker.
     MetricName = str
     ProtocolName = str
 else:
@@ -65,7 +65,7 @@ else:
 
 
 class EvaluateSection(Section):
-    """What is measured on every finished trial."""
+    """The measurements of every finished trial."""
 
     protocol: ProtocolName = Field(
         default=BUILTIN,
@@ -75,16 +75,16 @@ class EvaluateSection(Section):
     )
     metrics: Annotated[tuple[MetricName, ...], Field(strict=False), AfterValidator(each_once)] = Field(
         default=keys_of(BUILTIN),
-        description="which metrics are computed; null: all of the protocol, which are "
-        f"{joined(PIXEL_KEYS)} alone where builtin does not know the images",
+        description=f"metrics to compute; null: all metrics of the protocol, or only {joined(PIXEL_KEYS)} "
+        "if builtin does not know the images",
     )
     weights: Text | None = Field(
         default=None,
-        description="folder of the networks that metrics of all protocols but builtin need; null: that of "
+        description="folder of the networks that every protocol except builtin needs; null: the folder in "
         "PARETO_UNLEARN_WEIGHTS",
     )
     weights_sha256: dict[str, Sha256] = Field(
-        default={}, description="SHA-256 of files in that folder, by name, for which none is published"
+        default={}, description="SHA-256 by file name, for files in that folder whose hash is not published"
     )
     samples_per_class: int = Field(
         default=1, ge=0, description="held-out images of each class kept for the report"
@@ -95,20 +95,20 @@ class EvaluateSection(Section):
     )
     second_reconstruction: bool = Field(
         default=False,
-        description="keep of every picture what was generated alone, the hole, let the original model "
-        "generate the rest from it, and measure that too (digits_mae generates whole pictures: what lies "
-        "around the hole is kept, the hole is filled again)",
+        description="also let the original model generate the rest of every picture from the generated "
+        "part (the hole) alone, and measure the result (digits_mae generates whole pictures: there the "
+        "part around the hole is kept and the hole is filled again)",
     )
     tsne: bool = Field(
         default=False,
-        description="place held-out pictures before and after in the plane, by t-SNE of the protocol's "
-        "features, for the report",
+        description="for the report, place held-out pictures before and after in the plane, by t-SNE of "
+        "the protocol's features",
     )
     sampling: SamplingSection = SamplingSection()
 
 
 class RunSection(Section):
-    """Where and how trials run; nothing here but cpus_per_trial can change a trial's result."""
+    """Where and how trials run; only ``cpus_per_trial`` can change a trial's result."""
 
     executor: Literal["tune", "local"] = Field(
         default="tune", description="Ray Tune, or this process, one trial at a time"
@@ -139,7 +139,7 @@ class RunSection(Section):
 
     @field_validator("gpus_per_trial")
     @classmethod
-    def _check_gpus_whole_above_one(cls, value: float) -> float:
+    def _check_gpus(cls, value: float) -> float:
         if value > 1 and not value.is_integer():
             raise refusal(
                 f"expected a fraction below 1 or a whole number, found {found(value)}; Ray splits one GPU "
@@ -195,7 +195,7 @@ class SweepConfig(Section):
 
     @field_validator("model")
     @classmethod
-    def _check_random_weights_are_smoke(cls, value: ModelSection, info: ValidationInfo) -> ModelSection:
+    def _check_random_weights(cls, value: ModelSection, info: ValidationInfo) -> ModelSection:
         if value.is_random and not info.data.get("smoke", False):
             raise refusal(
                 f"expected a checkpoint, found `{RANDOM}`: only a sweep started with --smoke runs on "
@@ -215,7 +215,7 @@ class SweepConfig(Section):
 
     @field_validator("evaluate")
     @classmethod
-    def _check_metrics_of_protocol(cls, value: EvaluateSection, info: ValidationInfo) -> EvaluateSection:
+    def _check_metrics(cls, value: EvaluateSection, info: ValidationInfo) -> EvaluateSection:
         others = [name for name in value.metrics if name not in PIXEL_KEYS]
         known = keys_of(value.protocol)
         unknown = [name for name in others if name not in known]
@@ -233,7 +233,7 @@ class SweepConfig(Section):
 
     @field_validator("evaluate")
     @classmethod
-    def _check_tsne_has_features(cls, value: EvaluateSection, info: ValidationInfo) -> EvaluateSection:
+    def _check_tsne(cls, value: EvaluateSection, info: ValidationInfo) -> EvaluateSection:
         if value.tsne and not _has_feature_network(info):
             raise refusal(
                 "expected tsne false, found true: the feature network of protocol builtin knows the digits "
@@ -243,7 +243,7 @@ class SweepConfig(Section):
 
     @field_validator("evaluate")
     @classmethod
-    def _check_hole_has_an_opposite(cls, value: EvaluateSection, info: ValidationInfo) -> EvaluateSection:
+    def _check_second_reconstruction(cls, value: EvaluateSection, info: ValidationInfo) -> EvaluateSection:
         task, model = info.data.get("task"), info.data.get("model")
         if not isinstance(task, TaskSection) or not isinstance(model, ModelSection):
             return value
@@ -262,7 +262,7 @@ class SweepConfig(Section):
 
     @field_validator("evaluate")
     @classmethod
-    def _check_controls_have_mse(cls, value: EvaluateSection, info: ValidationInfo) -> EvaluateSection:
+    def _check_metric_of_controls(cls, value: EvaluateSection, info: ValidationInfo) -> EvaluateSection:
         if info.data.get("controls") and "mse" not in value.metrics:
             raise refusal("expected mse among the metrics, since `controls` are compared by it, found none")
         return value
@@ -274,24 +274,24 @@ class SweepConfig(Section):
 
     @property
     def trial_seeds(self) -> tuple[int, ...]:
-        """The seeds every trial is solved with."""
+        """The seeds with which every trial is solved."""
         return self.seeds
 
     def for_phase(self, phase: Phase) -> "SweepConfig":
-        """Return the sweep that a trial of this phase is solved in: that of a check takes twice the steps."""
+        """Return the sweep for trials of a phase: a check takes twice the steps."""
         if phase is not Phase.CHECK:
             return self
         return self.model_copy(update={"solver": self.solver.with_steps_doubled()})
 
     def steps_of(self, phase: Phase, role: Role | None, method: str) -> int:
-        """Return the steps a trial takes, by what it is for."""
+        """Return the steps of a trial, by its phase, role and method."""
         if phase is Phase.CONTROL:
-            return next((one.steps for one in self.controls if one.method == method), 0)
+            return next((control.steps for control in self.controls if control.method == method), 0)
         return self.solver.steps_of(phase, role)
 
 
 def _has_feature_network(info: ValidationInfo) -> bool:
-    """Tell whether the images are the digits, in the size and the one channel that the feature network reads."""
+    """Return whether the images are digits in the size and channels that the feature network reads."""
     data, model = info.data.get("data"), info.data.get("model")
     other_images = isinstance(data, DataSection) and data.dataset != "digits"
     other_format = isinstance(model, ModelSection) and not model.row.reads_digits
