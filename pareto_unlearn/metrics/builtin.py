@@ -28,7 +28,7 @@ from pareto_unlearn.records import MetricRow
 CLASSIFIER_FILE = "digits_classifier.safetensors"
 
 _Measured = tuple[float, float | None, float | None]
-"""A value and the two ends of its interval."""
+"""A value and the lower and upper end of its interval; None if there is no interval."""
 
 
 class DigitClassifier(nn.Module):
@@ -68,12 +68,10 @@ def load_classifier(device: torch.device | None = None) -> DigitClassifier:
 
 
 class Seen(NamedTuple):
-    """What all metrics of a set follow from, one row a picture.
+    """The measurements from which all metrics of a set are computed, one row per picture.
 
-    Features and logits are empty without the classifier.
-
-    ``squared`` is the mean squared error in the hole, in float64; ``fake`` and ``real`` are the features
-    of the picture and of the original.
+    ``squared`` is the mean squared error in the hole, in float64; ``fake`` and ``real`` are the features of
+    the picture and of the original. Without the classifier, features and logits are empty.
     """
 
     squared: Float[Tensor, " n"]
@@ -89,18 +87,19 @@ BUILTIN_MEASURES: dict[str, Callable[[Seen], _Measured]] = {
     "inception": lambda seen: (compute_inception_score(seen.logits), None, None),
     "cosine": lambda seen: mean_interval(functional.cosine_similarity(seen.fake, seen.real).double()),
 }
-"""The computation of every metric that needs no published network, by its key."""
+"""The computation of every metric that needs no published network, by key."""
 
 
 class PictureScores:
     """The metrics of one set of pictures, which are added batch by batch; only errors and features are kept.
 
-    Raises ``ValueError`` where a metric needs the classifier and there is none.
-
     Args:
         names: keys of metrics that need no published network.
-        removed: True where pixels were generated; ``mse`` and ``psnr`` look there alone.
-        classifier: the feature network of the builtin protocol; None where only errors of pixels are wanted.
+        removed: True where pixels were generated; ``mse`` and ``psnr`` are computed there only.
+        classifier: the feature network of the builtin protocol; None if only errors of pixels are computed.
+
+    Raises:
+        ValueError: a metric needs the classifier, and there is none.
     """
 
     def __init__(
@@ -132,8 +131,8 @@ class PictureScores:
         """Return one row per metric over all pictures added so far, in the order of the names.
 
         Args:
-            image_set: forget or retain, as the rows are to name it.
-            split: train or heldout, as the rows are to name it.
+            image_set: the set to write into the rows, forget or retain.
+            split: the split to write into the rows, train or heldout.
 
         Raises:
             ValueError: no picture was added.
@@ -158,9 +157,9 @@ class PictureScores:
         return rows
 
     def _all_seen(self) -> Seen:
-        nothing = torch.empty(0, 0)
-        parts = (
-            (torch.cat(parts) for parts in zip(*self._seen, strict=True)) if self._seen else (nothing,) * 3
-        )
-        fake, real, logits = parts
-        return Seen(torch.cat(self._squared), fake, real, logits)
+        squared = torch.cat(self._squared)
+        if not self._seen:
+            nothing = torch.empty(0, 0)
+            return Seen(squared, nothing, nothing, nothing)
+        fakes, reals, logits = zip(*self._seen, strict=True)
+        return Seen(squared, torch.cat(fakes), torch.cat(reals), torch.cat(logits))

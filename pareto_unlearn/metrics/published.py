@@ -145,7 +145,7 @@ SCORE_OF_PLACES = _score("places365_logits", _shuffled_score, "is_places365")
 
 
 def choose_measures(protocol: str, names: Iterable[str], dataset: str) -> tuple[Measure, ...]:
-    """Return what a protocol measures on a data set under some keys; keys of other protocols are passed over.
+    """Return the measures of a protocol on a data set, for those of the keys that the protocol has.
 
     Raises:
         KeyError: the catalogue gives the protocol a metric that has no computation here.
