@@ -35,7 +35,7 @@ __all__ = ["Check", "check_family"]
 
 IMAGES = 3
 BATCH_TOLERANCE = 1e-3
-"""Of a picture in another batch, where sums of 32-bit numbers come in another order: a quarter of a gray level."""
+"""How far a picture may differ in another batch, where float32 sums take another order: 1/4 gray level."""
 
 logger = logging.getLogger(__name__)
 

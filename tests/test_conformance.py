@@ -33,7 +33,8 @@ def build(setting):
     return Leaky(8, build_hole(setting.task, SIDE, 8, setting.seed))
 
 
-FAMILY = plain_family(replace(ROW, spaces=("output",), baselines=()), build, PixelFormat(side=SIDE, channels=3))
+PIXELS = PixelFormat(side=SIDE, channels=3)
+FAMILY = plain_family(replace(ROW, spaces=("output",), baselines=()), build, PIXELS)
 """
 
 

@@ -60,7 +60,7 @@ def test_every_recipe_has_its_weights_in_the_package():
 
 
 def heldout_score(name: str, content: bytes) -> float:
-    """Return the loss of a trained autoencoder, or the accuracy of a trained classifier, on the held-out digits."""
+    """Return the loss of a trained autoencoder, or the accuracy of a classifier, on held-out digits."""
     whole = load_digits()
     chosen = mark_heldout(whole)
     model = (
@@ -76,7 +76,7 @@ def heldout_score(name: str, content: bytes) -> float:
 
 @pytest.mark.slow
 def test_the_full_recipe_makes_weights_as_good_as_the_shipped_ones(name):
-    # A minute on one core. The bits are those of the file on the kind of CPU, and with the torch, that made it.
+    # A minute on one core. Only the kind of CPU and the torch that made the file give its very bits.
     shipped = (files("pareto_unlearn.assets") / f"{name}.safetensors").read_bytes()
     assert heldout_score(name, TRAINERS[name]()) == pytest.approx(heldout_score(name, shipped), rel=0.03)
 

@@ -1,4 +1,4 @@
-"""The sections ``model``, ``task`` and ``objective`` of a sweep file, and which of their values go together."""
+"""The sections ``model``, ``task`` and ``objective`` of a sweep file, and what goes together in them."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal

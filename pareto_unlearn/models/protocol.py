@@ -184,7 +184,7 @@ class Term:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaselineLosses:
-    """A published baseline: minimise retain + weight * forget over the ``trainable`` parameters of a space."""
+    """A published baseline: minimise retain + weight * forget over the trainable parameters of a space."""
 
     forget: Term
     retain: Term
