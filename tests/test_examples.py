@@ -61,7 +61,8 @@ def test_a_published_network_answers_and_is_exported_as_its_file_was(name, packa
     assert 0.0 <= float(made.min()) < float(made.max()) <= 1.0
     export_model(tmp_path / "same.pth", config.model, config.task, model.state_dict())
     published, again = (
-        torch.load(path, weights_only=True) for path in (checkpoint_path(config.model), tmp_path / "same.pth")
+        torch.load(path, map_location="cpu", weights_only=True)
+        for path in (checkpoint_path(config.model), tmp_path / "same.pth")
     )
     assert list(published) == list(again)
     assert all(torch.equal(published[key], again[key]) for key in published)
