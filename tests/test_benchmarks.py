@@ -89,6 +89,7 @@ def test_a_generation_of_every_family_is_measured(family: str):
     assert rows.measure(case)["finite"]
 
 
+@pytest.mark.slow
 def test_families_writes_rows_and_their_section(tmp_path):
     command = [
         sys.executable,

@@ -119,6 +119,7 @@ def epsilon_trial(config, tmp_path, e: float):
     return material, epsilon_spec(material.targets.scales, e)
 
 
+@pytest.mark.slow
 def test_per_class_closes_most_of_the_worst_class_gap(small_config, tmp_path):
     gaps = {}
     for completeness in ("mean", "per_class"):

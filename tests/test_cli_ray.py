@@ -20,7 +20,7 @@ Process = subprocess.Popen[str]
 Start = Callable[..., Process]
 
 RAY_GAVE_UP = "The current node timed out during startup"
-"""What Ray says 30 seconds after its start, a deadline that nothing sets: a loaded machine may need another try."""
+"""What Ray says 30 seconds after its start, a deadline nobody can set: under load, another try may help."""
 TRIES = 10
 
 
@@ -163,6 +163,7 @@ def test_terminated_driver_ends_with_143(start, tmp_path):
     assert process.returncode == 143
 
 
+@pytest.mark.slow
 def test_a_sweep_on_ray_has_the_rows_of_one_without_though_a_worker_is_killed(start, undisturbed, tmp_path):
     process = start_until(in_phase_one, start, tmp_path)
     solving = [pid for pid, title in workers_of(process.pid).items() if b"ImplicitFunc" in title]

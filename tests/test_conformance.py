@@ -11,7 +11,14 @@ from pareto_unlearn.conformance import check_family
 EXAMPLE = Path(__file__).parent.parent / "examples" / "autoencoder" / "family.py"
 
 
-@pytest.mark.parametrize("name", [row.name for row in FAMILIES])
+SLOW = ("mage", "palette")
+"""Most of a minute each on one core."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(row.name, marks=pytest.mark.slow) if row.name in SLOW else row.name for row in FAMILIES],
+)
 def test_every_family_of_the_package_keeps_its_promises(name):
     checks = list(check_family(name))
     assert [one for one in checks if not one.passed] == []

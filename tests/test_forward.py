@@ -125,6 +125,7 @@ def solve(load: Load, *overrides: str) -> TrialRecord:
     return run_trial(Trial(config, SPEC, material), Hooks(), "1").record
 
 
+@pytest.mark.slow
 def test_a_short_solve_ends_near_that_of_float32(load):
     # Measured with seeds 0 to 2 and batch 32: |difference of e| up to 0.02; f2 up to 1.6 times after 200
     # steps, 1.3 after 400 and the same after 800.

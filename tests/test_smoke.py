@@ -30,7 +30,14 @@ def smoke(name: str, *overrides: str) -> SweepConfig:
     return as_smoke(load_config(SWEEPS / name, overrides))
 
 
-@pytest.fixture(scope="module", params=FILES)
+SLOW = ("mage", "palette")
+"""Half a minute and more each on one core."""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in FILES],
+)
 def tried(request, tmp_path_factory) -> tuple[StoredRun, str]:
     """A sweep of every family, and what it said."""
     storage = tmp_path_factory.mktemp(request.param)
