@@ -127,7 +127,7 @@ def test_every_training_loss_is_one_graph():
     compile_all("eager", "training_loss")  # it runs the encoder and the decoder
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_compiled_outputs_losses_and_gradients_are_those_of_eager_code():
     try:
         check_forward(load_config(QUICKSTART, ["solver.compile=true"]))

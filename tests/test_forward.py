@@ -194,7 +194,7 @@ assert float((eager - narrow).norm() / eager.norm()) < 0.05
 """
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_compiled_gradients_are_those_of_eager_code_but_for_the_last_bits(tmp_path):
     # In a process of its own: the shape checks of the tests wrap the model's methods, and cannot be compiled.
     try:

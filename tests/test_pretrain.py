@@ -74,7 +74,7 @@ def heldout_score(name: str, content: bytes) -> float:
     return float((found == whole.class_ids[chosen]).double().mean())
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_full_recipe_makes_weights_as_good_as_the_shipped_ones(name):
     # A minute on one core. Only the kind of CPU and the torch that made the file give its very bits.
     shipped = (files("pareto_unlearn.assets") / f"{name}.safetensors").read_bytes()
