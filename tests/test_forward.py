@@ -172,7 +172,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import test_forward as shared
 from pareto_unlearn.config import load_config
-from pareto_unlearn.trial import load_material
+from pareto_unlearn.trial import Trial, load_material
 from pareto_unlearn.trial.building import build_problem
 
 def gradient(*overrides):
