@@ -17,7 +17,9 @@ os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 
 SLOWEST_FIRST = (
-    "test_cli_ray",
+    "test_ray_quickstart",
+    "test_ray_killed_drivers",
+    "test_ray_signals",
     "test_smoke",
     "test_sweep",
     "test_checks",
