@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 import pytest
 from trial_rows import SCALES
@@ -50,6 +51,9 @@ def make_config(*overrides: str) -> SweepConfig:
 
 
 def identify_in(config: SweepConfig) -> Callable[[TrialSpec], str]:
+    """Return what names the trials of a sweep; a name is kept, since plans ask for it again and again."""
+
+    @cache
     def identify(spec: TrialSpec) -> str:
         return trial_id(
             config,
@@ -103,6 +107,9 @@ class Sweep:
     live: dict[str, TrialSpec] = field(default_factory=dict)
     planned: list[TrialSpec] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self.identify = identify_in(self.config)
+
     def failed(self) -> frozenset[tuple[str, int]]:
         records = self.committed.values()
         return frozenset((one.trial_id, one.attempt) for one in records if one.state is TrialState.FAILED)
@@ -115,7 +122,7 @@ class Sweep:
             retry,
             check_convergence=self.check_convergence,
         )
-        return plan(self.config, progress, identify_in(self.config))
+        return plan(self.config, progress, self.identify)
 
     def start(self) -> TrialSpec:
         spec = self.next()
