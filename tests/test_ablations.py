@@ -57,6 +57,7 @@ def test_every_command_of_a_header_is_a_valid_sweep_of_its_own(file):
     assert {f"runs/{config.name}" for config in configs} == set(re.findall(r"runs/[\w.-]+", read))
 
 
+@pytest.mark.slow
 def test_an_ablation_ends_in_a_comparison(tmp_path):
     paths = []
     for words in sweeps(ROOT / "sweeps" / "ablations" / "delta_boundary.yaml")[:2]:

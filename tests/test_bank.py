@@ -169,6 +169,7 @@ def test_the_gradient_pairs_of_a_path_count_its_scan(finished):
     assert finished.path.gradient_pairs == STEPS + 24
 
 
+@pytest.mark.slow
 def test_a_short_descent_counts_the_steps_it_took_before_it_diverged(cache):
     overrides = ("solver.path.steps=200", "solver.path.scan=[1, 1.0e+30]", "solver.path.scan_length=0.6")
     config = short_config(Path("unused"), *overrides)
@@ -313,6 +314,7 @@ def test_an_interrupted_path_continues_to_the_same_bank_to_the_last_bit(finished
 # Without a path
 
 
+@pytest.mark.slow
 def test_a_sweep_that_starts_from_the_original_has_no_bank_and_no_parents(tmp_path):
     config = short_config(tmp_path, "solver.start=original", "epsilon.points=1")
     assert run(config) == 0

@@ -95,6 +95,7 @@ def test_checks_are_the_highest_boundary_and_epsilons_with_twice_the_steps(check
     assert all(one.start.startswith("path:") for one in branches)
 
 
+@pytest.mark.slow
 def test_the_doubled_path_is_the_path_of_a_sweep_with_twice_the_steps(checked, tmp_path):
     (path,) = (record for record in checks_of(checked) if record.role is Role.HIGHEST)
     twice = small_sweep(tmp_path, "solver.steps=80")
@@ -203,6 +204,7 @@ def interrupt_at(label: str) -> Callable:
     return execute_until
 
 
+@pytest.mark.slow
 def test_an_interrupted_check_is_continued_to_the_same_rows(copy_small_sweep, checked, tmp_path, monkeypatch):
     again = copy_small_sweep(tmp_path)
     monkeypatch.setattr(executors, "execute", interrupt_at("check 19.7%"))
@@ -217,6 +219,7 @@ def test_an_interrupted_check_is_continued_to_the_same_rows(copy_small_sweep, ch
     assert all(record in checks_of(again) for record in kept)
 
 
+@pytest.mark.slow
 def test_checks_that_start_from_the_original_run_with_the_sweep_itself(tmp_path):
     config = small_sweep(tmp_path, "solver.start=original", "epsilon.points=1", "baselines=[]")
     said = check(config)

@@ -11,8 +11,8 @@ from pareto_unlearn.conformance import check_family
 EXAMPLE = Path(__file__).parent.parent / "examples" / "autoencoder" / "family.py"
 
 
-SLOW = ("mage", "palette")
-"""Most of a minute each on one core."""
+SLOW = ("mae", "mage", "palette")
+"""Up to a minute each on one core."""
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,7 @@ def test_other_knots_make_another_row(run_path, tmp_path):
     assert dial(str(fewer), 0.2).trial_id != record.trial_id
 
 
+@pytest.mark.slow
 def test_run_without_a_path_can_be_dialled(tmp_path):
     few = ("solver.start=original", "epsilon.points=1", "baselines=[]")
     assert run_sweep(small_sweep(tmp_path, *few)) == 0

@@ -28,6 +28,7 @@ def test_an_adapter_has_at_most_60_lines(path):
     assert len(path.read_text().splitlines()) <= 60
 
 
+@pytest.mark.slow
 def test_the_autoencoder_is_trained_swept_and_exported(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     sweep, allow = ROOT / "examples" / "autoencoder" / "sweep.yaml", "--allow-import"

@@ -292,10 +292,19 @@ LEVEL = 0.02
 """The e that a trial has to reach."""
 
 
+SOLVES = [(family, "hole", space) for family in FAMILIES for space in SPACES]
+SOLVES += [(family, "published", "encoder") for family in FAMILIES if family != "digits_mae"]
+QUICK_SOLVES = {"digits_mae": SPACES, "mae": SPACES, "mage": ("output",), "palette": ("encoder",)}
+"""The spaces of every family that are tried in every run; the others take more than three seconds each."""
+
+
+def is_quick(family: str, removal: str, space: str) -> bool:
+    return space in QUICK_SOLVES[family] and (removal == "hole" or family == "mae")
+
+
 @pytest.mark.parametrize(
     ("family", "removal", "space"),
-    [(family, "hole", space) for family in FAMILIES for space in SPACES]
-    + [(family, "published", "encoder") for family in FAMILIES if family != "digits_mae"],
+    [one if is_quick(*one) else pytest.param(*one, marks=pytest.mark.slow) for one in SOLVES],
 )
 def test_a_short_solve_is_finite_and_the_same_when_resumed(load, monkeypatch, family, removal, space):
     monkeypatch.setattr(running, "FLUSH_EVERY", 1)
@@ -353,7 +362,7 @@ def test_every_constraint_works_on_every_family(load, family, completeness):
     assert record.f2 > 0.0
 
 
-@pytest.mark.parametrize("family", ["mage", "palette"])
+@pytest.mark.parametrize("family", ["mage", pytest.param("palette", marks=pytest.mark.slow)])
 def test_a_channels_last_trial_saves_what_it_trained(load, family):
     config, material = load(family, "model.channels_last=true", counts=FEW)
     result = run_trial(Trial(config, epsilon_spec(material.targets.scales, LEVEL), material), Hooks(), "1")

@@ -118,6 +118,7 @@ def test_imagenet_from_folders_lists_and_a_proxy_to_a_run(tmp_path):
     assert "trained on other classes" in run.info.objective
 
 
+@pytest.mark.slow
 def test_places_from_its_archives_and_lists_to_a_run(tmp_path):
     root = make_places(tmp_path / "places")
     run = sweep(

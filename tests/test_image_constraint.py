@@ -66,6 +66,7 @@ def test_the_power_mean_and_its_slope_are_finite_where_values_are_not_positive(v
     assert all(slope == 0.0 for slope, value in zip(x.grad.tolist(), values, strict=True) if value <= 0.0)
 
 
+@pytest.mark.slow
 def test_epsilon_for_every_image_raises_the_completeness_of_the_worst(tmp_path, cache):
     worst = {}
     for completeness in ("mean", "per_image"):

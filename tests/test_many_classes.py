@@ -236,6 +236,7 @@ def test_a_class_that_already_looks_forgotten_does_not_take_over(checkpoint, tmp
 # The whole sweep
 
 
+@pytest.mark.slow
 def test_a_sweep_over_many_classes_is_complete_from_path_to_report(checkpoint, tmp_path):
     config = many_classes_config(
         checkpoint,

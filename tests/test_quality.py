@@ -17,9 +17,17 @@ CHECKS = {
     "mypy": ["mypy"],
     "import contracts": ["lint-imports", "--no-cache"],
 }
+SLOW = ("mypy",)
+"""Three quarters of a minute without a cache of its own."""
 
 
-@pytest.mark.parametrize("command", CHECKS.values(), ids=CHECKS.keys())
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(command, id=name, marks=[pytest.mark.slow] if name in SLOW else [])
+        for name, command in CHECKS.items()
+    ],
+)
 def test_tree_passes(command):
     done = subprocess.run([TOOLS / command[0], *command[1:]], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -663,6 +663,7 @@ def test_heldout_switch_changes_numbers_and_class_table(shared: Opened) -> None:
 
 
 @needs_browser
+@pytest.mark.slow
 def test_page_fits_a_phone(browser: Any, page_path: str) -> None:
     opened = Opened(browser, page_path, viewport={"width": 390, "height": 844})
     assert opened.page.evaluate("document.documentElement.scrollWidth") == 390
@@ -670,6 +671,7 @@ def test_page_fits_a_phone(browser: Any, page_path: str) -> None:
 
 
 @needs_browser
+@pytest.mark.slow
 def test_dark_theme_reaches_the_figures(browser: Any, page_path: str) -> None:
     opened = Opened(browser, page_path, color_scheme="dark")
     colour = opened.page.evaluate("document.getElementById('figure-front').layout.xaxis.gridcolor")
@@ -692,6 +694,7 @@ def test_hostile_names_do_nothing_and_csv_runs_no_formula(browser: Any, tmp_path
 
 
 @needs_browser
+@pytest.mark.slow
 def test_page_without_any_model_opens_without_complaint(browser: Any, tmp_path: Path) -> None:
     broken = [plan for plan in planned_trials() if plan.state in (TrialState.DIVERGED, TrialState.FAILED)]
     opened = Opened(

@@ -17,6 +17,7 @@ from pareto_unlearn.report.marks import look, svg_mark
 from pareto_unlearn.store import StoredRun
 
 METHODS = tuple(BASELINES)
+pytestmark = pytest.mark.slow  # a trial of every method; the rules themselves are in test_rules
 EACH_METHOD = pytest.mark.parametrize("method", METHODS)
 
 

@@ -116,6 +116,7 @@ def test_model_of_a_smoke_run_is_exported_under_a_name_that_says_so(tried, tmp_p
     assert not any(name.startswith(("decoder", "mlm", "vqgan", "denoise_fn.output")) for name in changed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tried", ["mage"], indirect=True)
 def test_any_epsilon_can_be_dialled(tried):
     run, _ = tried

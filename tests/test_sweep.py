@@ -162,6 +162,7 @@ def test_same_seed_gives_the_same_rows_bit_for_bit(finished, small_config):
     assert rows_of(again) == rows_of(finished)
 
 
+@pytest.mark.slow
 def test_another_seed_gives_other_solutions(finished, small_config):
     other = small_config("seeds=[1]", "epsilon.points=1", "baselines=[]")
     assert run(other) == 0
@@ -219,6 +220,7 @@ def test_degenerate_range_is_its_own_error(small_config):
     assert raised.value.exit_code == 7
 
 
+@pytest.mark.slow
 def test_paper_rules_run_end_to_end(small_config):
     config = small_config(
         "solver.update=paper", "solver.lowest.kind=paper", "solver.control.scaled=true", "baselines=[]"
@@ -233,6 +235,7 @@ def check_objective(config: SweepConfig, description: str) -> None:
     assert info.objective == description
 
 
+@pytest.mark.slow
 def test_encoder_objective_runs_end_to_end(encoder_sweep):
     check_objective(
         encoder_sweep,
@@ -241,6 +244,7 @@ def test_encoder_objective_runs_end_to_end(encoder_sweep):
     )
 
 
+@pytest.mark.slow
 def test_l2_objective_runs_end_to_end(small_config):
     config = small_config("objective.distance=l2", "epsilon.points=1", "baselines=[]")
     assert run(config) == 0
@@ -251,6 +255,7 @@ def test_l2_objective_runs_end_to_end(small_config):
     )
 
 
+@pytest.mark.slow
 def test_encoder_objective_leaves_the_decoder_alone(encoder_sweep):
     from safetensors.torch import load
 
@@ -265,6 +270,7 @@ def test_encoder_objective_leaves_the_decoder_alone(encoder_sweep):
     assert not [name for name in changed if name.startswith(("decoder", "predict", "mask_token"))]
 
 
+@pytest.mark.slow
 def test_adaptive_schedule_runs_end_to_end(finished, continued):
     config = continued("epsilon={schedule: adaptive, points: 5}")
     assert run(config) in (0, 4)
