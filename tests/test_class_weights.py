@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from toy import take_steps
 from trial_rows import epsilon_spec
 
 from pareto_unlearn.data import StratifiedOrder
@@ -66,8 +67,7 @@ def test_all_classes_of_a_toy_meet_the_level():
     )
     settings = UpdateSettings(steps=steps, learning_rate=0.02)
     solver = EpsilonSolver([x], LevelControl(beta=2.0), settings, epsilon=level, log_size=steps)
-    for step in range(steps):
-        solver.step(lambda step=step: constraint(step), lambda: x.square().sum())
+    take_steps(solver, lambda: constraint(solver.step_count), lambda: x.square().sum(), steps)
     own = (x.detach() - goals).square().sum(dim=1) / original
     assert own.tolist() == pytest.approx([level, level], abs=0.03)  # both bind at the optimum
 

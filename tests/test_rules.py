@@ -9,7 +9,7 @@ import pytest
 import torch
 from rule_directions import direction_of
 from torch import Tensor
-from toy import spheres
+from toy import spheres, take_steps
 
 from pareto_unlearn.solver import (
     BoundaryControl,
@@ -390,8 +390,7 @@ def solved(rule: Rule, start: Tensor, **settings: object) -> tuple[Tensor, list[
     pair, x = spheres(), torch.nn.Parameter(start.clone())
     chosen = UpdateSettings(**({"steps": 300, "learning_rate": 0.02, "learning_rate_end": 0.0} | settings))  # type: ignore[arg-type]
     solver = EpsilonSolver([x], rule, chosen, log_size=chosen.steps)
-    for _ in range(chosen.steps):
-        solver.step(lambda: pair.f1(x), lambda: pair.f2(x))
+    take_steps(solver, lambda: pair.f1(x), lambda: pair.f2(x), chosen.steps)
     return x.detach(), [row.eta for row in solver.flush() if row.finite]
 
 

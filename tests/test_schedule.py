@@ -4,12 +4,13 @@ import itertools
 import math
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cache
 
 import pytest
 from trial_rows import SCALES
+from unchecked import unchecked_shapes
 
 from pareto_unlearn.config import AdaptiveEpsilon, GridEpsilon, SweepConfig, parse_config, trial_id
 from pareto_unlearn.errors import RangeError
@@ -148,6 +149,13 @@ class Sweep:
         return [spec.epsilon_fraction for spec in self.planned if spec.epsilon_fraction is not None]
 
 
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """For replays of schedules that other tests plan with their shapes checked."""
+    with unchecked_shapes():
+        yield
+
+
 def start_all(sweep: Sweep, count: int) -> list[TrialSpec]:
     return [sweep.start() for _ in range(count)]
 
@@ -242,6 +250,7 @@ def test_the_number_of_trials_is_known_before_the_first(overrides):
     assert len(Sweep(config).run().planned) == count_trials(config)
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("overrides", SCHEDULES)
 @pytest.mark.parametrize("cut", [0, 1, 2, 3, 5, 7])
 def test_an_interrupted_sweep_goes_through_the_same_trials(overrides, cut):
@@ -342,6 +351,7 @@ def ended_fractions(config: SweepConfig, workers: int, seed: int, outcome: Outco
     return set(Sweep(config, workers, random.Random(seed), outcome).run().fractions())
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("workers", [1, 2, 3, 8])
 def test_adaptive_epsilons_do_not_depend_on_the_order_in_which_trials_end(workers):
     config = make_config(ADAPTIVE, BASELINES)
@@ -591,6 +601,7 @@ def test_checks_add_trials_and_change_no_other(overrides, start):
     assert len(checks_of(checked)) == len(config.trial_seeds) * (1 + min(points, 3))
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("overrides", SCHEDULES)
 @pytest.mark.parametrize("cut", [4, 9, 11, 13])
 def test_an_interrupted_sweep_checks_the_same_trials(overrides, cut):

@@ -11,7 +11,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from toy import QuadraticPair, ellipsoids, spheres
+from toy import QuadraticPair, ellipsoids, spheres, take_steps
 
 from pareto_unlearn import solver as module
 from pareto_unlearn.solver import (
@@ -84,8 +84,7 @@ def run(
     """Solve a pair for all its steps; return the last x in float64 and the log."""
     x = torch.nn.Parameter(start.clone())
     solver = EpsilonSolver([x], rule, settings, epsilon=epsilon, ramp=ramp, log_size=settings.steps)
-    for _ in range(settings.steps):
-        solver.step(lambda: pair.f1(x), lambda: pair.f2(x))
+    take_steps(solver, lambda: pair.f1(x), lambda: pair.f2(x), settings.steps)
     return x.detach().double(), solver.flush()
 
 
@@ -670,8 +669,8 @@ def test_one_scaled_control_serves_objectives_whose_scales_differ_by_a_thousand(
     settings = UpdateSettings(steps=800, learning_rate=0.02, learning_rate_end=0.0)
     x, start = torch.nn.Parameter(pair.center2.clone()), float(pair.f1(pair.center2))
     rule = LevelControl(beta=5.0, scaled=True)
-    solver = EpsilonSolver([x], rule, settings, epsilon=0.3, ramp=(1.0, 320))
-    solve(solver, lambda _: pair.f1(x) / start, lambda _: unit * pair.f2(x), steps=800)
+    solver = EpsilonSolver([x], rule, settings, epsilon=0.3, ramp=(1.0, 320), log_size=800)
+    take_steps(solver, lambda: pair.f1(x) / start, lambda: unit * pair.f2(x), settings.steps)
     best, _ = pair.optimum(0.3 * start)
     assert float(pair.f1(x.detach())) == pytest.approx(0.3 * start, rel=5e-3)
     assert float(pair.f2(x.detach())) == pytest.approx(float(pair.f2(best)), rel=1e-2)

@@ -4,10 +4,28 @@ Everything is torch in the dtype asked for, and every random choice takes a gene
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from unchecked import unchecked_shapes
+
+from pareto_unlearn.solver import EpsilonSolver
+
+CHECKED_STEPS = 10
+"""Steps of a long solve in which shapes are checked: later steps have arrays of the same shapes."""
+
+
+def take_steps(
+    solver: EpsilonSolver, constraint: Callable[[], Tensor], objective: Callable[[], Tensor], steps: int
+) -> None:
+    """Take so many steps; shapes are checked in the first of them."""
+    for _ in range(min(steps, CHECKED_STEPS)):
+        solver.step(constraint, objective)
+    with unchecked_shapes():
+        for _ in range(CHECKED_STEPS, steps):
+            solver.step(constraint, objective)
 
 
 @dataclass(frozen=True, slots=True)
