@@ -26,11 +26,17 @@ SLOWEST_FIRST = (
     "test_ray_quickstart",
     "test_ray_killed_drivers",
     "test_ray_signals",
+    "test_families_precision",
     "test_smoke",
+    "test_conformance",
+    "test_families_trial",
     "test_sweep",
     "test_checks",
     "test_class_weights",
     "test_benchmarks",
+    "test_quality",
+    "test_solver",
+    "test_schedule",
 )
 """What takes longest starts first, so that no worker is left with it in the end."""
 
