@@ -87,7 +87,7 @@ def write_page(solved: Solved, config: SweepConfig) -> str:
         "# Epsilon for the mean, for every class, for every image",
         "",
         "`uv run python benchmarks/completeness.py benchmarks/completeness.md`: the quickstart, seed "
-        f"{config.seed}, a path of {solver.path.steps} and branches of {solver.branch.steps} steps, torch "
+        f"{config.seed}, a path of {solver.path.steps} steps, torch "
         f"{torch.__version__.split('+')[0]}.",
         "",
         "Completeness of the mean image, of the worst class, and the one that 95 % of the images reach; "

@@ -6,7 +6,7 @@
     uv run python benchmarks/dial.py runs/quickstart runs/seed1
 
 Makes a model in every way at 20 random epsilons of the valid range of each run, and measures all of them
-alike. The trained model is what a Phase II trial of the run would be, a branch off its path. Writes
+alike. The trained model holds its epsilon for some steps more. Writes
 benchmarks/dial.md and the section "dial" of docs/benchmarks.md; the rows that the dial commits stay in the
 run.
 """
@@ -25,13 +25,14 @@ from page_section import replace_section
 
 from pareto_unlearn.analysis.front import is_non_dominated, is_on_lower_hull
 from pareto_unlearn.config import SweepConfig, parse_config
-from pareto_unlearn.finished.dial import Knot, Mixer, Mixture, bracket, dial, gather_knots
+from pareto_unlearn.finished.dial import RunWeights, dial, gather_knots
 from pareto_unlearn.records import Phase, Role, TrialRecord, TrialSpec
 from pareto_unlearn.store import StoredRun, open_run
 from pareto_unlearn.trial import Hooks, Material, Trial, load_material, run_trial
 from pareto_unlearn.trial.measuring import measure_completeness
+from pareto_unlearn.trial.mixing import Knot, Mixer, Mixture, bracket
 
-POINTS, SEED = 20, 0
+POINTS, SEED, HELD_STEPS = 20, 0, 200
 ROOT = Path(__file__).parent.parent
 TRAINED = "trained"
 
@@ -61,12 +62,15 @@ class Bench:
         self.valid, self.scales = self.run.info.ranges[0], self.run.info.scales
         text = self.run.store.read_text("sweep.yaml")
         self.config: SweepConfig = parse_config(text, "sweep.yaml")
-        self._material = self._load()
-        self._mixer = Mixer(self._material, self.run.store)
-        trials, checkpoints = gather_knots(self.run, self.valid.seed)
-        ends = [knot for knot in trials if knot.record.phase is Phase.ORIGINAL]
-        ends += [knot for knot in trials if knot.record.role is Role.HIGHEST]
-        every = [*trials, *checkpoints]
+        weights = RunWeights(self.config, self.run)
+        every = gather_knots(weights, self.valid.seed)
+        self._material = weights.material
+        self._mixer = Mixer(self._material, self.config.solver.completeness)
+        trials = [knot for knot in every if "@" not in knot.name]
+        checkpoints = [knot for knot in every if "@" in knot.name]
+        wanted = [record for record in self.run.records if record.phase is Phase.ORIGINAL]
+        wanted += [record for record in self.run.records if record.role is Role.HIGHEST]
+        ends = [knot for knot in trials if knot.name in {record.trial_id for record in wanted}]
         self.ways: dict[str, Callable[[float], Outcome]] = {
             "**dial**": self._dialled,
             "neighbouring trials alone": partial(self._mixed, trials, is_non_dominated),
@@ -105,7 +109,13 @@ class Bench:
             parents=paths[0].trial_id if self.config.solver.start == "path" else None,
         )
         hooks = Hooks(read_bank=self.run.store.read_bank, read_bank_state=self.run.store.read_bank_state)
-        return run_trial(Trial(self.config, spec, self._load()), hooks, self.run.info.code_version).record
+        return run_trial(Trial(self._held(), spec, self._load()), hooks, self.run.info.code_version).record
+
+    def _held(self) -> SweepConfig:
+        """Return the sweep whose epsilon trials hold their epsilon for some steps."""
+        hold = self.config.solver.hold.model_copy(update={"steps": HELD_STEPS})
+        solver = self.config.solver.model_copy(update={"hold": hold})
+        return self.config.model_copy(update={"solver": solver})
 
     def _dialled(self, epsilon: float) -> Outcome:
         return self._outcome(dial(self.run.path, epsilon, absolute=True), epsilon)
@@ -140,8 +150,7 @@ def main() -> None:
         for fraction in np.sort(np.random.default_rng(SEED).uniform(0.02, 0.98, POINTS)):
             cases.append(bench.measure(float(fraction)))
             print(f"{path} fraction {fraction:.3f}: {cases[-1].asked}", file=sys.stderr)
-    steps = bench.config.solver.steps_of(Phase.EPSILON, None)
-    body = render(cases, steps, options.runs)
+    body = render(cases, HELD_STEPS, options.runs)
     (ROOT / "benchmarks" / "dial.md").write_text(f"# The dial\n\n{body}\n")
     replace_section(ROOT / "docs" / "benchmarks.md", "dial", f"## The dial\n\n{body}")
 
@@ -152,7 +161,7 @@ def render(cases: Sequence[Case], steps: int, runs: Sequence[str]) -> str:
     torch_version = torch.__version__.split("+")[0]
     intro = f"""`uv run python benchmarks/dial.py {names}`: {POINTS} epsilons drawn uniformly from the valid
 range of each run (the quickstart, a seed each, without baselines), training split, torch {torch_version}.
-Trained: a branch off the run's path, {steps} more steps, as a Phase II trial of the run would be.
+Trained: epsilon held for {steps} steps from the mixture, as with `solver.hold.steps: {steps}`.
 
 - Error: f1 - epsilon, with f1 the mean over the forget images, in units of f1's range. Worst class: the same
   for the class that is forgotten least. With `solver.completeness: per_class` training holds every class to

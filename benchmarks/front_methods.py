@@ -24,13 +24,13 @@ from front_scores import MODELS, TARGETS, choose_best
 from torch import Tensor
 
 from pareto_unlearn.analysis.front import is_on_lower_hull
-from pareto_unlearn.finished.dial import find_crossing
 from pareto_unlearn.solver import (
     BoundaryControl,
     DynamicBarrier,
     EpsilonSolver,
     FixedMultiplier,
     FlatParameters,
+    Level,
     LevelControl,
     MinimumNorm,
     NashBargaining,
@@ -39,11 +39,12 @@ from pareto_unlearn.solver import (
     Pivot,
     Rule,
     UpdateSettings,
-    nearest,
-    prune,
+    ramp,
 )
+from pareto_unlearn.trial.constrained import UPDATE_LIMIT
+from pareto_unlearn.trial.mixing import find_crossing
 
-PATH_END, SMOOTHING = 0.015, 0.1
+SMOOTHING = 0.1
 LEVEL = LevelControl(beta=5.0, scaled=True)
 INDEPENDENT_RAMP = 0.4
 DIAL_TOLERANCE = 0.002
@@ -107,9 +108,7 @@ def descend(
     settings: UpdateSettings,
     *,
     kind: str = "scaled",
-    epsilon: float = 0.0,
-    ramp: tuple[float, int] = (0.0, 0),
-    start: Mapping[str, Tensor] | None = None,
+    epsilon: float | Level = 0.0,
     captures: Sequence[int] = (),
 ) -> list[dict[str, Tensor]]:
     """Take all steps of a solve; return copies of its states after the steps in ``captures`` and at its end.
@@ -119,17 +118,11 @@ def descend(
         rule: how a step chooses its direction.
         settings: steps and learning rate.
         kind: which losses of the problem.
-        epsilon: bound on the constraint, in e.
-        ramp: see ``EpsilonSolver``.
-        start: a state to start from; None for the original.
+        epsilon: bound on the constraint, in e, or from a step to its bound.
         captures: numbers of steps below that of the settings.
     """
-    solver = EpsilonSolver(
-        task.problem.parameters, rule, settings, epsilon=epsilon, ramp=ramp, log_size=settings.steps
-    )
-    if start is None:
-        start = {**solver.state_dict(), "values": task.problem.original}
-    solver.warm_start(start)
+    solver = EpsilonSolver(task.problem.parameters, rule, settings, epsilon=epsilon, log_size=settings.steps)
+    solver.start_at(task.problem.original)
     forget, retain = task.problem.losses(kind, task.seed)
     states, wanted = [], {*captures, settings.steps}
     for step in range(settings.steps):
@@ -146,29 +139,25 @@ def _even_steps(steps: int) -> list[int]:
 # Our methods.
 
 
-def descend_path(task: Task, steps: int) -> list[Member]:
+def follow_path(task: Task, steps: int) -> list[Member]:
     """Return the bank of a path: its checkpoints with averaged weights, measured on the training sets."""
-    plan = PathPlan(steps=steps, end=PATH_END)
+    plan = PathPlan(steps=steps)
     settings = UpdateSettings(
         steps=steps,
         learning_rate=task.rate / 2.0,
-        learning_rate_end=0.0,
-        decay="linear",
-        warm_up=0.1,
-        cool_down=plan.hold,
+        shape=plan.rate_at,
+        update_limit=UPDATE_LIMIT,
         weight_average=plan.weight_average,
     )
-    states = descend(
-        task, LEVEL, settings, epsilon=plan.end, ramp=plan.ramp(1.0), captures=plan.capture_steps()
-    )
-    # A path of fewer than 34 steps is too short to average over.
+    states = descend(task, LEVEL, settings, epsilon=plan.epsilon_at, captures=plan.capture_steps())
+    # A path of fewer than 67 steps is too short to average over.
     averaged = [state | {"values": state.get("averaged_values", state["values"])} for state in states]
     return [Member(*task.problem.measure(state["values"], "train"), state) for state in averaged]
 
 
 def run_dialled_path(task: Task) -> Run:
     """Spend the whole budget on one path; the dial fills the gaps between checkpoints on the convex hull."""
-    bank = descend_path(task, task.budget)
+    bank = follow_path(task, task.budget)
     knots = _hull(bank)
     between = [_mix(task, pair, share) for pair in pairwise(knots) for share in (0.25, 0.5, 0.75)]
     kept = [Model(member.state["values"]) for member in _choose(bank + between, task.fvu_max)]
@@ -211,21 +200,6 @@ def _dial(task: Task, knots: Sequence[Member], target: float) -> Member:
     return tried[find_crossing(measure, target, DIAL_TOLERANCE, (pair[0].f1, pair[1].f1)).share]
 
 
-def run_branches(task: Task) -> Run:
-    """Spend a third of the budget on a path, the rest on ten branches; the path's end is the eleventh."""
-    path_steps, branch_steps = task.budget // 3, task.budget // 15
-    bank = descend_path(task, path_steps)
-    settings = UpdateSettings(
-        steps=branch_steps, learning_rate=task.rate / 2.0, learning_rate_end=0.0, decay="linear"
-    )
-    members, models = prune(bank), [Model(bank[-1].state["values"])]
-    for target in TARGETS:
-        start = nearest(members, target).state
-        last = descend(task, LEVEL, settings, epsilon=target, start=start)[-1]
-        models.append(Model(last["values"], knob=target, target=target))
-    return Run(models, path_steps + len(TARGETS) * branch_steps)
-
-
 def solve_boundary(task: Task, steps: int) -> Tensor:
     """Return the weights of the highest boundary."""
     return descend(task, BOUNDARY, settings_of(task, steps))[-1]["values"]
@@ -234,10 +208,10 @@ def solve_boundary(task: Task, steps: int) -> Tensor:
 def run_independent(task: Task) -> Run:
     """Solve the highest boundary and ten levels, each on its own from the original."""
     steps = task.budget // MODELS
-    settings, ramp = settings_of(task, steps), (1.0, round(INDEPENDENT_RAMP * steps))
+    settings, falling = settings_of(task, steps), round(INDEPENDENT_RAMP * steps)
     models = [Model(solve_boundary(task, steps))]
     for target in TARGETS:
-        last = descend(task, LEVEL, settings, epsilon=target, ramp=ramp)[-1]
+        last = descend(task, LEVEL, settings, epsilon=ramp(1.0, target, falling))[-1]
         models.append(Model(last["values"], knob=target, target=target))
     return Run(models, MODELS * steps)
 
@@ -375,17 +349,12 @@ def _checkpointed(rule: Rule, note: str, kind: str = "scaled") -> Method:
     return Method(partial(run_checkpoints, rule=rule, kind=kind), note, kind)
 
 
-OURS = ("path+dial", "path+branches", "independent")
+OURS = ("path+dial", "independent")
 METHODS: dict[str, Method] = {
     "path+dial": Method(
         run_dialled_path,
-        "ours: one path; 11 models of its 40 averaged checkpoints and of mixtures of neighbours on their "
+        "ours: one path; 11 models of its 30 averaged checkpoints and of mixtures of neighbours on their "
         "hull; the dial meets a level",
-    ),
-    "path+branches": Method(
-        run_branches,
-        "ours: a third of the budget for the path, then ten branches off its nearest averaged checkpoints; "
-        "epsilon = the ten levels",
     ),
     "independent": Method(
         run_independent, "ours without a path: highest boundary and ten levels, each from the original"

@@ -293,8 +293,7 @@ def _methods() -> str:
         "Unless it says otherwise: Adam (.9, .99) on the direction of the rule, coefficients from averages "
         "(.9), half a cosine to 2 % of the learning rate, an eleventh of the budget for each model, losses "
         "in e and FVU with the mean of 2,048 noise outputs as target. One run with 11 checkpoints takes "
-        "them evenly spaced. Paths and branches use half of the learning rate in the table, rising, "
-        "constant, then falling to 0 on a path and falling along a line to 0 on a branch."
+        "them evenly spaced. Paths use half of the learning rate in the table, along a course of their own."
     )
     return "\n".join([intro, "", *lines])
 

@@ -84,7 +84,6 @@ def our_solver(config: SweepConfig, material: Material) -> tuple[EpsilonSolver, 
         problem.rule,
         problem.settings,
         epsilon=problem.epsilon,
-        ramp=problem.ramp,
     )
     return solver, problem
 

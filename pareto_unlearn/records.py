@@ -9,6 +9,7 @@ image). ``e`` is (f1 - floor) / (f1(original) - floor), without unit; completene
 retained quality is 1 - f2 / variance of the original model's outputs on the retain set.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from enum import StrEnum
@@ -123,11 +124,13 @@ class TrialRecord:
     None means not measured (or not applicable), NaN means measured and not a number. ``f1``, ``f2`` and
     everything derived from them belong to the training set, columns with ``heldout`` to the held-out set.
 
-    - ``start``: what the solve began with: ``original``, a step of the path, or ``scratch``.
-    - ``parents``: of a branch, the trial of the path. Of an interpolated row, its two parents, lower f1 first
-      (trial ids, or ``<trial_id>@<step>`` for a checkpoint of a path).
-    - ``interpolation``: the share of the second parent in the weights of an interpolated row.
+    - ``start``: what the trial began with: ``original``, ``scratch``, or ``path:LOWER+UPPER``, the steps of
+      two checkpoints of the path (``original`` for the original model).
+    - ``parents``: of an epsilon with start path, the trial of the path. Of an interpolated row, its two
+      parents, lower f1 first (trial ids, or ``<trial_id>@<step>`` for a checkpoint of a path).
+    - ``interpolation``: the share of the upper of both in the weights.
     - ``checks``: of a check, the trial that it solved again with twice the steps.
+    - ``level``: raw f1 of what epsilon bounds: of the mean, or with ``per_class`` of the worst class.
     - ``share_above_epsilon``: the share of the forget images whose own e exceeds the e of epsilon;
       ``..._high`` is the upper end of its one-sided 95 % Clopper-Pearson interval, a bound for images of the
       same kind that were not measured.
@@ -156,6 +159,8 @@ class TrialRecord:
     f2: float | None = None
     f1_heldout: float | None = None
     f2_heldout: float | None = None
+    level: float | None = None
+    level_heldout: float | None = None
     e: float | None = None
     e_heldout: float | None = None
     completeness: float | None = None
@@ -190,6 +195,11 @@ class TrialRecord:
     code_version: str = ""
 
     @property
+    def reached(self) -> float | None:
+        """What epsilon bounds, in raw f1: ``level``, or ``f1`` in rows older than that column."""
+        return self.f1 if self.level is None else self.level
+
+    @property
     def label(self) -> str:
         """The label of the spec this record belongs to."""
         return self.spec.label
@@ -202,26 +212,32 @@ class TrialRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BankEntry:
-    """One checkpoint of a path: its step, the raw epsilon at that step, its raw f1 and f2, and its file.
+    """One checkpoint of a path: its step, the raw epsilon at that step, its raw costs, and its file.
 
-    f1 and f2 are measured with the averaged weights on images of the training sets, at most
-    ``solver.bank.images`` of each. ``learning_rate`` is that of the path. ``sha256`` belongs to the file with
-    these weights and the optimiser's moments.
+    f1, f2 and ``level`` (see ``TrialRecord``) are measured with the averaged weights on images of the
+    training sets, at most ``solver.bank.images`` of each. ``learning_rate`` is that of the path. ``sha256``
+    belongs to the file with these weights.
     """
 
     step: int
     epsilon: float
     f1: float
     f2: float
+    level: float = math.nan
     learning_rate: float
     sha256: str
+
+    def __post_init__(self) -> None:
+        if math.isnan(self.level):  # in lists older than the field
+            object.__setattr__(self, "level", self.f1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScanRow:
-    """The result of a short descent at one step size, one of several in a scan.
+    """The result of a short path at one step size, one of several in a scan.
 
-    ``hypervolume`` is the share that it dominates of the box spanned by all descents of the scan.
+    ``hypervolume`` is the share that it dominates of the box from the floor to the original's f1, and from 0
+    to the variance of its outputs.
     """
 
     learning_rate: float
@@ -386,9 +402,11 @@ class Scales:
         """Return e of a raw training f1."""
         return self.f1_unit.of(f1)
 
-    def f1_at(self, e: float) -> float:
-        """Return the raw training f1 at a value of e."""
-        return self.f1_unit.raw(e)
+    def f1_at(self, e: float, split: str = "train") -> float:
+        """Return the raw f1 at a value of e."""
+        if split == "train":
+            return self.f1_unit.raw(e)
+        return self.f1_floor_heldout + e * (self.f1_original_heldout - self.f1_floor_heldout)
 
     def floor(self, split: str) -> float:
         """Return the smallest f1 that any model can reach on a split."""

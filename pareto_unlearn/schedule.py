@@ -38,7 +38,7 @@ LEAST_WIDTH = 0.01
 """Width of the narrowest valid range, as a share of f1's own range."""
 
 Costs = tuple[float, float]
-"""(f1, f2) of a solution."""
+"""(level, f2) of a solution; the level is raw f1 of what epsilon bounds."""
 
 
 class NoTrial(StrEnum):
@@ -105,38 +105,38 @@ def derive_range(
     highest: TrialRecord | None,
     lowest: TrialRecord | None,
     scales: Scales,
-    within_tolerance: float = math.inf,
+    top: float = math.inf,
 ) -> ValidRange:
-    """Return the valid range of epsilon: f1 at the highest boundary to f1 at the lowest (section 4.3).
+    """Return the valid range of epsilon: from the highest boundary to the lowest (section 4.3).
 
-    Where the path reaches a smaller f1 than the lowest boundary within the same tolerance on f2, that f1 is
-    the upper end. Where the lowest boundary has no model, missed its tolerance, or is dominated by the
-    highest, and no checkpoint of the path serves either, the upper end is the original model, whose f2 is
-    zero. The reason is recorded.
+    Both ends are raw f1 of what epsilon bounds: the mean, or of the worst class. The range ends at the top of
+    the path if that is lower than the lowest boundary: mixtures of its checkpoints reach every epsilon below.
+    Where the lowest boundary has no model, missed its tolerance, or is dominated by the highest, the original
+    model, whose f2 is zero, takes its place. The reason is recorded.
 
     Args:
         seed: seed of both boundaries.
         highest: the highest boundary, for the lower end; None if it was not solved.
         lowest: the lowest boundary, for the upper end; None if it was not solved.
         scales: scales of the run.
-        within_tolerance: smallest f1 among the path's checkpoints whose f2 is within the tolerance.
+        top: the largest level among the path's checkpoints; infinite without a path.
 
     Raises:
         RangeError: the highest boundary has no model, or the range is narrower than 1 % of f1's own range.
     """
-    if highest is None or highest.f1 is None or highest.state not in HAS_MODEL:
+    if highest is None or highest.reached is None or highest.state not in HAS_MODEL:
         reason = "it was not solved" if highest is None else f"{highest.state}: {highest.reason}"
         raise RangeError(f"seed {seed}: no valid epsilon range: the highest boundary has no model ({reason})")
-    upper, source, reason = _upper_end(highest, lowest, scales, within_tolerance)
-    if upper - highest.f1 < LEAST_WIDTH * scales.f1_range:
+    upper, source, reason = _upper_end(highest, lowest, scales, top)
+    if upper - highest.reached < LEAST_WIDTH * scales.f1_range:
         raise RangeError(
-            f"seed {seed}: no valid epsilon range: the lower end f1 = {highest.f1:.6g} (highest boundary) is "
-            f"not clearly below the upper end f1 = {upper:.6g}; give Phase I more solver.steps, or a larger "
-            "solver.boundary.alpha"
+            f"seed {seed}: no valid epsilon range: the lower end f1 = {highest.reached:.6g} (highest "
+            f"boundary) is not clearly below the upper end f1 = {upper:.6g}; give Phase I more solver.steps, "
+            "or a larger solver.boundary.alpha"
         )
     return ValidRange(
         seed=seed,
-        lower=highest.f1,
+        lower=highest.reached,
         upper=upper,
         upper_source=source,
         reason=reason,
@@ -148,7 +148,7 @@ def derive_ranges(config: SweepConfig, progress: SweepState, identify: Identify)
     ranges = []
     for seed in config.trial_seeds:
         try:
-            valid = range_of_seed(config, seed, progress, identify)
+            valid = range_of_seed(seed, progress, identify)
         except RangeError:
             continue
         if valid is not None:
@@ -266,7 +266,7 @@ def _epsilon_specs(
     config: SweepConfig, seed: int, progress: SweepState, identify: Identify
 ) -> Iterator[TrialSpec]:
     try:
-        valid = range_of_seed(config, seed, progress, identify)
+        valid = range_of_seed(seed, progress, identify)
     except RangeError:
         return  # the driver reports the error; the other seeds and the baselines go on
     if valid is None or progress.scales is None:
@@ -294,10 +294,18 @@ def _epsilons(
             record = progress.committed.get(spec.trial_id)
             return None if record is None else _costs(record)
 
-        highest, lowest = (progress.committed[spec.trial_id] for spec in boundary_specs(seed, identify))
-        upper = _costs(lowest) if valid.upper_source == "lowest" else (valid.upper, 0.0)
-        fractions = adaptive_fractions(schedule, solved, (_costs(highest), upper))
+        fractions = adaptive_fractions(schedule, solved, _ends(seed, valid, progress, identify))
     return [(valid.epsilon_at(fraction), fraction) for fraction in fractions]
+
+
+def _ends(seed: int, valid: ValidRange, progress: SweepState, identify: Identify) -> tuple[Costs, Costs]:
+    """Return the costs at both ends of the range; the upper may be the path's top or the original."""
+    highest, lowest = (progress.committed[spec.trial_id] for spec in boundary_specs(seed, identify))
+    if valid.upper_source == "lowest":
+        return _costs(highest), _costs(lowest)
+    bank = progress.banks.get(highest.trial_id, ()) if valid.upper_source == "path" else ()
+    f2 = max(((entry.level, entry.f2) for entry in bank), default=(valid.upper, 0.0))[1]
+    return _costs(highest), (valid.upper, f2)
 
 
 def _epsilon_spec(
@@ -319,7 +327,7 @@ def _epsilon_spec(
 def _check_specs(
     config: SweepConfig, seed: int, progress: SweepState, identify: Identify
 ) -> Iterator[TrialSpec]:
-    """Yield the checks of a seed: the highest boundary, and three epsilons that branch off its check's path.
+    """Yield the checks of a seed: the highest boundary, and three epsilons mixed from its check's path.
 
     There are none before all epsilons have ended, so that the order in which they end decides nothing.
     """
@@ -332,11 +340,11 @@ def _check_specs(
     highest, _ = boundary_specs(seed, identify)
     path = _check_spec(highest, None, identify)
     yield path
-    branching, ended = config.solver.start == "path", _ended(path, progress)
-    if branching and (ended is None or ended.state not in HAS_MODEL):
+    on_path, ended = config.solver.start == "path", _ended(path, progress)
+    if on_path and (ended is None or ended.state not in HAS_MODEL):
         return
     for record in choose_checked(epsilons):
-        yield _check_spec(record.spec, path.trial_id if branching else None, identify)
+        yield _check_spec(record.spec, path.trial_id if on_path else None, identify)
 
 
 def _ended(spec: TrialSpec, progress: SweepState) -> TrialRecord | None:
@@ -351,9 +359,7 @@ def _check_spec(checked: TrialSpec, parents: str | None, identify: Identify) -> 
     return replace(spec, trial_id=identify(spec))
 
 
-def range_of_seed(
-    config: SweepConfig, seed: int, progress: SweepState, identify: Identify
-) -> ValidRange | None:
+def range_of_seed(seed: int, progress: SweepState, identify: Identify) -> ValidRange | None:
     """Return a seed's range, or None while a boundary is not committed or the scales are not known.
 
     Raises:
@@ -362,49 +368,44 @@ def range_of_seed(
     highest, lowest = (progress.committed.get(spec.trial_id) for spec in boundary_specs(seed, identify))
     if highest is None or lowest is None or progress.scales is None:
         return None
-    section, within = config.solver.lowest, math.inf
-    if section.kind == "tolerance":
-        bound = section.tolerance * progress.scales.variance_retain
-        bank = progress.banks.get(highest.trial_id, ())
-        within = min((entry.f1 for entry in bank if entry.f2 <= bound), default=math.inf)
-    return derive_range(seed, highest, lowest, progress.scales, within)
+    top = max((entry.level for entry in progress.banks.get(highest.trial_id, ())), default=math.inf)
+    return derive_range(seed, highest, lowest, progress.scales, top)
 
 
 def _upper_end(
-    highest: TrialRecord, lowest: TrialRecord | None, scales: Scales, within_tolerance: float
+    highest: TrialRecord, lowest: TrialRecord | None, scales: Scales, top: float
 ) -> tuple[float, str, str]:
-    """Return f1 at the range's upper end, its source, and the reason if that is not the lowest boundary."""
+    """Return the range's upper end, its source, and the reason if that is not the lowest boundary."""
     trouble = _why_not_upper_end(highest, lowest, scales)
-    f1_lowest = math.inf if trouble or lowest is None or lowest.f1 is None else lowest.f1
-    lower = math.inf if highest.f1 is None else highest.f1 + LEAST_WIDTH * scales.f1_range
-    if lower <= within_tolerance < min(f1_lowest, scales.f1_original):
-        return within_tolerance, "path", trouble or "the path reaches a smaller f1 within the same tolerance"
+    end = math.inf if trouble or lowest is None or lowest.reached is None else lowest.reached
+    if top < min(end, scales.f1_original):
+        return top, "path", f"{trouble}; the path ends there" if trouble else "the path ends below it"
     if trouble:
         return scales.f1_original, "original", trouble
-    return f1_lowest, "lowest", ""
+    return end, "lowest", ""
 
 
 def _why_not_upper_end(highest: TrialRecord, lowest: TrialRecord | None, scales: Scales) -> str:
     """Return the reason why the lowest boundary cannot be the upper end; empty if it can."""
     if lowest is None:
         return "the lowest boundary was not solved"
-    if lowest.state not in HAS_MODEL or lowest.f1 is None or lowest.f2 is None:
+    if lowest.state not in HAS_MODEL or lowest.reached is None or lowest.f2 is None:
         return f"the lowest boundary has no model ({lowest.state}: {lowest.reason})"
     if lowest.state is TrialState.INFEASIBLE:
         return f"the lowest boundary missed its tolerance ({lowest.reason})"
-    if lowest.f1 > scales.f1_original:
+    if lowest.reached > scales.f1_original:
         return "the lowest boundary forgets less than the original model"
     first = _costs(highest)
-    if first[0] <= lowest.f1 and first[1] <= lowest.f2:
+    if first[0] <= lowest.reached and first[1] <= lowest.f2:
         return "the lowest boundary is dominated by the highest"
     return ""
 
 
 def _costs(record: TrialRecord) -> Costs:
-    """Return (f1, f2); both are NaN if either was not measured."""
-    if record.f1 is None or record.f2 is None:
+    """Return (level, f2); both are NaN if either was not measured."""
+    if record.reached is None or record.f2 is None:
         return math.nan, math.nan
-    return record.f1, record.f2
+    return record.reached, record.f2
 
 
 def _identified(

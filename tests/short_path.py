@@ -7,18 +7,18 @@ from small_sweep import small_sweep
 from pareto_unlearn.config import SweepConfig
 from pareto_unlearn.records import Phase, Role, TrialSpec
 
-STEPS, CHECKPOINTS = 80, 24
+STEPS, CHECKPOINTS, HELD = 80, 24, 20
 SHORT = (
     "solver.steps=60",
     f"solver.path.steps={STEPS}",
     "solver.path.learning_rate=0.001",
     "solver.path.scan=[1.5, 3.0]",
-    "solver.branch.steps=20",
+    f"solver.hold.steps={HELD}",
     f"solver.bank.checkpoints={CHECKPOINTS}",
     "solver.checkpoint_every=20",
     "baselines=[]",
 )
-"""Overrides for a path of seconds that takes checkpoints which others dominate."""
+"""Overrides for a path of seconds that takes checkpoints which others dominate, and holds its epsilons."""
 PATH_SPEC = TrialSpec(
     trial_id="0" * 16, phase=Phase.BOUNDARY, role=Role.HIGHEST, method="epsilon_constraint", seed=0
 )

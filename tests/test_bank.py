@@ -1,4 +1,4 @@
-"""The bank of a finished sweep: what a path leaves in the store, and what branches make of it."""
+"""The bank of a finished sweep: what a path leaves in the store, and what epsilons make of it."""
 
 import dataclasses
 import hashlib
@@ -13,19 +13,21 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load as load_safetensors
-from short_path import CHECKPOINTS, PATH_SPEC, STEPS, short_config
+from short_path import CHECKPOINTS, HELD, PATH_SPEC, STEPS, short_config
 from small_sweep import run, without_times
 
 from pareto_unlearn.config import SweepConfig
 from pareto_unlearn.models import load_model
-from pareto_unlearn.records import BankEntry, Phase, Role, TrialRecord, TrialSpec
+from pareto_unlearn.records import BankEntry, Phase, Role, ScanRow, TrialRecord, TrialSpec, TrialState
 from pareto_unlearn.solver import FlatParameters, PathPlan
 from pareto_unlearn.store import RunStore, open_run
 from pareto_unlearn.sweep import executors
 from pareto_unlearn.sweep.worker import execute
 from pareto_unlearn.trial import Hooks, Trial, load_material, run_trial
+from pareto_unlearn.trial.bank import WAY_HOME
+from pareto_unlearn.trial.judging import ARRIVAL_SLACK
 from pareto_unlearn.trial.measuring import measure_completeness, measure_retain_loss
-from pareto_unlearn.trial.scan import scan_learning_rate
+from pareto_unlearn.trial.scan import MAX_EXTENSIONS, rate_beyond, scan_learning_rate
 
 
 def files_below(path: Path) -> dict[str, bytes]:
@@ -55,7 +57,7 @@ class Finished:
         return next(record for record in self.records if record.role is Role.HIGHEST)
 
     @property
-    def branches(self) -> list[TrialRecord]:
+    def epsilons(self) -> list[TrialRecord]:
         return [record for record in self.records if record.phase is Phase.EPSILON]
 
     @property
@@ -92,17 +94,28 @@ def test_a_path_is_committed_with_the_list_of_its_checkpoints(finished):
     assert len(listed) >= 3
 
 
-def test_no_listed_checkpoint_dominates_another_and_f1_rises(finished):
-    f1, f2 = ([getattr(entry, name) for entry in finished.bank] for name in ("f1", "f2"))
-    assert all(np.diff(f1) > 0)
+def test_no_listed_checkpoint_dominates_another_and_the_level_rises(finished):
+    level, f2 = ([getattr(entry, name) for entry in finished.bank] for name in ("level", "f2"))
+    assert all(np.diff(level) > 0)
     assert all(np.diff(f2) < 0)
-    assert np.isfinite([f1, f2]).all()
+    assert np.isfinite([level, f2]).all()
 
 
 def test_checkpoints_are_listed_at_planned_steps(finished):
-    planned = PathPlan(steps=STEPS, end=0.5, checkpoints=CHECKPOINTS).capture_steps()
-    steps = {entry.step for entry in finished.bank}
-    assert steps < set(planned)  # some were dominated, or the tests below would show nothing
+    planned = PathPlan(steps=STEPS, checkpoints=CHECKPOINTS).capture_steps()
+    steps = {entry.step for entry in finished.bank if entry.step <= STEPS}
+    assert steps < set(planned)  # some were dominated, or the next test would show nothing
+
+
+def test_a_bank_ends_with_mixtures_towards_the_original_while_their_f2_falls(finished, cache):
+    beyond = [entry for entry in finished.bank if entry.step > STEPS]
+    assert [entry.step for entry in beyond] == [STEPS + place for place in range(1, len(beyond) + 1)]
+    assert 1 <= len(beyond) <= len(WAY_HOME)
+    material = load_material(finished.config, cache, "targets")
+    original = FlatParameters(material.trainable()).values.clone()
+    first, second = (finished.state(entry)["values"] for entry in beyond[:2])
+    shares = [(first - original).norm() / (1 - WAY_HOME[0]), (second - original).norm() / (1 - WAY_HOME[1])]
+    assert float(shares[0]) == pytest.approx(float(shares[1]), rel=1e-4)
 
 
 def test_only_listed_checkpoints_are_left_on_the_disk(finished):
@@ -120,14 +133,10 @@ def test_a_checkpoint_is_the_file_its_hash_says(finished):
         assert file.read_bytes() == content
 
 
-def test_a_checkpoint_holds_weights_moments_their_age_and_the_state_of_the_constraint(finished):
+def test_a_checkpoint_holds_nothing_but_weights(finished):
     for entry in finished.bank:
-        state = finished.state(entry)
-        assert int(state.pop("updates")) == entry.step
-        lengths = {name: tensor.numel() for name, tensor in state.items()}
-        of_constraint = {f"constraint.class_{name}": 5 for name in ("integral", "mean", "one")}
-        weights = ("values", "first_moment", "second_moment")
-        assert lengths == dict.fromkeys(weights, finished.path.num_parameters) | of_constraint
+        lengths = {name: tensor.numel() for name, tensor in finished.state(entry).items()}
+        assert lengths == {"values": finished.path.num_parameters}
 
 
 def test_a_checkpoint_measured_again_gives_its_listed_costs_to_the_last_bit(finished, cache):
@@ -137,26 +146,30 @@ def test_a_checkpoint_measured_again_gives_its_listed_costs_to_the_last_bit(fini
     flat = FlatParameters(material.trainable(config.objective.space))
     for entry in finished.bank:
         flat.load(finished.state(entry)["values"])
-        assert measure_completeness(material, "train").f1 == entry.f1
+        found = measure_completeness(material, "train")
+        assert found.f1 == entry.f1
+        assert material.scales.f1_at(found.worst_class_e) == entry.level
         assert measure_retain_loss(material, "train") == entry.f2
 
 
-def test_the_last_checkpoint_is_the_model_of_the_path(finished):
-    record = finished.path
-    (last,) = [entry for entry in finished.bank if entry.step == record.steps]
-    assert (last.f1, last.f2) == (record.f1, record.f2)
+def test_the_model_of_the_path_is_its_best_checkpoint_near_its_end(finished):
+    record, scales = finished.path, open_run(finished.folder).info.scales
+    limit = scales.f1_at(finished.config.solver.path.end + ARRIVAL_SLACK)
+    arrived = [entry for entry in finished.bank if entry.level <= limit]
+    chosen = min(arrived, key=lambda entry: entry.f2) if arrived else finished.bank[0]
+    assert (chosen.f1, chosen.level, chosen.f2) == (record.f1, record.level, record.f2)
+    assert record.state is (TrialState.DONE if arrived else TrialState.UNCONVERGED)
     model = load_safetensors(finished.store.read_checkpoint(record)["model.safetensors"])
     original = load_model(finished.config.model, finished.config.task)
     weights = torch.cat([model[name].flatten() for name, _ in original.named_parameters()])
-    assert torch.equal(finished.state(last)["values"], weights)
+    assert torch.equal(finished.state(chosen)["values"], weights)
 
 
 def test_a_listed_epsilon_is_the_raw_level_of_that_step(finished):
-    section, scales = finished.config.solver.path, open_run(finished.folder).info.scales
-    falling = round((1.0 - section.hold) * STEPS)
+    scales = open_run(finished.folder).info.scales
+    plan = PathPlan(steps=STEPS, checkpoints=CHECKPOINTS)
     for entry in finished.bank:
-        e = 1.0 + min(entry.step / falling, 1.0) * (section.end - 1.0)
-        assert entry.epsilon == pytest.approx(scales.f1_floor + e * scales.f1_range, rel=1e-12)
+        assert entry.epsilon == pytest.approx(scales.f1_at(plan.epsilon_at(entry.step - 1)), rel=1e-12)
 
 
 def test_a_listed_learning_rate_is_that_of_the_path(finished):
@@ -165,39 +178,80 @@ def test_a_listed_learning_rate_is_that_of_the_path(finished):
 
 def test_the_gradient_pairs_of_a_path_count_its_scan(finished):
     listed = json.loads((finished.path_folder / "1" / "scan.json").read_text())
-    assert [row["steps"] for row in listed] == [12, 12]
-    assert finished.path.gradient_pairs == STEPS + 24
+    assert 2 <= len(listed) <= 2 + MAX_EXTENSIONS
+    assert {row["steps"] for row in listed} == {4}
+    rates = [row["learning_rate"] for row in listed]
+    assert rates == sorted(rates)
+    assert finished.path.gradient_pairs == STEPS + 4 * len(listed)
 
 
 @pytest.mark.slow
-def test_a_short_descent_counts_the_steps_it_took_before_it_diverged(cache):
+def test_a_short_path_counts_the_steps_it_took_before_it_diverged(cache):
     overrides = ("solver.path.steps=200", "solver.path.scan=[1, 1.0e+30]", "solver.path.scan_length=0.6")
     config = short_config(Path("unused"), *overrides)
-    sane, wild = scan_learning_rate(Trial(config, PATH_SPEC, load_material(config, cache, "targets")))
-    assert 50 <= wild.steps < sane.steps == 120  # a window of 50 without a finite step ends a solve
+    *sane, wild = scan_learning_rate(Trial(config, PATH_SPEC, load_material(config, cache, "targets")))
+    assert 50 <= wild.steps < sane[0].steps == 120  # a window of 50 without a finite step ends a solve
     assert math.isnan(wild.hypervolume)
 
 
+def rows(*worth: float) -> list[ScanRow]:
+    return [ScanRow(learning_rate=2.0**place, steps=1, hypervolume=one) for place, one in enumerate(worth)]
+
+
+@pytest.mark.parametrize(
+    ("worth", "expected"),
+    [
+        ((0.1, 0.3, 0.2), None),
+        ((0.3, 0.2, 0.1), 0.5),
+        ((0.1, 0.2, 0.3), 8.0),
+        ((math.nan, 0.1, 0.2), 8.0),
+        ((0.1, 0.2, math.nan), None),
+        ((math.nan, math.nan), None),
+        ((0.5,), None),
+        ((), None),
+    ],
+)
+def test_a_scan_goes_on_beyond_the_edge_at_which_its_best_lies(worth, expected):
+    assert rate_beyond(rows(*worth)) == expected
+
+
 def test_the_range_of_a_finished_sweep_is_that_of_its_bank(finished):
-    info = open_run(finished.folder).info
-    (valid,) = info.ranges
-    bound = finished.config.solver.lowest.tolerance * info.scales.variance_retain
+    (valid,) = open_run(finished.folder).info.ranges
     lowest = next(record for record in finished.records if record.role is Role.LOWEST)
-    within = min((entry.f1 for entry in finished.bank if entry.f2 <= bound), default=math.inf)
-    expected = (within, "path") if within < lowest.f1 else (lowest.f1, "lowest")
-    assert (valid.upper, valid.upper_source) == expected
-    assert valid.lower == finished.path.f1
+    top = max(entry.level for entry in finished.bank)
+    assert valid.lower == finished.path.level
+    if valid.upper_source == "lowest":
+        assert valid.upper == lowest.level <= top
+    else:
+        assert (valid.upper, valid.upper_source) == (top, "path")
 
 
-# Branches
+# Epsilons
 
 
-def test_every_branch_starts_from_the_listed_checkpoint_next_below_its_epsilon(finished):
-    assert len(finished.branches) == 2
-    for branch in finished.branches:
-        below = [entry for entry in finished.bank if entry.f1 <= branch.epsilon]
-        assert branch.start == f"path:{max(below, key=lambda entry: entry.f1).step}"
-        assert branch.parents == finished.path.trial_id
+def test_every_epsilon_starts_from_a_mixture_of_two_models_of_the_path(finished):
+    assert len(finished.epsilons) == 2
+    names = {str(entry.step) for entry in finished.bank} | {"original"}
+    for record in finished.epsilons:
+        kind, _, pair = record.start.partition(":")
+        assert kind == "path"
+        assert set(pair.split("+")) <= names
+        assert record.parents == finished.path.trial_id
+
+
+def test_every_epsilon_is_met_by_the_worst_class_from_both_sides(finished):
+    for record in finished.epsilons:
+        assert record.state is TrialState.DONE
+        assert abs(record.level - record.epsilon) <= 0.01 * record.range_width
+        assert record.level >= record.f1
+
+
+def test_a_level_is_that_of_the_worst_class_on_its_split(finished):
+    scales = open_run(finished.folder).info.scales
+    for record in finished.epsilons:
+        assert record.level == pytest.approx(scales.f1_at(1.0 - record.completeness_worst_class), rel=1e-9)
+        heldout = scales.f1_at(1.0 - record.completeness_worst_class_heldout, "heldout")
+        assert record.level_heldout == pytest.approx(heldout, rel=1e-9)
 
 
 def test_all_other_trials_start_from_the_original(finished):
@@ -209,24 +263,17 @@ def test_all_other_trials_start_from_the_original(finished):
 def test_every_kind_of_trial_takes_its_own_number_of_steps(finished):
     steps = {record.label: record.steps for record in finished.records if record.epsilon is None}
     assert steps == {"highest": STEPS, "lowest": 60, "original": 0}
-    assert {branch.steps for branch in finished.branches} == {20}
+    assert {record.steps for record in finished.epsilons} == {HELD}
 
 
-def test_a_branch_takes_the_step_size_that_the_path_found_over(finished):
-    solver = finished.config.solver
-    factor = finished.path.learning_rate / solver.path.learning_rate
-    assert factor in solver.path.scan
-    assert {branch.learning_rate for branch in finished.branches} == {factor * solver.branch.learning_rate}
-
-
-def branch_spec(finished: Finished, epsilon: float) -> TrialSpec:
+def epsilon_spec(finished: Finished, epsilon: float, width: float = 1.0) -> TrialSpec:
     return TrialSpec(
         trial_id="1" * 16,
         phase=Phase.EPSILON,
         method="epsilon_constraint",
         seed=0,
         epsilon=epsilon,
-        range_width=1.0,
+        range_width=width,
         parents=finished.path.trial_id,
     )
 
@@ -235,33 +282,51 @@ def bank_hooks(store: RunStore, **hooks: Any) -> Hooks:
     return Hooks(read_bank=store.read_bank, read_bank_state=store.read_bank_state, **hooks)
 
 
-def test_a_branch_that_cannot_move_has_the_costs_of_its_checkpoint(finished, cache):
-    still = short_config(Path("unused"), "solver.branch.steps=1", "solver.branch.learning_rate=1e-30")
-    for entry in (finished.bank[0], finished.bank[-1]):
-        spec = branch_spec(finished, entry.f1)
-        material = load_material(still, cache, "targets")
-        record = run_trial(Trial(still, spec, material), bank_hooks(finished.store), "1").record
-        assert (record.start, record.f1, record.f2) == (f"path:{entry.step}", entry.f1, entry.f2)
+def solve_epsilon(finished: Finished, cache: Path, epsilon: float, *overrides: str, **hooks: Any):
+    config = short_config(Path("unused"), *overrides)
+    trial = Trial(config, epsilon_spec(finished, epsilon), load_material(config, cache, "targets"))
+    return run_trial(trial, bank_hooks(finished.store, **hooks), "1")
 
 
-def test_an_interrupted_branch_continues_to_the_same_weights(finished, cache):
-    config = short_config(Path("unused"), "solver.branch.steps=60")
-    spec = branch_spec(finished, finished.bank[len(finished.bank) // 2].f1)
+def test_an_epsilon_that_is_not_held_is_the_mixture_itself(finished, cache):
+    epsilon = (finished.bank[0].level + finished.bank[-1].level) / 2
+    result = solve_epsilon(finished, cache, epsilon, "solver.hold.steps=0")
+    record = result.record
+    assert (record.steps, record.gradient_pairs, result.curves) == (0, 0, ())
+    assert abs(record.level - epsilon) <= 0.01
+    assert 0.0 <= record.interpolation <= 1.0
+
+
+def test_holding_an_epsilon_never_ends_with_a_larger_f2(finished, cache):
+    epsilon = (finished.bank[0].level + finished.bank[-1].level) / 2
+    mixed, held = (
+        solve_epsilon(finished, cache, epsilon, f"solver.hold.steps={steps}").record for steps in (0, 60)
+    )
+    assert held.steps == 60
+    assert held.reason.startswith("held, then")
+    assert abs(held.level - epsilon) <= 0.01
+    assert held.f2 <= 1.02 * mixed.f2  # both meet epsilon within their tolerance only
+
+
+def test_an_epsilon_that_nothing_spans_says_so_and_is_not_done(finished, cache):
+    below = finished.bank[0].level - 0.05
+    record = solve_epsilon(finished, cache, below, "solver.hold.steps=0").record
+    assert record.state is TrialState.INFEASIBLE
+    assert "no two of" in record.reason
+    above = open_run(finished.folder).info.scales.f1_original + 0.05
+    record = solve_epsilon(finished, cache, above, "solver.hold.steps=0").record
+    assert record.state is TrialState.UNCONVERGED
+    assert record.reason.startswith("constraint not active: f1 of the worst class = ")
+
+
+def test_an_interrupted_hold_continues_to_the_same_weights(finished, cache):
+    epsilon, held = finished.bank[len(finished.bank) // 2].level, "solver.hold.steps=60"
     kept: dict[int, dict[str, bytes]] = {}
-    hooks = bank_hooks(finished.store, save_resume=kept.__setitem__)
-    whole = run_trial(Trial(config, spec, load_material(config, cache, "targets")), hooks, "1")
+    whole = solve_epsilon(finished, cache, epsilon, held, save_resume=kept.__setitem__)
     assert list(kept) == [50]
-    hooks = bank_hooks(finished.store, load_resume=lambda: (50, kept[50]))
-    resumed = run_trial(Trial(config, spec, load_material(config, cache, "targets")), hooks, "1")
+    resumed = solve_epsilon(finished, cache, epsilon, held, load_resume=lambda: (50, kept[50]))
     assert resumed.files == whole.files
     assert without_times(resumed.record) == without_times(whole.record)
-
-
-def test_a_branch_without_a_bank_is_refused(finished, cache):
-    spec = branch_spec(finished, 0.8)
-    material = load_material(finished.config, cache, "targets")
-    with pytest.raises(ValueError, match="at least one checkpoint"):
-        run_trial(Trial(finished.config, spec, material), Hooks(), "1")
 
 
 # Interruption
@@ -294,7 +359,8 @@ def test_an_interrupted_path_continues_to_the_same_bank_to_the_last_bit(finished
     (folder,) = (again.folder / "checkpoints").iterdir()
     resumed_at = max(int(path.name.removeprefix(".resume-")) for path in folder.glob(".resume-*"))
     taken = [int(path.name.removeprefix("bank-1-")) for path in folder.glob("bank-1-*")]
-    assert 40 <= resumed_at < max(taken) < 55 <= first[-1]
+    assert 40 <= resumed_at < 55 <= first[-1]
+    assert max(taken) < 55
 
     second: list[int] = []
     monkeypatch.setattr(executors, "execute", interrupting_path(STEPS + 1, second))

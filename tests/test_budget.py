@@ -1,4 +1,4 @@
-"""A budget becomes steps: a third for the path, the rest evenly for branches, never more than was given."""
+"""A budget becomes steps of the path, or of every trial from the original, never more than was given."""
 
 import heapq
 import itertools
@@ -52,25 +52,24 @@ def identity(config: SweepConfig) -> str:
 # What a budget buys
 
 
-def test_of_a_total_a_third_goes_to_the_path_and_the_rest_evenly_to_the_branches():
+def test_a_total_goes_to_the_path_once_the_lowest_boundary_is_paid():
     solver = with_total(2800, NINE, NO_SCAN).solver
-    assert solver.steps == 400  # the lowest boundary, paid before the rest is shared out
-    assert (solver.path.steps, solver.branch.steps) == (800, 1600 // 9)
+    assert (solver.steps, solver.path.steps, solver.hold.steps) == (400, 2400, 0)
 
 
-def test_of_steps_from_start_to_end_a_third_goes_to_the_path_and_the_rest_to_the_branches_of_a_slot():
-    solver = with_wall(1500, 2, NINE, NO_SCAN).solver
-    assert (solver.path.steps, solver.branch.steps) == (500, 1000 // 5)
+def test_steps_from_start_to_end_go_to_the_path_beside_which_the_lowest_boundary_is_solved():
+    assert with_wall(1500, 2, NINE, NO_SCAN).solver.path.steps == 1500
 
 
-def test_the_scan_is_paid_before_the_third():
-    solver = with_total(400 + 2400 + 360, NINE).solver  # three descents of 15 % of 800
-    assert (solver.path.steps, solver.branch.steps) == (800, 1600 // 9)
+def test_the_scan_is_paid_before_the_path():
+    assert with_total(400 + 2400 + 360, NINE).solver.path.steps == 2400  # three times 5 % of 2400
 
 
-def test_a_path_fills_the_time_that_the_lowest_boundary_takes_beside_it():
-    solver = with_wall(800, 2, NINE, NO_SCAN).solver
-    assert (solver.path.steps, solver.branch.steps) == (400, 400 // 5)
+def test_steps_that_hold_an_epsilon_are_paid_before_the_path():
+    held = ("solver.hold.steps=100", NINE, NO_SCAN)
+    assert with_total(3700, *held).solver.path.steps == 3700 - 400 - 9 * 100
+    assert with_wall(1500, 2, *held).solver.path.steps == 1500 - 5 * 100
+    assert with_wall(1500, 9, *held).solver.path.steps == 1500 - 100
 
 
 def test_with_one_slot_steps_from_start_to_end_are_the_total():
@@ -113,7 +112,6 @@ def test_a_larger_budget_never_buys_less(schedule):
     bought = [with_total(size, schedule).solver for size in range(900, 1300, 7)]
     for less, more in itertools.pairwise(bought):
         assert less.path.steps <= more.path.steps
-        assert less.branch.steps <= more.branch.steps
 
 
 def steps_of(config: SweepConfig, spec: TrialSpec) -> int:
@@ -144,7 +142,11 @@ def test_counted_steps_are_those_of_the_plan_itself(start, schedule, slots):
 
 def test_without_a_number_of_slots_every_round_takes_one_turn():
     config = make_config("epsilon={schedule: adaptive, points: 9, per_round: 2}", NO_SCAN)
-    assert count_front_steps(config, None) == 800 + 4 * 200
+    assert count_front_steps(config, None) == 2400
+    held = make_config(
+        "epsilon={schedule: adaptive, points: 9, per_round: 2}", NO_SCAN, "solver.hold.steps=50"
+    )
+    assert count_front_steps(held, None) == 2400 + 4 * 50
 
 
 # Identity and the resolved sweep
@@ -152,15 +154,15 @@ def test_without_a_number_of_slots_every_round_takes_one_turn():
 
 def test_a_budget_is_the_same_sweep_as_the_steps_it_buys():
     bought = with_total(2800, NINE, NO_SCAN)
-    written = make_config(NINE, NO_SCAN, "solver.path.steps=800", "solver.branch.steps=177")
+    written = make_config(NINE, NO_SCAN, "solver.path.steps=2400")
     assert bought == written
     assert identity(bought) == identity(written)
     assert config_hash(bought, "a") == config_hash(written, "a")
 
 
 def test_two_budgets_that_buy_the_same_steps_make_the_same_trials():
-    assert identity(with_total(2800, NINE, NO_SCAN)) == identity(with_total(2801, NINE, NO_SCAN))
-    assert identity(with_total(2800, NINE, NO_SCAN)) != identity(with_total(3800, NINE, NO_SCAN))
+    assert identity(with_total(2800, NINE)) == identity(with_wall(2800, 1, NINE))
+    assert identity(with_total(2800, NINE)) != identity(with_total(3800, NINE))
 
 
 def test_a_budget_from_the_original_is_the_same_sweep_as_its_steps():
@@ -172,7 +174,7 @@ def test_the_resolved_sweep_shows_the_steps_and_loads_back_equal():
     config = with_wall(1500, 2, NINE, NO_SCAN)
     dump = dump_config(config)
     assert "budget" not in dump
-    assert "    steps: 500\n" in dump
+    assert "    steps: 1500\n" in dump
     assert parse_config(dump, "dump") == config
 
 
@@ -188,21 +190,13 @@ def test_both_budgets_are_refused():
     assert "solver.budget.wall_steps: expected at most one of total_steps and wall_steps, found both" in line
 
 
-@pytest.mark.parametrize("key", ["solver.path.steps", "solver.branch.steps"])
 @pytest.mark.parametrize("budget", ["total_steps", "wall_steps"])
-def test_steps_beside_a_budget_are_refused_by_both_names(key, budget):
+def test_steps_beside_a_budget_are_refused_by_both_names(budget):
+    key = "solver.path.steps"
     line = error(f"solver.budget.{budget}=2000", f"{key}=60", "run.max_concurrent=2")
     assert line.startswith(
         f"-o {key}=60: {key}: expected nothing beside solver.budget.{budget}, which decides {key}"
     )
-
-
-def test_all_steps_beside_a_budget_are_named_at_once():
-    first, second = error(
-        "solver={budget: {total_steps: 2000}, path: {steps: 8}, branch: {steps: 9}}"
-    ).splitlines()
-    assert "solver.path.steps, found the number 8" in first
-    assert "solver.branch.steps, found the number 9" in second
 
 
 def test_steps_from_the_original_beside_a_budget_are_refused():
@@ -212,7 +206,7 @@ def test_steps_from_the_original_beside_a_budget_are_refused():
 
 def test_steps_of_the_lowest_boundary_may_stand_beside_a_budget():
     config = with_total(2400, NINE, NO_SCAN, "solver.steps=300")
-    assert (config.solver.steps, config.solver.path.steps) == (300, 700)
+    assert (config.solver.steps, config.solver.path.steps) == (300, 2100)
 
 
 def test_steps_from_start_to_end_need_the_number_of_slots():
@@ -231,17 +225,15 @@ def test_a_budget_too_small_is_refused_with_the_least_that_works(start, schedule
         with_wall(5, *settings)
     least = int(str(caught.value).partition("expected at least ")[2].partition(",")[0])
     solver = with_wall(least, *settings).solver
-    assert (
-        solver.steps >= 10 if start == "original" else min(solver.path.steps - 24, solver.branch.steps) >= 10
-    )
+    assert solver.steps >= 10 if start == "original" else solver.path.steps >= 67
     with pytest.raises(ConfigError, match=f"expected at least {least}, found the number {least - 1}"):
         with_wall(least - 1, *settings)
 
 
 def test_a_budget_too_small_says_what_it_must_buy():
     assert error("solver.budget.total_steps=5").endswith(
-        "with 3 epsilons it must buy at least solver.path.steps 34 and solver.branch.steps 10, beside the "
-        "path's scan and the lowest boundary, which takes 400 (solver.steps)"
+        "with 3 epsilons it must buy at least solver.path.steps 67, beside the path's "
+        "scan and the lowest boundary, which takes 400 (solver.steps)"
     )
 
 
@@ -254,10 +246,10 @@ def test_a_budget_is_a_positive_number_of_steps(value):
 
 
 def test_the_words_tell_total_and_steps_from_start_to_end():
-    assert describe_budget(with_wall(1500, 2, NINE)) == (
-        "a path of 435 steps and 195 to find its step size, 173 for each epsilon that branches off, 400 "
-        "for every other trial; one seed's front of 9 epsilons takes 2,587 steps in all, 1,495 from start "
-        "to end with 2 trials at a time"
+    assert describe_budget(with_wall(1500, 2, NINE, "solver.hold.steps=50")) == (
+        "a path of 1088 steps and 162 to find its step size, 50 to hold each epsilon, 400 for every other "
+        "trial; one seed's front of 9 epsilons takes 2,100 steps in all, 1,500 from start to end with 2 "
+        "trials at a time"
     )
 
 
@@ -269,6 +261,6 @@ def test_the_words_for_one_slot_and_for_slots_that_only_the_cluster_knows():
     )
     config = make_config(NINE, NO_SCAN)
     assert describe_budget(config) == (
-        "a path of 800 steps, 200 for each epsilon that branches off, 400 for every other trial; one "
-        "seed's front of 9 epsilons takes 3,000 steps in all, at least 1,000 from start to end"
+        "a path of 2400 steps, from which every epsilon is mixed, 400 for every other trial; one seed's "
+        "front of 9 epsilons takes 2,800 steps in all, at least 2,400 from start to end"
     )

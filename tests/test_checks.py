@@ -100,9 +100,10 @@ def test_the_doubled_path_is_the_path_of_a_sweep_with_twice_the_steps(checked, t
     (path,) = (record for record in checks_of(checked) if record.role is Role.HIGHEST)
     twice = small_sweep(tmp_path, "solver.steps=80")
     spec = dataclasses.replace(path.spec, phase=Phase.BOUNDARY, checks=None)
-    again = run_trial(
-        Trial(twice, spec, load_material(twice, tmp_path, "targets")), Hooks(), path.code_version
-    ).record
+    kept: dict[int, bytes] = {}
+    hooks = Hooks(save_bank_state=kept.__setitem__, read_bank_state=lambda _, entry: kept[entry.step])
+    trial = Trial(twice, spec, load_material(twice, tmp_path, "targets"))
+    again = run_trial(trial, hooks, path.code_version).record
     assert (again.f1, again.f2, again.steps, again.state) == (path.f1, path.f2, path.steps, path.state)
 
 

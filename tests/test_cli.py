@@ -67,7 +67,7 @@ def test_export_writes_the_verified_model(storage, tmp_path):
 def test_export_of_an_unknown_trial_says_which_there_are(storage, tmp_path):
     done = call("export", storage / "quickstart", tmp_path / "x", "--trial", "ffff")
     assert done.returncode == 3
-    assert "highest" in done.stderr
+    assert "(lowest)" in done.stderr
 
 
 def test_export_wants_a_trial_or_an_epsilon(storage, tmp_path):

@@ -59,6 +59,38 @@ def test_defaults_of_the_paper_update() -> None:
     assert (solver.control.ramp, solver.lowest.learning_rate) == (0.0, 0.2 / 3)
 
 
+def test_a_clip_of_null_is_none_and_one_left_out_is_that_of_the_update() -> None:
+    assert parse("solver: {update: paper, clip: null}").solver.clip is None
+    assert parse("solver: {update: paper}").solver.clip == 1.0
+    assert parse("solver: {clip: null}").solver.clip is parse().solver.clip is None
+
+
+def test_the_preset_of_the_paper_fills_in_what_the_file_leaves_out() -> None:
+    found = parse("", "preset=paper")
+    solver = found.solver
+    assert (found.objective.distance, found.objective.noise_target) == ("l2", "draws")
+    assert (solver.update, solver.start, solver.completeness, solver.clip) == (
+        "paper",
+        "original",
+        "mean",
+        None,
+    )
+    assert (solver.control.scaled, solver.control.squared, solver.control.ramp) == (False, True, 0.0)
+    assert (solver.lowest.kind, solver.convergence.tolerance) == ("paper", 0.0)
+    assert (found.epsilon.points, found.epsilon.spacing) == (3, "linear")
+
+
+def test_a_file_may_set_what_a_preset_would_fill_in() -> None:
+    solver = "solver: {clip: 2, control: {squared: false}}"
+    found = parse(f"preset: paper\n{solver}\nepsilon: {{schedule: list, values: [0.5]}}")
+    assert (found.solver.clip, found.solver.control.squared, found.solver.update) == (2.0, False, "paper")
+    assert found.epsilon.values == (0.5,)
+
+
+def test_an_unknown_preset_is_refused() -> None:
+    assert "preset: expected `paper`" in only_error("preset: nature")
+
+
 def test_null_means_the_resolved_default() -> None:
     nulls = (
         "solver: {learning_rate: null, learning_rate_end: ~, clip: , "
@@ -258,7 +290,7 @@ def test_trying_a_sweep_out_needs_no_networks() -> None:
 def test_dump_shows_resolved_defaults_in_order() -> None:
     lines = dump_config(parse()).splitlines()
     assert [line.split(":")[0] for line in lines if not line.startswith((" ", "-"))] == [
-        "name", "seed", "smoke", "model", "data", "task", "objective", "solver", "epsilon", "seeds",
+        "name", "seed", "smoke", "preset", "model", "data", "task", "objective", "solver", "epsilon", "seeds",
         "baselines", "controls", "evaluate", "run",
     ]  # fmt: skip
     assert "  learning_rate: 0.003" in lines
@@ -327,9 +359,10 @@ COUNTING = [
     "solver.control.beta=6", "solver.control.delta=3", "solver.control.scaled=false", "solver.control.ramp=0",
     "solver.convergence.window=51", "solver.convergence.tolerance=0", "run.cpus_per_trial=2",
     "solver.start=original", "solver.completeness=per_image", "solver.path.steps=9",
-    "solver.path.learning_rate=1", "solver.path.warm_up=0", "solver.path.scan=[]",
-    "solver.path.scan_length=0.2", "solver.path.end=0.1", "solver.path.hold=0", "solver.path.average=0.1",
-    "solver.branch.steps=9", "solver.branch.learning_rate=1", "solver.bank.checkpoints=9",
+    "solver.path.learning_rate=1", "solver.path.scan=[]", "solver.path.scan_length=0.2",
+    "solver.path.end=0.1", "solver.path.top=0.7", "solver.path.descent=0.2", "solver.path.stay=0.2",
+    "solver.path.average=0.1", "solver.control.squared=true",
+    "solver.hold.steps=9", "solver.hold.learning_rate=1", "solver.bank.checkpoints=9",
     "solver.bank.images=99", "solver.bank.max_bytes=1000", "solver.precision=bfloat16", "solver.compile=true",
     "data.retain_per_class=3", "data.proxy_retain.classes=3", "data.proxy_retain.per_class=2",
     "data.duplicates=drop_heldout",
@@ -349,9 +382,17 @@ NOT_COUNTING = [
     "task.size=5e-1", "data.cache_bytes=0", "objective.reference=a.safetensors",
     "objective.retain_target=cached", "model.variant=small",
 ]  # fmt: skip
+# preset: the keys that it fills in count.
 # data.root: only with another dataset, see test_the_root_of_image_files_counts.
 # The others too: they exclude the classes of every sweep here, see test_other_ways_to_split_count.
-ONE_VALUE_ONLY = {"data.root", "data.split", "data.forget_share", "data.class_list", "data.class_rule"}
+ONE_VALUE_ONLY = {
+    "preset",
+    "data.root",
+    "data.split",
+    "data.forget_share",
+    "data.class_list",
+    "data.class_rule",
+}
 # The family that has a second value for a key, where the embedded one has none.
 FAMILY_WITH = {
     "model.family=mage": "mae", "model.variant=vit_large": "mae", "model.predicts=normalised_patches": "mae",
@@ -366,6 +407,8 @@ def without_and_with(override: str) -> tuple[SweepConfig, SweepConfig]:
     base = () if family is None else (model_of(family),)
     if override == "objective.forget_target=reference":
         base = ("objective.reference=a.safetensors",)
+    if override == "solver.control.squared=true":
+        base = ("solver.control.scaled=false",)
     return parse("", *base), parse("", *base, override)
 
 
@@ -379,7 +422,7 @@ def test_every_key_is_tried_for_identity() -> None:
 
 def test_trial_id_is_pinned() -> None:
     # A change here makes every stored trial count as new: raise the identity version on purpose only.
-    assert trial_id(parse(), **TRIAL) == "562408da3339cf39"
+    assert trial_id(parse(), **TRIAL) == "020a377217000085"
 
 
 @pytest.mark.parametrize("override", COUNTING)
@@ -428,7 +471,7 @@ def test_a_check_is_the_trial_of_a_sweep_with_twice_the_steps(problem: dict[str,
 
 
 def test_a_check_takes_twice_the_steps_of_what_it_checks() -> None:
-    solver = parse("", "solver.steps=50", "solver.path.steps=70", "solver.branch.steps=30").solver
+    solver = parse("", "solver.steps=50", "solver.path.steps=70", "solver.hold.steps=30").solver
     assert solver.steps_of(Phase.CHECK, Role.HIGHEST) == 140
     assert solver.steps_of(Phase.CHECK, None) == 60
     from_original = parse("", "solver.steps=50", "solver.start=original").solver

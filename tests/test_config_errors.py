@@ -19,7 +19,7 @@ def test_unknown_key_shows_place_suggestion_and_known_keys() -> None:
         ("batch: 3", "did you mean `solver.batch`?"),
         (
             "steps: 3",
-            "`solver.steps` or `solver.path.steps` or `solver.branch.steps` or `controls.steps` or "
+            "`solver.steps` or `solver.path.steps` or `solver.hold.steps` or `controls.steps` or "
             "`evaluate.sampling.steps`?",
         ),
         ("solver: {metrics: [mse]}", "did you mean `evaluate.metrics`?"),
@@ -28,7 +28,7 @@ def test_unknown_key_shows_place_suggestion_and_known_keys() -> None:
         ("epsilon: {values: [.1]}", "unknown key of schedule grid; it belongs to `schedule: list`."),
         ("epsilon: {schedule: list, values: [.1], point: 3}", "unknown key. Known keys"),
         ("baselines: [{method: composite, weight: 3}]", "did you mean `weights`?"),
-        ("xyzzy: 3", "unknown key. Known keys: `name`, `seed`, `smoke`, `model`"),
+        ("xyzzy: 3", "unknown key. Known keys: `name`, `seed`, `smoke`, `preset`"),
     ],
 )
 def test_unknown_key_suggestion(extra: str, suggestion: str) -> None:

@@ -18,7 +18,7 @@ FEW = (
     "data.train_per_class=4",
     "data.heldout_per_class=2",
     "objective.noise_images=16",
-    "solver={steps: 4, batch: 2, path: {steps: 8, scan: [1.0]}, branch: {steps: 2}, bank: {checkpoints: 4}}",
+    "solver={steps: 4, batch: 2, path: {steps: 8, scan: [1.0]}, hold: {steps: 2}, bank: {checkpoints: 4}}",
     "epsilon={schedule: grid, points: 1}",
 )
 

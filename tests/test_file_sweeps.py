@@ -21,7 +21,7 @@ TRAIN, HELDOUT = 6, 3
 WNIDS = ("n01440764", "n01443537", "n02437616", "n04285008", "n07697313", "n12267677")
 PLACES = ("/a/airfield", "/a/apartment_building/outdoor", "/b/badlands", "/z/zen_garden")
 FEW_STEPS = (
-    "solver.steps=4", "solver.path={steps: 6, learning_rate: 0.002, scan: []}", "solver.branch.steps=3",
+    "solver.steps=4", "solver.path={steps: 6, learning_rate: 0.002, scan: []}", "solver.hold.steps=3",
     "solver.batch=4", "solver.bank.checkpoints=3", "epsilon.points=1", "baselines=[]",
     "objective.noise_images=16", "run={executor: local, gpus_per_trial: 0, cpus_per_trial: 1}",
     "evaluate.max_samples=2", f"data.train_per_class={TRAIN}", f"data.heldout_per_class={HELDOUT}",

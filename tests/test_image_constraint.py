@@ -42,7 +42,7 @@ def test_the_constraint_on_images_is_the_cubic_mean_of_their_own_e(tmp_path, cac
     own = gaps / np.maximum(original, 0.1 * original.mean())[rows.numpy()]
     assert np.mean(own) < 0.999 * np.mean(own**3) ** (1 / 3)
     assert float(found.detach()) == pytest.approx(np.mean(own**3) ** (1 / 3), rel=1e-5)  # float32
-    assert problem.units[0].raw(problem.epsilon) == pytest.approx(
+    assert problem.units[0].raw(problem.epsilon(10_000)) == pytest.approx(
         epsilon_spec(material.targets.scales, 0.5).epsilon, rel=1e-12
     )
 

@@ -244,7 +244,7 @@ def test_a_sweep_over_many_classes_is_complete_from_path_to_report(checkpoint, t
         "solver.steps=40",
         "solver.path.steps=80",
         "solver.path.scan=[]",
-        "solver.branch.steps=20",
+        "solver.hold.steps=20",
         "solver.batch=16",
         "epsilon={schedule: grid, points: 2}",
     )

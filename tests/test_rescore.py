@@ -34,7 +34,7 @@ from pareto_unlearn.trial.measuring import measure_metrics
 TINY = (
     "solver.steps=30",
     "solver.path.steps=40",
-    "solver.branch.steps=20",
+    "solver.hold.steps=20",
     "solver.bank.checkpoints=6",
     "data.heldout_per_class=2",
     "baselines=[]",

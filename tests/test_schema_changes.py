@@ -330,7 +330,9 @@ def commit_path(store: RunStore, *entries: dict[str, object]) -> None:
     store.commit(TrialResult(record=record, files=files))
 
 
-ENTRY = {"step": 2, "epsilon": 1.0, "f1": 0.5, "f2": 2.0, "learning_rate": 0.1, "sha256": "00"}
+ENTRY = {
+    "step": 2, "epsilon": 1.0, "f1": 0.5, "f2": 2.0, "level": 0.6, "learning_rate": 0.1, "sha256": "00",
+}  # fmt: skip
 
 
 def test_fields_of_a_newer_release_in_a_bank_are_ignored(store):

@@ -22,6 +22,7 @@ from pareto_unlearn.solver import (
     FixedMultiplier,
     FlatParameters,
     Gram,
+    Level,
     LevelControl,
     MinimumNorm,
     NashBargaining,
@@ -34,6 +35,7 @@ from pareto_unlearn.solver import (
     UpdateSettings,
     direction,
     multiplier,
+    ramp,
     solve,
 )
 
@@ -78,12 +80,11 @@ def run(
     settings: UpdateSettings,
     start: Tensor,
     *,
-    epsilon: float = 0.0,
-    ramp: tuple[float, int] = (0.0, 0),
+    epsilon: float | Level = 0.0,
 ) -> tuple[Tensor, list[StepRow]]:
     """Solve a pair for all its steps; return the last x in float64 and the log."""
     x = torch.nn.Parameter(start.clone())
-    solver = EpsilonSolver([x], rule, settings, epsilon=epsilon, ramp=ramp, log_size=settings.steps)
+    solver = EpsilonSolver([x], rule, settings, epsilon=epsilon, log_size=settings.steps)
     take_steps(solver, lambda: pair.f1(x), lambda: pair.f2(x), settings.steps)
     return x.detach().double(), solver.flush()
 
@@ -573,28 +574,28 @@ def test_a_single_step_has_the_first_learning_rate():
     assert UpdateSettings(steps=1, learning_rate=0.2).learning_rate_at(0) == 0.2
 
 
-def epsilons(epsilon: float, ramp: tuple[float, int], count: int) -> list[float]:
+def epsilons(epsilon: float | Level, count: int) -> list[float]:
     x = torch.nn.Parameter(torch.ones(1))
-    solver = EpsilonSolver([x], LevelControl(), UpdateSettings(), epsilon=epsilon, ramp=ramp)
+    solver = EpsilonSolver([x], LevelControl(), UpdateSettings(), epsilon=epsilon)
     return [solver.epsilon_at(step) for step in range(count)]
 
 
 def test_the_ramp_descends_linearly_and_then_stays():
-    assert epsilons(1.0, (3.0, 4), 6) == [2.5, 2.0, 1.5, 1.0, 1.0, 1.0]
+    assert epsilons(ramp(3.0, 1.0, 4), 6) == [2.5, 2.0, 1.5, 1.0, 1.0, 1.0]
 
 
 def test_the_ramp_ends_at_epsilon_to_the_last_bit():
-    assert epsilons(0.1, (0.7, 3), 4)[2:] == [0.1, 0.1]
+    assert epsilons(ramp(0.7, 0.1, 3), 4)[2:] == [0.1, 0.1]
 
 
 def test_without_a_ramp_epsilon_stands_still():
-    assert epsilons(0.3, (9.0, 0), 2) == [0.3, 0.3]
+    assert epsilons(0.3, 2) == epsilons(ramp(9.0, 0.3, 0), 2) == [0.3, 0.3]
 
 
 def test_the_log_shows_the_epsilon_that_steered_the_step():
     pair = spheres()
     settings = UpdateSettings(steps=3, learning_rate=0.01, average=0.0)
-    _, rows = run(pair, LevelControl(beta=2.0), settings, infeasible_start(pair), epsilon=1.0, ramp=(3.0, 2))
+    _, rows = run(pair, LevelControl(beta=2.0), settings, infeasible_start(pair), epsilon=ramp(3.0, 1.0, 2))
     assert [row.epsilon for row in rows] == [2.0, 1.0, 1.0]
     assert [row.psi for row in rows] == pytest.approx(
         [2.0 * (row.f1 - row.epsilon) for row in rows], rel=1e-14
@@ -669,7 +670,7 @@ def test_one_scaled_control_serves_objectives_whose_scales_differ_by_a_thousand(
     settings = UpdateSettings(steps=800, learning_rate=0.02, learning_rate_end=0.0)
     x, start = torch.nn.Parameter(pair.center2.clone()), float(pair.f1(pair.center2))
     rule = LevelControl(beta=5.0, scaled=True)
-    solver = EpsilonSolver([x], rule, settings, epsilon=0.3, ramp=(1.0, 320), log_size=800)
+    solver = EpsilonSolver([x], rule, settings, epsilon=ramp(1.0, 0.3, 320), log_size=800)
     take_steps(solver, lambda: pair.f1(x) / start, lambda: unit * pair.f2(x), settings.steps)
     best, _ = pair.optimum(0.3 * start)
     assert float(pair.f1(x.detach())) == pytest.approx(0.3 * start, rel=5e-3)
@@ -1039,7 +1040,7 @@ def started(kind: str, dtype: torch.dtype = torch.float32, size: int = 8) -> tup
     pair = spheres(size).to(dtype)
     x = torch.nn.Parameter(pair.center2 + 1.0)
     settings = UpdateSettings(kind=kind, steps=120, learning_rate=0.02)
-    solver = EpsilonSolver([x], LevelControl(), settings, epsilon=1.0, ramp=(3.0, 40))
+    solver = EpsilonSolver([x], LevelControl(), settings, epsilon=ramp(3.0, 1.0, 40))
     return solver, *noisy_losses(x, pair)
 
 
@@ -1236,7 +1237,7 @@ RULES = pytest.mark.parametrize(
 def stepped(rule: Rule, kind: str, device: str, constraint: Callable[[Tensor], Tensor]) -> Recorder:
     x = torch.nn.Parameter(torch.ones(4, device=device))
     settings = UpdateSettings(kind=kind, clip=1.0)
-    solver = EpsilonSolver([x], rule, settings, epsilon=0.5, ramp=(2.0, 3))
+    solver = EpsilonSolver([x], rule, settings, epsilon=ramp(2.0, 0.5, 3))
     with Recorder() as recorder:
         for _ in range(4):
             solver.step(lambda: constraint(x), lambda: (x - 1.0).square().sum())

@@ -7,7 +7,6 @@ from torch import Tensor
 from pareto_unlearn.data import seeded_generator
 from pareto_unlearn.objectives import NoiseTarget, Objectives
 from pareto_unlearn.records import Scales, Unit
-from pareto_unlearn.solver import EpsilonSolver, LevelControl, UpdateSettings, ramped_epsilon
 from pareto_unlearn.trial.targets import (
     ComputedAnswers,
     ImageBatch,
@@ -102,7 +101,7 @@ def test_only_models_that_run_are_run_otherwise():
         assert torch.equal(again.per_image(FEATURES, batch()), expected)
 
 
-# e, and the ramp of epsilon
+# e
 
 
 def test_e_and_raw_f1_are_each_other_s_inverse():
@@ -115,10 +114,3 @@ def test_e_and_raw_f1_are_each_other_s_inverse():
 def test_a_unit_takes_tensors_and_floats_alike():
     values = torch.tensor([0.1, 0.25, 0.7], dtype=torch.float64)
     assert SCALES.f1_unit.of(values).tolist() == [SCALES.normalised_f1(value) for value in values.tolist()]
-
-
-def test_the_level_of_a_constraint_follows_the_solver_s_own_ramp():
-    parameter = torch.nn.Parameter(torch.zeros(1))
-    solver = EpsilonSolver([parameter], LevelControl(), UpdateSettings(), epsilon=0.2, ramp=(1.0, 8))
-    for step in range(12):
-        assert ramped_epsilon(step, 0.2, (1.0, 8)) == solver.epsilon_at(step)

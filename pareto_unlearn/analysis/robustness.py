@@ -15,7 +15,7 @@ QUARTILES = (0.25, 0.5, 0.75)
 LARGEST_GAP = 0.1
 """Gap above which summary and report warn: retained quality that a model loses on held-out images."""
 HOW_TO_READ_GAINS = (
-    "near 0: more steps would not improve the front; large: raise solver.path.steps and solver.branch.steps, "
+    "near 0: more steps would not improve the front; large: raise solver.path.steps and solver.hold.steps, "
     "or solver.steps where trials start from the original; where f1 rose too, part of the gain comes from "
     "that"
 )

@@ -21,16 +21,17 @@ from pareto_unlearn.config.model_section import (
     TaskSection,
     is_redrawn,
 )
+from pareto_unlearn.config.presets import fill_preset
 from pareto_unlearn.config.problems import problems_of
 from pareto_unlearn.config.schema import EvaluateSection, RunSection, SweepConfig
 from pareto_unlearn.config.smoke import as_smoke
 from pareto_unlearn.config.solver_section import (
     BankSection,
     BoundarySection,
-    BranchSection,
     BudgetSection,
     ControlSection,
     ConvergenceSection,
+    HoldSection,
     LowestSection,
     PathSection,
     SolverSection,
@@ -49,7 +50,6 @@ __all__ = [
     "BankSection",
     "Baseline",
     "BoundarySection",
-    "BranchSection",
     "BudgetSection",
     "ControlModel",
     "ControlSection",
@@ -57,6 +57,7 @@ __all__ = [
     "DataSection",
     "EvaluateSection",
     "GridEpsilon",
+    "HoldSection",
     "ListEpsilon",
     "LowestSection",
     "ModelSection",
@@ -105,6 +106,7 @@ def parse_config(
     for number, override in enumerate(overrides):
         apply_override(document, override, number)
     _drop_other_schedules(document)
+    fill_preset(document)
     problems, config = list(document.problems), None
     try:
         config = SweepConfig.model_validate(document.data, context={ALLOW_IMPORT: allow_import})

@@ -1,11 +1,7 @@
-"""Divides a budget of steps: a third for the path, the rest shared evenly by the branches.
+"""Turns a budget of steps into the steps of the path, or of every trial where each starts from the original.
 
-The third was measured on the digits with nine epsilons, as the hypervolume of one front. Of 2,400 steps in
-all, a path of 300 gave 0.759, 600 gave 0.793, 800 gave 0.809 and 1,200 gave 0.808. Of 800 steps from start to
-end on two slots, a path of 300 gave 0.857 and 450 gave 0.833.
-
-The path's scan and the lowest boundary are paid first, since neither makes a point of the front; the rest is
-divided. Baselines are not part of a front and not counted.
+The path's scan, the lowest boundary and the steps of ``hold`` are paid first. Baselines are not part of a
+front and not counted.
 """
 
 import math
@@ -85,13 +81,8 @@ def _share_out(config: SweepConfig, size: int, slots: int) -> Steps:
         turns = math.ceil(2 / slots) + _count_turns(config, slots)
         return {("solver", "steps"): size // turns}
     section, lowest = config.solver.path, config.solver.steps_of(Phase.BOUNDARY, Role.LOWEST)
-    scan = len(section.scan) * section.scan_length
-    left = size - lowest if slots == 1 else size
-    first = left * (1.0 + scan) / (3.0 + scan)
-    if slots > 1:
-        first = max(first, float(lowest))  # Phase I lasts that long anyway, so the path may use the time
-    branch = math.floor((left - first) / _count_turns(config, slots))
-    return {("solver", "path", "steps"): _longest_path(section, first), ("solver", "branch", "steps"): branch}
+    paid = _count_turns(config, slots) * config.solver.hold.steps + (lowest if slots == 1 else 0)
+    return {("solver", "path", "steps"): _longest_path(section, size - paid)}
 
 
 def _longest_path(section: PathSection, limit: float) -> int:
@@ -117,7 +108,7 @@ def _least_steps(config: SweepConfig) -> Steps:
     if solver.start == "original":
         return {("solver", "steps"): solve}
     path = max(math.ceil(1.0 / solver.path.average), FEWEST_CHECKPOINTS)
-    return {("solver", "path", "steps"): path, ("solver", "branch", "steps"): solve}
+    return {("solver", "path", "steps"): path}
 
 
 def _is_enough(config: SweepConfig, steps: Steps) -> bool:
@@ -150,7 +141,7 @@ def _least(fits: Callable[[int], bool]) -> int:
 
 def _steps_beside(config: SweepConfig, document: Document, budget: str) -> list[FileProblem]:
     """Return a problem for every number of steps that the document gives but the budget decides."""
-    keys: list[KeyPath] = [("solver", "path", "steps"), ("solver", "branch", "steps")]
+    keys: list[KeyPath] = [("solver", "path", "steps")]
     if config.solver.start == "original":
         keys.append(("solver", "steps"))
     given = {key: _value_at(document.data, key) for key in keys}

@@ -10,8 +10,8 @@ ViolationTolerance = Annotated[
     float,
     Field(
         ge=0,
-        description="fraction of the valid range by which f1 may exceed epsilon; beyond it a trial is "
-        "infeasible",
+        description="fraction of the valid range by which f1 may miss epsilon: above it a trial is "
+        "infeasible, below it unconverged",
     ),
 ]
 
@@ -28,7 +28,7 @@ class GridEpsilon(Section):
     spacing: Literal["linear", "geometric"] = Field(
         default="linear", description="equal steps, or steps that shrink towards the lower end"
     )
-    violation_tolerance: ViolationTolerance = 0.02
+    violation_tolerance: ViolationTolerance = 0.01
 
     @property
     def rounds(self) -> tuple[int, ...]:
@@ -47,7 +47,7 @@ class ListEpsilon(Section):
         description="the epsilons: fractions of the valid range (0 = lower end), or raw f1 with `absolute: "
         "true`"
     )
-    violation_tolerance: ViolationTolerance = 0.02
+    violation_tolerance: ViolationTolerance = 0.01
 
     @field_validator("values")
     @classmethod
@@ -81,7 +81,7 @@ class AdaptiveEpsilon(Section):
     )
     points: int = Field(default=9, ge=3, description="number of epsilons in all")
     per_round: Count = Field(default=2, description="epsilons chosen at a time; they are solved side by side")
-    violation_tolerance: ViolationTolerance = 0.02
+    violation_tolerance: ViolationTolerance = 0.01
 
     @property
     def rounds(self) -> tuple[int, ...]:

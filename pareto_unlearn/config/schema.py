@@ -165,6 +165,11 @@ class SweepConfig(Section):
         description="a trial run of --smoke: tiny widths, random weights, generated images; its numbers "
         "mean nothing",
     )
+    preset: Literal["paper"] | None = Field(
+        default=None,
+        description="paper: Algorithm 1 of arXiv:2408.01689 to the letter; fills in the keys of objective, "
+        "solver and epsilon that decide this, where the file leaves them out",
+    )
     model: ModelSection
     data: DataSection
     task: Annotated[TaskSection, BeforeValidator(fill_task), AfterValidator(check_task)] = Field(

@@ -57,7 +57,7 @@ def as_smoke(config: SweepConfig) -> SweepConfig:
 
 def _small_solver(solver: dict[str, Any], learning_rate: float) -> dict[str, Any]:
     path = solver["path"] | {"steps": 2 * STEPS, "learning_rate": learning_rate, "scan": [1.0]}
-    branch = solver["branch"] | {"steps": STEPS // 2, "learning_rate": learning_rate}
+    hold = solver["hold"] | {"steps": STEPS // 2, "learning_rate": learning_rate}
     lowest = solver["lowest"] | {"learning_rate": learning_rate}
     bank = solver["bank"] | {"checkpoints": CHECKPOINTS}
     return solver | {
@@ -66,7 +66,7 @@ def _small_solver(solver: dict[str, Any], learning_rate: float) -> dict[str, Any
         "batch": BATCH,
         "learning_rate": learning_rate,
         "path": path,
-        "branch": branch,
+        "hold": hold,
         "lowest": lowest,
     }
 

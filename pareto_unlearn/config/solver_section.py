@@ -31,6 +31,10 @@ _DEFAULTS_OF_UPDATE: dict[str, dict[str, Any]] = {
         "ramp": 0.0,
     },
 }
+_BY_UPDATE: Any = object()
+"""Stands for a key that is left out, where null means something else."""
+PATH_STEPS = 6
+"""Steps of a path, in steps of a solve from the original: those of nine epsilons together, near enough."""
 _LEAST_NARROW_TOLERANCE = 0.001
 """Ten times the original model's own f2 in bfloat16: 0.00009 of the outputs' variance on the digits."""
 
@@ -53,7 +57,7 @@ class LowestSection(Section):
         "and f2 swapped",
     )
     tolerance: Positive = Field(
-        default=0.005,
+        default=0.001,
         description="largest f2, as a fraction of the variance of the original outputs on the retain set",
     )
     beta: Positive = Field(default=200.0, description="control gain on f2 - tolerance")
@@ -74,11 +78,22 @@ class ControlSection(Section):
         description="multiply psi by |g1| |g2|, so that beta does not depend on the scale of either loss; "
         "null: true, or false with update paper",
     )
+    squared: bool = Field(
+        default=False,
+        description="multiply psi by |g1|^2 instead, as section 5.4 of arXiv:2408.01689 has it",
+    )
     ramp: Decay = Field(
         default=0.4,
         description="fraction of the steps over which epsilon descends from the original's f1; "
         "null: 0.4, or 0 with update paper",
     )
+
+    @field_validator("squared")
+    @classmethod
+    def _check_one_factor(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("scaled"):
+            raise refusal("expected at most one of scaled and squared, found both; set scaled: false")
+        return value
 
     @field_validator("delta")
     @classmethod
@@ -91,11 +106,11 @@ class ControlSection(Section):
 
 
 class BudgetSection(Section):
-    """Steps of a seed's whole front, in place of path.steps and branch.steps; a third goes to the path."""
+    """Steps of a seed's whole front, in place of path.steps."""
 
     total_steps: Count | None = Field(
         default=None,
-        description="gradient pairs of the path, its scan, all branches and the lowest boundary in all; "
+        description="gradient pairs of the path, its scan, all epsilons and the lowest boundary in all; "
         "null: not limited",
     )
     wall_steps: Count | None = Field(
@@ -112,63 +127,82 @@ class BudgetSection(Section):
 
 
 class PathSection(Section):
-    """The descent from the original to the floor; with start path it also solves the highest boundary."""
+    """The solve through all epsilons, down, low and slowly up; it solves the highest boundary too."""
 
-    steps: Count = Field(default=800, description="steps of the descent; null: twice solver.steps")
+    steps: Count = Field(default=2400, description="steps of the path; null: six times solver.steps")
     learning_rate: Positive = Field(
         default=0.0015,
-        description="step size between warm-up and hold, before the scan's factor; null: half of "
-        "solver.learning_rate",
+        description="largest step size, before the scan's factor; null: half of solver.learning_rate",
     )
     scan: Annotated[tuple[Positive, ...], Field(strict=False)] = Field(
         default=(0.5, 1.0, 2.0),
-        description="factors of learning_rate, each tried on a short descent; the best is used, for the "
-        "branches too; []: learning_rate unchanged",
+        description="factors of learning_rate, each tried on a short path; the best is used; []: "
+        "learning_rate unchanged",
     )
-    scan_length: Decay = Field(
-        default=0.15, description="steps of each short descent, as a share of path.steps"
-    )
-    warm_up: Decay = Field(
-        default=0.1, description="share of the steps during which the step size rises from zero"
-    )
+    scan_length: Decay = Field(default=0.05, description="steps of each short path, as a share of path.steps")
     end: float = Field(
-        default=0.015,
-        gt=0,
-        lt=1,
-        description="epsilon at the end of the descent, in e (1 = original, 0 = floor)",
+        default=0.015, gt=0, lt=0.5, description="lowest epsilon, in e (1 = original, 0 = floor)"
     )
-    hold: Decay = Field(
-        default=0.2, description="share of the steps that stay at the end, while the step size falls to zero"
+    top: float = Field(default=0.85, gt=0, le=1, description="epsilon at the last step, in e")
+    descent: float = Field(
+        default=0.15, gt=0, lt=1, description="share of the steps that go from the original down to the end"
+    )
+    stay: float = Field(
+        default=0.3, gt=0, lt=1, description="share of the steps that stay near the end; the rest rises"
     )
     average: float = Field(
-        default=0.03, gt=0, lt=1, description="share of the steps over which weights are averaged"
+        default=0.015, gt=0, lt=1, description="share of the steps over which weights are averaged"
     )
+
+    @field_validator("top")
+    @classmethod
+    def _check_above_end(cls, value: float, info: ValidationInfo) -> float:
+        end = info.data.get("end", 0.0)
+        if value <= 2 * end:
+            raise refusal(f"expected more than twice path.end ({end:g}), found {found(value)}")
+        return value
+
+    @field_validator("stay")
+    @classmethod
+    def _check_room_to_rise(cls, value: float, info: ValidationInfo) -> float:
+        descent = info.data.get("descent", 0.0)
+        if value + descent >= 1:
+            raise refusal(
+                f"expected less than 1 together with path.descent ({descent:g}), found {found(value)}: "
+                "nothing is left for the rise"
+            )
+        return value
 
     @property
     def scan_steps(self) -> int:
-        """Steps of each short descent of the scan."""
+        """Steps of each short path of the scan."""
         return self.scan_steps_of(self.steps)
 
     def scan_steps_of(self, steps: int) -> int:
-        """Return the steps of each short descent of the scan for a path of ``steps`` steps."""
+        """Return the steps of each short path of the scan for a path of ``steps`` steps."""
         return max(round(self.scan_length * steps), 1)
 
 
-class BranchSection(Section):
-    """Phase II with start path: each trial continues from the next checkpoint below its epsilon."""
+class HoldSection(Section):
+    """Phase II with start path: each trial starts from the mixture of checkpoints at its epsilon."""
 
-    steps: Count = Field(default=200, description="steps of a trial; null: half of solver.steps")
+    steps: int = Field(
+        default=0,
+        ge=0,
+        description="steps for which each trial holds its epsilon from there; 0: the mixture itself is "
+        "measured, which is the better use of the same steps unless every epsilon has a slot of its own",
+    )
     learning_rate: Positive = Field(
-        default=0.0015,
-        description="first step size, before the factor that the path's scan chose; it falls linearly to "
-        "zero; null: half of solver.learning_rate",
+        default=0.00075,
+        description="largest step size of these steps; it falls linearly to zero; null: a quarter of "
+        "solver.learning_rate",
     )
 
 
 class BankSection(Section):
     """The checkpoints that a path saves."""
 
-    checkpoints: int = Field(default=40, ge=3, description="largest number of checkpoints of a path")
+    checkpoints: int = Field(default=30, ge=3, description="largest number of checkpoints of a path")
     images: Count = Field(
         default=2048,
         description="largest number of images of each training set on which a checkpoint's f1 and f2 are "
@@ -249,9 +283,10 @@ class SolverSection(Section):
         "images' f1, each in units of its own range; null: per_class, or mean with update paper",
     )
     clip: Positive | None = Field(
-        default=None,
+        default=_BY_UPDATE,
         validate_default=True,
-        description="largest norm of the combined direction; null: no limit, or 1 with update paper",
+        description="largest norm of the combined direction; null: no limit; left out: no limit, or 1 with "
+        "update paper",
     )
     boundary: BoundarySection = BoundarySection()
     lowest: LowestSection = Field(default={}, validate_default=True)
@@ -259,12 +294,12 @@ class SolverSection(Section):
     budget: BudgetSection = Field(
         default=BudgetSection(),
         exclude=True,
-        description="steps of a whole front, in place of path.steps and branch.steps, or of solver.steps "
-        "with start original; a resolved sweep has these steps instead of the budget; to add epsilons to a "
-        "run, give the steps, which a run keeps",
+        description="steps of a whole front, in place of path.steps, or of solver.steps with start original; "
+        "a resolved sweep has these steps instead of the budget; to add epsilons to a run, give the steps, "
+        "which a run keeps",
     )
     path: PathSection = Field(default={}, validate_default=True)
-    branch: BranchSection = Field(default={}, validate_default=True)
+    hold: HoldSection = Field(default={}, validate_default=True)
     bank: BankSection = BankSection()
     convergence: ConvergenceSection = ConvergenceSection()
     checkpoint_every: Count = Field(
@@ -280,16 +315,21 @@ class SolverSection(Section):
         if self.start == "path" and role is Role.HIGHEST:
             return self.path.steps
         if self.start == "path" and phase is Phase.EPSILON:
-            return self.branch.steps
+            return self.hold.steps
         return self.steps
 
     def with_steps_doubled(self) -> "SolverSection":
         """Return this section with twice the steps for every trial and nothing else changed."""
         path = self.path.model_copy(update={"steps": 2 * self.path.steps})
-        branch = self.branch.model_copy(update={"steps": 2 * self.branch.steps})
-        return self.model_copy(update={"steps": 2 * self.steps, "path": path, "branch": branch})
+        hold = self.hold.model_copy(update={"steps": 2 * self.hold.steps})
+        return self.model_copy(update={"steps": 2 * self.steps, "path": path, "hold": hold})
 
-    @field_validator("learning_rate", "learning_rate_end", "start", "completeness", "clip", mode="before")
+    @field_validator("clip", mode="before")
+    @classmethod
+    def _fill_clip(cls, value: object, info: ValidationInfo) -> object:
+        return _default_of_update(info)["clip"] if value is _BY_UPDATE else value
+
+    @field_validator("learning_rate", "learning_rate_end", "start", "completeness", mode="before")
     @classmethod
     def _fill_by_update(cls, value: object, info: ValidationInfo) -> object:
         return _default_of_update(info)[str(info.field_name)] if value is None else value
@@ -299,8 +339,8 @@ class SolverSection(Section):
     def _check_start(cls, value: str, info: ValidationInfo) -> str:
         if value == "path" and info.data.get("update") == "paper":
             raise refusal(
-                "expected `original` with update paper, found `path`: the branches of a path continue from "
-                "its Adam moments, and the paper's update has none"
+                "expected `original` with update paper, found `path`: a path averages its weights and "
+                "changes its step size as Adam allows, and the paper's update has neither"
             )
         return value
 
@@ -337,11 +377,12 @@ class SolverSection(Section):
         defaults = _default_of_update(info)
         return _filled(value, {key: defaults[key] for key in ("beta", "scaled", "ramp")})
 
-    @field_validator("path", "branch", mode="before")
+    @field_validator("path", "hold", mode="before")
     @classmethod
-    def _fill_path_or_branch(cls, value: object, info: ValidationInfo) -> object:
-        share = {"path": 2.0, "branch": 0.5}[str(info.field_name)]
-        steps = max(round(share * info.data.get("steps", 400)), 1)
+    def _fill_path_or_hold(cls, value: object, info: ValidationInfo) -> object:
+        if info.field_name == "hold":
+            return _filled(value, {"learning_rate": _learning_rate(info) / 4})
+        steps = PATH_STEPS * int(info.data.get("steps", 400))
         return _filled(value, {"steps": steps, "learning_rate": _learning_rate(info) / 2})
 
 

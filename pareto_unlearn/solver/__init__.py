@@ -26,7 +26,7 @@ from pareto_unlearn.solver.arc import (
     Pivot,
 )
 from pareto_unlearn.solver.flat import FlatParameters
-from pareto_unlearn.solver.path import PathPlan, nearest, prune
+from pareto_unlearn.solver.path import PathPlan, prune
 from pareto_unlearn.solver.rules import (
     BoundaryControl,
     Coefficients,
@@ -37,7 +37,7 @@ from pareto_unlearn.solver.rules import (
     direction,
     multiplier,
 )
-from pareto_unlearn.solver.stepping import EpsilonSolver, StepRow, UpdateSettings, ramped_epsilon
+from pareto_unlearn.solver.stepping import EpsilonSolver, Level, StepRow, UpdateSettings, ramp
 from pareto_unlearn.solver.stopping import Outcome, StopRule, solve
 
 __all__ = [
@@ -50,6 +50,7 @@ __all__ = [
     "FixedMultiplier",
     "FlatParameters",
     "Gram",
+    "Level",
     "LevelControl",
     "MinimumNorm",
     "NashBargaining",
@@ -63,8 +64,7 @@ __all__ = [
     "UpdateSettings",
     "direction",
     "multiplier",
-    "nearest",
     "prune",
-    "ramped_epsilon",
+    "ramp",
     "solve",
 ]

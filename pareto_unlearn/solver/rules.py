@@ -96,9 +96,11 @@ class BoundaryControl:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LevelControl:
-    """Phase II: psi = beta (f1 - epsilon)^delta, times |g1| |g2| where ``scaled`` (section 5.4).
+    """Phase II: psi = beta (f1 - epsilon)^delta, with a factor of gradient norms where asked for.
 
-    With ``scaled``, psi is proportional to the norms of both gradients. The direction then does not turn when
+    With ``squared`` the factor is |g1|^2, as in the experiments of arXiv:2408.01689 (section 5.4).
+
+    With ``scaled`` it is |g1| |g2|. The direction then does not turn when
     f2 changes its unit, nor when f1 does and beta is divided by the same factor to the power delta; so beta
     depends on the unit of f1 alone. Where g2 vanishes, as it does at an original model whose own outputs are
     the target, |g2| counts as a thousandth of |g1|, so that psi does not vanish with it.
@@ -107,9 +109,12 @@ class LevelControl:
     beta: float = 5.0
     delta: int = 1
     scaled: bool = False
+    squared: bool = False
     stabiliser: float = 1e-7
 
     def __post_init__(self) -> None:
+        if self.scaled and self.squared:
+            raise ValueError("expected at most one of scaled and squared, found both")
         if self.delta < 1 or self.delta % 2 != 1:
             reason = "so that psi has the sign of f1 - epsilon"
             raise ValueError(f"delta must be an odd positive integer {reason}, found {self.delta}")
@@ -119,6 +124,8 @@ class LevelControl:
         psi = self.beta * violation**self.delta
         if self.scaled:
             psi = psi * torch.maximum((gram.g11 * gram.g22).sqrt(), NORM_FLOOR * gram.g11)
+        if self.squared:
+            psi = psi * gram.g11
         return _constrained(gram, psi, self.stabiliser)
 
 

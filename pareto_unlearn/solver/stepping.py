@@ -1,7 +1,7 @@
 """Steps of Algorithm 1: they update the parameters from gradients, and log to memory of the device."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,8 +12,8 @@ from torch import Tensor
 from pareto_unlearn.solver.flat import FlatParameters, Loss, combine_into, dot, wide
 from pareto_unlearn.solver.rules import Gram, Rule, compute_gram
 
-WARM = ("values", "first_moment", "second_moment", "updates")
-"""Names of the tensors of a state that another solve starts from."""
+Level = Callable[[int], float]
+"""From a step, counted from 0, to the bound on the constraint."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,9 +23,14 @@ class UpdateSettings:
     ``kind`` is ``paper`` (theta <- theta - mu g, line 10 of Algorithm 1) or ``averaged`` (the multiplier from
     averaged gradients and violation, then Adam on g). ``average`` is the decay of those averages; 0 for none.
 
-    The learning rate rises from zero over the first share ``warm_up`` of the steps, because Adam's first
-    steps are of full size in every coordinate. Over the last share ``cool_down`` it falls from
-    ``learning_rate`` to ``learning_rate_end`` times that, along half a cosine or a line (``decay``).
+    The learning rate falls from ``learning_rate`` to ``learning_rate_end`` times that, along half a cosine or
+    a line (``decay``). It rises from zero over the first share ``warm_up`` of the steps, because Adam's first
+    steps are of full size in every coordinate. With ``shape`` it is that share of ``learning_rate`` at every
+    step, counted from 0, instead.
+
+    ``update_limit`` bounds the root mean square of g over Adam's second moment: a step beyond it is shortened
+    to it (arXiv:1804.04235, section 6). That quotient is 1 for gradients of steady size and larger where they
+    suddenly grow, which is where Adam's steps are too long. None for no limit.
 
     ``clip`` is the largest |g|; ``weight_average`` is the decay of an average of the parameters, 0 for none.
     """
@@ -36,16 +41,18 @@ class UpdateSettings:
     learning_rate_end: float = 0.02
     decay: str = "cosine"
     warm_up: float = 0.0
-    cool_down: float = 1.0
+    shape: Callable[[int], float] | None = None
     betas: tuple[float, float] = (0.9, 0.99)
     average: float = 0.9
     clip: float | None = None
+    update_limit: float | None = None
     weight_average: float = 0.0
 
     def learning_rate_at(self, step: int) -> float:
         """Return the learning rate of a step, counted from 0."""
-        whole = max(self.steps - 1, 1)
-        progress = min(max(1.0 - (1.0 - step / whole) / self.cool_down, 0.0), 1.0)
+        if self.shape is not None:
+            return self.learning_rate * self.shape(step)
+        progress = min(step / max(self.steps - 1, 1), 1.0)
         left = 1.0 - progress if self.decay == "linear" else 0.5 * (1.0 + math.cos(math.pi * progress))
         falling = self.learning_rate_end + (1.0 - self.learning_rate_end) * left
         return self.learning_rate * falling * min((step + 1) / max(self.warm_up * self.steps, 1.0), 1.0)
@@ -74,8 +81,8 @@ class EpsilonSolver:
         parameters: the parameters to train; afterwards they share one flat buffer (see ``FlatParameters``).
         rule: chooses the direction.
         settings: turn the direction into a step.
-        epsilon: bound on the constraint; ignored by rules without a bound.
-        ramp: (start, steps): epsilon descends linearly from ``start`` to ``epsilon`` over ``steps`` steps.
+        epsilon: bound on the constraint, or from a step, counted from 0, to its bound; ignored by rules
+            without a bound.
         log_size: largest number of steps between two calls of ``flush``.
 
     Raises:
@@ -88,8 +95,7 @@ class EpsilonSolver:
         rule: Rule,
         settings: UpdateSettings,
         *,
-        epsilon: float = 0.0,
-        ramp: tuple[float, int] = (0.0, 0),
+        epsilon: float | Level = 0.0,
         log_size: int = 50,
     ) -> None:
         if settings.kind not in ("averaged", "paper"):
@@ -101,7 +107,7 @@ class EpsilonSolver:
             )
         self.step_count = 0
         self._updates = 0
-        self._rule, self._settings, self._epsilon, self._ramp = rule, settings, epsilon, ramp
+        self._rule, self._settings, self._epsilon = rule, settings, epsilon
         values = self.flat.values
         self._g1 = torch.zeros_like(values)
         averaging = settings.kind == "averaged" and settings.average > 0.0
@@ -122,8 +128,8 @@ class EpsilonSolver:
         self._logged = 0
 
     def epsilon_at(self, step: int) -> float:
-        """Return the bound at a step: the ramp, then ``epsilon``."""
-        return ramped_epsilon(step, self._epsilon, self._ramp)
+        """Return the bound at a step, counted from 0."""
+        return self._epsilon(step) if callable(self._epsilon) else self._epsilon
 
     def step(self, constraint: Loss, objective: Loss) -> None:
         """Run one forward and backward pass of each loss and update the parameters.
@@ -187,28 +193,21 @@ class EpsilonSolver:
         self.step_count, self._updates = int(state["step"].item()), int(state["updates"].item())
         self._logged = 0
 
-    def warm_start(self, state: Mapping[str, Tensor]) -> None:
-        """Start at step 0 with the weights and Adam's moments of another solver's ``state_dict()``.
-
-        The averages of gradients and violation are not taken over: they belong to another epsilon, and a few
-        steps fill them again.
+    def start_at(self, values: Float[Tensor, " p"]) -> None:
+        """Start at step 0 with these weights and without the past of an optimiser.
 
         Raises:
-            ValueError: a tensor is missing, or has another length or dtype; nothing is loaded then.
+            ValueError: the length or the dtype differs; nothing is loaded then.
         """
-        own = self.state_dict()
-        wanted = {name: own[name] for name in WARM if name in own}
-        expected = _describe(wanted)
-        found = _describe({name: state[name] for name in wanted if name in state})
-        if expected != found:
-            raise ValueError(f"the state does not fit: expected {expected}, found {found}")
-        self.flat.load(state["values"])
-        for name in ("first_moment", "second_moment"):
-            if name in self._state:
-                self._state[name].copy_(state[name])
-        self._updates = int(state["updates"].item())
+        own = self.flat.values
+        if (values.numel(), values.dtype) != (own.numel(), own.dtype):
+            raise ValueError(
+                f"the weights do not fit: expected {own.numel()} of {own.dtype}, found {values.numel()} of "
+                f"{values.dtype}"
+            )
+        self.flat.load(values)
         if "averaged_values" in self._state:
-            self._state["averaged_values"].copy_(self.flat.values)
+            self._state["averaged_values"].copy_(own)
 
     def _row(self, step: int, logged: list[float]) -> StepRow:
         f1, f2, eta, psi, norm1, norm2, cosine, finite = logged
@@ -243,7 +242,7 @@ class EpsilonSolver:
         return self._state["mean_violation"][0] / one, averaged
 
     def _descend(self, g: Float[Tensor, " p"]) -> None:
-        """Move the parameters against ``g``; this clips ``g`` in place and overwrites g1."""
+        """Move the parameters against ``g``; this overwrites ``g`` and g1."""
         settings, rate = self._settings, self._settings.learning_rate_at(self.step_count)
         if settings.clip is not None:
             g.mul_((settings.clip / dot(g, g).sqrt().clamp(min=settings.clip)).to(g.dtype))
@@ -256,21 +255,20 @@ class EpsilonSolver:
         second.mul_(decay2).addcmul_(g, g, value=1.0 - decay2)
         self._updates += 1
         scale = torch.div(second, 1.0 - decay2**self._updates, out=self._g1).sqrt_().add_(1e-8)
+        if settings.update_limit is not None:
+            g.div_(scale)
+            size = (dot(g, g) / g.numel()).sqrt()
+            scale.mul_((size / settings.update_limit).clamp(min=1.0).to(scale.dtype))
         self.flat.values.addcdiv_(first, scale, value=-rate / (1.0 - decay1**self._updates))
 
 
-def ramped_epsilon(step: int, epsilon: float, ramp: tuple[float, int]) -> float:
-    """Return the bound at a step, counted from 0: linear from the start of ``ramp``, then ``epsilon``.
+def ramp(start: float, end: float, steps: int) -> Level:
+    """Return a bound that goes from ``start`` to ``end`` along a line over some steps, then stays."""
 
-    Args:
-        step: of the solve.
-        epsilon: the bound after the ramp.
-        ramp: (start, steps), as ``EpsilonSolver`` takes it.
-    """
-    start, steps = ramp
-    if step + 1 >= steps:
-        return epsilon
-    return start + (step + 1) / steps * (epsilon - start)
+    def level(step: int) -> float:
+        return end if step + 1 >= steps else start + (step + 1) / steps * (end - start)
+
+    return level
 
 
 def _describe(state: Mapping[str, Tensor]) -> dict[str, str]:

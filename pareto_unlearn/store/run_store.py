@@ -312,13 +312,18 @@ class RunStore:
             self._banks[key] = banks.read_listing(self._storage, record, self._label)
         return self._banks[key]
 
-    def read_bank_state(self, trial_id: str, entry: BankEntry) -> bytes:
-        """Return one checkpoint of a committed path, verified against the path's list of checkpoints.
+    def read_bank_state(self, trial_id: str, entry: BankEntry, attempt: int | None = None) -> bytes:
+        """Return one checkpoint of a path, verified against its entry.
+
+        Args:
+            trial_id: of the path.
+            entry: of the path's list of checkpoints.
+            attempt: of a path that still runs; None for a committed one.
 
         Raises:
             StoreError: the checkpoint is missing or damaged.
         """
-        attempt = self.records()[trial_id].attempt
+        attempt = self.records()[trial_id].attempt if attempt is None else attempt
         return banks.read_bank_state(self._storage, trial_id, attempt, entry, self._label)
 
     def save_resume(self, trial_id: str, step: int, files: Mapping[str, bytes]) -> None:

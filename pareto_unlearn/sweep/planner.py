@@ -54,8 +54,8 @@ class Planner:
     def progress(self, live: Collection[str] = ()) -> SweepState:
         """Return everything that planning decides by, read from the store now."""
         records = self.store.records()
-        branching = self.config.solver.start == "path"
-        paths = [record.trial_id for record in records.values() if branching and record.role is Role.HIGHEST]
+        on_path = self.config.solver.start == "path"
+        paths = [record.trial_id for record in records.values() if on_path and record.role is Role.HIGHEST]
         banks = {trial_id: self.store.read_bank(trial_id) for trial_id in paths}
         scales = read_scales(self.store)
         return SweepState(records, live, scales, self.retry, banks, self.check_convergence)
@@ -108,7 +108,7 @@ class Planner:
         progress = self.progress()
         for seed in self.config.trial_seeds:
             try:
-                range_of_seed(self.config, seed, progress, self.identify)
+                range_of_seed(seed, progress, self.identify)
             except RangeError as error:
                 return error
         return None

@@ -132,10 +132,11 @@ def describe_budget(config: SweepConfig, *, check_convergence: bool = False) -> 
             f"every trial takes {solver.steps} steps from the original model; {_front_steps(config)}{checks}"
         )
     scan = len(solver.path.scan) * solver.path.scan_steps
+    held = solver.hold.steps
+    epsilons = f"{held} to hold each epsilon" if held else "from which every epsilon is mixed"
     return (
         f"a path of {solver.path.steps} steps{f' and {scan} to find its step size' if scan else ''}, "
-        f"{solver.branch.steps} for each epsilon that branches off, {solver.steps} for every other trial; "
-        f"{_front_steps(config)}{checks}"
+        f"{epsilons}, {solver.steps} for every other trial; {_front_steps(config)}{checks}"
     )
 
 

@@ -67,7 +67,9 @@ def execute(assignment: Assignment, on_progress: OnProgress) -> TrialRecord:
         load_resume=lambda: store.load_resume(spec.trial_id),
         save_bank_state=lambda step, state: store.save_bank_state(spec.trial_id, spec.attempt, step, state),
         read_bank=store.read_bank,
-        read_bank_state=store.read_bank_state,
+        read_bank_state=lambda path, entry: store.read_bank_state(
+            path, entry, spec.attempt if path == spec.trial_id else None
+        ),
     )
     try:
         config = _read_config(assignment)

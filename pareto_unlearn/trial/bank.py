@@ -1,12 +1,13 @@
-"""The bank: checkpoints of the path, taken and measured while it goes on, and the way to start from one."""
+"""The bank: checkpoints of the path, taken and measured while it goes on."""
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
@@ -18,19 +19,24 @@ from pareto_unlearn.records import BankEntry
 from pareto_unlearn.solver import EpsilonSolver, prune
 
 SCAN_FILE = "scan.json"
-CONSTRAINT = "constraint."
-"""Prefix of the constraint's own tensors in a state."""
-KEPT = ("values", "first_moment", "second_moment")
-"""What a checkpoint holds of the solver, each as long as the parameters; the values are the averaged ones."""
-
 FEWEST = 3
+WAY_HOME = (0.15, 0.3, 0.5, 0.75)
+"""Shares of the original in the mixtures that a bank ends with."""
+VALUES = "values"
+"""The one tensor of a checkpoint's file: the averaged weights of the trained parameters, as one vector."""
 
-Costs = tuple[float, float]
+
+class Costs(NamedTuple):
+    """Raw f1, f2, and f1 of what epsilon bounds (the mean, or the worst class)."""
+
+    f1: float
+    f2: float
+    level: float
 
 
 def predict_bank_state_bytes(parameters: Iterable[nn.Parameter]) -> int:
     """Return the size of one checkpoint, but for a header of a few hundred bytes."""
-    return len(KEPT) * sum(parameter.numel() * parameter.element_size() for parameter in parameters)
+    return sum(parameter.numel() * parameter.element_size() for parameter in parameters)
 
 
 def count_checkpoints(section: BankSection, parameters: Sequence[nn.Parameter]) -> int:
@@ -44,7 +50,7 @@ def count_checkpoints(section: BankSection, parameters: Sequence[nn.Parameter]) 
     if fits < FEWEST:
         raise ConfigError(
             f"solver.bank.max_bytes: found {section.max_bytes}, but one checkpoint of the path takes {size} "
-            f"bytes and {FEWEST} are the fewest to branch off from: allow {FEWEST * size} or more, or set "
+            f"bytes and {FEWEST} are the fewest to mix epsilons from: allow {FEWEST * size} or more, or set "
             "solver.start: original"
         )
     return min(section.checkpoints, fits)
@@ -67,9 +73,9 @@ class BankKeeper:
 
     Args:
         steps: after which to take a checkpoint.
-        measure: raw f1 and f2 of the model as it stands.
+        measure: costs of the model as it stands.
         save: keeps the file of a checkpoint, by step.
-        raw_epsilon: raw epsilon after a number of steps.
+        raw_epsilon: raw epsilon after a number of steps; after the last, that of the last.
         learning_rate: of the path.
         entries: those taken so far.
     """
@@ -81,29 +87,61 @@ class BankKeeper:
     learning_rate: float
     entries: list[BankEntry] = field(default_factory=list)
 
-    def take(self, solver: EpsilonSolver, constraint_state: Mapping[str, Tensor]) -> None:
+    def take(self, solver: EpsilonSolver) -> None:
         """Take a checkpoint if one is planned for this step; the model's weights are as before afterwards."""
         step = solver.step_count
         if step not in self.steps or any(entry.step >= step for entry in self.entries):
             return
-        f1, f2 = measure_averaged(solver, self.measure)
-        content = pack_state({**solver.state_dict(), "values": averaged_values(solver)}, constraint_state)
+        self._keep(step, averaged_values(solver), measure_averaged(solver, self.measure))
+
+    def extend_towards(self, original: Float[Tensor, " p"], solver: EpsilonSolver) -> None:
+        """Add mixtures of the last weights and the original's, for as long as their f2 falls.
+
+        A path may end well below the original; where the way home is free of a hump, epsilons on it are as
+        good as others. The mixtures count as checkpoints of the steps after the last. The model holds the
+        last of them afterwards.
+        """
+        last = self.entries[-1] if self.entries else None
+        if last is None or last.step != solver.step_count:
+            return
+        values, f2 = averaged_values(solver), last.f2
+        for place, share in enumerate(WAY_HOME, start=1):
+            mixed = values.lerp(original, share)
+            solver.flat.load(mixed)
+            costs = self.measure()
+            if not costs.f2 < f2:
+                return
+            self._keep(last.step + place, mixed, costs)
+            f2 = costs.f2
+
+    def _keep(self, step: int, values: Float[Tensor, " p"], costs: Costs) -> None:
+        content = pack_values(values)
         self.save(step, content)
-        digest = hashlib.sha256(content).hexdigest()
         self.entries.append(
             BankEntry(
                 step=step,
                 epsilon=self.raw_epsilon(step),
-                f1=f1,
-                f2=f2,
+                f1=costs.f1,
+                f2=costs.f2,
+                level=costs.level,
                 learning_rate=self.learning_rate,
-                sha256=digest,
+                sha256=hashlib.sha256(content).hexdigest(),
             )
         )
 
     def listing(self) -> bytes:
-        """Return the file a path is committed with: its non-dominated checkpoints by rising f1, as JSON."""
+        """Return the file of a committed path: its non-dominated checkpoints by rising level, as JSON."""
         return json.dumps([asdict(entry) for entry in prune(self.entries)], indent=1).encode()
+
+    def choose_end(self, limit: float) -> BankEntry | None:
+        """Return the checkpoint that stands for the highest boundary; None if none is finite.
+
+        It is the one with the smallest f2 whose raw level is at most the limit, or of none the lowest level:
+        of all checkpoints that have arrived at the floor, the one that was trained there longest.
+        """
+        kept = prune(self.entries)
+        arrived = [entry for entry in kept if entry.level <= limit]
+        return arrived[-1] if arrived else next(iter(kept), None)
 
 
 def averaged_values(solver: EpsilonSolver) -> Tensor:
@@ -121,30 +159,14 @@ def measure_averaged(solver: EpsilonSolver, measure: Callable[[], Costs]) -> Cos
     return costs
 
 
-def pack_state(state: Mapping[str, Tensor], constraint_state: Mapping[str, Tensor]) -> bytes:
+def pack_values(values: Float[Tensor, " p"]) -> bytes:
     """Return the file of one checkpoint."""
-    kept = {name: state[name] for name in (*KEPT, "updates")}
-    kept |= {CONSTRAINT + name: tensor for name, tensor in constraint_state.items()}
-    return save_safetensors({name: tensor.detach().cpu().contiguous() for name, tensor in kept.items()})
+    return save_safetensors({VALUES: values.detach().cpu().contiguous()})
 
 
-def start_from(content: bytes, solver: EpsilonSolver, constraint_state: Mapping[str, Tensor]) -> None:
-    """Put a checkpoint's weights, moments and the constraint's running state in place.
-
-    Raises:
-        ValueError: it does not fit the solver.
-    """
-    state = load_safetensors(content)
-    for name, tensor in constraint_state.items():
-        found = state.get(CONSTRAINT + name)
-        if found is None or found.shape != tensor.shape:
-            shape = "none" if found is None else tuple(found.shape)
-            raise ValueError(
-                f"the checkpoint does not fit: expected {name} of {tuple(tensor.shape)}, found {shape}"
-            )
-    solver.warm_start(state)
-    for name, tensor in constraint_state.items():
-        tensor.copy_(state[CONSTRAINT + name])
+def unpack_values(content: bytes) -> Float[Tensor, " p"]:
+    """Return the weights in the file of one checkpoint, on the CPU."""
+    return load_safetensors(content)[VALUES]
 
 
 def spread_rows(count: int, limit: int) -> Int[Tensor, " n"]:

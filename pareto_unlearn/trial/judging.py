@@ -7,11 +7,11 @@ from dataclasses import asdict, replace
 
 import torch
 
-from pareto_unlearn.config import SweepConfig
 from pareto_unlearn.models import save_model
 from pareto_unlearn.records import (
     EMBEDDING_FILE,
     MODEL_FILE,
+    BankEntry,
     CurveRow,
     Phase,
     Role,
@@ -29,6 +29,7 @@ from pareto_unlearn.trial.measuring import (
     Residual,
     completeness_rows,
     draw_samples,
+    level_of,
     measure_completeness,
     measure_metrics,
     measure_residual,
@@ -37,8 +38,8 @@ from pareto_unlearn.trial.measuring import (
 
 LOWEST_SLACK = 0.1
 """Share by which f2 may exceed the lowest boundary's tolerance before the trial is called infeasible."""
-PATH_SLACK = 0.01
-"""How far above its end, in e, a path may stop and yet have arrived."""
+ARRIVAL_SLACK = 0.01
+"""How far above the end of the path, in e, the highest boundary may lie."""
 
 
 def plan_record(spec: TrialSpec, code_version: str) -> TrialRecord:
@@ -78,7 +79,7 @@ def measure_trial(
     if not all(math.isfinite(value) for value in (train.f1, heldout.f1, *losses)):
         return diverged_result(record, curves, "diverged: f1 or f2 over the whole sets is not finite")
     record = _with_costs(_with_residual(record, measure_residual(material, flat)), (train, heldout), losses)
-    record = _with_quality(record, trial.scales, losses)
+    record = _with_quality(_with_levels(trial, record, (train, heldout)), trial.scales, losses)
     record = replace(record, peak_memory_bytes=_peak_memory(material.device))
     if spec.epsilon is not None:
         record = _with_shares(record, (train, heldout), trial.scales.normalised_f1(spec.epsilon))
@@ -130,6 +131,16 @@ def _with_costs(
     )
 
 
+def _with_levels(trial: Trial, record: TrialRecord, parts: tuple[Completeness, Completeness]) -> TrialRecord:
+    """Fill in what epsilon bounds, on both splits."""
+    bounded, scales = trial.config.solver.completeness, trial.scales
+    level, heldout = (
+        level_of(part, scales, bounded, split)
+        for part, split in zip(parts, ("train", "heldout"), strict=True)
+    )
+    return replace(record, level=level, level_heldout=heldout)
+
+
 def _with_quality(record: TrialRecord, scales: Scales, losses: tuple[float, float]) -> TrialRecord:
     """Fill in the retained quality of both splits."""
     return replace(
@@ -163,15 +174,29 @@ def _with_shares(record: TrialRecord, parts: tuple[Completeness, Completeness], 
 
 
 def _judge(trial: Trial, record: TrialRecord) -> TrialRecord:
-    """Fill in the violation and, if it exceeds its tolerance, the state INFEASIBLE with the numbers."""
+    """Fill in the violation and, where a bound is missed, the state and the numbers."""
     config, spec = trial.config, trial.spec
-    if spec.phase_solved is Phase.EPSILON and spec.epsilon is not None and record.f1 is not None:
+    if spec.phase_solved is Phase.EPSILON and spec.epsilon is not None and record.level is not None:
         allowed = config.epsilon.violation_tolerance * (spec.range_width or 0.0)
-        return _with_violation(record, "f1", record.f1, spec.epsilon, allowed)
+        return _judge_epsilon(trial, record, spec.epsilon, allowed)
     if spec.role is Role.LOWEST and config.solver.lowest.kind == "tolerance" and record.f2 is not None:
         bound = config.solver.lowest.tolerance * trial.scales.variance_retain
         return _with_violation(record, "f2", record.f2, bound, LOWEST_SLACK * bound)
     return record
+
+
+def _judge_epsilon(trial: Trial, record: TrialRecord, epsilon: float, allowed: float) -> TrialRecord:
+    """Return the row of an epsilon: DONE only if what epsilon bounds lies next to it, from either side."""
+    level = epsilon if record.level is None else record.level
+    name = "f1 of the worst class" if trial.config.solver.completeness == "per_class" else "f1"
+    judged = _with_violation(record, name, level, epsilon, allowed)
+    if level >= epsilon - allowed:
+        return judged
+    reason = (
+        f"constraint not active: {name} = {level:.6g} lies further below epsilon {epsilon:.6g} than the "
+        f"{allowed:.2g} allowed; {record.reason}"
+    )
+    return replace(judged, state=TrialState.UNCONVERGED, reason=reason)
 
 
 def _with_violation(
@@ -187,13 +212,14 @@ def _with_violation(
     return replace(record, violation=violation, state=TrialState.INFEASIBLE, reason=reason)
 
 
-def judge_path(config: SweepConfig, result: TrialResult) -> TrialResult:
-    """Return the result as DONE if the path arrived at its end, even while f1 was still settling."""
-    record, end = result.record, config.solver.path.end
-    if record.state is not TrialState.UNCONVERGED or record.e is None or record.e > end + PATH_SLACK:
-        return result
-    reason = f"step limit reached at e = {record.e:.4f}, within {PATH_SLACK:g} of the end of the path"
-    return replace(result, record=replace(record, state=TrialState.DONE, reason=reason))
+def judge_path(trial: Trial, record: TrialRecord, end: BankEntry) -> TrialRecord:
+    """Return the row of a path: DONE if its checkpoint at the highest boundary has arrived at the end."""
+    e, wanted = trial.scales.normalised_f1(end.level), trial.config.solver.path.end
+    if e <= wanted + ARRIVAL_SLACK:
+        reason = f"the path reached e = {e:.4f} at step {end.step}, within {ARRIVAL_SLACK:g} of its end"
+        return replace(record, state=TrialState.DONE, reason=reason)
+    reason = f"the smallest e of the path is {e:.4f}, its end {wanted:g}: the infimum takes more path.steps"
+    return replace(record, state=TrialState.UNCONVERGED, reason=reason)
 
 
 def _peak_memory(device: torch.device) -> int:

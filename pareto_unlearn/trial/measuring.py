@@ -1,12 +1,12 @@
 """What a finished trial can prove: exact objectives, spreads, first-order residuals, metrics and samples."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image
 from scipy.special import betaincinv
 from torch import Tensor
@@ -16,9 +16,9 @@ from pareto_unlearn.config import SweepConfig
 from pareto_unlearn.data import ImageSet
 from pareto_unlearn.metrics import PictureScores, quantise, score_pictures
 from pareto_unlearn.models import ImageToImage
-from pareto_unlearn.records import MetricRow, SampleRow
+from pareto_unlearn.records import MetricRow, SampleRow, Scales
 from pareto_unlearn.solver import FlatParameters, direction
-from pareto_unlearn.trial.bank import spread_rows
+from pareto_unlearn.trial.bank import Costs, spread_rows
 from pareto_unlearn.trial.context import Material
 from pareto_unlearn.trial.distances import forget_distances, retain_distances, take_batch
 from pareto_unlearn.trial.image_metrics import generate, heldout_pictures
@@ -36,14 +36,16 @@ LOSSLESS_SIDE = 64
 class Completeness:
     """How completely a split of the forget set is forgotten: 1 - e on average and for the worst parts.
 
-    ``per_class`` leaves out classes without an image in the split. ``worst_5pct`` is the 5 % quantile over
-    images, each in units of its own range (an untouched image has 0; a range below ``LEAST_RANGE`` counts as
-    that), and ``own_e`` is e of every image in that unit.
+    ``worst_class_e`` is the largest e of any class, as a constraint on every class counts it: a range below
+    ``LEAST_RANGE`` counts as that. ``per_class`` leaves out classes without an image in the split.
+    ``worst_5pct`` is the 5 % quantile over images, each in units of its own range (an untouched image has 0;
+    a range below ``LEAST_RANGE`` counts as that), and ``own_e`` is e of every image in that unit.
     """
 
     f1: float
     f1_image_std: float
     e: float
+    worst_class_e: float
     per_class: dict[str, float]
     worst_5pct: float
     own_e: Float[Tensor, " n"]
@@ -72,32 +74,48 @@ class Residual:
     multiplier: float
 
 
-def measure_completeness(material: Material, split: str) -> Completeness:
-    """Return exact f1 and the completeness of a split of the forget set."""
-    f1, floor = forget_distances(material, split).double(), material.scales.floor(split)
-    gap, original_gap = f1 - floor, material.targets.forget_f1(split).double() - floor
+def measure_completeness(
+    material: Material, split: str, rows: Int[Tensor, " n"] | None = None
+) -> Completeness:
+    """Return exact f1 and the completeness of a split of the forget set, or of some rows of it."""
+    f1, floor = forget_distances(material, split, rows).double(), material.scales.floor(split)
+    original_f1 = material.targets.forget_f1(split).double()
+    images = getattr(material.split, f"forget_{split}")
+    class_ids = images.class_ids.to(f1.device)
+    if rows is not None:
+        original_f1, class_ids = original_f1[rows.to(f1.device)], class_ids[rows.to(f1.device)]
+    gap, original_gap = f1 - floor, original_f1 - floor
+    classes = {name: class_ids == index for index, name in enumerate(images.class_names)}
     own = gap / original_gap.clamp(min=LEAST_RANGE * float(original_gap.mean()))
     return Completeness(
         f1=float(f1.mean()),
         f1_image_std=float(f1.std()) if len(f1) > 1 else 0.0,
         e=float(gap.mean() / original_gap.mean()),
-        per_class=_per_class(getattr(material.split, f"forget_{split}"), gap, original_gap),
+        worst_class_e=_worst_class_e(classes.values(), gap, original_gap),
+        per_class=_per_class(classes, gap, original_gap),
         worst_5pct=1.0 - float(torch.quantile(own, 1.0 - WORST_SHARE)),
         own_e=own,
     )
 
 
+def _worst_class_e(
+    classes: Iterable[Bool[Tensor, " n"]], gap: Float[Tensor, " n"], original_gap: Float[Tensor, " n"]
+) -> float:
+    """Return the largest e of any class, in the units of ``class_weights``."""
+    means = [(gap[chosen].mean(), original_gap[chosen].mean()) for chosen in classes if chosen.any()]
+    least = LEAST_RANGE * float(torch.stack([original for _, original in means]).mean())
+    return max(float(mean / original.clamp(min=max(least, 1e-12))) for mean, original in means)
+
+
 def _per_class(
-    images: ImageSet, gap: Float[Tensor, " n"], original_gap: Float[Tensor, " n"]
+    classes: Mapping[str, Bool[Tensor, " n"]], gap: Float[Tensor, " n"], original_gap: Float[Tensor, " n"]
 ) -> dict[str, float]:
     """Return the completeness of every class that has images."""
-    found = {}
-    for index, name in enumerate(images.class_names):
-        chosen = (images.class_ids == index).to(gap.device)
-        if chosen.any():
-            e = gap[chosen].mean() / original_gap[chosen].mean().clamp(min=1e-12)
-            found[name] = 1.0 - float(e)
-    return found
+    return {
+        name: 1.0 - float(gap[chosen].mean() / original_gap[chosen].mean().clamp(min=1e-12))
+        for name, chosen in classes.items()
+        if chosen.any()
+    }
 
 
 def upper_share(hits: int, count: int, confidence: float = 0.95) -> float:
@@ -112,14 +130,29 @@ def measure_retain_loss(material: Material, split: str) -> float:
     return float(retain_distances(material, split).double().mean())
 
 
-def measure_costs(material: Material, limit: int) -> tuple[float, float]:
-    """Return raw f1 and f2 over at most ``limit`` images of each training set, spread evenly over it."""
+def measure_costs(material: Material, limit: int, bounded: str = "mean") -> Costs:
+    """Return the raw costs over at most ``limit`` images of each training set, spread evenly over it.
+
+    Args:
+        material: of the trial; its model is measured as it stands.
+        limit: largest number of images of a set.
+        bounded: what epsilon bounds (``solver.completeness``).
+    """
     forget, retain = (
         spread_rows(len(material.inputs[name, "train"]), limit) for name in ("forget", "retain")
     )
-    f1 = forget_distances(material, "train", forget)
+    completeness = measure_completeness(material, "train", forget)
     f2 = retain_distances(material, "train", retain)
-    return float(f1.double().mean()), float(f2.double().mean())
+    level = level_of(completeness, material.scales, bounded)
+    return Costs(completeness.f1, float(f2.double().mean()), level)
+
+
+def level_of(completeness: Completeness, scales: Scales, bounded: str, split: str = "train") -> float:
+    """Return raw f1 of what epsilon bounds: the mean, or with ``per_class`` the worst class.
+
+    A constraint for every image is a penalty that moves the mean, so there it is the mean too.
+    """
+    return completeness.f1 if bounded != "per_class" else scales.f1_at(completeness.worst_class_e, split)
 
 
 def measure_residual(material: Material, flat: FlatParameters) -> Residual:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pareto_unlearn.config import SweepConfig
 from pareto_unlearn.records import CurveRow, Unit
-from pareto_unlearn.solver import PathPlan, Rule, StepRow, UpdateSettings
+from pareto_unlearn.solver import Level, PathPlan, Rule, StepRow, UpdateSettings
 from pareto_unlearn.trial.context import Trial
 
 StepLoss = Callable[[int], Float[Tensor, ""]]
@@ -38,8 +38,7 @@ class Problem:
     units: Units
     path: PathPlan | None = None
     swapped: bool = False
-    epsilon: float = 0.0
-    ramp: tuple[float, int] = (0.0, 0)
+    epsilon: float | Level = 0.0
     has_epsilon: bool = False
     spreads: tuple[float, float] = (1.0, 1.0)
     state: dict[str, Tensor] = field(default_factory=dict)

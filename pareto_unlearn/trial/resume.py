@@ -10,8 +10,10 @@ from safetensors.torch import save as save_safetensors
 from pareto_unlearn.records import BankEntry, ScanRow
 from pareto_unlearn.solver import EpsilonSolver, StepRow
 from pareto_unlearn.stored_fields import read_fields
-from pareto_unlearn.trial.bank import CONSTRAINT
 from pareto_unlearn.trial.problem import Problem
+
+CONSTRAINT = "constraint."
+"""Prefix of the constraint's own tensors in a state."""
 
 
 @dataclass(slots=True)

@@ -40,9 +40,14 @@ def retrain(
         model.to(torch.device("cpu"))
         family_of(family).initialise(model, seeded_generator(seed, Stream.INITIAL_WEIGHTS))
         model.to(trial.material.device)
+
+    def report(step: int, _: float) -> None:
+        costs = measure_costs(trial.material, GLANCE)
+        on_progress(step + 1, costs.f1, costs.f2)
+
     order = BatchOrder(len(inputs), recipe.batch, seed, Stream.TRAINING_BATCHES)
     watch = Watch(
-        report=lambda step, _: on_progress(step + 1, *measure_costs(trial.material, GLANCE)),
+        report=report,
         save=lambda step, state: save(step, {STATE_FILE: state}),
         state=None if kept is None else kept[STATE_FILE],
     )

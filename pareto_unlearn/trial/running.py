@@ -10,6 +10,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
+from jaxtyping import Float
+from torch import Tensor
+
 from pareto_unlearn.catalogue.families import require_recipe
 from pareto_unlearn.records import (
     BANK_FILE,
@@ -21,16 +24,24 @@ from pareto_unlearn.records import (
     TrialSpec,
     TrialState,
 )
-from pareto_unlearn.solver import EpsilonSolver, FlatParameters, Outcome, StepRow, StopRule, nearest, solve
-from pareto_unlearn.trial.bank import SCAN_FILE, BankKeeper, averaged_values, start_from
+from pareto_unlearn.solver import EpsilonSolver, FlatParameters, Outcome, StepRow, StopRule, solve
+from pareto_unlearn.trial.bank import SCAN_FILE, BankKeeper, averaged_values, unpack_values
+from pareto_unlearn.trial.bank_mixtures import Mixed, bank_knots, measured_knot, mix_knots
 from pareto_unlearn.trial.building import build_problem
 from pareto_unlearn.trial.context import Trial
-from pareto_unlearn.trial.judging import diverged_result, judge_path, measure_trial, plan_record
+from pareto_unlearn.trial.judging import (
+    ARRIVAL_SLACK,
+    diverged_result,
+    judge_path,
+    measure_trial,
+    plan_record,
+)
 from pareto_unlearn.trial.measuring import measure_costs
+from pareto_unlearn.trial.mixing import Knot, weights_of
 from pareto_unlearn.trial.problem import Problem
 from pareto_unlearn.trial.resume import History, pack_state_files, restore, unpack_history
 from pareto_unlearn.trial.retrained import retrain
-from pareto_unlearn.trial.scan import best_learning_rate, scan_learning_rate
+from pareto_unlearn.trial.scan import best_learning_rate, rate_beyond, scan_learning_rate
 
 logger = logging.getLogger(__name__)
 
@@ -43,8 +54,8 @@ class Hooks:
 
     ``on_progress(step, f1, f2)`` takes mini-batch values. ``save_resume(step, files)`` keeps a state and
     ``load_resume()`` returns the newest intact one. ``save_bank_state(step, content)`` keeps a checkpoint of
-    the path; ``read_bank(trial_id)`` and ``read_bank_state(trial_id, entry)`` return those of a committed
-    path.
+    the path; ``read_bank(trial_id)`` returns those of a committed path, and ``read_bank_state(trial_id,
+    entry)`` one of them, also of the running trial's own.
     """
 
     on_progress: Callable[[int, float, float], None] = lambda *_: None
@@ -53,15 +64,6 @@ class Hooks:
     save_bank_state: Callable[[int, bytes], None] = lambda *_: None
     read_bank: Callable[[str], Sequence[BankEntry]] = lambda _: ()
     read_bank_state: Callable[[str, BankEntry], bytes] = lambda *_: b""
-
-
-@dataclass(frozen=True, slots=True)
-class _Start:
-    """What a solve begins with: its name for people, its step size, and a checkpoint of the path or None."""
-
-    name: str
-    learning_rate: float
-    state: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,15 +75,27 @@ class _Solving:
     solver: EpsilonSolver
     history: History
     hooks: Hooks
-    start: _Start
     keeper: BankKeeper | None
+    original: Float[Tensor, " p"]
+
+    @property
+    def images_per_second(self) -> float | None:
+        """Images of both sets that a second of the solve took, over all resumes."""
+        images = 2 * self.trial.config.solver.batch * self.solver.step_count
+        return images / self.history.seconds if self.history.seconds > 0 else None
+
+    @property
+    def curves(self) -> tuple[CurveRow, ...]:
+        """The rows of ``curves`` of all steps so far."""
+        rate = self.images_per_second
+        return tuple(self.problem.curve_row(row, rate) for row in self.history.rows)
 
     def after(self, rows: list[StepRow]) -> None:
         """Report progress, take the checkpoints that are due, and keep a state to resume from."""
         step, last = self.solver.step_count, self.problem.curve_row(rows[-1], None)
         self.hooks.on_progress(step, last.f1, last.f2)
         if self.keeper is not None:
-            self.keeper.take(self.solver, self.problem.state)
+            self.keeper.take(self.solver)
         is_due = step % self.trial.config.solver.checkpoint_every < len(rows)
         if is_due and step < self.problem.settings.steps:
             self.hooks.save_resume(step, pack_state_files(self.solver, self.problem, self.history))
@@ -104,69 +118,105 @@ def run_trial(trial: Trial, hooks: Hooks, code_version: str) -> TrialResult:
     trial = replace(trial, config=trial.config.for_phase(trial.spec.phase))
     if trial.spec.phase in (Phase.ORIGINAL, Phase.CONTROL):
         return _run_unsolved(trial, hooks, base)
+    if trial.spec.parents is not None:
+        return _run_from_bank(trial, hooks, base)
     solving = _prepare(trial, hooks)
     outcome = _solve(solving)
-    rate = _images_per_second(solving)
-    curves = tuple(solving.problem.curve_row(row, rate) for row in solving.history.rows)
-    record = _record_solve(solving, base, outcome, rate)
+    record = _record_solve(solving, base, outcome)
     if outcome is Outcome.DIVERGED:
-        return diverged_result(record, curves, f"{outcome} at step {solving.solver.step_count}")
-    return _measure(solving, record, curves)
+        return diverged_result(record, solving.curves, f"{outcome} at step {solving.solver.step_count}")
+    if solving.keeper is not None:
+        return _measure_path(solving, solving.keeper, record)
+    return measure_trial(trial, solving.solver.flat, record, solving.curves)
 
 
-def _prepare(trial: Trial, hooks: Hooks) -> _Solving:
-    """Return a solve that stands where its last resume state left it, or at its start."""
+def _run_from_bank(trial: Trial, hooks: Hooks, base: TrialRecord) -> TrialResult:
+    """Mix the path's checkpoints at epsilon, hold epsilon from there, and mix what that gives to meet it."""
+    knots = bank_knots(trial, hooks.read_bank, hooks.read_bank_state)
+    mixed = mix_knots(trial, knots)
+    curves: tuple[CurveRow, ...] = ()
+    record = mixed.describe(base)
+    if trial.config.solver.hold.steps > 0:
+        mixed, record, curves = _hold(trial, hooks, record, knots, mixed)
+    flat = FlatParameters(trial.material.trainable())
+    flat.load(mixed.values)
+    return measure_trial(trial, flat, replace(record, state=TrialState.DONE), curves)
+
+
+def _hold(
+    trial: Trial, hooks: Hooks, record: TrialRecord, knots: Sequence[Knot], start: Mixed
+) -> tuple[Mixed, TrialRecord, tuple[CurveRow, ...]]:
+    """Return the mixture after epsilon was held for some steps, the row of the trial, and its curves.
+
+    A solve that diverged leaves the start as it is.
+    """
+    solving = _prepare(trial, hooks, start.values)
+    outcome = _solve(solving)
+    record, curves = start.describe(_record_solve(solving, record, outcome)), solving.curves
+    if outcome is Outcome.DIVERGED:
+        return start, replace(record, reason=f"{outcome} while epsilon was held; {start.reason}"), curves
+    held = measured_knot(trial, f"{trial.spec.trial_id}:held", averaged_values(solving.solver))
+    mixed = mix_knots(trial, [*knots, held])
+    return mixed, replace(record, interpolation=mixed.share, reason=f"held, then {mixed.reason}"), curves
+
+
+def _prepare(trial: Trial, hooks: Hooks, start: Float[Tensor, " p"] | None = None) -> _Solving:
+    """Return a solve that stands where its last resume state left it, or at its start.
+
+    ``start`` holds the weights of a start that is not the original model.
+    """
     kept = hooks.load_resume()
     history = History() if kept is None else unpack_history(kept[1])
-    problem = build_problem(trial)
+    problem, original = build_problem(trial), weights_of(trial.material)
     if problem.path is not None and kept is None:
         history.scan = scan_learning_rate(trial)
-    start = _choose_start(trial, problem, history, hooks)
-    problem = replace(problem, settings=replace(problem.settings, learning_rate=start.learning_rate))
+    rate = best_learning_rate(history.scan, problem.settings.learning_rate)
+    problem = replace(problem, settings=replace(problem.settings, learning_rate=rate))
     solver = EpsilonSolver(
         trial.material.trainable(problem.space),
         problem.rule,
         problem.settings,
         epsilon=problem.epsilon,
-        ramp=problem.ramp,
         log_size=FLUSH_EVERY,
     )
     if kept is not None:
         restore(kept[1], problem, solver)
-    elif start.state is not None:
-        start_from(start.state, solver, problem.state)
+    elif start is not None:
+        solver.start_at(start)
     keeper = _make_keeper(trial, problem, solver, history, hooks)
-    return _Solving(trial, problem, solver, history, hooks, start, keeper)
+    return _Solving(trial, problem, solver, history, hooks, keeper, original)
 
 
-def _record_solve(
-    solving: _Solving, base: TrialRecord, outcome: Outcome, images_per_second: float | None
-) -> TrialRecord:
+def _record_solve(solving: _Solving, base: TrialRecord, outcome: Outcome) -> TrialRecord:
     """Return the record of a solve that has ended, before its model is measured."""
     solver, history = solving.solver, solving.history
     return replace(
         base,
-        start=solving.start.name,
         state=TrialState.UNCONVERGED if _still_moving(solving.trial.spec, outcome) else TrialState.DONE,
         reason=str(outcome),
         steps=solver.step_count,
         gradient_pairs=solver.step_count + sum(row.steps for row in history.scan),
-        learning_rate=solving.start.learning_rate,
+        learning_rate=solving.problem.settings.learning_rate,
         skipped_steps=sum(not row.finite for row in history.rows),
         multiplier=history.rows[-1].eta if history.rows else None,
         seconds=history.seconds,
-        images_per_second=images_per_second,
+        images_per_second=solving.images_per_second,
         num_parameters=solver.flat.values.numel(),
     )
 
 
-def _measure(solving: _Solving, record: TrialRecord, curves: tuple[CurveRow, ...]) -> TrialResult:
-    """Return the result of a solve: of a path, that of the averaged weights, with its bank."""
-    trial, solver, keeper = solving.trial, solving.solver, solving.keeper
-    if keeper is None:
-        return measure_trial(trial, solver.flat, record, curves)
-    solver.flat.load(averaged_values(solver))
-    result = judge_path(trial.config, measure_trial(trial, solver.flat, record, curves))
+def _measure_path(solving: _Solving, keeper: BankKeeper, record: TrialRecord) -> TrialResult:
+    """Return the result of a path: its bank, and as its model the checkpoint at the highest boundary."""
+    trial = solving.trial
+    keeper.extend_towards(solving.original, solving.solver)
+    end = keeper.choose_end(trial.scales.f1_at(trial.config.solver.path.end + ARRIVAL_SLACK))
+    if end is None:
+        return diverged_result(record, solving.curves, "diverged: no checkpoint of the path is finite")
+    solving.solver.flat.load(unpack_values(solving.hooks.read_bank_state(trial.spec.trial_id, end)))
+    record = judge_path(trial, record, end)
+    if rate_beyond(solving.history.scan) is not None:
+        record = replace(record, reason=f"{record.reason}; its step size lies at the edge of the scan")
+    result = measure_trial(trial, solving.solver.flat, record, solving.curves)
     if not result.files:
         return result
     scan = json.dumps([asdict(row) for row in solving.history.scan], indent=1).encode()
@@ -194,31 +244,16 @@ def _run_unsolved(trial: Trial, hooks: Hooks, base: TrialRecord) -> TrialResult:
     return measure_trial(trial, FlatParameters(trial.material.trainable()), record, ())
 
 
-def _choose_start(trial: Trial, problem: Problem, history: History, hooks: Hooks) -> _Start:
-    """Return the checkpoint of the path whose f1 is next below a branch's epsilon; else the original model.
-
-    Below, because from there f1 only rises to epsilon: pushing it down would cost f2 what the path has won.
-    """
-    spec, rate = trial.spec, problem.settings.learning_rate
-    if spec.parents is None:
-        return _Start("original", best_learning_rate(history.scan, rate))
-    bank = hooks.read_bank(spec.parents)
-    below = [entry for entry in bank if entry.f1 <= (spec.epsilon or 0.0)]
-    entry = nearest(below or bank, spec.epsilon or 0.0)
-    factor = entry.learning_rate / trial.config.solver.path.learning_rate
-    return _Start(f"path:{entry.step}", factor * rate, hooks.read_bank_state(spec.parents, entry))
-
-
 def _make_keeper(
     trial: Trial, problem: Problem, solver: EpsilonSolver, history: History, hooks: Hooks
 ) -> BankKeeper | None:
     """Return the object that takes the checkpoints of a path; None for any other trial."""
     if problem.path is None:
         return None
-    images = trial.config.solver.bank.images
+    solver_section = trial.config.solver
     return BankKeeper(
         problem.path.capture_steps(),
-        lambda: measure_costs(trial.material, images),
+        lambda: measure_costs(trial.material, solver_section.bank.images, solver_section.completeness),
         hooks.save_bank_state,
         lambda step: problem.units[0].raw(solver.epsilon_at(step - 1)),
         problem.settings.learning_rate,
@@ -256,11 +291,3 @@ def _solve(solving: _Solving) -> Outcome:
 def _still_moving(spec: TrialSpec, outcome: Outcome) -> bool:
     """Tell whether a boundary was not reached; an epsilon trial is judged by the f1 it ends with."""
     return outcome is Outcome.STILL_MOVING and spec.phase_solved is Phase.BOUNDARY
-
-
-def _images_per_second(solving: _Solving) -> float | None:
-    images, seconds = (
-        2 * solving.trial.config.solver.batch * solving.solver.step_count,
-        solving.history.seconds,
-    )
-    return images / seconds if seconds > 0 else None
