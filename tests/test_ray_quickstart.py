@@ -1,13 +1,13 @@
 """The whole quickstart on Ray, as a user runs it."""
 
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from ray_sweeps import run_to_the_end
-from scipy.stats import spearmanr
 
-from pareto_unlearn.records import Phase, Role
+from pareto_unlearn.records import Phase, Role, TrialRecord, TrialState
 from pareto_unlearn.store import open_run
 
 
@@ -20,24 +20,29 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subproce
     return storage, done
 
 
+def epsilons_of(storage: Path) -> list[TrialRecord]:
+    """Return the nine epsilons of the quickstart by rising epsilon."""
+    records = open_run(str(storage / "quickstart")).records
+    return sorted((one for one in records if one.epsilon is not None), key=lambda one: one.epsilon)
+
+
 @pytest.mark.slow
-def test_quickstart_constraint_holds_within_two_percent_of_the_range(quickstart):
-    points = [
-        record for record in open_run(str(quickstart[0] / "quickstart")).records if record.epsilon is not None
-    ]
+def test_the_worst_class_meets_every_epsilon_within_a_hundredth_of_the_range(quickstart):
+    points = epsilons_of(quickstart[0])
     assert len(points) == 9
     for record in points:
-        assert max(record.f1 - record.epsilon, 0.0) <= 0.02 * record.range_width
+        assert record.state is TrialState.DONE
+        assert abs(record.level - record.epsilon) <= 0.01 * record.range_width
 
 
 @pytest.mark.slow
-def test_quickstart_branches_off_the_path(quickstart):
+def test_every_epsilon_has_a_model_of_its_own_mixed_from_the_path(quickstart):
     run = open_run(str(quickstart[0] / "quickstart"))
     path = next(record for record in run.records if record.role is Role.HIGHEST)
-    points = [record for record in run.records if record.epsilon is not None]
+    points = epsilons_of(quickstart[0])
     assert {record.parents for record in points} == {path.trial_id}
     assert all(record.start.startswith("path:") for record in points)
-    assert all(record.completeness_worst_class is not None for record in points)
+    assert len({record.checkpoint_sha256 for record in points}) == 9
 
 
 @pytest.mark.slow
@@ -51,24 +56,32 @@ def test_no_baseline_of_the_quickstart_dominates_a_point_of_ours(quickstart):
 
 
 @pytest.mark.slow
-def test_less_is_lost_on_the_retain_set_as_epsilon_rises(quickstart):
-    """Up to a swap of neighbours: branches of 200 steps a hundredth of the range apart differ by noise."""
+def test_quality_rises_strictly_with_epsilon_from_the_highest_boundary_on(quickstart):
     run = open_run(str(quickstart[0] / "quickstart"))
-    points = [(record.epsilon, record.f2) for record in run.records if record.epsilon is not None]
-    assert spearmanr(points).statistic < -0.9
+    highest = next(record for record in run.records if record.role is Role.HIGHEST)
+    points = epsilons_of(quickstart[0])
+    losses = [highest.f2, *(record.f2 for record in points)]
+    assert all(early > late for early, late in pairwise(losses))
+    assert not [one.label for one in points if one.f1 <= highest.f1 and one.f2 <= highest.f2]
 
 
 @pytest.mark.slow
-def test_quickstart_beats_the_composite_loss(quickstart):
+def test_quickstart_beats_the_composite_loss_on_both_splits(quickstart):
     run = open_run(str(quickstart[0] / "quickstart"))
-    assert run.hypervolume(method="epsilon_constraint") > 1.5 * run.hypervolume(method="composite")
+    for split in ("heldout", "train"):
+        ours, theirs = (run.scores(method, 0, split) for method in ("epsilon_constraint", "composite"))
+        # Not in the box of 100 %: there only e counts, and the composite loss goes below the end of the path.
+        assert ours.areas[0] > 1.15 * theirs.areas[0]
+        known = [pair for pair in zip(ours.losses, theirs.losses, strict=True) if None not in pair]
+        assert known
+        assert all(own < 0.6 * other for own, other in known)
 
 
 @pytest.mark.slow
 def test_quickstart_talks_on_stderr_and_writes_a_report(quickstart):
     storage, done = quickstart
     assert "valid epsilon range" in done.stderr
-    assert "hypervolume" in done.stderr
+    assert "held-out quality loss in % at e <=" in done.stderr
     assert (storage / "quickstart" / "report.html").stat().st_size < 8e6
 
 

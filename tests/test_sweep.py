@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from pareto_unlearn.sweep import SweepOptions, run_sweep
 from pareto_unlearn.sweep.planner import Planner
 from pareto_unlearn.sweep.worker import Assignment, execute
 
-FEW_STEPS = ("solver.steps=10", "solver.path.steps=20", "solver.branch.steps=4", "solver.bank.checkpoints=4")
+FEW_STEPS = ("solver.steps=10", "solver.path.steps=20", "solver.hold.steps=4", "solver.bank.checkpoints=4")
 """For what happens between the phases, however far a model gets in them."""
 
 
@@ -68,7 +69,7 @@ def test_every_planned_trial_is_one_row(finished):
 def test_range_lies_between_the_boundaries(finished):
     info = run_of(finished).info
     (valid,) = info.ranges
-    assert valid.lower == record_of(finished, "highest").f1
+    assert valid.lower == record_of(finished, "highest").level
     assert valid.lower < valid.upper <= info.scales.f1_original
 
 
@@ -138,15 +139,33 @@ def test_manifest_lists_every_image_once(finished):
     assert len({line.split(",")[0] for line in lines}) == len(lines)
 
 
-def test_summary_names_the_gradient_pairs_beside_each_hypervolume(finished):
+def test_summary_scores_every_method_in_fixed_boxes_held_out_first(finished):
     run_read, said = run_of(finished), summary_of(finished)
-    ours = 80 + 12 + 40 + 2 * 20  # the path, its scan, the lowest boundary, two branches
-    volumes = [run_read.hypervolume(method=method) for method in ("epsilon_constraint", "composite")]
-    text = (
-        f"hypervolume (seed 0): {volumes[0]:.4f} for {ours} gradient pairs; "
-        f"composite loss {volumes[1]:.4f} for 40;"
+    ours = run_read.gradient_pairs(method="epsilon_constraint")
+    heldout, train = (run_read.scores("epsilon_constraint", 0, split) for split in ("heldout", "train"))
+    for place, height in enumerate(("5%", "100%")):
+        areas = f"{heldout.areas[place]:.3f} / {train.areas[place]:.3f} ({ours:,} pairs), composite"
+        box = f"area with quality loss below {height} (seed 0), held out / training"
+        assert f"{box}: epsilon_constraint {areas}" in said
+    assert "held-out quality loss in % at e <= 0.05 0.1 0.2 0.35 0.5 (seed 0): epsilon_constraint" in said
+
+
+def test_the_pairs_of_a_front_are_path_scan_and_lowest_boundary(finished):
+    path = record_of(finished, "highest")
+    assert path.gradient_pairs == 240 + 12
+    assert run_of(finished).gradient_pairs(method="epsilon_constraint") == 240 + 12 + 40
+
+
+def test_f2_falls_strictly_as_epsilon_rises_and_nothing_dominates_the_highest(finished):
+    records = [record for record in run_of(finished).records if record.method == "epsilon_constraint"]
+    highest = record_of(finished, "highest")
+    epsilons = sorted(
+        (record for record in records if record.epsilon is not None), key=lambda one: one.epsilon
     )
-    assert text in said
+    losses = [highest.f2, *(record.f2 for record in epsilons)]
+    assert all(early > late for early, late in pairwise(losses))
+    assert not [one.label for one in records if one.f1 < highest.f1 and one.f2 < highest.f2]
+    assert all(abs(one.level - one.epsilon) <= 0.01 * one.range_width for one in epsilons)
 
 
 def test_same_command_again_runs_nothing(finished):
@@ -204,12 +223,14 @@ def test_absolute_epsilon_outside_the_range_ends_after_phase_one_and_keeps_it(sm
 
 
 def test_absolute_epsilon_inside_the_range_is_solved(finished, continued):
-    config = continued("epsilon={schedule: list, values: [0.8], absolute: true}")
+    (valid,) = run_of(finished).info.ranges
+    inside = round((valid.lower + valid.upper) / 2, 3)
+    config = continued(f"epsilon={{schedule: list, values: [{inside}], absolute: true}}")
     assert run(config) == 0
     known = {record.trial_id for record in run_of(finished).records}
     records = run_of(config).records
     (added,) = (record for record in records if record.trial_id not in known)
-    assert (added.phase, added.epsilon) == (Phase.EPSILON, 0.8)
+    assert (added.phase, added.epsilon) == (Phase.EPSILON, inside)
 
 
 def test_degenerate_range_is_its_own_error(small_config):

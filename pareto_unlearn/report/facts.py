@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from pareto_unlearn.analysis.likeness import Likeness
 from pareto_unlearn.analysis.robustness import EndSpread, StepGain
+from pareto_unlearn.analysis.scores import Scores
 from pareto_unlearn.records import HAS_MODEL, EmbeddedPicture, TrialState
 
 
@@ -39,11 +40,13 @@ class Kind(StrEnum):
 class Measured:
     """The objectives of one model on one split, and the readable quantities derived from them.
 
-    ``requested`` is the completeness at which f1 equals epsilon; only the training split has it.
+    ``level`` is f1 of what epsilon bounds: the mean, or the worst class. ``requested`` is the completeness at
+    which f1 equals epsilon; only the training split has it, and only where epsilon bounds the mean.
     """
 
     f1: float | None
     f2: float | None
+    level: float | None
     completeness: float | None
     worst_class: float | None
     worst_5pct: float | None
@@ -85,6 +88,11 @@ class Solution:
     def has_model(self) -> bool:
         """Whether the trial left weights behind."""
         return self.state in HAS_MODEL
+
+    def gap_to_epsilon(self, split: Split) -> float | None:
+        """Return how far f1 of what epsilon bounds lies above epsilon; None without either."""
+        level = self.on(split).level
+        return None if self.epsilon is None or level is None else level - self.epsilon
 
     def on(self, split: Split) -> Measured:
         """Return what was measured on a split."""
@@ -239,8 +247,8 @@ class Embedding:
 class EpsilonRange:
     """The valid range of epsilon of one seed.
 
-    ``raw`` is in units of f1, ``normalised`` in e (ratio). ``upper_source`` and ``reason`` tell
-    where the upper end comes from.
+    ``raw`` is in units of f1, ``normalised`` in e (ratio), both of what epsilon bounds. ``upper_source`` and
+    ``reason`` tell where the upper end comes from.
     """
 
     seed: int
@@ -256,6 +264,16 @@ class Hypervolume:
 
     method: str
     values: tuple[tuple[int, float], ...]
+    gradient_pairs: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MethodScores:
+    """One method's scores in fixed units, the median over seeds, and its cost in gradient pairs per seed."""
+
+    method: str
+    heldout: Scores
+    train: Scores
     gradient_pairs: tuple[int, ...]
 
 
@@ -285,6 +303,7 @@ class Report:
     ranges: tuple[EpsilonRange, ...]
     spread_of_ends: tuple[EndSpread, EndSpread] | None
     hypervolumes: tuple[Hypervolume, ...]
+    scores: tuple[MethodScores, ...]
     gains: tuple[StepGain, ...]
     likeness: tuple[Likeness, ...]
     solutions: tuple[Solution, ...]

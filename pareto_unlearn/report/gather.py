@@ -6,6 +6,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, cast
 
 from pareto_unlearn.analysis.robustness import explain_gap, find_gains, find_gap, spread_of_ends
+from pareto_unlearn.analysis.scores import median_scores
 from pareto_unlearn.catalogue.methods import FIGURE_ORDER
 from pareto_unlearn.records import Phase, RunInfo, Scales, TrialRecord, TrialState
 from pareto_unlearn.report.facts import (
@@ -14,6 +15,7 @@ from pareto_unlearn.report.facts import (
     Hypervolume,
     Kind,
     Measured,
+    MethodScores,
     Report,
     Solution,
     Split,
@@ -86,6 +88,7 @@ def gather(run: StoredRun, sweep_file: str = "") -> Report:
         ranges=_ranges(info),
         spread_of_ends=spread_of_ends(info.ranges, info.scales),
         hypervolumes=_hypervolumes(solutions, run),
+        scores=_scores(solutions, run),
         gains=find_gains(records, info.scales),
         likeness=run.compare_with_retrained(),
         solutions=solutions,
@@ -150,7 +153,7 @@ def ordered(solutions: Sequence[Solution]) -> tuple[Solution, ...]:
 def _requested(record: TrialRecord, scales: Scales | None) -> float | None:
     if record.phase is not Phase.EPSILON or record.epsilon is None or scales is None or not scales.f1_range:
         return None
-    return 1.0 - scales.normalised_f1(record.epsilon)
+    return None if record.reached != record.f1 else 1.0 - scales.normalised_f1(record.epsilon)
 
 
 def _solution(record: TrialRecord, scales: Scales | None, seeds: Sequence[int]) -> Solution:
@@ -169,6 +172,7 @@ def _solution(record: TrialRecord, scales: Scales | None, seeds: Sequence[int]) 
         train=Measured(
             f1=record.f1,
             f2=record.f2,
+            level=record.reached,
             completeness=record.completeness,
             worst_class=record.completeness_worst_class,
             worst_5pct=record.completeness_worst_5pct,
@@ -178,6 +182,7 @@ def _solution(record: TrialRecord, scales: Scales | None, seeds: Sequence[int]) 
         heldout=Measured(
             f1=record.f1_heldout,
             f2=record.f2_heldout,
+            level=record.f1_heldout if record.level_heldout is None else record.level_heldout,
             completeness=record.completeness_heldout,
             worst_class=record.completeness_worst_class_heldout,
             worst_5pct=record.completeness_worst_5pct_heldout,
@@ -275,14 +280,32 @@ def _ranges(info: RunInfo) -> tuple[EpsilonRange, ...]:
     )
 
 
-def _hypervolumes(solutions: Sequence[Solution], run: StoredRun) -> tuple[Hypervolume, ...]:
-    """Return every method's hypervolume by seed; empty before the reference point is fixed."""
+def _compared(solutions: Sequence[Solution]) -> dict[str, list[Solution]]:
+    """Return the models of every method that is compared."""
     compared = (
         s for s in solutions if s.has_model and s.kind not in (Kind.ORIGINAL, Kind.CHECK, Kind.CONTROL)
     )
-    members = group(compared, lambda s: s.method)
+    return group(compared, lambda s: s.method)
+
+
+def _scores(solutions: Sequence[Solution], run: StoredRun) -> tuple[MethodScores, ...]:
+    """Return every method's scores in fixed units."""
     found = []
-    for method, models in members.items():
+    for method, models in _compared(solutions).items():
+        seeds = sorted({model.seed for model in models})
+        heldout, train = (
+            median_scores([run.scores(method, seed, split) for seed in seeds])
+            for split in ("heldout", "train")
+        )
+        pairs = tuple(run.gradient_pairs(method, seed) for seed in seeds)
+        found.append(MethodScores(method=method, heldout=heldout, train=train, gradient_pairs=pairs))
+    return tuple(found)
+
+
+def _hypervolumes(solutions: Sequence[Solution], run: StoredRun) -> tuple[Hypervolume, ...]:
+    """Return every method's hypervolume by seed; empty before the reference point is fixed."""
+    found = []
+    for method, models in _compared(solutions).items():
         seeds = sorted({model.seed for model in models})
         values = [(seed, run.hypervolume(method, seed)) for seed in seeds]
         known = tuple((seed, value) for seed, value in values if value is not None)

@@ -2,18 +2,23 @@
 
 from collections.abc import Sequence
 
+from pareto_unlearn.analysis.scores import BOXES, LEVELS, Scores
 from pareto_unlearn.config.smoke import SMOKE, SMOKE_NOTICE
 from pareto_unlearn.report.facts import (
     EpsilonRange,
     Hypervolume,
+    MethodScores,
     Report,
     Split,
 )
 from pareto_unlearn.report.fragments import state_badge, text
 from pareto_unlearn.report.words import (
+    NONE,
     number,
     share,
 )
+
+_UPPER_ENDS = {"path": "the top of the path", "original": "the original model"}
 
 
 def header(report: Report) -> str:
@@ -25,9 +30,13 @@ def header(report: Report) -> str:
     volumes = "".join(_hypervolume(one) for one in report.hypervolumes)
     facts = [
         ("Valid range of epsilon", ranges or "not determined"),
-        ("Hypervolume", (volumes + _reference_point(report)) if volumes else "no reference point"),
+        (
+            "Hypervolume in this run's own box",
+            (volumes + _reference_point(report)) if volumes else "none yet",
+        ),
         ("Objective and classes", _aim(report)),
         ("Uncertainty", _uncertainty(report.seeds)),
+        ("Scores in fixed units", _scores(report)),
     ]
     listed = "".join(f"<div><dt>{term}</dt><dd>{value}</dd></div>" for term, value in facts)
     return (
@@ -59,7 +68,7 @@ def _range(one: EpsilonRange, num_seeds: int) -> str:
     source = (
         ""
         if one.upper_source == "lowest"
-        else f"<br><span class='note'>Upper end: the {text(one.upper_source)} model. "
+        else f"<br><span class='note'>Upper end: {_UPPER_ENDS[one.upper_source]}. "
         f"{text(one.reason[:1].upper() + one.reason[1:])}</span>"
     )
     return f"<p>{seed}{raw}{normalised}{source}</p>"
@@ -83,6 +92,44 @@ def _reference_point(report: Report) -> str:
     return (
         f'<span class="minor">same reference point for all: f1\u00a0{number(f1)}, f2\u00a0{number(f2)}</span>'
     )
+
+
+def _scores(report: Report) -> str:
+    """Return a table with a row per method: both areas, and quality loss at fixed e, held out first."""
+    if not report.scores:
+        return "no solution yet"
+    areas = "".join(f"<th>area, loss &lt; {height:.0%}</th>" for height in BOXES)
+    levels = "".join(f"<th>loss, e ≤ {level:g}</th>" for level in LEVELS)
+    ours = report.scores[0].heldout
+    rows = "".join(_score_row(one, ours) for one in report.scores)
+    note = (
+        "Areas: held out / training, as a share of e 0 to 1 and quality loss 0 to 5 % or 100 %, the same box "
+        "in every report. Losses: the least on held-out images among models with held-out e up to the level, "
+        "and how many times the first row's. Median over seeds."
+    )
+    head = f"<tr><th>method</th>{areas}{levels}<th>pairs</th></tr>"
+    table = f"<table class='scores'><thead>{head}</thead><tbody>{rows}</tbody></table>"
+    return f"<div class='scroll'>{table}</div><span class='minor'>{note}</span>"
+
+
+def _score_row(one: MethodScores, ours: Scores) -> str:
+    areas = "".join(
+        f"<td>{heldout:.3f} / {train:.3f}</td>"
+        for heldout, train in zip(one.heldout.areas, one.train.areas, strict=True)
+    )
+    losses = "".join(
+        f"<td>{_loss(loss, own)}</td>" for loss, own in zip(one.heldout.losses, ours.losses, strict=True)
+    )
+    name = text(one.method.replace("_", " "))
+    return f"<tr><th>{name}</th>{areas}{losses}<td>{_pairs(one.gradient_pairs)}</td></tr>"
+
+
+def _loss(loss: float | None, own: float | None) -> str:
+    """Return a loss in percent, with its ratio to ours where that is known and another."""
+    if loss is None:
+        return NONE
+    ratio = f" ({loss / own:.1f}x)" if own and loss != own else ""
+    return f"{share(loss, 2)}{ratio}"
 
 
 def _hypervolume(one: Hypervolume) -> str:

@@ -107,18 +107,16 @@ def _bars(measured: Measured) -> list[list[str | float | None]]:
     return [[name, finite(value), share(value, digits)] for name, value, digits in named]
 
 
-def _gap(solution: Solution) -> str:
-    if solution.epsilon is None or solution.train.f1 is None:
-        return NONE
-    return number(solution.train.f1 - solution.epsilon, 2)
-
-
 def _evidence(solution: Solution) -> list[list[str]]:
-    """Return (name, number) for the panel of a model; epsilon and f1 are of the training images."""
+    """Return (name, number) for the panel of a model; of the training images where nothing else is said."""
+    train, heldout = (solution.gap_to_epsilon(split) for split in (Split.TRAIN, Split.HELDOUT))
+    bounds_class = solution.train.level != solution.train.f1
     rows = [
         ["epsilon", number(solution.epsilon)],
         ["f1 reached", number(solution.train.f1)],
-        ["gap to epsilon", _gap(solution)],
+        ["f1 of the worst class", number(solution.train.level if bounds_class else None)],
+        ["gap to epsilon", number(train, 2)],
+        ["gap to epsilon, held out", number(heldout, 2)],
         ["violation", number(solution.violation)],
         ["f2", number(solution.train.f2)],
         ["multiplier", number(solution.multiplier)],

@@ -58,9 +58,9 @@ def front(report: Report) -> str:
         for view in report.fronts
     )
     lead = (
-        "Each marker is one model. To the right more is forgotten, further down less quality is lost. The "
-        "tick beside a circle is the completeness that its epsilon requests. Click a marker, or move the "
-        "slider above with mouse or arrow keys."
+        "Each marker is one model. To the right more is forgotten, further down less quality is lost. "
+        "A tick beside a circle is the mean completeness that its epsilon requests. Click a marker, or move "
+        "the slider above with mouse or arrow keys."
     )
     scale = (
         '<fieldset class="segmented small"><legend class="visually-hidden">Scale of the quality loss</legend>'

@@ -171,7 +171,9 @@ _COLUMNS = (
     ("Worst 5 %", True),
     ("Retained quality", True),
     ("Held-out complete\u00adness", True),
+    ("Held-out worst class", True),
     ("Held-out quality", True),
+    ("Gap to epsilon", True),
     ("Violation", True),
     ("Steps", True),
     ("Seconds", True),
@@ -185,7 +187,7 @@ def _number_cell(value: float | None, shown: str) -> str:
 
 
 def _trial_row(solution: Solution, key: int) -> str:
-    train, heldout = solution.train, solution.heldout
+    train, heldout, gap = solution.train, solution.heldout, solution.gap_to_epsilon(Split.TRAIN)
     numbers = "".join(
         [
             _number_cell(solution.epsilon, number(solution.epsilon)),
@@ -196,7 +198,9 @@ def _trial_row(solution: Solution, key: int) -> str:
             _number_cell(train.worst_5pct, share(train.worst_5pct)),
             _number_cell(train.retained_quality, share(train.retained_quality, 2)),
             _number_cell(heldout.completeness, share(heldout.completeness)),
+            _number_cell(heldout.worst_class, share(heldout.worst_class)),
             _number_cell(heldout.retained_quality, share(heldout.retained_quality, 2)),
+            _number_cell(gap, number(gap, 2)),
             _number_cell(solution.violation, number(solution.violation)),
             _number_cell(solution.steps, str(solution.steps)),
             _number_cell(solution.seconds, NONE if solution.seconds is None else f"{solution.seconds:.1f}"),

@@ -23,7 +23,8 @@ STATE_MEANINGS = {
     TrialState.DONE: "the trial reached its aim",
     TrialState.INFEASIBLE: "f1 stayed above epsilon by more than the tolerance; the model exists but "
     "breaks its constraint",
-    TrialState.UNCONVERGED: "the steps ran out while the objectives still moved",
+    TrialState.UNCONVERGED: "the steps ran out while the objectives still moved, or f1 ended below epsilon "
+    "by more than the tolerance, so that the constraint was not active",
     TrialState.DIVERGED: "an objective or gradient became non-finite; there is no model",
     TrialState.FAILED: "the trial stopped with an error; there is no model",
     TrialState.INTERRUPTED: "the run was stopped before the trial ended",
@@ -33,7 +34,11 @@ STATE_MEANINGS = {
 GLOSSARY = (
     ("forget / retain set", "the images whose reconstruction must be lost / must stay as it was"),
     ("f1, f2", "forget and retain objective; both are minimised"),
-    ("epsilon", "the bound of one trial: minimise f2 subject to f1 ≤ epsilon"),
+    (
+        "epsilon",
+        "the bound of one trial: minimise f2 subject to f1 ≤ epsilon, for the mean over the forget images "
+        "or, with completeness per_class, for every forget class",
+    ),
     ("valid range", "the open interval of epsilons that Phase I leaves between the two boundaries"),
     ("boundary", "the two ends of the front: highest and lowest completeness"),
     (

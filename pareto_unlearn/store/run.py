@@ -10,6 +10,7 @@ import numpy as np
 
 from pareto_unlearn.analysis.front import hypervolume, is_non_dominated
 from pareto_unlearn.analysis.likeness import COMPARED, Errors, Likeness, find_likeness
+from pareto_unlearn.analysis.scores import Scores, score
 from pareto_unlearn.catalogue.methods import EPSILON_CONSTRAINT, ORIGINAL, RETRAINED
 from pareto_unlearn.errors import StoreError
 from pareto_unlearn.records import HAS_MODEL, Phase, Role, RunInfo, TrialRecord
@@ -106,6 +107,25 @@ class StoredRun:
             return None
         rows = [row for row in self._chosen(method, seed, phases) if row.state in HAS_MODEL]
         return hypervolume(_costs(rows), (scales.f1_floor, 0.0), reference) if rows else 0.0
+
+    def scores(self, method: str, seed: int, split: str) -> Scores:
+        """Return the scores of a method's solutions in fixed units; see ``analysis.scores``.
+
+        Compare them only at equal cost: ``gradient_pairs`` with the same method and seed returns the cost.
+
+        Args:
+            method: a method such as epsilon_constraint or composite.
+            seed: of its trials.
+            split: ``train`` or ``heldout``.
+        """
+        suffix = "" if split == "train" else "_heldout"
+        names = f"e{suffix}", f"retained_quality{suffix}"
+        rows = [row for row in self._chosen(method, seed, None) if row.state in HAS_MODEL]
+        values = [[getattr(row, name) for name in names] for row in rows]
+        found = np.array(
+            [[np.nan if value is None else value for value in pair] for pair in values], dtype=np.float64
+        ).reshape(-1, 2)
+        return score(np.column_stack([found[:, 0], 1.0 - found[:, 1]]))
 
     def gradient_pairs(
         self, method: str | None = None, seed: int | None = None, phases: Collection[Phase] | None = None

@@ -16,11 +16,14 @@ from pareto_unlearn.analysis.robustness import (
     find_gap,
     spread_of_ends,
 )
-from pareto_unlearn.catalogue.methods import COMPOSITE, EPSILON_CONSTRAINT
+from pareto_unlearn.analysis.scores import BOXES, LEVELS, Scores
+from pareto_unlearn.catalogue.methods import EPSILON_CONSTRAINT
 from pareto_unlearn.config.smoke import SMOKE, SMOKE_NOTICE
-from pareto_unlearn.records import RunInfo, TrialRecord, TrialState
+from pareto_unlearn.records import HAS_MODEL, Phase, RunInfo, TrialRecord, TrialState
 from pareto_unlearn.store import StoredRun, open_run
 from pareto_unlearn.sweep.progress import STATE_STYLES, as_percent, describe_range, say
+
+SPLITS = ("heldout", "train")
 
 
 def print_summary(path: str, info: RunInfo, report: str | None, console: Console) -> None:
@@ -47,7 +50,7 @@ def _result_lines(run: StoredRun, info: RunInfo) -> list[str]:
     return [
         *(describe_range(valid, info) for valid in info.ranges),
         *describe_spread(info),
-        *_describe_hypervolumes(run, info),
+        *_describe_scores(run, info),
         *describe_likeness(run.compare_with_retrained()),
         *describe_gains(find_gains(run.records, info.scales)),
         *describe_gap(gap),
@@ -66,24 +69,35 @@ def describe_spread(info: RunInfo) -> list[str]:
     return [f"ends over {len(info.ranges)} seeds: {', '.join(ends)}"]
 
 
-def _describe_hypervolumes(run: StoredRun, info: RunInfo) -> list[str]:
-    """Return a line a seed with its hypervolume and the box of it; empty while the box is unknown."""
-    if info.reference_point is None or info.scales is None:
-        return []
-    corner = f"f1 {info.reference_point[0]:.5g}, f2 {info.reference_point[1]:.5g}"
-    box = f"as a share of the box from f1 {info.scales.f1_floor:.5g}, f2 0 to {corner}"
-    return [f"{_describe_hypervolume(run, valid.seed)}; {box}" for valid in info.ranges]
+def _describe_scores(run: StoredRun, info: RunInfo) -> list[str]:
+    """Return three lines a seed: areas in both fixed boxes, and quality loss at fixed e, held out first."""
+    lines = []
+    for seed in [valid.seed for valid in info.ranges]:
+        methods = [EPSILON_CONSTRAINT, *_compared_methods(run, seed)]
+        found = {method: [run.scores(method, seed, split) for split in SPLITS] for method in methods}
+        pairs = {method: run.gradient_pairs(method=method, seed=seed) for method in methods}
+        for place, height in enumerate(BOXES):
+            areas = ", ".join(
+                f"{method} {heldout.areas[place]:.3f} / {train.areas[place]:.3f} ({pairs[method]:,} pairs)"
+                for method, (heldout, train) in found.items()
+            )
+            lines.append(
+                f"area with quality loss below {height:.0%} (seed {seed}), held out / training: {areas}"
+            )
+        levels = " ".join(f"{level:g}" for level in LEVELS)
+        losses = ", ".join(f"{method} {_describe_losses(heldout)}" for method, (heldout, _) in found.items())
+        lines.append(f"held-out quality loss in % at e <= {levels} (seed {seed}): {losses}")
+    return lines
 
 
-def _describe_hypervolume(run: StoredRun, seed: int) -> str:
-    """Return hypervolume and cost of a seed's solutions, and of the composite loss if it was solved."""
-    ours = run.hypervolume(method=EPSILON_CONSTRAINT, seed=seed)
-    pairs = run.gradient_pairs(method=EPSILON_CONSTRAINT, seed=seed)
-    text = f"hypervolume (seed {seed}): {ours:.4f} for {pairs:,} gradient pairs"
-    composite = run.hypervolume(method=COMPOSITE, seed=seed)
-    if not composite:
-        return text
-    return f"{text}; composite loss {composite:.4f} for {run.gradient_pairs(method='composite', seed=seed):,}"
+def _compared_methods(run: StoredRun, seed: int) -> list[str]:
+    """Return the baselines with a model, in the order of the records."""
+    rows = (row for row in run.records if row.phase is Phase.BASELINE and row.seed == seed)
+    return list(dict.fromkeys(row.method for row in rows if row.state in HAS_MODEL))
+
+
+def _describe_losses(scores: Scores) -> str:
+    return " ".join("-" if loss is None else f"{100 * loss:.2f}" for loss in scores.losses)
 
 
 def describe_gains(gains: Sequence[StepGain]) -> list[str]:
