@@ -1331,3 +1331,44 @@ def test_five_lines_solve_a_problem_of_ones_own():
 
 def test_every_public_name_is_there():
     assert all(hasattr(module, name) for name in module.__all__)
+
+
+# bursts
+
+
+def burst(limit: float | None, grown: float) -> list[float]:
+    """Return the lengths of 60 steps along a line whose gradient suddenly grows at the last of them."""
+    x = torch.nn.Parameter(torch.zeros(4, dtype=torch.float64))
+    settings = UpdateSettings(steps=60, learning_rate=0.1, learning_rate_end=1.0, update_limit=limit)
+    solver = EpsilonSolver([x], FixedMultiplier(weight=0.0), settings, log_size=60)
+    lengths = []
+    for step in range(60):
+        before, factor = x.detach().clone(), grown if step == 59 else 1.0
+        solver.step(lambda: x.sum(), lambda factor=factor: factor * x.sum())
+        lengths.append(float((x.detach() - before).norm()))
+    return lengths
+
+
+def test_a_limit_shortens_the_step_at_which_gradients_suddenly_grow_and_no_other():
+    free, limited = burst(None, 50.0), burst(2.5, 50.0)
+    assert limited[:59] == pytest.approx(free[:59], rel=1e-12)
+    # Adam's second moment is then (0.99 (1 - 0.99^59) + 0.01 x 2500) / (1 - 0.99^60).
+    second = (0.99 * (1.0 - 0.99**59) + 0.01 * 50.0**2) / (1.0 - 0.99**60)
+    size = 50.0 / math.sqrt(second)
+    assert free[59] / limited[59] == pytest.approx(size / 2.5, rel=1e-6)
+
+
+def test_a_limit_changes_nothing_where_gradients_are_steady():
+    assert burst(2.5, 1.0) == pytest.approx(burst(None, 1.0), rel=1e-12)
+
+
+def test_a_squared_control_is_that_of_the_papers_experiments():
+    gram = Gram(torch.tensor(4.0), torch.tensor(-1.0), torch.tensor(9.0))
+    found = LevelControl(beta=3.0, delta=3, squared=True, stabiliser=1e-12)(torch.tensor(0.5), gram)
+    assert float(found.psi) == pytest.approx(3.0 * 0.5**3 * 4.0)
+    assert float(found.c1) == pytest.approx((3.0 * 0.5**3 * 4.0 + 1.0) / 4.0)
+
+
+def test_a_control_has_one_factor_at_most():
+    with pytest.raises(ValueError, match="at most one of scaled and squared"):
+        LevelControl(scaled=True, squared=True)
