@@ -122,7 +122,7 @@ def compile_all(*arguments: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_every_training_loss_is_one_graph():
     compile_all("eager", "training_loss")  # it runs the encoder and the decoder
 
