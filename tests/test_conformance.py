@@ -11,13 +11,13 @@ from pareto_unlearn.conformance import check_family
 EXAMPLE = Path(__file__).parent.parent / "examples" / "autoencoder" / "family.py"
 
 
-SLOW = ("mae", "mage", "palette")
-"""Up to a minute each on one core."""
+MARKS = {"mae": pytest.mark.slow, "mage": pytest.mark.slow, "palette": pytest.mark.nightly}
+"""Half a minute each on one core, palette a whole one."""
 
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(row.name, marks=pytest.mark.slow) if row.name in SLOW else row.name for row in FAMILIES],
+    [pytest.param(row.name, marks=MARKS.get(row.name, ())) for row in FAMILIES],
 )
 def test_every_family_of_the_package_keeps_its_promises(name):
     checks = list(check_family(name))
