@@ -25,6 +25,7 @@ from pareto_unlearn.solver.arc import (
     Orthogonal,
     Pivot,
 )
+from pareto_unlearn.solver.courses import COURSES, Course, Start
 from pareto_unlearn.solver.flat import FlatParameters
 from pareto_unlearn.solver.path import PathPlan, prune
 from pareto_unlearn.solver.rules import (
@@ -41,10 +42,12 @@ from pareto_unlearn.solver.stepping import EpsilonSolver, Level, StepRow, Update
 from pareto_unlearn.solver.stopping import Outcome, StopRule, solve
 
 __all__ = [
+    "COURSES",
     "RIVALS",
     "BoundaryControl",
     "Coefficients",
     "ConflictProjection",
+    "Course",
     "DynamicBarrier",
     "EpsilonSolver",
     "FixedMultiplier",
@@ -59,6 +62,7 @@ __all__ = [
     "PathPlan",
     "Pivot",
     "Rule",
+    "Start",
     "StepRow",
     "StopRule",
     "UpdateSettings",
