@@ -23,7 +23,7 @@ from pareto_unlearn.report.figures import (
     styled_axis,
     styled_layout,
 )
-from pareto_unlearn.report.marks import look, method_title
+from pareto_unlearn.report.marks import look, method_title, unconverged_symbol
 from pareto_unlearn.report.views import group
 from pareto_unlearn.report.words import number, share
 
@@ -73,7 +73,9 @@ def _symbol(solution: Solution, status: str) -> str:
         return "arrow"
     if status == "infeasible":
         return f"{base}-x-open" if base in ("circle", "square", "diamond") else "x-open"
-    return base + {"unconverged": "-open-dot", "dominated": "-open"}.get(status, "")
+    if status == "unconverged":
+        return unconverged_symbol(base)
+    return f"{base}-open" if status == "dominated" else base
 
 
 Family = tuple[str, str, str, str]

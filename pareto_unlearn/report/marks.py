@@ -79,6 +79,13 @@ _SHAPES = {
     "octagon": _polygon(8, 6.0),
     "cross": '<path d="M6 2h4v4h4v4h-4v4H6v-4H2V6h4Z"/>',
     "arrow": '<path d="M13.5 2.5L11 13L8 8L3 5Z"/>',
+    "hash": '<path d="M5.8 2V14M10.2 2V14M2 5.8H14M2 10.2H14"/>',
+    "hourglass": '<path d="M3 2.5H13L3 13.5H13Z"/>',
+    "bowtie": '<path d="M2.5 3V13L13.5 3V13Z"/>',
+    "square-cross": '<path d="M3 3H7V7H3ZM9 3H13V7H9ZM3 9H7V13H3ZM9 9H13V13H9Z"/>',
+    "circle-cross": '<path d="M7 7V2.5A5 5 0 0 0 2.5 7ZM9 7V2.5A5 5 0 0 1 13.5 7Z'
+    'M7 9V13.5A5 5 0 0 1 2.5 9ZM9 9V13.5A5 5 0 0 0 13.5 9Z"/>',
+    "asterisk": '<path d="M8 2V14M2 8H14M3.8 3.8L12.2 12.2M12.2 3.8L3.8 12.2"/>',
     "x": '<path d="M3 3L13 13M13 3L3 13"/>',
     "line-ns": '<path d="M8 1.5V14.5"/>',
 }
@@ -86,6 +93,17 @@ _OVERLAYS = {
     "-x": '<path d="M4.6 4.6L11.4 11.4M11.4 4.6L4.6 11.4"/>',
     "-dot": '<circle cx="8" cy="8" r="1"/>',
 }
+
+_WITHOUT_DOT = frozenset({"hourglass", "bowtie", "square-cross", "circle-cross"})
+"""Symbols that Plotly knows open, but not with a dot."""
+
+
+def unconverged_symbol(symbol: str) -> str:
+    """Return the symbol of a model that did not converge, from that of its method.
+
+    Methods whose symbol cannot have a dot share one.
+    """
+    return "asterisk-open" if symbol in _WITHOUT_DOT else f"{symbol}-open-dot"
 
 
 def svg_mark(symbol: str, colour: str) -> str:
