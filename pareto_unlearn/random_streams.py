@@ -19,6 +19,7 @@ class Stream(IntEnum):
     STEP_INPUTS = 35
     STEP_NOISE = 36
     BASELINE = 37
+    CURVE_POINTS = 42
 
     # With the seed of a training from scratch, which for a control is the seed of its trial.
     INITIAL_WEIGHTS = 10

@@ -109,12 +109,13 @@ class TrialSpec:
     def _name(self) -> str:
         if self.role is not None:
             return str(self.role)
-        if self.epsilon_fraction is not None:
-            name = "epsilon" if self.method == EPSILON_CONSTRAINT else self.method
-            return f"{name} {self.epsilon_fraction:.1%}"
+        parts = [self.method]
         if self.weight is not None and self.method not in WITHOUT_WEIGHT:
-            return f"{self.method} {self.weight:g}"
-        return self.method
+            parts.append(f"{self.weight:g}")
+        if self.epsilon_fraction is not None:
+            parts[0] = "epsilon" if self.method == EPSILON_CONSTRAINT else self.method
+            parts.append(f"{self.epsilon_fraction:.1%}")
+        return " ".join(parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,9 +126,9 @@ class TrialRecord:
     everything derived from them belong to the training set, columns with ``heldout`` to the held-out set.
 
     - ``start``: what the trial began with: ``original``, ``scratch``, or ``path:LOWER+UPPER``, the steps of
-      two checkpoints of the path (``original`` for the original model).
-    - ``parents``: of an epsilon with start path, the trial of the path. Of an interpolated row, its two
-      parents, lower f1 first (trial ids, or ``<trial_id>@<step>`` for a checkpoint of a path).
+      two checkpoints of the trial in ``parents`` (``original`` for the original model).
+    - ``parents``: of an epsilon mixed from a bank, the trial that left the bank. Of an interpolated row, its
+      two parents, lower f1 first (trial ids, or ``<trial_id>@<step>`` for a checkpoint).
     - ``interpolation``: the share of the upper of both in the weights.
     - ``checks``: of a check, the trial that it solved again with twice the steps.
     - ``level``: raw f1 of what epsilon bounds: of the mean, or with ``per_class`` of the worst class.
@@ -212,15 +213,17 @@ class TrialRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BankEntry:
-    """One checkpoint of a path: its step, the raw epsilon at that step, its raw costs, and its file.
+    """One checkpoint of a path or of a rival's course: its step, its raw costs, and its file.
+
+    ``epsilon`` is the raw epsilon at that step, None for methods without one.
 
     f1, f2 and ``level`` (see ``TrialRecord``) are measured with the averaged weights on images of the
-    training sets, at most ``solver.bank.images`` of each. ``learning_rate`` is that of the path. ``sha256``
+    training sets, at most ``solver.bank.images`` of each. ``learning_rate`` is that of the solve. ``sha256``
     belongs to the file with these weights.
     """
 
     step: int
-    epsilon: float
+    epsilon: float | None
     f1: float
     f2: float
     level: float = math.nan
@@ -320,7 +323,7 @@ class EmbeddedPicture:
 MODEL_FILE = "model.safetensors"
 """In a checkpoint: all weights of the model by name."""
 BANK_FILE = "bank.json"
-"""In the checkpoint of a path: every ``BankEntry``, as a list of JSON objects by rising f1."""
+"""In the checkpoint of a trial that leaves a bank: every ``BankEntry``, as JSON objects by rising f1."""
 EMBEDDING_FILE = "embedding.json"
 """In a checkpoint: every ``EmbeddedPicture``, as a list of JSON objects."""
 

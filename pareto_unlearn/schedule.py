@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from pareto_unlearn.analysis.robustness import QUARTILES, choose_checked
-from pareto_unlearn.catalogue.methods import EPSILON_CONSTRAINT, ORIGINAL
+from pareto_unlearn.catalogue.methods import EPSILON_CONSTRAINT, ORIGINAL, is_course
 from pareto_unlearn.config import AdaptiveEpsilon, GridEpsilon, SweepConfig
 from pareto_unlearn.errors import RangeError
 from pareto_unlearn.records import (
@@ -73,8 +73,9 @@ def plan(config: SweepConfig, progress: SweepState, identify: Identify) -> Trial
     """Return the next trial to start, or whether to wait for live trials or finish.
 
     Boundaries come first; then epsilons as soon as a seed's range is known; the original model, baselines and
-    controls fill slots in between, so that no worker idles between the phases. The checks of a seed come
-    last, once its epsilons have ended.
+    controls fill slots in between, so that no worker idles between the phases. A baseline that leaves a whole
+    front gets the same epsilons once it is committed. The checks of a seed come last, once its epsilons have
+    ended.
 
     A seed whose boundaries leave no valid range gets no epsilons; ``derive_range`` raises the reason.
 
@@ -95,7 +96,10 @@ def plan(config: SweepConfig, progress: SweepState, identify: Identify) -> Trial
 def count_trials(config: SweepConfig, *, check_convergence: bool = False) -> int:
     """Return how many trials a sweep will run in all."""
     points = sum(config.epsilon.rounds)
-    baselines = sum(len(baseline.weights) for baseline in config.baselines)
+    baselines = sum(
+        len(baseline.weights) * (1 + points if is_course(baseline.name) else 1)
+        for baseline in config.baselines
+    )
     checks = 1 + min(points, len(QUARTILES)) if check_convergence else 0
     return len(config.trial_seeds) * (3 + points + baselines + len(config.controls) + checks)
 
@@ -242,13 +246,11 @@ def _wanted(config: SweepConfig, progress: SweepState, identify: Identify) -> It
         yield from _epsilon_specs(config, seed, progress, identify)
     for seed in config.trial_seeds:
         yield _identified(identify, phase=Phase.ORIGINAL, method=ORIGINAL, seed=seed)
-        for baseline in config.baselines:
-            for weight in baseline.weights:
-                yield _identified(
-                    identify, phase=Phase.BASELINE, method=baseline.name, seed=seed, weight=weight
-                )
+        yield from _baseline_specs(config, seed, identify)
         for control in config.controls:
             yield _identified(identify, phase=Phase.CONTROL, method=control.method, seed=seed)
+    for seed in config.trial_seeds:
+        yield from _course_epsilon_specs(config, seed, progress, identify)
     for seed in config.trial_seeds:
         yield from _check_specs(config, seed, progress, identify)
 
@@ -260,6 +262,12 @@ def boundary_specs(seed: int, identify: Identify) -> tuple[TrialSpec, TrialSpec]
         for role in (Role.HIGHEST, Role.LOWEST)
     )
     return highest, lowest
+
+
+def _baseline_specs(config: SweepConfig, seed: int, identify: Identify) -> Iterator[TrialSpec]:
+    for baseline in config.baselines:
+        for weight in baseline.weights:
+            yield _identified(identify, phase=Phase.BASELINE, method=baseline.name, seed=seed, weight=weight)
 
 
 def _epsilon_specs(
@@ -322,6 +330,26 @@ def _epsilon_spec(
         range_width=valid.upper - valid.lower,
         parents=path.trial_id if config.solver.start == "path" else None,
     )
+
+
+def _course_epsilon_specs(
+    config: SweepConfig, seed: int, progress: SweepState, identify: Identify
+) -> Iterator[TrialSpec]:
+    """Yield the epsilons of a seed known so far, mixed from every bank that a baseline has left."""
+    for baseline in _baseline_specs(config, seed, identify):
+        course = _ended(baseline, progress)
+        if not is_course(baseline.method) or course is None or course.state not in HAS_MODEL:
+            continue
+        for spec in _epsilon_specs(config, seed, progress, identify):
+            own = replace(
+                spec,
+                trial_id="",
+                phase=Phase.BASELINE,
+                method=course.method,
+                weight=course.weight,
+                parents=course.trial_id,
+            )
+            yield replace(own, trial_id=identify(own))
 
 
 def _check_specs(

@@ -105,7 +105,7 @@ def test_steps_of_a_control_count_for_itself_and_for_no_other_trial(tmp_path):
 
 def test_a_control_has_the_original_s_budget_unless_told(tmp_path):
     config = config_in(tmp_path, "controls=[retrained]")
-    assert config.steps_of(Phase.CONTROL, None, "retrained") == 3000
+    assert config.training_steps_of("retrained") == 3000
     assert as_smoke(config).controls[0].steps < 100
 
 

@@ -1,8 +1,9 @@
 """Every method that a trial can be solved by, one row each: what sweep files, tables and figures know of it.
 
 To add a rule for two gradients: a row here, the rule and its line in ``RIVALS`` in ``solver.arc``, and a
-test. How a method computes a step stands elsewhere; ``tests/test_catalogue.py`` proves that every row has a
-computation and every computation a row.
+test. A method that leaves a whole front has its line in ``COURSES`` in ``solver.courses`` instead. How a
+method computes a step stands elsewhere; ``tests/test_catalogue.py`` proves that every row has a computation
+and every computation a row.
 """
 
 from collections.abc import Iterable
@@ -27,6 +28,8 @@ class MethodKind(StrEnum):
     """A baseline of arXiv:2402.00351."""
     RULE = "rule"
     """A baseline that differs in nothing but the rule for the gradients of f1 and f2."""
+    COURSE = "course"
+    """A baseline of which one run leaves a whole front, with all that our own path has."""
     CONTROL = "control"
     """Forgets nothing on purpose: it tells what training does by itself, and is no rival."""
 
@@ -49,6 +52,7 @@ class Knob:
 
 
 COEFFICIENT = Knob(plural="coefficients of the forget loss")
+QUALITY_LOSS = Knob(plural="quality losses that weigh as much as all of e")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,9 +63,10 @@ class Method:
     page. ``title`` is for people where it is more than the name with spaces. ``key`` is the key of the sweep
     file that lists the method, empty if none does. ``knob`` is None if a trial has no weight; ``weights`` are
     those of a sweep file that names none. ``summary`` explains the method in the help of the sweep file.
-    Rules share one explanation; ``published_as`` is the name a rule was published under, if it is another. A
-    ``variant`` is published code that differs from the paper's formula of the method ``of``; the rows of
-    families say which family has it. Figures show a method with ``leads_figures`` before the others.
+    Rules share one explanation; ``published_as`` is the name that a rule or course was published under, if it
+    is another. A ``variant`` is published code that differs from the paper's formula of the method ``of``;
+    the rows of families say which family has it. Figures show a method with ``leads_figures`` before the
+    others.
     """
 
     name: str
@@ -226,6 +231,77 @@ _ROWS = (
         published_as="Bloop",
     ),
     Method(
+        name="ramped_sum",
+        kind=MethodKind.COURSE,
+        symbol="triangle-se",
+        colour="var(--vermillion)",
+        knob=None,
+        summary="the weighted sum of f1 and f2, its weight changing as the epsilon of the path does",
+    ),
+    Method(
+        name="target_band",
+        kind=MethodKind.COURSE,
+        symbol="star-triangle-down",
+        colour="var(--purple)",
+        knob=None,
+        published_as="H2DF",
+        summary="f2 plus the squared distance of f1 from a band around the epsilon of the path",
+    ),
+    Method(
+        name="smooth_tchebycheff",
+        kind=MethodKind.COURSE,
+        symbol="hexagon2",
+        colour="var(--green)",
+        knob=QUALITY_LOSS,
+        weights=(0.2,),
+        summary="the smooth maximum of f1 and f2, weighed along the path",
+    ),
+    Method(
+        name="munba_front",
+        kind=MethodKind.COURSE,
+        symbol="hash",
+        colour="var(--orange)",
+        knob=None,
+        summary="the rule munba, from the original down",
+    ),
+    Method(
+        name="eupmu",
+        kind=MethodKind.COURSE,
+        symbol="square-cross",
+        colour="var(--sky)",
+        knob=None,
+        published_as="EUPMU",
+        summary="log f1 + w log f2, w raised where a step raised f2",
+    ),
+    Method(
+        name="soup",
+        kind=MethodKind.COURSE,
+        symbol="hourglass",
+        colour="var(--purple)",
+        knob=None,
+        summary="the line from the original to the highest boundary",
+    ),
+    Method(
+        name="pamal",
+        kind=MethodKind.COURSE,
+        symbol="bowtie",
+        colour="var(--green)",
+        knob=QUALITY_LOSS,
+        weights=(0.2,),
+        published_as="PaMaL",
+        summary="a line whose two ends are trained through random points of it",
+    ),
+    Method(
+        name="bezier",
+        kind=MethodKind.COURSE,
+        symbol="circle-cross",
+        colour="var(--vermillion)",
+        knob=QUALITY_LOSS,
+        weights=(0.2,),
+        published_as="MCU",
+        summary="a curve from the original to a model that forgot, trained in the same way",
+    ),
+    Method(
         name=RETRAINED,
         kind=MethodKind.CONTROL,
         symbol="pentagon",
@@ -253,6 +329,11 @@ FIGURE_ORDER = tuple(row.name for row in sorted(_ROWS, key=lambda row: not row.l
 """All names in the order of figures and of the page's tables."""
 WITHOUT_WEIGHT = frozenset(row.name for row in BASELINES.values() if row.knob is None)
 """Baselines that have no weight to choose."""
+
+
+def is_course(method: str) -> bool:
+    """Return whether one run of a method leaves a whole front, from which its epsilons are mixed."""
+    return method in METHODS and METHODS[method].kind is MethodKind.COURSE
 
 
 def variants_of(method: str) -> dict[str, Method]:

@@ -14,10 +14,12 @@ from pareto_unlearn.catalogue.methods import (
     Knob,
     Method,
     MethodKind,
+    is_course,
     variant_name,
     variants_of,
 )
 from pareto_unlearn.config.model_section import ModelSection
+from pareto_unlearn.config.solver_section import SolverSection
 from pareto_unlearn.config.value_types import Count, Positive, Section, each_once, refusal, some_each_once
 from pareto_unlearn.config.wording import joined
 
@@ -35,25 +37,36 @@ Weights = Annotated[tuple[Positive, ...], Field(strict=False), AfterValidator(so
 
 
 def _explain_methods() -> str:
-    """Return what each baseline does, those that do the same together; rules are explained all at once."""
+    """Return what each baseline does, those that do the same together; rules are explained all at once.
+
+    What those have in common that leave a whole front is told once too.
+    """
     by_summary: dict[str, list[str]] = {}
     for row in BASELINES.values():
-        if row.kind is not MethodKind.RULE:
+        if row.kind not in (MethodKind.RULE, MethodKind.COURSE):
             by_summary.setdefault(row.summary, []).append(row.name)
     told = [f"{', '.join(names)}: {summary}" for summary, names in by_summary.items()]
     names = ", ".join(f"{row.name}: {row.published_as}" for row in _rules() if row.published_as)
     rules = "the others combine the gradients of f1 and f2 by the published rule of that name"
-    return "; ".join([*told, f"{rules} ({names})"])
+    courses = "; ".join(f"{_with_published_name(row)}: {row.summary}" for row in _courses())
+    return (
+        f"{'; '.join([*told, f'{rules} ({names})'])}. A run of one of these leaves a whole front, with the "
+        f"steps, average, checkpoints and scan of our path, and every epsilon is mixed from it: {courses}"
+    )
+
+
+def _with_published_name(row: Method) -> str:
+    return f"{row.name} ({row.published_as})" if row.published_as else row.name
 
 
 def _explain_weights() -> str:
     """Return what the weights of the baselines are."""
-    others = [
-        f"for {row.name} {row.knob.words}"
-        for row in BASELINES.values()
-        if row.knob is not None and row.knob is not COEFFICIENT
-    ]
-    without = joined([row.name for row in _rules() if row.knob is None])
+    by_knob: dict[Knob, list[str]] = {}
+    for row in BASELINES.values():
+        if row.knob is not None and row.knob is not COEFFICIENT:
+            by_knob.setdefault(row.knob, []).append(row.name)
+    others = [f"for {joined(names)} {knob.words}" for knob, names in by_knob.items()]
+    without = joined([row.name for row in (*_rules(), *_courses()) if row.knob is None])
     return f"{COEFFICIENT.plural}; {', '.join(others)}; {without} have none; null: the method's usual ones"
 
 
@@ -61,12 +74,16 @@ def _rules() -> list[Method]:
     return [row for row in BASELINES.values() if row.kind is MethodKind.RULE]
 
 
+def _courses() -> list[Method]:
+    return [row for row in BASELINES.values() if row.kind is MethodKind.COURSE]
+
+
 def _with_variants() -> list[str]:
     return [name for name in BASELINES if variants_of(name)]
 
 
 class Baseline(Section):
-    """A method to compare with; one trial per weight and seed."""
+    """A method to compare with; one trial per weight and seed, or a front of them."""
 
     method: BaselineName = Field(description=_explain_methods())
     variant: Variant = Field(
@@ -168,6 +185,18 @@ def _of_family(baselines: tuple[Baseline, ...], info: ValidationInfo) -> tuple[B
     return baselines
 
 
+def _solvable(baselines: tuple[Baseline, ...], info: ValidationInfo) -> tuple[Baseline, ...]:
+    """Refuse methods that leave a whole front if the steps of trials have no averages."""
+    solver = info.data.get("solver")
+    courses = [one.method for one in baselines if is_course(one.method)]
+    if courses and isinstance(solver, SolverSection) and solver.update == "paper":
+        raise refusal(
+            f"expected none of {joined([row.name for row in _courses()])} with solver.update paper, found "
+            f"{courses[0]}: their runs average weights and work on e, and the paper's update does neither"
+        )
+    return baselines
+
+
 def _affordable(controls: tuple[ControlModel, ...], info: ValidationInfo) -> tuple[ControlModel, ...]:
     """Refuse controls of a model that takes long to train, and one control twice."""
     model = info.data.get("model")
@@ -191,6 +220,7 @@ Baselines = Annotated[
     Field(strict=False),
     AfterValidator(_methods_once),
     AfterValidator(_of_family),
+    AfterValidator(_solvable),
 ]
 Controls = Annotated[
     tuple[Annotated[ControlModel, BeforeValidator(_by_name)], ...],

@@ -41,7 +41,7 @@ def trial_id(
     """
     dumped = config.for_phase(phase).model_dump(mode="json")
     del dumped["solver"]["checkpoint_every"], dumped["data"]["cache_bytes"], dumped["objective"]["reference"]
-    training = {"training_steps": config.steps_of(phase, role, method)} if phase is Phase.CONTROL else {}
+    training = {"training_steps": config.training_steps_of(method)} if phase is Phase.CONTROL else {}
     return _digest(
         {
             **training,

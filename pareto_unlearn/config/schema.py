@@ -45,7 +45,7 @@ from pareto_unlearn.config.value_types import (
     some_each_once,
 )
 from pareto_unlearn.config.wording import found, joined
-from pareto_unlearn.records import Phase, Role
+from pareto_unlearn.records import Phase, TrialSpec
 
 
 def _check_digest(text: str) -> str:
@@ -189,7 +189,8 @@ class SweepConfig(Section):
     )
     baselines: Baselines = Field(
         default=(),
-        description="methods to compare with: a name, or {method: ..., variant: ..., weights: [...]}",
+        description="methods to compare with: a name, or {method: ..., variant: ..., weights: [...]}; for "
+        "each weight a method gets one trial, or a whole front",
     )
     controls: Controls = Field(
         default=(),
@@ -288,11 +289,17 @@ class SweepConfig(Section):
             return self
         return self.model_copy(update={"solver": self.solver.with_steps_doubled()})
 
-    def steps_of(self, phase: Phase, role: Role | None, method: str) -> int:
-        """Return the steps of a trial, by its phase, role and method."""
-        if phase is Phase.CONTROL:
-            return next((control.steps for control in self.controls if control.method == method), 0)
-        return self.solver.steps_of(phase, role)
+    def steps_of(self, spec: TrialSpec) -> int:
+        """Return the steps of a trial."""
+        if spec.phase is Phase.CONTROL:
+            return self.training_steps_of(spec.method)
+        if spec.phase is Phase.BASELINE and spec.parents is not None:
+            return 0  # a mixture of checkpoints, which is never trained further
+        return self.solver.steps_of(spec.phase, spec.role, spec.method)
+
+    def training_steps_of(self, control: str) -> int:
+        """Return the steps of the training of a control; 0 for a control that is not in the sweep."""
+        return next((one.steps for one in self.controls if one.method == control), 0)
 
 
 def _has_feature_network(info: ValidationInfo) -> bool:

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from pareto_unlearn.catalogue.methods import EPSILON_CONSTRAINT, is_course
 from pareto_unlearn.config.value_types import Count, Decay, Positive, Section, refusal
 from pareto_unlearn.config.wording import found
 from pareto_unlearn.records import Phase, Role, phase_solved
@@ -129,7 +130,11 @@ class BudgetSection(Section):
 class PathSection(Section):
     """The solve through all epsilons, down, low and slowly up; it solves the highest boundary too."""
 
-    steps: Count = Field(default=2400, description="steps of the path; null: six times solver.steps")
+    steps: Count = Field(
+        default=2400,
+        description="steps of the path, and of a baseline's run that leaves a whole front; null: six times "
+        "solver.steps",
+    )
     learning_rate: Positive = Field(
         default=0.0015,
         description="largest step size, before the scan's factor; null: half of solver.learning_rate",
@@ -306,13 +311,17 @@ class SolverSection(Section):
         default=200, description="steps between two saved states to resume from; cannot change a result"
     )
 
-    def steps_of(self, phase: Phase, role: Role | None) -> int:
+    def leaves_bank(self, role: Role | None, method: str) -> bool:
+        """Return whether a trial that starts from the original leaves checkpoints to mix epsilons from."""
+        return is_course(method) or (self.start == "path" and role is Role.HIGHEST)
+
+    def steps_of(self, phase: Phase, role: Role | None, method: str = EPSILON_CONSTRAINT) -> int:
         """Return the number of steps of a trial, by its purpose; 0 for the original model."""
         if phase is Phase.ORIGINAL:
             return 0
         if phase is Phase.CHECK:
             return self.with_steps_doubled().steps_of(phase_solved(phase, role), role)
-        if self.start == "path" and role is Role.HIGHEST:
+        if self.leaves_bank(role, method):
             return self.path.steps
         if self.start == "path" and phase is Phase.EPSILON:
             return self.hold.steps

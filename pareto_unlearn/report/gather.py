@@ -151,7 +151,7 @@ def ordered(solutions: Sequence[Solution]) -> tuple[Solution, ...]:
 
 
 def _requested(record: TrialRecord, scales: Scales | None) -> float | None:
-    if record.phase is not Phase.EPSILON or record.epsilon is None or scales is None or not scales.f1_range:
+    if record.phase is Phase.CHECK or record.epsilon is None or scales is None or not scales.f1_range:
         return None
     return None if record.reached != record.f1 else 1.0 - scales.normalised_f1(record.epsilon)
 

@@ -96,7 +96,7 @@ class PaperTable:
 
 Value = tuple[TrialRecord, Row]
 """A trial and one of its rows of ``metrics``."""
-_RowKey = tuple[int, int, str, float, str]
+_RowKey = tuple[int, int, str, float, float, str]
 
 
 def gather_table(runs: Sequence[StoredRun], layout: Layout) -> PaperTable:
@@ -168,8 +168,8 @@ def _row_key(record: TrialRecord) -> _RowKey:
         part = _CONTROL
     method = record.method if part == _BASELINE else ""
     place = _BASELINES.index(method) if method in _BASELINES else len(_BASELINES)
-    knob = record.epsilon_fraction if record.weight is None else record.weight
-    return part, place, method, knob or 0.0, record.label.replace("_", " ")
+    weight, fraction = record.weight or 0.0, record.epsilon_fraction or 0.0
+    return part, place, method, weight, fraction, record.label.replace("_", " ")
 
 
 def _cells(column: Column, values: Sequence[Value]) -> dict[_RowKey, Cell]:

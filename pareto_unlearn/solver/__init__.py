@@ -25,7 +25,7 @@ from pareto_unlearn.solver.arc import (
     Orthogonal,
     Pivot,
 )
-from pareto_unlearn.solver.courses import COURSES, Course, Start
+from pareto_unlearn.solver.courses import COURSES, Course, Curve, Start
 from pareto_unlearn.solver.flat import FlatParameters
 from pareto_unlearn.solver.path import PathPlan, prune
 from pareto_unlearn.solver.rules import (
@@ -48,6 +48,7 @@ __all__ = [
     "Coefficients",
     "ConflictProjection",
     "Course",
+    "Curve",
     "DynamicBarrier",
     "EpsilonSolver",
     "FixedMultiplier",

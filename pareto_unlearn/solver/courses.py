@@ -40,7 +40,7 @@ class Start:
 
     ``forget`` and ``retain`` are e and the share of variance on the mini-batch of a step; ``flat`` holds the
     trained parameters, ``original`` their values at the start. ``unit`` is the f2 that weighs as much as all
-    of e, for methods that weigh losses. ``draw`` returns a number in (0, 1) for a step.
+    of e, for methods that weigh losses. ``draw`` returns a number in [0, 1) for a step.
     """
 
     forget: StepLoss
@@ -55,7 +55,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Curve:
-    """A curve of models through members that are trained, x(t) = base(t) original + sum_k shares_k(t) member_k.
+    """A curve of models through trained members, x(t) = base(t) original + sum_k shares_k(t) member_k.
 
     Args:
         original: the fixed end.
@@ -156,8 +156,8 @@ def target_band(start: Start) -> Course:
 def smooth_tchebycheff(start: Start) -> Course:
     """Return mu log(exp(l f1 / mu) + exp((1 - l) f2 / mu)), mu = .1, with l = 1 - e along the path.
 
-    Source: arXiv:2402.19078. f2 is in units of ``start.unit``. The two weights of its gradient come from averages of the losses (.9),
-    as the coefficients of all methods here do.
+    Source: arXiv:2402.19078. f2 is in units of ``start.unit``. The two weights of its gradient come from
+    averages of the losses (.9), as the coefficients of all methods here do.
     """
     state = {"means": torch.tensor([1.0, 0.0], dtype=torch.float64)}
 

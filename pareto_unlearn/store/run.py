@@ -195,9 +195,10 @@ def _costs(records: list[TrialRecord]) -> np.ndarray:
     ).reshape(-1, 2)
 
 
-def _reading_order(record: TrialRecord) -> tuple[int, int, str, float, int, str]:
+def _reading_order(record: TrialRecord) -> tuple[int, int, str, float, float, int, str]:
     role = -1 if record.role is None else list(Role).index(record.role)
-    place = record.epsilon if record.epsilon is not None else record.weight
     # NaN compares false with everything and would scramble the order.
-    place = -np.inf if place is None or np.isnan(place) else place
-    return list(Phase).index(record.phase), role, record.method, place, record.seed, record.trial_id
+    weight, epsilon = (
+        -np.inf if place is None or np.isnan(place) else place for place in (record.weight, record.epsilon)
+    )
+    return list(Phase).index(record.phase), role, record.method, weight, epsilon, record.seed, record.trial_id

@@ -10,7 +10,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from pareto_unlearn.catalogue.methods import is_course
 from pareto_unlearn.config import SweepConfig, count_front_steps, known_slots
+from pareto_unlearn.config.wording import joined
 from pareto_unlearn.records import BROKEN, Phase, RunInfo, TrialRecord, TrialSpec, ValidRange
 
 STATE_STYLES = {
@@ -65,7 +67,7 @@ class ProgressDisplay:
         """A trial took steps."""
         running = self._running.setdefault(spec.trial_id, _Running(spec, time.monotonic()))
         running.step, running.f1, running.f2 = step, f1, f2
-        steps = self._config.steps_of(spec.phase, spec.role, spec.method)
+        steps = self._config.steps_of(spec)
         halfway = step >= steps // 2 and not running.halfway
         running.halfway |= halfway
         if not self._console.is_terminal and halfway:
@@ -91,7 +93,7 @@ class ProgressDisplay:
             table.add_column(name)
         for running in self._running.values():
             spec = running.spec
-            steps = self._config.steps_of(spec.phase, spec.role, spec.method)
+            steps = self._config.steps_of(spec)
             table.add_row(
                 _phase_name(running.spec),
                 running.spec.label,
@@ -128,16 +130,29 @@ def describe_budget(config: SweepConfig, *, check_convergence: bool = False) -> 
     solver = config.solver
     checks = "; a check takes twice the steps of the trial it checks" if check_convergence else ""
     if solver.start == "original":
+        courses = _courses(config).replace("as many", f"but {_path_steps(config)}")
         return (
-            f"every trial takes {solver.steps} steps from the original model; {_front_steps(config)}{checks}"
+            f"every trial takes {solver.steps} steps from the original model{courses}; "
+            f"{_front_steps(config)}{checks}"
         )
-    scan = len(solver.path.scan) * solver.path.scan_steps
     held = solver.hold.steps
     epsilons = f"{held} to hold each epsilon" if held else "from which every epsilon is mixed"
     return (
-        f"a path of {solver.path.steps} steps{f' and {scan} to find its step size' if scan else ''}, "
-        f"{epsilons}, {solver.steps} for every other trial; {_front_steps(config)}{checks}"
+        f"a path of {_path_steps(config)}, {epsilons}{_courses(config)}, {solver.steps} for every other "
+        f"trial; {_front_steps(config)}{checks}"
     )
+
+
+def _path_steps(config: SweepConfig) -> str:
+    path = config.solver.path
+    scan = len(path.scan) * path.scan_steps
+    return f"{path.steps} steps{f' and {scan} to find its step size' if scan else ''}"
+
+
+def _courses(config: SweepConfig) -> str:
+    """Return a clause on the baselines that leave a whole front; empty if there is none."""
+    names = [baseline.name for baseline in config.baselines if is_course(baseline.name)]
+    return f", as many for each front of {joined(names)}" if names else ""
 
 
 def _front_steps(config: SweepConfig) -> str:

@@ -1,7 +1,8 @@
-"""The bank: checkpoints of the path, taken and measured while it goes on."""
+"""The bank: checkpoints of a path or of a rival's course, taken and measured while it goes on."""
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import NamedTuple
@@ -12,11 +13,12 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
+from pareto_unlearn.catalogue.methods import is_course
 from pareto_unlearn.config import BankSection, SweepConfig
 from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.models import ImageToImage
 from pareto_unlearn.records import BankEntry
-from pareto_unlearn.solver import EpsilonSolver, prune
+from pareto_unlearn.solver import EpsilonSolver, FlatParameters, prune
 
 SCAN_FILE = "scan.json"
 FEWEST = 3
@@ -57,12 +59,12 @@ def count_checkpoints(section: BankSection, parameters: Sequence[nn.Parameter]) 
 
 
 def check_bank(config: SweepConfig, model: ImageToImage) -> None:
-    """Refuse a path whose checkpoints would not fit into ``solver.bank.max_bytes``.
+    """Refuse a path, or a course of a rival, whose checkpoints do not fit into ``solver.bank.max_bytes``.
 
     Raises:
         ConfigError: names the size of a checkpoint and the bytes allowed.
     """
-    if config.solver.start == "path":
+    if config.solver.start == "path" or any(is_course(one.method) for one in config.baselines):
         shared = config.objective.shared_parameters == "trained"
         count_checkpoints(config.solver.bank, model.trainable(config.objective.space, shared=shared))
 
@@ -75,7 +77,7 @@ class BankKeeper:
         steps: after which to take a checkpoint.
         measure: costs of the model as it stands.
         save: keeps the file of a checkpoint, by step.
-        raw_epsilon: raw epsilon after a number of steps; after the last, that of the last.
+        raw_epsilon: raw epsilon after a number of steps; after the last, that of the last. None without one.
         learning_rate: of the path.
         entries: those taken so far.
     """
@@ -83,7 +85,7 @@ class BankKeeper:
     steps: Sequence[int]
     measure: Callable[[], Costs]
     save: Callable[[int, bytes], None]
-    raw_epsilon: Callable[[int], float]
+    raw_epsilon: Callable[[int], float | None]
     learning_rate: float
     entries: list[BankEntry] = field(default_factory=list)
 
@@ -114,6 +116,18 @@ class BankKeeper:
             self._keep(last.step + place, mixed, costs)
             f2 = costs.f2
 
+    def add(self, models: Iterable[Float[Tensor, " p"]], flat: FlatParameters, after: int) -> None:
+        """Add models that the solve did not pass; they count as checkpoints of the steps after ``after``.
+
+        Args:
+            models: flat weights.
+            flat: the model's parameters; they hold the last of the models afterwards.
+            after: a number of steps.
+        """
+        for place, values in enumerate(models, start=1):
+            flat.load(values)
+            self._keep(after + place, values, self.measure())
+
     def _keep(self, step: int, values: Float[Tensor, " p"], costs: Costs) -> None:
         content = pack_values(values)
         self.save(step, content)
@@ -132,6 +146,11 @@ class BankKeeper:
     def listing(self) -> bytes:
         """Return the file of a committed path: its non-dominated checkpoints by rising level, as JSON."""
         return json.dumps([asdict(entry) for entry in prune(self.entries)], indent=1).encode()
+
+    @property
+    def lowest_level(self) -> float:
+        """The lowest level of a checkpoint, NaN if none is finite."""
+        return min((entry.level for entry in prune(self.entries)), default=math.nan)
 
     def choose_end(self, limit: float) -> BankEntry | None:
         """Return the checkpoint that stands for the highest boundary; None if none is finite.

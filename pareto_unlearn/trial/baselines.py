@@ -1,4 +1,4 @@
-"""The problems of other methods: rules of their own, weighted sums, and each family's published losses."""
+"""The problems of other methods: rules and courses, weighted sums, and each family's published losses."""
 
 from collections.abc import Callable
 from functools import partial
@@ -11,8 +11,9 @@ from pareto_unlearn.data import seeded_generator
 from pareto_unlearn.models import Batch, Term, family_of
 from pareto_unlearn.random_streams import Stream
 from pareto_unlearn.records import Unit
-from pareto_unlearn.solver import RIVALS, FixedMultiplier
+from pareto_unlearn.solver import COURSES, RIVALS, FixedMultiplier
 from pareto_unlearn.trial.context import Trial
+from pareto_unlearn.trial.courses import course
 from pareto_unlearn.trial.distances import FORGET, RETAIN, StepInputs
 from pareto_unlearn.trial.forward import run_in_steps
 from pareto_unlearn.trial.problem import RAW, Problem, StepLoss, settings_of, units_of
@@ -24,6 +25,8 @@ def baseline(trial: Trial) -> Problem:
     spec = trial.spec
     if spec.weight is None:
         raise ValueError(f"trial {spec.trial_id}: baseline {spec.method} needs a weight, found none")
+    if spec.method in COURSES:
+        return course(trial)
     if spec.method in RIVALS:
         units = units_of(trial)
         forget, retain = unlearning_losses(trial, units)

@@ -60,7 +60,7 @@ def path(trial: Trial) -> Problem:
         update_limit=UPDATE_LIMIT,
         weight_average=plan.weight_average,
     )
-    return replace(_level(trial, settings, plan.epsilon_at), path=plan)
+    return replace(_level(trial, settings, plan.epsilon_at), captures=plan.capture_steps())
 
 
 def plan_path(trial: Trial) -> PathPlan:

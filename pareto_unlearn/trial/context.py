@@ -76,7 +76,13 @@ class Trial:
     @property
     def steps(self) -> int:
         """The number of steps that the sweep gives this trial."""
-        return self.config.steps_of(self.spec.phase, self.spec.role, self.spec.method)
+        return self.config.steps_of(self.spec)
+
+    @property
+    def leaves_bank(self) -> bool:
+        """Whether the trial leaves checkpoints from which epsilons are mixed."""
+        spec = self.spec
+        return spec.parents is None and self.config.solver.leaves_bank(spec.role, spec.method)
 
     def training_inputs(self, name: str) -> Rows:
         """Return the inputs of a training set: ``forget`` or ``retain``."""

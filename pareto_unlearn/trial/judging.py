@@ -39,7 +39,8 @@ from pareto_unlearn.trial.measuring import (
 LOWEST_SLACK = 0.1
 """Share by which f2 may exceed the lowest boundary's tolerance before the trial is called infeasible."""
 ARRIVAL_SLACK = 0.01
-"""How far above the end of the path, in e, the highest boundary may lie."""
+"""How far, in e, the highest boundary may lie above the end of the path, and the model of a course above the
+lowest level of its bank."""
 
 
 def plan_record(spec: TrialSpec, code_version: str) -> TrialRecord:
@@ -176,7 +177,7 @@ def _with_shares(record: TrialRecord, parts: tuple[Completeness, Completeness], 
 def _judge(trial: Trial, record: TrialRecord) -> TrialRecord:
     """Fill in the violation and, where a bound is missed, the state and the numbers."""
     config, spec = trial.config, trial.spec
-    if spec.phase_solved is Phase.EPSILON and spec.epsilon is not None and record.level is not None:
+    if spec.epsilon is not None and record.level is not None:
         allowed = config.epsilon.violation_tolerance * (spec.range_width or 0.0)
         return _judge_epsilon(trial, record, spec.epsilon, allowed)
     if spec.role is Role.LOWEST and config.solver.lowest.kind == "tolerance" and record.f2 is not None:
@@ -210,6 +211,27 @@ def _with_violation(
         f"{record.reason}"
     )
     return replace(record, violation=violation, state=TrialState.INFEASIBLE, reason=reason)
+
+
+def arrival_limit(trial: Trial, lowest: float) -> float:
+    """Return the raw level up to which a checkpoint counts as arrived at the low end of its bank.
+
+    Args:
+        trial: a path, whose end is known, or the course of a rival, whose end is what it reached.
+        lowest: the lowest raw level in the bank.
+    """
+    if trial.spec.role is Role.HIGHEST:
+        return trial.scales.f1_at(trial.config.solver.path.end + ARRIVAL_SLACK)
+    return lowest + ARRIVAL_SLACK * trial.scales.f1_range
+
+
+def judge_bank(trial: Trial, record: TrialRecord, end: BankEntry, lowest: float) -> TrialRecord:
+    """Return the row of a trial that leaves a bank and as its model the checkpoint ``end``."""
+    if trial.spec.role is Role.HIGHEST:
+        return judge_path(trial, record, end)
+    e, least = (trial.scales.normalised_f1(level) for level in (end.level, lowest))
+    reason = f"the smallest e of a checkpoint is {least:.4f}, that of checkpoint {end.step} {e:.4f}"
+    return replace(record, state=TrialState.DONE, reason=reason)
 
 
 def judge_path(trial: Trial, record: TrialRecord, end: BankEntry) -> TrialRecord:

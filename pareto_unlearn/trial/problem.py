@@ -4,11 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from pareto_unlearn.config import SweepConfig
 from pareto_unlearn.records import CurveRow, Unit
-from pareto_unlearn.solver import Level, PathPlan, Rule, StepRow, UpdateSettings
+from pareto_unlearn.solver import Curve, Level, Rule, StepRow, UpdateSettings
 from pareto_unlearn.trial.context import Trial
 
 StepLoss = Callable[[int], Float[Tensor, ""]]
@@ -25,10 +25,12 @@ class Problem:
     """Constraint and objective as functions of the step, and how the solver treats them.
 
     ``swapped`` means that f2 is the constraint and f1 the objective. ``spreads`` are the full ranges of
-    constraint and objective in their units, against which a change of either is measured. ``path`` is set if
-    the solve leaves a bank. ``state`` holds tensors that the constraint updates at every step and that a
-    resume must restore. ``space`` names the parameters that are trained; empty: those of the sweep's
-    objectives.
+    constraint and objective in their units, against which a change of either is measured. A solve that leaves
+    a bank takes checkpoints after the steps in ``captures``, or trains the members of a ``curve`` in place of
+    the model and takes points of it in the end. ``state`` holds tensors that the losses update at every step
+    and that a resume must restore. ``space`` names the parameters that are trained; empty: those of the
+    sweep's objectives. ``logged`` turns a step's row into that of f1 and f2 in ``units``, where constraint
+    and objective are something else.
     """
 
     constraint: StepLoss
@@ -36,13 +38,15 @@ class Problem:
     rule: Rule
     settings: UpdateSettings
     units: Units
-    path: PathPlan | None = None
+    captures: tuple[int, ...] = ()
+    curve: Curve | None = None
     swapped: bool = False
     epsilon: float | Level = 0.0
     has_epsilon: bool = False
     spreads: tuple[float, float] = (1.0, 1.0)
     state: dict[str, Tensor] = field(default_factory=dict)
     space: str = ""
+    logged: Callable[[StepRow], StepRow] = lambda row: row
 
     def curve_row(self, row: StepRow, images_per_second: float | None) -> CurveRow:
         """Return a logged step with raw f1, f2 and epsilon; the rest stays in the solver's units."""
@@ -61,6 +65,11 @@ class Problem:
             epsilon=self.units[0].raw(row.epsilon) if self.has_epsilon else None,
             images_per_second=images_per_second,
         )
+
+
+def trained_parameters(trial: Trial, problem: Problem) -> list[nn.Parameter]:
+    """Return what the solver trains: parameters of the model, or the members of a curve."""
+    return trial.material.trainable(problem.space) if problem.curve is None else [problem.curve.members]
 
 
 def units_of(trial: Trial) -> Units:

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pareto_unlearn.catalogue.families import require_recipe
+from pareto_unlearn.catalogue.methods import is_course
 from pareto_unlearn.records import (
     BANK_FILE,
     BankEntry,
@@ -28,17 +29,18 @@ from pareto_unlearn.solver import EpsilonSolver, FlatParameters, Outcome, StepRo
 from pareto_unlearn.trial.bank import SCAN_FILE, BankKeeper, averaged_values, unpack_values
 from pareto_unlearn.trial.bank_mixtures import Mixed, bank_knots, measured_knot, mix_knots
 from pareto_unlearn.trial.building import build_problem
+from pareto_unlearn.trial.constrained import plan_path
 from pareto_unlearn.trial.context import Trial
 from pareto_unlearn.trial.judging import (
-    ARRIVAL_SLACK,
+    arrival_limit,
     diverged_result,
-    judge_path,
+    judge_bank,
     measure_trial,
     plan_record,
 )
 from pareto_unlearn.trial.measuring import measure_costs
 from pareto_unlearn.trial.mixing import Knot, weights_of
-from pareto_unlearn.trial.problem import Problem
+from pareto_unlearn.trial.problem import Problem, trained_parameters
 from pareto_unlearn.trial.resume import History, pack_state_files, restore, unpack_history
 from pareto_unlearn.trial.retrained import retrain
 from pareto_unlearn.trial.scan import best_learning_rate, rate_beyond, scan_learning_rate
@@ -54,7 +56,7 @@ class Hooks:
 
     ``on_progress(step, f1, f2)`` takes mini-batch values. ``save_resume(step, files)`` keeps a state and
     ``load_resume()`` returns the newest intact one. ``save_bank_state(step, content)`` keeps a checkpoint of
-    the path; ``read_bank(trial_id)`` returns those of a committed path, and ``read_bank_state(trial_id,
+    a bank; ``read_bank(trial_id)`` returns those of a committed trial, and ``read_bank_state(trial_id,
     entry)`` one of them, also of the running trial's own.
     """
 
@@ -68,7 +70,7 @@ class Hooks:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Solving:
-    """A solve under way; ``keeper`` takes the checkpoints of a path and is None for any other trial."""
+    """A solve under way; ``keeper`` takes the checkpoints and is None for a trial that leaves none."""
 
     trial: Trial
     problem: Problem
@@ -126,17 +128,20 @@ def run_trial(trial: Trial, hooks: Hooks, code_version: str) -> TrialResult:
     if outcome is Outcome.DIVERGED:
         return diverged_result(record, solving.curves, f"{outcome} at step {solving.solver.step_count}")
     if solving.keeper is not None:
-        return _measure_path(solving, solving.keeper, record)
+        return _measure_bank(solving, solving.keeper, record)
     return measure_trial(trial, solving.solver.flat, record, solving.curves)
 
 
 def _run_from_bank(trial: Trial, hooks: Hooks, base: TrialRecord) -> TrialResult:
-    """Mix the path's checkpoints at epsilon, hold epsilon from there, and mix what that gives to meet it."""
+    """Mix the checkpoints of a bank at epsilon, hold epsilon from there, and mix what that gives to meet it.
+
+    The mixtures of a rival are not held: that is a solve by our method.
+    """
     knots = bank_knots(trial, hooks.read_bank, hooks.read_bank_state)
     mixed = mix_knots(trial, knots)
     curves: tuple[CurveRow, ...] = ()
     record = mixed.describe(base)
-    if trial.config.solver.hold.steps > 0:
+    if trial.steps > 0:
         mixed, record, curves = _hold(trial, hooks, record, knots, mixed)
     flat = FlatParameters(trial.material.trainable())
     flat.load(mixed.values)
@@ -167,13 +172,14 @@ def _prepare(trial: Trial, hooks: Hooks, start: Float[Tensor, " p"] | None = Non
     """
     kept = hooks.load_resume()
     history = History() if kept is None else unpack_history(kept[1])
-    problem, original = build_problem(trial), weights_of(trial.material)
-    if problem.path is not None and kept is None:
+    if trial.leaves_bank and kept is None:
         history.scan = scan_learning_rate(trial)
+    # Not before the scan, whose solvers would take the model's parameters away from a curve.
+    problem, original = build_problem(trial), weights_of(trial.material)
     rate = best_learning_rate(history.scan, problem.settings.learning_rate)
     problem = replace(problem, settings=replace(problem.settings, learning_rate=rate))
     solver = EpsilonSolver(
-        trial.material.trainable(problem.space),
+        trained_parameters(trial, problem),
         problem.rule,
         problem.settings,
         epsilon=problem.epsilon,
@@ -205,22 +211,34 @@ def _record_solve(solving: _Solving, base: TrialRecord, outcome: Outcome) -> Tri
     )
 
 
-def _measure_path(solving: _Solving, keeper: BankKeeper, record: TrialRecord) -> TrialResult:
-    """Return the result of a path: its bank, and as its model the checkpoint at the highest boundary."""
-    trial = solving.trial
-    keeper.extend_towards(solving.original, solving.solver)
-    end = keeper.choose_end(trial.scales.f1_at(trial.config.solver.path.end + ARRIVAL_SLACK))
+def _measure_bank(solving: _Solving, keeper: BankKeeper, record: TrialRecord) -> TrialResult:
+    """Return the result of a path or a course: its bank, and as its model the checkpoint at the low end."""
+    trial, flat = solving.trial, _complete_bank(solving, keeper)
+    lowest = keeper.lowest_level
+    end = keeper.choose_end(arrival_limit(trial, lowest))
     if end is None:
-        return diverged_result(record, solving.curves, "diverged: no checkpoint of the path is finite")
-    solving.solver.flat.load(unpack_values(solving.hooks.read_bank_state(trial.spec.trial_id, end)))
-    record = judge_path(trial, record, end)
+        return diverged_result(record, solving.curves, "diverged: no checkpoint is finite")
+    flat.load(unpack_values(solving.hooks.read_bank_state(trial.spec.trial_id, end)))
+    record = judge_bank(trial, record, end, lowest)
     if rate_beyond(solving.history.scan) is not None:
         record = replace(record, reason=f"{record.reason}; its step size lies at the edge of the scan")
-    result = measure_trial(trial, solving.solver.flat, record, solving.curves)
+    result = measure_trial(trial, flat, record, solving.curves)
     if not result.files:
         return result
     scan = json.dumps([asdict(row) for row in solving.history.scan], indent=1).encode()
     return replace(result, files={**result.files, BANK_FILE: keeper.listing(), SCAN_FILE: scan})
+
+
+def _complete_bank(solving: _Solving, keeper: BankKeeper) -> FlatParameters:
+    """Add the checkpoints that are not taken on the way, and return the model's parameters."""
+    solver, curve = solving.solver, solving.problem.curve
+    if curve is None:
+        keeper.extend_towards(solving.original, solver)
+        return solver.flat
+    flat = FlatParameters(solving.trial.material.trainable())
+    points = curve.points(averaged_values(solver), plan_path(solving.trial).checkpoints)
+    keeper.add(points, flat, after=solver.step_count)
+    return flat
 
 
 def _run_unsolved(trial: Trial, hooks: Hooks, base: TrialRecord) -> TrialResult:
@@ -247,15 +265,15 @@ def _run_unsolved(trial: Trial, hooks: Hooks, base: TrialRecord) -> TrialResult:
 def _make_keeper(
     trial: Trial, problem: Problem, solver: EpsilonSolver, history: History, hooks: Hooks
 ) -> BankKeeper | None:
-    """Return the object that takes the checkpoints of a path; None for any other trial."""
-    if problem.path is None:
+    """Return the object that takes the checkpoints of a bank; None for a trial that leaves none."""
+    if not trial.leaves_bank:
         return None
     solver_section = trial.config.solver
     return BankKeeper(
-        problem.path.capture_steps(),
+        problem.captures,
         lambda: measure_costs(trial.material, solver_section.bank.images, solver_section.completeness),
         hooks.save_bank_state,
-        lambda step: problem.units[0].raw(solver.epsilon_at(step - 1)),
+        lambda step: problem.units[0].raw(solver.epsilon_at(step - 1)) if problem.has_epsilon else None,
         problem.settings.learning_rate,
         history.bank,
     )
@@ -265,14 +283,16 @@ def _solve(solving: _Solving) -> Outcome:
     """Run the solver to its end, and keep what a resume goes on from."""
     problem, history, spec = solving.problem, solving.history, solving.trial.spec
     convergence = solving.trial.config.solver.convergence
-    stop = StopRule(window=convergence.window, tolerance=convergence.tolerance, units=problem.spreads)
+    # The weights of a course go on changing where its losses stand still.
+    tolerance = 0.0 if is_course(spec.method) else convergence.tolerance
+    stop = StopRule(window=convergence.window, tolerance=tolerance, units=problem.spreads)
     stop.update(history.rows)
     started, before = time.monotonic(), history.seconds
 
     def on_rows(rows: list[StepRow]) -> None:
-        history.rows += rows
+        history.rows += [problem.logged(row) for row in rows]
         history.seconds = before + time.monotonic() - started
-        solving.after(rows)
+        solving.after(history.rows[-len(rows) :])
 
     outcome = solve(
         solving.solver,
@@ -282,7 +302,7 @@ def _solve(solving: _Solving) -> Outcome:
         stop=stop,
         on_rows=on_rows,
         flush_every=FLUSH_EVERY,
-        pauses=() if problem.path is None else problem.path.capture_steps(),
+        pauses=problem.captures,
     )
     logger.info("trial %s (%s): %s", spec.trial_id, spec.label, outcome)
     return outcome

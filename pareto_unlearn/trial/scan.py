@@ -1,8 +1,8 @@
-"""The step size of the path, found on the problem itself: of several short paths, the best front wins.
+"""The step size of a path, found on the problem itself: of several short paths, the best front wins.
 
 A short path passes all compromises that the whole path will pass, so the dominated area of what it leaves is
 the same measure that the path is after. On the digits, paths of a twentieth of the length agree with whole
-ones on the best of three step sizes.
+ones on the best of three step sizes. The courses of rivals are scanned alike.
 """
 
 import math
@@ -13,12 +13,14 @@ import numpy as np
 
 from pareto_unlearn.analysis.front import hypervolume
 from pareto_unlearn.records import ScanRow
-from pareto_unlearn.solver import EpsilonSolver, FlatParameters, solve
-from pareto_unlearn.trial.bank import measure_averaged
+from pareto_unlearn.solver import EpsilonSolver, FlatParameters, StopRule, solve
+from pareto_unlearn.trial.bank import Costs, averaged_values, measure_averaged
 from pareto_unlearn.trial.building import build_problem
 from pareto_unlearn.trial.constrained import plan_path
 from pareto_unlearn.trial.context import Trial
 from pareto_unlearn.trial.measuring import measure_costs
+from pareto_unlearn.trial.mixing import weights_of
+from pareto_unlearn.trial.problem import trained_parameters
 
 CHECKPOINTS = 12
 """Points of a short path's front."""
@@ -33,7 +35,7 @@ def scan_learning_rate(trial: Trial) -> list[ScanRow]:
     ``MAX_EXTENSIONS`` times.
 
     Args:
-        trial: the path's; its model holds the original weights, before and after.
+        trial: of a path or a course; its model holds the original weights, before and after.
 
     Returns:
         A row for each step size, by rising step size.
@@ -88,28 +90,36 @@ def _follow(trial: Trial, rate: float, steps: int) -> tuple[list[tuple[float, fl
     The model is as before afterwards.
     """
     short = _shorten(trial, rate, steps)
-    problem, plan = build_problem(short), plan_path(short)
-    parameters = trial.material.trainable()
-    original = FlatParameters(parameters).values.clone()
+    problem, original = build_problem(short), weights_of(trial.material)
+    parameters = trained_parameters(short, problem)
     solver = EpsilonSolver(parameters, problem.rule, problem.settings, epsilon=problem.epsilon)
-    front: list[tuple[float, float]] = []
-    images = trial.config.solver.bank.images
+    front: list[Costs] = []
 
-    def measure(_: object) -> None:
-        if solver.step_count in plan.capture_steps():
-            costs = measure_averaged(solver, lambda: measure_costs(trial.material, images))
-            front.append((costs.f1, costs.f2))
+    def measure() -> Costs:
+        return measure_costs(trial.material, trial.config.solver.bank.images)
+
+    def take(_: object) -> None:
+        if solver.step_count in problem.captures:
+            front.append(measure_averaged(solver, measure))
 
     solve(
         solver,
         problem.constraint,
         problem.objective,
         steps=steps,
-        on_rows=measure,
-        pauses=plan.capture_steps(),
+        stop=StopRule(tolerance=0.0),
+        on_rows=take,
+        pauses=problem.captures,
     )
-    solver.flat.load(original)
-    return front if all(np.isfinite(front).ravel()) else [], solver.step_count
+    flat = solver.flat
+    if problem.curve is not None:
+        flat = FlatParameters(trial.material.trainable())
+        for values in problem.curve.points(averaged_values(solver), plan_path(short).checkpoints):
+            flat.load(values)
+            front.append(measure())
+    flat.load(original)
+    costs = [(one.f1, one.f2) for one in front]
+    return costs if all(np.isfinite(costs).ravel()) else [], solver.step_count
 
 
 def _shorten(trial: Trial, rate: float, steps: int) -> Trial:
