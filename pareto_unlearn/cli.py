@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pareto_unlearn import __version__
+from pareto_unlearn.catalogue.methods import EPSILON_CONSTRAINT
 from pareto_unlearn.catalogue.metrics import published_keys_in_words, published_protocols_in_words
 from pareto_unlearn.cli_arguments import (
     AllowImport,
@@ -181,6 +182,14 @@ def export(
     seed: Annotated[
         int | None, typer.Option("--seed", help="With --epsilon: the seed whose solutions are mixed.")
     ] = None,
+    method: Annotated[
+        str,
+        typer.Option(
+            "--method",
+            help="With --epsilon: the method whose solutions are mixed, ours or a baseline that left a whole "
+            "front.",
+        ),
+    ] = EPSILON_CONSTRAINT,
     allow_import: AllowImport = False,
 ) -> None:
     """Write an unlearned model, of a trial or of any epsilon, to a file in the form of the original's."""
@@ -192,7 +201,7 @@ def export(
     if epsilon is not None:
         from pareto_unlearn.finished.dial import dial
 
-        record = dial(run, epsilon, absolute=absolute, seed=seed, allow_import=allow_import)
+        record = dial(run, epsilon, absolute=absolute, seed=seed, method=method, allow_import=allow_import)
         print(
             f"{record.label}: f1 {record.f1:.6g} for epsilon {record.epsilon:.6g}, f2 {record.f2:.6g}, "
             f"{record.reason}",

@@ -182,6 +182,20 @@ def test_where_none_arrived_the_highest_boundary_is_the_lowest_level():
     assert keeper_with((1, 0.5, float("nan"))).choose_end(0.1) is None
 
 
+def test_the_lowest_level_is_that_of_a_finite_checkpoint():
+    assert keeper_with((1, 0.5, 1.0), (2, 0.4, 2.0), (3, 0.1, float("nan"))).lowest_level == 0.4
+    assert np.isnan(keeper_with((1, 0.5, float("nan"))).lowest_level)
+
+
+def test_models_beside_the_way_count_as_checkpoints_after_it():
+    _, solver = averaging_solver()
+    saved: dict[int, bytes] = {}
+    keeper = keeper_of(solver, saved)
+    keeper.add([torch.ones(6), torch.arange(6.0)], solver.flat, after=20)
+    assert [(entry.step, entry.f1) for entry in keeper.entries] == [(21, 6.0), (22, 15.0)]
+    assert unpack_values(saved[22]).tolist() == list(range(6))
+
+
 def test_a_list_older_than_levels_is_read_with_those_of_f1():
     stored = {"step": 1, "epsilon": 0.5, "f1": 0.25, "f2": 1.0, "learning_rate": 0.1, "sha256": "00"}
     assert read_fields(BankEntry, stored).level == 0.25

@@ -24,7 +24,7 @@ from pareto_unlearn.metrics.builtin import BUILTIN_MEASURES
 from pareto_unlearn.metrics.published import PUBLISHED_MEASURES, SCORE_OF_PLACES
 from pareto_unlearn.models import family_of
 from pareto_unlearn.report import marks
-from pareto_unlearn.solver import RIVALS
+from pareto_unlearn.solver import COURSES, RIVALS
 
 ROOT = Path(__file__).parent.parent
 STYLE = (ROOT / "pareto_unlearn/report/style.css").read_text()
@@ -42,6 +42,10 @@ def test_every_rule_of_the_catalogue_is_computed_and_no_other():
     assert RIVALS.keys() == of_kind(MethodKind.RULE)
 
 
+def test_every_course_of_the_catalogue_is_computed_and_no_other():
+    assert COURSES.keys() == of_kind(MethodKind.COURSE)
+
+
 @pytest.mark.parametrize("row", FAMILIES, ids=lambda row: row.name)
 def test_every_published_baseline_of_a_family_is_computed_and_no_other(row: FamilyRow):
     assert family_of(row.name).baselines.keys() == set(row.baselines)
@@ -55,7 +59,8 @@ def test_every_published_baseline_belongs_to_a_family():
 def test_every_method_can_be_drawn(row: Method):
     assert marks.svg_mark(row.symbol, "red") != marks.svg_mark("no such symbol", "red")
     known = ValidatorCache.get_validator("scatter.marker", "symbol").values
-    assert {row.symbol, f"{row.symbol}-open", f"{row.symbol}-open-dot"} <= set(known)
+    assert {row.symbol, f"{row.symbol}-open", marks.unconverged_symbol(row.symbol)} <= set(known)
+    assert marks.svg_mark(marks.unconverged_symbol(row.symbol), "red") != marks.svg_mark("none such", "red")
     assert f"{row.colour.removeprefix('var(').removesuffix(')')}:" in STYLE
 
 
@@ -117,9 +122,11 @@ def table_below(text: str, head: str) -> list[list[str]]:
     return [re.findall(r"`([^`]+)`", cell) for cell in cells]
 
 
-def test_readme_lists_the_baselines():
-    listed = [name for row in table_below((ROOT / "README.md").read_text(), "| method |") for name in row]
-    assert sorted(listed) == sorted(BASELINES)
+@pytest.mark.parametrize(("head", "is_course"), [("| method |", False), ("| method with a front", True)])
+def test_readme_lists_the_baselines(head: str, is_course: bool):
+    listed = [name for row in table_below((ROOT / "README.md").read_text(), head) for name in row]
+    expected = [name for name, row in BASELINES.items() if (row.kind is MethodKind.COURSE) == is_course]
+    assert sorted(listed) == sorted(expected)
 
 
 def test_docs_list_the_protocols_and_the_metrics_of_the_newest():

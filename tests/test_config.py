@@ -4,6 +4,7 @@ import math
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ from pareto_unlearn.config import (
     result_fields,
     trial_id,
 )
-from pareto_unlearn.records import Phase, Role
+from pareto_unlearn.records import Phase, Role, TrialSpec
 
 # The shipped file, defaults, resolution
 
@@ -162,6 +163,24 @@ def test_a_method_without_a_weight_refuses_one(method: str) -> None:
         f"x.yaml:4: baselines[0].weights: {method} has no weight: expected [1.0], which stands for its "
         "only trial, found [0.5]; leave `weights` out"
     )
+
+
+def test_a_front_of_a_baseline_is_refused_without_averages() -> None:
+    error = only_error("solver: {update: paper}\nbaselines: [mgda, soup]")
+    assert error.startswith("x.yaml:5: baselines: expected none of ramped_sum, target_band, ")
+    assert error.endswith(
+        "with solver.update paper, found soup: their runs average weights and work on e, and the paper's "
+        "update does neither"
+    )
+
+
+def test_a_front_of_a_baseline_takes_the_steps_of_the_path() -> None:
+    config = parse("solver: {path: {steps: 500}}\nbaselines: [pamal]")
+    course = TrialSpec(trial_id="0", phase=Phase.BASELINE, method="pamal", seed=0, weight=0.2)
+    assert config.baselines[0].weights == (0.2,)
+    assert config.steps_of(course) == 500
+    assert config.steps_of(replace(course, parents="1", epsilon=0.7)) == 0
+    assert config.steps_of(replace(course, method="composite")) == config.solver.steps
 
 
 def test_config_is_frozen() -> None:

@@ -44,6 +44,7 @@ model: {family: digits_mae, checkpoint: builtin}
 data: {dataset: digits, forget_classes: [0, 1]}
 """
 BASELINES = "baselines=[max_loss, {method: composite, weights: [0.1, 1.0]}]"
+COURSES = "baselines=[max_loss, munba_front, {method: pamal, weights: [0.1, 0.3]}]"
 Outcome = Callable[[TrialSpec], TrialRecord]
 
 
@@ -209,6 +210,62 @@ def test_without_the_scales_of_the_run_there_are_no_epsilons():
     assert {spec.phase for spec in sweep.planned} == {Phase.BOUNDARY, Phase.ORIGINAL}
 
 
+# Baselines with a front of their own
+
+
+def mixed_of_baselines(sweep: Sweep) -> list[TrialSpec]:
+    return [spec for spec in sweep.planned if spec.phase is Phase.BASELINE and spec.epsilon is not None]
+
+
+def test_a_course_gets_the_epsilons_of_its_seed_once_for_every_weight():
+    sweep = Sweep(make_config("epsilon={points: 3}", "seeds=[0, 7]", COURSES)).run()
+    courses = [one for one in sweep.committed.values() if one.method in ("munba_front", "pamal")]
+    courses = [one for one in courses if one.epsilon is None]
+    assert len(courses) == 6
+    for course in courses:
+        own = [spec for spec in mixed_of_baselines(sweep) if spec.parents == course.trial_id]
+        assert {(one.method, one.weight, one.seed) for one in own} == {
+            (course.method, course.weight, course.seed)
+        }
+        ours = [one for one in sweep.planned if one.phase is Phase.EPSILON and one.seed == course.seed]
+        asked = [(one.epsilon, one.epsilon_fraction, one.range_width) for one in ours]
+        assert sorted(asked) == sorted((one.epsilon, one.epsilon_fraction, one.range_width) for one in own)
+    assert {spec.method for spec in mixed_of_baselines(sweep)} == {"munba_front", "pamal"}
+
+
+def test_the_epsilons_of_a_course_wait_for_its_end():
+    sweep = Sweep(make_config("epsilon={points: 1}", "baselines=[munba_front]"))
+    for spec in start_all(sweep, 2):
+        sweep.end(spec)
+    epsilon, original, course = start_all(sweep, 3)
+    sweep.end(epsilon)
+    sweep.end(original)
+    assert course.method == "munba_front"
+    assert sweep.next() is NoTrial.WAIT
+    sweep.end(course)
+    assert sweep.start().parents == course.trial_id
+
+
+def test_the_epsilons_of_a_course_wait_for_the_range():
+    sweep = Sweep(make_config("baselines=[munba_front]"))
+    *boundaries, original, course = start_all(sweep, 4)
+    sweep.end(original)
+    sweep.end(course)
+    assert sweep.next() is NoTrial.WAIT
+    for spec in boundaries:
+        sweep.end(spec)
+    assert sweep.start().phase is Phase.EPSILON
+
+
+def test_a_course_without_a_model_gets_no_epsilons():
+    def outcome(spec: TrialSpec) -> TrialRecord:
+        return make_record(spec, state=TrialState.DIVERGED) if spec.method == "munba_front" else solve(spec)
+
+    sweep = Sweep(make_config("baselines=[munba_front]"), outcome=outcome).run()
+    assert mixed_of_baselines(sweep) == []
+    assert sweep.next() is NoTrial.FINISHED
+
+
 # Waiting and finishing
 
 
@@ -234,6 +291,7 @@ SCHEDULES = (
     ("epsilon={schedule: list, values: [0.6, 1.1], absolute: true}", "seeds=[1, 2]"),
     ("epsilon={schedule: adaptive, points: 8, per_round: 3}", BASELINES),
     ("epsilon={schedule: adaptive, points: 5}", "seeds=[3, 4, 5]", BASELINES),
+    ("epsilon={schedule: adaptive, points: 5, per_round: 2}", "seeds=[1, 2]", COURSES),
 )
 
 

@@ -1,8 +1,8 @@
 """The dial: the model at any epsilon of a finished run, mixed from its models and verified without training.
 
-The knots are the trials of a seed, its path's checkpoints and the original model, which ends the range from
-above; ``trial.mixing`` mixes them. Every candidate is measured over the whole forget set, so that what
-epsilon bounds lies within the tolerance of it by measurement, not by assumption.
+The knots are a method's trials of a seed, the checkpoints that they left, and the original model, which ends
+the range from above; ``trial.mixing`` mixes them. Every candidate is measured over the whole forget set, so
+that what epsilon bounds lies within the tolerance of it by measurement, not by assumption.
 """
 
 import math
@@ -14,7 +14,7 @@ from jaxtyping import Float
 from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
-from pareto_unlearn.catalogue.methods import EPSILON_CONSTRAINT, ORIGINAL
+from pareto_unlearn.catalogue.methods import EPSILON_CONSTRAINT, ORIGINAL, is_course
 from pareto_unlearn.config import SweepConfig, parse_config, trial_id
 from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.models import ImageToImage
@@ -52,22 +52,26 @@ def dial(
     *,
     absolute: bool = False,
     seed: int | None = None,
+    method: str = EPSILON_CONSTRAINT,
     allow_import: bool = False,
 ) -> TrialRecord:
     """Make, measure and commit the model at one epsilon of a finished run, without training; return its row.
 
-    The row has the columns of any trial, with method ``interpolated`` and the names of its two knots as
-    parents. A second call with the same arguments returns the committed row.
+    The row has the columns of any trial, with the names of its two knots as parents. Its method is
+    ``interpolated``, of a rival's models ``interpolated_<method>``. A second call with the same arguments
+    returns the committed row.
 
     Args:
         run_path: the run directory.
         epsilon: a fraction of the valid range in (0, 1), or raw f1.
         absolute: epsilon is raw f1.
         seed: the seed whose solutions are mixed; None for the run's first seed.
+        method: the method whose solutions are mixed.
         allow_import: run the code of the file that the run's family may be.
 
     Raises:
-        ConfigError: epsilon lies outside what the solutions span, or the run has no range.
+        ConfigError: epsilon lies outside what the solutions span, or the run has no range, or none of the
+            method's checkpoints.
         RunLockedError: a sweep is writing to the run.
         StoreError: the checkpoint of a knot is damaged.
     """
@@ -76,9 +80,9 @@ def dial(
     target = epsilon if absolute else _epsilon_at(valid, epsilon)
     config = parse_config(run.store.read_text("sweep.yaml"), "sweep.yaml", allow_import=allow_import)
     weights = RunWeights(config, run)
-    knots = gather_knots(weights, valid.seed)
+    knots = gather_knots(weights, valid.seed, method)
     with run.store.lock():
-        spec = _spec(config, valid, target, knots)
+        spec = _spec(config, valid, target, knots, method)
         known = run.store.records().get(spec.trial_id)
         return known or _interpolate(weights, spec, valid, knots)
 
@@ -129,19 +133,35 @@ class RunWeights:
         return material, weights_of(material)
 
 
-def gather_knots(weights: RunWeights, seed: int) -> list[Knot]:
-    """Return a seed's knots: epsilon-constrained trials, the original, and the checkpoints of its path."""
+def gather_knots(weights: RunWeights, seed: int, method: str = EPSILON_CONSTRAINT) -> list[Knot]:
+    """Return a seed's knots: trials of a method, the original, and the checkpoints of its path or courses.
+
+    Raises:
+        ConfigError: the run has no checkpoints of a rival.
+    """
     run = weights.run
     own = [
         record
         for record in run.records
         if record.seed == seed and record.state in HAS_MODEL and record.phase is not Phase.CHECK
     ]
-    chosen = [record for record in own if record.method in (EPSILON_CONSTRAINT, ORIGINAL)]
+    banks = [record for record in own if record.role is Role.HIGHEST or _is_course(record)]
+    known = dict.fromkeys((EPSILON_CONSTRAINT, *(record.method for record in banks)))
+    if method not in known:
+        raise ConfigError(
+            f"method: expected a method of which {run.path} has checkpoints for seed {seed} "
+            f"({', '.join(known)}), found {method}"
+        )
+    chosen = [record for record in own if record.method in (method, ORIGINAL)]
     knots = [_trial_knot(weights, record) for record in chosen]
-    for path in (record for record in own if record.role is Role.HIGHEST):
+    for path in (record for record in banks if record.method == method):
         knots += [_checkpoint_knot(weights, path, entry) for entry in run.store.read_bank(path.trial_id)]
     return knots
+
+
+def _is_course(record: TrialRecord) -> bool:
+    """Return whether a trial left the checkpoints of a rival; its epsilons have parents."""
+    return record.phase is Phase.BASELINE and record.parents is None and is_course(record.method)
 
 
 def _trial_knot(weights: RunWeights, record: TrialRecord) -> Knot:
@@ -203,11 +223,18 @@ def _epsilon_at(valid: ValidRange, fraction: float) -> float:
     return valid.epsilon_at(fraction)
 
 
-def _spec(config: SweepConfig, valid: ValidRange, target: float, knots: Sequence[Knot]) -> TrialSpec:
+def _spec(
+    config: SweepConfig, valid: ValidRange, target: float, knots: Sequence[Knot], method: str
+) -> TrialSpec:
+    """Return the trial of a mixture.
+
+    That of a rival's models is a baseline, or it would count as a point of our front.
+    """
     pairs = pairs_around(knots, target)
     if not pairs:
         raise ConfigError(_outside_message(valid, target, knots))
     names = [knot.name for pair in pairs for knot in pair]
+    is_own = method == EPSILON_CONSTRAINT
     identity = trial_id(
         config,
         weights_sha256=weights_digest(config),
@@ -220,8 +247,8 @@ def _spec(config: SweepConfig, valid: ValidRange, target: float, knots: Sequence
     )
     return TrialSpec(
         trial_id=identity,
-        phase=Phase.EPSILON,
-        method=INTERPOLATED,
+        phase=Phase.EPSILON if is_own else Phase.BASELINE,
+        method=INTERPOLATED if is_own else f"{INTERPOLATED}_{method}",
         seed=valid.seed,
         epsilon=target,
         epsilon_fraction=valid.fraction_of(target),

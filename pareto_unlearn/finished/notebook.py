@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from pareto_unlearn import store
+from pareto_unlearn.catalogue.methods import EPSILON_CONSTRAINT
 from pareto_unlearn.records import TrialRecord
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class Run(store.StoredRun):
         *,
         absolute: bool = False,
         seed: int | None = None,
+        method: str = EPSILON_CONSTRAINT,
         allow_import: bool = False,
     ) -> UnlearnedModel:
         """Return the unlearned model at any epsilon, made without training.
@@ -41,6 +43,7 @@ class Run(store.StoredRun):
             epsilon: a fraction of the valid range in (0, 1), or raw f1.
             absolute: epsilon is raw f1.
             seed: the seed whose solutions are mixed; None for the run's first seed.
+            method: the method whose solutions are mixed: ours, or a baseline that left a whole front.
             allow_import: run the code of the file that the run's family may be.
 
         Returns:
@@ -49,13 +52,16 @@ class Run(store.StoredRun):
             own range.
 
         Raises:
-            ConfigError: epsilon lies outside what the solutions span, or the run has no range.
+            ConfigError: epsilon lies outside what the solutions span, or the run has no range, or none of
+                the method's checkpoints.
             RunLockedError: a sweep is writing to the run.
             StoreError: a checkpoint is damaged.
         """
         from pareto_unlearn.finished.dial import dial, load_trial_model
 
-        record = dial(self.path, epsilon, absolute=absolute, seed=seed, allow_import=allow_import)
+        record = dial(
+            self.path, epsilon, absolute=absolute, seed=seed, method=method, allow_import=allow_import
+        )
         return UnlearnedModel(load_trial_model(self.store, record, allow_import=allow_import), record)
 
 

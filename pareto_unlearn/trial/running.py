@@ -207,7 +207,8 @@ def _record_solve(solving: _Solving, base: TrialRecord, outcome: Outcome) -> Tri
         multiplier=history.rows[-1].eta if history.rows else None,
         seconds=history.seconds,
         images_per_second=solving.images_per_second,
-        num_parameters=solver.flat.values.numel(),
+        # A curve has several members, each as long as the model.
+        num_parameters=(solver.flat.values if solving.problem.curve is None else solving.original).numel(),
     )
 
 
