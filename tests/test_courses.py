@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,7 +22,8 @@ from pareto_unlearn.finished.dial import RunWeights, dial, gather_knots
 from pareto_unlearn.records import BankEntry, Phase, TrialRecord, TrialResult, TrialSpec, TrialState
 from pareto_unlearn.report.facts import Kind
 from pareto_unlearn.report.gather import gather
-from pareto_unlearn.solver import COURSES, FlatParameters, PathPlan, Start
+from pareto_unlearn.solver import COURSES, EpsilonSolver, FlatParameters, PathPlan, Start
+from pareto_unlearn.solver import solve as solve_to_the_end
 from pareto_unlearn.store import StoredRun
 from pareto_unlearn.stored_fields import read_fields
 from pareto_unlearn.trial import Hooks, Trial, load_material, run_trial
@@ -179,6 +181,21 @@ def test_the_points_of_a_curve_run_from_one_end_to_the_other(name):
     near = values.view_as(curve.members)[1] if name == "pamal" else start.original
     torch.testing.assert_close([points[0], points[-1]], [near, far])
     assert len(points) == 5
+
+
+@pytest.mark.parametrize("name", ["smooth_tchebycheff", "eupmu"])
+def test_a_step_that_is_not_finite_is_forgotten(name):
+    torch.manual_seed(0)
+    toy = Toy(nn.Linear(3, 2).double(), torch.randn(7, 3, dtype=torch.float64))
+    start = toy.start()
+    course = COURSES[name](
+        replace(start, retain=lambda step: toy.retain(step) * (math.nan if step == 4 else 1.0))
+    )
+    solver = EpsilonSolver(toy.model.parameters(), course.rule, course.settings, epsilon=course.epsilon)
+    rows = []
+    solve_to_the_end(solver, course.forget, course.retain, steps=STEPS, on_rows=rows.extend)
+    assert [row.step for row in rows if not row.finite] == [4]
+    assert all(torch.isfinite(tensor).all() for tensor in course.state.values())
 
 
 # One run

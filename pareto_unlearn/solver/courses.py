@@ -169,7 +169,9 @@ def smooth_tchebycheff(start: Start) -> Course:
     def watched(which: int, loss: StepLoss) -> StepLoss:
         def compute(step: int) -> Float[Tensor, ""]:
             value = loss(step)
-            state["means"][which].lerp_(value.detach().double().cpu(), 0.1)
+            seen = value.detach().double().cpu()
+            if torch.isfinite(seen):  # the solver skips such a step; an average would never recover
+                state["means"][which].lerp_(seen, 0.1)
             return weigh(which, step) * value
 
         return compute
@@ -267,7 +269,12 @@ def _weighed_by_place(start: Start, t: Callable[[int], float]) -> tuple[StepLoss
 
 
 def _raise_multiplier(adam: Float[Tensor, " 4"], gradient: Float[Tensor, ""]) -> None:
-    """Take one step of Adam on the multiplier, with weight decay added to the gradient; in place."""
+    """Take one step of Adam on the multiplier, with weight decay added to the gradient; in place.
+
+    A gradient that is not finite, from a step that the solver skips, leaves everything as it is.
+    """
+    if not torch.isfinite(gradient):
+        return
     gradient = gradient + MULTIPLIER_DECAY * adam[0]
     adam[3] += 1.0
     adam[1].lerp_(gradient, 0.1)

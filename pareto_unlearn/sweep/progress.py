@@ -130,16 +130,15 @@ def describe_budget(config: SweepConfig, *, check_convergence: bool = False) -> 
     solver = config.solver
     checks = "; a check takes twice the steps of the trial it checks" if check_convergence else ""
     if solver.start == "original":
-        courses = _courses(config).replace("as many", f"but {_path_steps(config)}")
         return (
-            f"every trial takes {solver.steps} steps from the original model{courses}; "
-            f"{_front_steps(config)}{checks}"
+            f"every trial takes {solver.steps} steps from the original model"
+            f"{_courses(config, f'but {_path_steps(config)}')}; {_front_steps(config)}{checks}"
         )
     held = solver.hold.steps
     epsilons = f"{held} to hold each epsilon" if held else "from which every epsilon is mixed"
     return (
-        f"a path of {_path_steps(config)}, {epsilons}{_courses(config)}, {solver.steps} for every other "
-        f"trial; {_front_steps(config)}{checks}"
+        f"a path of {_path_steps(config)}, {epsilons}{_courses(config, 'as many')}, {solver.steps} for every "
+        f"other trial; {_front_steps(config)}{checks}"
     )
 
 
@@ -149,10 +148,10 @@ def _path_steps(config: SweepConfig) -> str:
     return f"{path.steps} steps{f' and {scan} to find its step size' if scan else ''}"
 
 
-def _courses(config: SweepConfig) -> str:
+def _courses(config: SweepConfig, steps: str) -> str:
     """Return a clause on the baselines that leave a whole front; empty if there is none."""
     names = [baseline.name for baseline in config.baselines if is_course(baseline.name)]
-    return f", as many for each front of {joined(names)}" if names else ""
+    return f", {steps} for each front of {joined(names)}" if names else ""
 
 
 def _front_steps(config: SweepConfig) -> str:

@@ -17,7 +17,7 @@ from pareto_unlearn.analysis.robustness import (
     spread_of_ends,
 )
 from pareto_unlearn.analysis.scores import BOXES, LEVELS, Scores
-from pareto_unlearn.catalogue.methods import EPSILON_CONSTRAINT
+from pareto_unlearn.catalogue.methods import EPSILON_CONSTRAINT, METHODS
 from pareto_unlearn.config.smoke import SMOKE, SMOKE_NOTICE
 from pareto_unlearn.records import HAS_MODEL, Phase, RunInfo, TrialRecord, TrialState
 from pareto_unlearn.store import StoredRun, open_run
@@ -91,9 +91,9 @@ def _describe_scores(run: StoredRun, info: RunInfo) -> list[str]:
 
 
 def _compared_methods(run: StoredRun, seed: int) -> list[str]:
-    """Return the baselines with a model, in the order of the records."""
+    """Return the baselines with a model, in the order of the records; what the dial mixed is none."""
     rows = (row for row in run.records if row.phase is Phase.BASELINE and row.seed == seed)
-    return list(dict.fromkeys(row.method for row in rows if row.state in HAS_MODEL))
+    return list(dict.fromkeys(row.method for row in rows if row.state in HAS_MODEL and row.method in METHODS))
 
 
 def _describe_losses(scores: Scores) -> str:
