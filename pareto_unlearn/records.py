@@ -246,6 +246,25 @@ class ScanRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ScanProgress:
+    """How far the scan of a path's step size is, while its trial runs.
+
+    The short path under way is number ``place``, counted from 1, of ``count``, and has taken ``step`` of
+    ``steps``. ``count`` grows while the best step size lies at an edge. ``rows`` is empty until the last has
+    ended; it then has every step size tried, ``learning_rate`` is the chosen one, and ``is_at_edge`` tells
+    that it is the smallest or the largest.
+    """
+
+    place: int
+    count: int
+    learning_rate: float
+    step: int
+    steps: int
+    rows: tuple[ScanRow, ...] = ()
+    is_at_edge: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CurveRow:
     """One row of ``curves``: the solver at one step, on its mini-batch (not on the whole set).
 

@@ -333,9 +333,12 @@ def test_an_interrupted_hold_continues_to_the_same_weights(finished, cache):
 
 
 def interrupting_path(at: int, seen: list[int]) -> Callable:
-    """Run a path until that step and then as if Ctrl-C were pressed; note the steps that were reported."""
+    """Run a path until that step and then as if Ctrl-C were pressed; note the steps that were reported.
 
-    def execute_until(assignment, on_progress):
+    The steps of a scan are noted as step 0.
+    """
+
+    def execute_until(assignment, on_progress, on_scan):
         assert assignment.spec.role is Role.HIGHEST
 
         def stop(step, f1, f2):
@@ -344,7 +347,11 @@ def interrupting_path(at: int, seen: list[int]) -> Callable:
             if step >= at:
                 raise KeyboardInterrupt
 
-        execute(assignment, stop)
+        def scan(progress):
+            seen.append(0)
+            on_scan(progress)
+
+        execute(assignment, stop, scan)
         raise KeyboardInterrupt
 
     return execute_until
@@ -356,6 +363,7 @@ def test_an_interrupted_path_continues_to_the_same_bank_to_the_last_bit(finished
     monkeypatch.setattr(executors, "execute", interrupting_path(55, first))
     with pytest.raises(KeyboardInterrupt):
         run(again.config)
+    assert first[0] == 0  # it looked for its step size, and the resumed path does not
     (folder,) = (again.folder / "checkpoints").iterdir()
     resumed_at = max(int(path.name.removeprefix(".resume-")) for path in folder.glob(".resume-*"))
     taken = [int(path.name.removeprefix("bank-1-")) for path in folder.glob("bank-1-*")]

@@ -367,10 +367,10 @@ def test_range_is_readable_as_soon_as_phase_one_ends_and_while_a_run_goes_on(sma
 
     seen = []
 
-    def look(assignment, on_progress):
+    def look(assignment, on_progress, on_scan):
         if assignment.spec.phase is Phase.EPSILON:
             seen.append(open_run(assignment.run_path).info.ranges)
-        return execute(assignment, on_progress)
+        return execute(assignment, on_progress, on_scan)
 
     monkeypatch.setattr(executors, "execute", look)
     config = small_config(*FEW_STEPS, "baselines=[]", "epsilon.points=1")

@@ -19,6 +19,7 @@ from pareto_unlearn.records import (
     BankEntry,
     CurveRow,
     Phase,
+    ScanProgress,
     TrialRecord,
     TrialResult,
     TrialSpec,
@@ -52,13 +53,15 @@ FLUSH_EVERY = 50
 class Hooks:
     """How a running trial speaks to the world; every call returns quickly and may do nothing.
 
-    ``on_progress(step, f1, f2)`` takes mini-batch values. ``save_resume(step, files)`` keeps a state and
+    ``on_progress(step, f1, f2)`` takes mini-batch values. ``on_scan(progress)`` is called while a path looks
+    for its step size, before its first step. ``save_resume(step, files)`` keeps a state and
     ``load_resume()`` returns the newest intact one. ``save_bank_state(step, content)`` keeps a checkpoint of
     the path; ``read_bank(trial_id)`` returns those of a committed path, and ``read_bank_state(trial_id,
     entry)`` one of them, also of the running trial's own.
     """
 
     on_progress: Callable[[int, float, float], None] = lambda *_: None
+    on_scan: Callable[[ScanProgress], None] = lambda _: None
     save_resume: Callable[[int, Mapping[str, bytes]], None] = lambda *_: None
     load_resume: Callable[[], tuple[int, dict[str, bytes]] | None] = lambda: None
     save_bank_state: Callable[[int, bytes], None] = lambda *_: None
@@ -169,7 +172,7 @@ def _prepare(trial: Trial, hooks: Hooks, start: Float[Tensor, " p"] | None = Non
     history = History() if kept is None else unpack_history(kept[1])
     problem, original = build_problem(trial), weights_of(trial.material)
     if problem.path is not None and kept is None:
-        history.scan = scan_learning_rate(trial)
+        history.scan = scan_learning_rate(trial, hooks.on_scan)
     rate = best_learning_rate(history.scan, problem.settings.learning_rate)
     problem = replace(problem, settings=replace(problem.settings, learning_rate=rate))
     solver = EpsilonSolver(
