@@ -135,6 +135,9 @@ class TrialRecord:
       ``..._high`` is the upper end of its one-sided 95 % Clopper-Pearson interval, a bound for images of the
       same kind that were not measured.
     - ``learning_rate``: the largest of the solve. ``gradient_pairs``: its steps and those of its scan.
+    - ``measuring_pairs``: what measuring cost while the trial was solved, in gradient pairs: its images over
+      those of a pair (``solver.batch`` of each set), and a third of that, because a pass without gradients
+      takes a third of a pass with them. The measuring of the finished model is not in it.
     - ``multiplier``: the last of the solver. ``residual_*``: from gradients over the whole training sets at
       the end (a first-order residual, no proof of optimality).
     """
@@ -185,6 +188,7 @@ class TrialRecord:
     f1_image_std: float | None = None
     steps: int = 0
     gradient_pairs: int = 0
+    measuring_pairs: float | None = None
     skipped_steps: int = 0
     seconds: float | None = None
     images_per_second: float | None = None

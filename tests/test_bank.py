@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -23,8 +24,9 @@ from pareto_unlearn.solver import FlatParameters, PathPlan
 from pareto_unlearn.store import RunStore, open_run
 from pareto_unlearn.sweep import executors
 from pareto_unlearn.sweep.worker import execute
-from pareto_unlearn.trial import Hooks, Trial, load_material, run_trial
+from pareto_unlearn.trial import Hooks, Material, Trial, load_material, measure_trial, run_trial, running
 from pareto_unlearn.trial.bank import WAY_HOME
+from pareto_unlearn.trial.context import MeasuredImages
 from pareto_unlearn.trial.judging import ARRIVAL_SLACK
 from pareto_unlearn.trial.measuring import measure_completeness, measure_retain_loss
 from pareto_unlearn.trial.scan import MAX_EXTENSIONS, rate_beyond, scan_learning_rate
@@ -185,6 +187,17 @@ def test_the_gradient_pairs_of_a_path_count_its_scan(finished):
     assert finished.path.gradient_pairs == STEPS + 4 * len(listed)
 
 
+def test_the_measuring_of_a_path_counts_that_of_its_scan(finished, cache):
+    config, counted = finished.config, MeasuredImages()
+    material = dataclasses.replace(load_material(config, cache, "targets"), measured=counted)
+    rows = scan_learning_rate(Trial(config, PATH_SPEC, material))
+    images = len(material.inputs["forget", "train"]) + len(material.inputs["retain", "train"])
+    assert counted.images == len(rows) * len(PathPlan(steps=4, checkpoints=12).capture_steps()) * images
+    ours = len(PathPlan(steps=STEPS, checkpoints=CHECKPOINTS).capture_steps()) * images
+    home = finished.path.measuring_pairs * 3 * 2 * config.solver.batch - counted.images - ours
+    assert 1 <= round(home / images, 6) <= len(WAY_HOME)
+
+
 @pytest.mark.slow
 def test_a_short_path_counts_the_steps_it_took_before_it_diverged(cache):
     overrides = ("solver.path.steps=200", "solver.path.scan=[1, 1.0e+30]", "solver.path.scan_length=0.6")
@@ -295,6 +308,49 @@ def test_an_epsilon_that_is_not_held_is_the_mixture_itself(finished, cache):
     assert (record.steps, record.gradient_pairs, result.curves) == (0, 0, ())
     assert abs(record.level - epsilon) <= 0.01
     assert 0.0 <= record.interpolation <= 1.0
+
+
+def test_an_epsilon_counts_every_image_it_is_measured_on_while_it_is_solved(finished, cache, monkeypatch):
+    seen: list[int] = []
+    features = Material.features
+    monkeypatch.setattr(Material, "features", lambda self: counting(features(self), seen))
+    trained = Counter()
+
+    def count_until_it_is_solved(*arguments):
+        trained["images"] += sum(seen)
+        return measure_trial(*arguments)
+
+    monkeypatch.setattr(running, "measure_trial", count_until_it_is_solved)
+    for held in (0, 20):
+        seen.clear()
+        trained.clear()
+        epsilon = (finished.bank[0].level + finished.bank[-1].level) / 2
+        record = solve_epsilon(finished, cache, epsilon, f"solver.hold.steps={held}").record
+        assert trained["images"] > 0
+        assert record.measuring_pairs == pytest.approx(trained["images"] / (2 * 16) / 3)
+
+
+def counting(function: Callable, seen: list[int]) -> Callable:
+    """Return the function that notes how many images it was given without gradients."""
+
+    def wrapped(inputs):
+        if not torch.is_grad_enabled():
+            seen.append(len(inputs))
+        return function(inputs)
+
+    return wrapped
+
+
+def test_a_state_that_did_not_count_images_leaves_the_cost_of_measuring_unknown(finished, cache):
+    epsilon, held = finished.bank[len(finished.bank) // 2].level, "solver.hold.steps=60"
+    kept: dict[int, dict[str, bytes]] = {}
+    solve_epsilon(finished, cache, epsilon, held, save_resume=kept.__setitem__)
+    history = json.loads(kept[50]["history.json"])
+    assert history.pop("measured_images") > 0
+    older = {**kept[50], "history.json": json.dumps(history).encode()}
+    record = solve_epsilon(finished, cache, epsilon, held, load_resume=lambda: (50, older)).record
+    assert record.measuring_pairs is None
+    assert record.gradient_pairs == 60
 
 
 def test_holding_an_epsilon_never_ends_with_a_larger_f2(finished, cache):

@@ -177,7 +177,21 @@ def test_every_hypervolume_says_what_it_cost(report: Report, run_path: str, page
     assert {one.method for one in report.hypervolumes} >= {"epsilon_constraint", "composite"}
     for one in report.hypervolumes:
         assert one.gradient_pairs == (run.gradient_pairs(one.method, 0),)
-        assert f"for {one.gradient_pairs[0]:,} gradient pairs" in page
+        measuring = run.measuring_pairs(one.method, 0)
+        assert one.measuring_pairs == (measuring,)
+        assert f"for {one.gradient_pairs[0]:,} gradient pairs + {measuring:,.0f} of measuring" in page
+
+
+def test_scores_in_fixed_units_say_what_measuring_cost_where_it_is_known(tmp_path: Path) -> None:
+    plans = [plan for plan in planned_trials() if plan.phase in (Phase.ORIGINAL, Phase.EPSILON)]
+    report = small_run(tmp_path, plans)
+    (scores,) = report.scores
+    pairs, (measuring,) = scores.gradient_pairs[0], scores.measuring_pairs
+    assert measuring == pairs / 8 > 0
+    head = f"<td>{pairs:,} gradient pairs"
+    assert f"{head} + {measuring:,.0f} of measuring</td>" in render(report)
+    older = dataclasses.replace(report, scores=(dataclasses.replace(scores, measuring_pairs=()),))
+    assert f"{head}</td>" in render(older)
 
 
 def test_every_seed_has_its_own_hypervolume(tmp_path: Path) -> None:
@@ -190,7 +204,7 @@ def test_every_seed_has_its_own_hypervolume(tmp_path: Path) -> None:
     found = small_run(tmp_path, plans)
     assert [seed for seed, _ in found.hypervolumes[0].values] == [0, 1]
     assert len(found.hypervolumes[0].gradient_pairs) == 2
-    assert "gradient pairs a seed; median, " in render(found)
+    assert "gradient pairs + 0 of measuring a seed; median, " in render(found)
     assert "highest · seed 1" in {solution.label for solution in found.solutions}
 
 

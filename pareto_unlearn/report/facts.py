@@ -260,21 +260,29 @@ class EpsilonRange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hypervolume:
-    """One method's share of the reference box, as (seed, share), and its cost in gradient pairs per seed."""
+    """One method's share of the reference box, as (seed, share), and its cost in gradient pairs per seed.
+
+    ``measuring_pairs`` is the cost of measuring, empty if a release without that column stored some of it.
+    """
 
     method: str
     values: tuple[tuple[int, float], ...]
     gradient_pairs: tuple[int, ...]
+    measuring_pairs: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MethodScores:
-    """One method's scores in fixed units, the median over seeds, and its cost in gradient pairs per seed."""
+    """One method's scores in fixed units, the median over seeds, and its cost in gradient pairs per seed.
+
+    ``measuring_pairs`` is the cost of measuring, empty if a release without that column stored some of it.
+    """
 
     method: str
     heldout: Scores
     train: Scores
     gradient_pairs: tuple[int, ...]
+    measuring_pairs: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

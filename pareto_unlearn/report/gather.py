@@ -297,9 +297,23 @@ def _scores(solutions: Sequence[Solution], run: StoredRun) -> tuple[MethodScores
             median_scores([run.scores(method, seed, split) for seed in seeds])
             for split in ("heldout", "train")
         )
-        pairs = tuple(run.gradient_pairs(method, seed) for seed in seeds)
-        found.append(MethodScores(method=method, heldout=heldout, train=train, gradient_pairs=pairs))
+        found.append(
+            MethodScores(
+                method=method,
+                heldout=heldout,
+                train=train,
+                gradient_pairs=tuple(run.gradient_pairs(method, seed) for seed in seeds),
+                measuring_pairs=_measuring(run, method, seeds),
+            )
+        )
     return tuple(found)
+
+
+def _measuring(run: StoredRun, method: str, seeds: Sequence[int]) -> tuple[float, ...]:
+    """Return the cost of a method's measuring for each seed; empty if it is not known of every seed."""
+    costs = [run.measuring_pairs(method, seed) for seed in seeds]
+    known = tuple(cost for cost in costs if cost is not None)
+    return known if len(known) == len(costs) else ()
 
 
 def _hypervolumes(solutions: Sequence[Solution], run: StoredRun) -> tuple[Hypervolume, ...]:
@@ -309,9 +323,15 @@ def _hypervolumes(solutions: Sequence[Solution], run: StoredRun) -> tuple[Hyperv
         seeds = sorted({model.seed for model in models})
         values = [(seed, run.hypervolume(method, seed)) for seed in seeds]
         known = tuple((seed, value) for seed, value in values if value is not None)
-        pairs = tuple(run.gradient_pairs(method, seed) for seed, _ in known)
         if known:
-            found.append(Hypervolume(method=method, values=known, gradient_pairs=pairs))
+            found.append(
+                Hypervolume(
+                    method=method,
+                    values=known,
+                    gradient_pairs=tuple(run.gradient_pairs(method, seed) for seed, _ in known),
+                    measuring_pairs=_measuring(run, method, [seed for seed, _ in known]),
+                )
+            )
     return tuple(found)
 
 

@@ -99,6 +99,7 @@ class _Solving:
         self.hooks.on_progress(step, last.f1, last.f2)
         if self.keeper is not None:
             self.keeper.take(self.solver)
+        self.history.measured_images = self.trial.material.measured.images
         is_due = step % self.trial.config.solver.checkpoint_every < len(rows)
         if is_due and step < self.problem.settings.steps:
             self.hooks.save_resume(step, pack_state_files(self.solver, self.problem, self.history))
@@ -143,7 +144,8 @@ def _run_from_bank(trial: Trial, hooks: Hooks, base: TrialRecord) -> TrialResult
         mixed, record, curves = _hold(trial, hooks, record, knots, mixed)
     flat = FlatParameters(trial.material.trainable())
     flat.load(mixed.values)
-    return measure_trial(trial, flat, replace(record, state=TrialState.DONE), curves)
+    record = replace(record, state=TrialState.DONE, measuring_pairs=trial.measuring_pairs)
+    return measure_trial(trial, flat, record, curves)
 
 
 def _hold(
@@ -184,6 +186,7 @@ def _prepare(trial: Trial, hooks: Hooks, start: Float[Tensor, " p"] | None = Non
     )
     if kept is not None:
         restore(kept[1], problem, solver)
+        trial.material.measured.images = history.measured_images
     elif start is not None:
         solver.start_at(start)
     keeper = _make_keeper(trial, problem, solver, history, hooks)
@@ -199,6 +202,7 @@ def _record_solve(solving: _Solving, base: TrialRecord, outcome: Outcome) -> Tri
         reason=str(outcome),
         steps=solver.step_count,
         gradient_pairs=solver.step_count + sum(row.steps for row in history.scan),
+        measuring_pairs=solving.trial.measuring_pairs,
         learning_rate=solving.problem.settings.learning_rate,
         skipped_steps=sum(not row.finite for row in history.rows),
         multiplier=history.rows[-1].eta if history.rows else None,
@@ -212,6 +216,7 @@ def _measure_path(solving: _Solving, keeper: BankKeeper, record: TrialRecord) ->
     """Return the result of a path: its bank, and as its model the checkpoint at the highest boundary."""
     trial = solving.trial
     keeper.extend_towards(solving.original, solving.solver)
+    record = replace(record, measuring_pairs=trial.measuring_pairs)
     end = keeper.choose_end(trial.scales.f1_at(trial.config.solver.path.end + ARRIVAL_SLACK))
     if end is None:
         return diverged_result(record, solving.curves, "diverged: no checkpoint of the path is finite")
@@ -229,9 +234,9 @@ def _measure_path(solving: _Solving, keeper: BankKeeper, record: TrialRecord) ->
 def _run_unsolved(trial: Trial, hooks: Hooks, base: TrialRecord) -> TrialResult:
     """Measure the original model or a control like every other model; a control is trained first.
 
-    The steps of that training are no gradient pairs.
+    The steps of that training are no gradient pairs, and nothing is measured to solve it.
     """
-    record = replace(base, state=TrialState.DONE, reason="not trained")
+    record = replace(base, state=TrialState.DONE, reason="not trained", measuring_pairs=0.0)
     if trial.spec.phase is Phase.CONTROL:
         kept = hooks.load_resume()
         seconds = retrain(trial, hooks.on_progress, hooks.save_resume, None if kept is None else kept[1])
