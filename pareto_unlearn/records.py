@@ -459,11 +459,17 @@ class ValidRange:
         return (epsilon - self.lower) / (self.upper - self.lower)
 
 
+def name_bounded(bounded: str | None) -> str:
+    """Return the f1 that epsilon bounds in words; ``bounded`` is ``solver.completeness``, None if unknown."""
+    return "f1 of the worst class" if bounded == "per_class" else "f1"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunInfo:
     """The content of ``run.json``. ``reference_point`` is (f1, f2) raw, fixed once after Phase I.
 
-    ``smoke`` is True for a run that only tried the sweep out: its numbers mean nothing.
+    ``smoke`` is True for a run that only tried the sweep out: its numbers mean nothing. ``bounded`` is what
+    epsilon bounds (``solver.completeness``); None in runs of older releases.
     """
 
     name: str
@@ -477,6 +483,7 @@ class RunInfo:
     ranges: tuple[ValidRange, ...] = ()
     reference_point: tuple[float, float] | None = None
     smoke: bool = False
+    bounded: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,6 +152,16 @@ def test_range_is_raw_and_normalised_and_keeps_its_reason(report: Report) -> Non
     assert "dominated" in found.reason
 
 
+@pytest.mark.parametrize(
+    ("bounded", "words"), [("per_class", " of the worst class"), ("mean", ""), (None, "")]
+)
+def test_range_says_whether_it_is_that_of_the_worst_class(tmp_path: Path, bounded, words) -> None:
+    info = dataclasses.replace(synthetic_info(), bounded=bounded)
+    page = render(gather(open_run(write_run(str(tmp_path), info=info))))
+    assert f", a bound on f1{words}<br>" in page
+    assert f"so completeness{words} 0.0" in page
+
+
 def test_ranges_of_several_seeds_say_how_far_their_ends_are_apart(tmp_path: Path, page_path: str) -> None:
     one = epsilon_range()
     other = dataclasses.replace(one, seed=1, lower=one.lower + 0.01 * SCALES.f1_range)

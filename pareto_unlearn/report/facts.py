@@ -247,8 +247,8 @@ class Embedding:
 class EpsilonRange:
     """The valid range of epsilon of one seed.
 
-    ``raw`` is in units of f1, ``normalised`` in e (ratio), both of what epsilon bounds. ``upper_source`` and
-    ``reason`` tell where the upper end comes from.
+    ``raw`` is in units of f1, ``normalised`` in e (ratio), both of what epsilon bounds; ``bounded`` names
+    that f1. ``upper_source`` and ``reason`` tell where the upper end comes from.
     """
 
     seed: int
@@ -256,6 +256,7 @@ class EpsilonRange:
     normalised: tuple[float, float] | None
     upper_source: str
     reason: str
+    bounded: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

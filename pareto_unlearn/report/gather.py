@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from pareto_unlearn.analysis.robustness import explain_gap, find_gains, find_gap, spread_of_ends
 from pareto_unlearn.analysis.scores import median_scores
 from pareto_unlearn.catalogue.methods import FIGURE_ORDER
-from pareto_unlearn.records import Phase, RunInfo, Scales, TrialRecord, TrialState
+from pareto_unlearn.records import Phase, RunInfo, Scales, TrialRecord, TrialState, name_bounded
 from pareto_unlearn.report.facts import (
     Embedding,
     EpsilonRange,
@@ -275,6 +275,7 @@ def _ranges(info: RunInfo) -> tuple[EpsilonRange, ...]:
             else (scales.normalised_f1(one.lower), scales.normalised_f1(one.upper)),
             upper_source=one.upper_source,
             reason=one.reason,
+            bounded=name_bounded(info.bounded),
         )
         for one in sorted(info.ranges, key=lambda one: one.seed)
     )

@@ -56,13 +56,14 @@ def _names(names: Sequence[str]) -> str:
 
 
 def _range(one: EpsilonRange, num_seeds: int) -> str:
-    raw = f"{number(one.raw[0])} &lt; epsilon &lt; {number(one.raw[1])}"
+    raw = f"{number(one.raw[0])} &lt; epsilon &lt; {number(one.raw[1])}, a bound on {text(one.bounded)}"
     seed = f"seed {one.seed}: " if num_seeds > 1 else ""
     normalised = ""
     if one.normalised is not None:
         low, high = one.normalised
+        completeness = text(one.bounded.replace("f1", "completeness"))
         normalised = (
-            f'<br><span class="minor">normalised {share(low)} &lt; e &lt; {share(high)}, so completeness '
+            f'<br><span class="minor">normalised {share(low)} &lt; e &lt; {share(high)}, so {completeness} '
             f"{share(1.0 - high)} to {share(1.0 - low)}</span>"
         )
     source = (

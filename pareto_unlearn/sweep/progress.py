@@ -21,6 +21,7 @@ from pareto_unlearn.records import (
     TrialRecord,
     TrialSpec,
     ValidRange,
+    name_bounded,
 )
 
 STATE_STYLES = {
@@ -188,11 +189,15 @@ def _front_steps(config: SweepConfig) -> str:
 
 
 def describe_range(valid: ValidRange, info: RunInfo) -> str:
-    """Return the valid range in words: in raw f1, and as completeness once the scales are known."""
-    text = f"valid epsilon range (seed {valid.seed}): {valid.lower:.5g} to {valid.upper:.5g}"
+    """Return the valid range in words: in raw f1, and as completeness once the scales are known.
+
+    Both belong to what epsilon bounds: the mean, or with ``per_class`` the worst class.
+    """
+    name = name_bounded(info.bounded)
+    text = f"valid epsilon range (seed {valid.seed}): {name} {valid.lower:.5g} to {valid.upper:.5g}"
     if info.scales is not None:
         ends = (info.scales.normalised_f1(valid.lower), info.scales.normalised_f1(valid.upper))
-        text += f", completeness {1 - ends[0]:.1%} to {1 - ends[1]:.1%}"
+        text += f", {name.replace('f1', 'completeness')} {1 - ends[0]:.1%} to {1 - ends[1]:.1%}"
     named = {
         "lowest": "the lowest boundary",
         "path": f"a checkpoint of the path ({valid.reason})",

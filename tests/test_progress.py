@@ -1,4 +1,4 @@
-"""What a person sees while a path looks for its step size, and that looking changes nothing."""
+"""What a person sees while a sweep runs, and that looking changes nothing."""
 
 import dataclasses
 import io
@@ -8,12 +8,16 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 from short_path import PATH_SPEC, short_config
+from synthetic_run import synthetic_info
+from trial_rows import SCALES
 
-from pareto_unlearn.records import ScanProgress, ScanRow
-from pareto_unlearn.sweep.progress import ProgressDisplay
+from pareto_unlearn.records import ScanProgress, ScanRow, ValidRange
+from pareto_unlearn.sweep.progress import ProgressDisplay, describe_range
 from pareto_unlearn.sweep.worker import scan_from_plain
 from pareto_unlearn.trial import Trial, load_material
 from pareto_unlearn.trial.scan import scan_learning_rate
+
+# The scan of a path's step size
 
 RATES = (0.0005, 0.0015, 0.0045)
 
@@ -115,3 +119,23 @@ def test_a_scan_that_reports_finds_the_same_to_the_last_bit(tmp_path):
         assert taken == sorted(set(taken))
         assert taken[-1] == own[0].steps == config.solver.path.scan_steps
     assert {report.rows for report in steps} == {()}
+
+
+# The valid range
+
+
+@pytest.mark.parametrize(
+    ("bounded", "words"),
+    [
+        ("per_class", "f1 of the worst class 0.6 to 1.2, completeness of the worst class 90.0% to 30.0%"),
+        ("mean", "f1 0.6 to 1.2, completeness 90.0% to 30.0%"),
+        ("per_image", "f1 0.6 to 1.2, completeness 90.0% to 30.0%"),
+        (None, "f1 0.6 to 1.2, completeness 90.0% to 30.0%"),
+    ],
+)
+def test_the_valid_range_says_whether_it_is_that_of_the_worst_class(bounded, words):
+    valid = ValidRange(seed=3, lower=0.6, upper=1.2, upper_source="lowest")
+    info = dataclasses.replace(synthetic_info(), scales=SCALES, bounded=bounded)
+    assert describe_range(valid, info) == (
+        f"[bold]valid epsilon range (seed 3): {words}[/]; the upper end is the lowest boundary"
+    )
