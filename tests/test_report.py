@@ -30,11 +30,11 @@ from waiting import STALLED_AFTER
 from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.records import MetricRow, Phase, SampleRow, TrialResult, TrialState
 from pareto_unlearn.report import write_report
-from pareto_unlearn.report.facts import Kind, Report, Split
+from pareto_unlearn.report.facts import Kind, Report, Solution, Split
 from pareto_unlearn.report.figures import CONFIG, plain
 from pareto_unlearn.report.front_figure import edge_labels, front_figure
-from pareto_unlearn.report.gather import gather
-from pareto_unlearn.report.page import embedded_json, render
+from pareto_unlearn.report.gather import gather, verdict
+from pareto_unlearn.report.page import embedded_json, no_curve, page_data, render
 from pareto_unlearn.report.tables import worst_sentence
 from pareto_unlearn.report.views import axis_limits, curves, image_grid
 from pareto_unlearn.report.words import number, share
@@ -125,6 +125,40 @@ def test_verdict_names_count_spans_and_budget(report: Report) -> None:
     assert said.startswith("9 unlearned models with 19.9 % to 98.8 % completeness")
     assert "keep 93.9 % to 99.9 % of the quality" in said
     assert "400 steps" in said
+
+
+def from_path(report: Report, held: int = 0, boundaries: int = 2) -> list[Solution]:
+    """Return the models of a front as a path gives them: boundaries, and four epsilons mixed from it."""
+    models = [one for one in report.solutions if one.kind is Kind.BOUNDARY and one.has_model][:boundaries]
+    models = [dataclasses.replace(one, steps=steps) for one, steps in zip(models, (2400, 400), strict=False)]
+    epsilons = [one for one in report.solutions if one.kind is Kind.EPSILON and one.has_model][:4]
+    return models + [dataclasses.replace(one, start="path:80+90", steps=held) for one in epsilons]
+
+
+def test_verdict_says_that_epsilons_are_mixed_from_the_path(report: Report) -> None:
+    said = verdict(from_path(report))
+    assert (
+        "2 of them took 400 to 2400 steps; the other 4 were mixed from the path's checkpoints, without "
+        "training. On images" in said
+    )
+    held = verdict(from_path(report, held=60))
+    assert "the other 4 were mixed from the path's checkpoints, then trained for 60 steps." in held
+    alone = verdict(from_path(report, boundaries=0))
+    assert "All were mixed from the path's checkpoints, without training." in alone
+
+
+def test_an_epsilon_without_steps_says_why_it_has_no_curve(report: Report) -> None:
+    mixed, held = from_path(report, boundaries=0)[0], from_path(report, held=60)[-1]
+    assert no_curve(mixed) == (
+        "No curve: this model was mixed from the path's checkpoints and took no step of its own."
+    )
+    assert no_curve(held) == "No curve is stored for this trial."
+    dialled = dataclasses.replace(mixed, start="interpolated")
+    assert "was mixed from other models and took no step" in no_curve(dialled)
+    key = by_label(report, mixed.label)
+    changed = (*report.solutions[:key], mixed, *report.solutions[key + 1 :])
+    data = page_data(dataclasses.replace(report, solutions=changed))
+    assert data["solutions"][key]["noCurve"] == no_curve(mixed)
 
 
 def test_verdict_says_that_nothing_was_solved(tmp_path: Path) -> None:
@@ -654,7 +688,7 @@ def test_click_on_a_marker_selects_its_model(shared: Opened) -> None:
 def test_row_button_selects_a_failed_trial_with_its_reason(shared: Opened) -> None:
     shared.page.locator("#trials button", has_text="noisy_label").press("Enter")
     assert "OutOfMemoryError" in shared.page.inner_text("#details")
-    assert shared.page.is_visible("#curve-none")
+    assert shared.page.inner_text("#curve-none") == "No curve is stored for this trial."
 
 
 @needs_browser

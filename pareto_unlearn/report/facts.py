@@ -83,6 +83,14 @@ class Solution:
     residual_cosine: float | None
     steps: int
     seconds: float | None
+    start: str
+
+    @property
+    def mixed_from(self) -> str:
+        """What the weights at the start were mixed from, in words; empty if they were those of one model."""
+        if self.start.startswith("path:"):
+            return "the path's checkpoints"
+        return "other models" if self.start == "interpolated" else ""
 
     @property
     def has_model(self) -> bool:
