@@ -136,6 +136,9 @@ class TrialRecord:
       ``..._high`` is the upper end of its one-sided 95 % Clopper-Pearson interval, a bound for images of the
       same kind that were not measured.
     - ``learning_rate``: the largest of the solve. ``gradient_pairs``: its steps and those of its scan.
+    - ``measuring_pairs``: what measuring cost while the trial was solved, in gradient pairs: its images over
+      those of a pair (``solver.batch`` of each set), and a third of that, because a pass without gradients
+      takes a third of a pass with them. The measuring of the finished model is not in it.
     - ``multiplier``: the last of the solver. ``residual_*``: from gradients over the whole training sets at
       the end (a first-order residual, no proof of optimality).
     """
@@ -186,6 +189,7 @@ class TrialRecord:
     f1_image_std: float | None = None
     steps: int = 0
     gradient_pairs: int = 0
+    measuring_pairs: float | None = None
     skipped_steps: int = 0
     seconds: float | None = None
     images_per_second: float | None = None
@@ -246,6 +250,25 @@ class ScanRow:
     learning_rate: float
     steps: int
     hypervolume: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScanProgress:
+    """How far the scan of a path's step size is, while its trial runs.
+
+    The short path under way is number ``place``, counted from 1, of ``count``, and has taken ``step`` of
+    ``steps``. ``count`` grows while the best step size lies at an edge. ``rows`` is empty until the last has
+    ended; it then has every step size tried, ``learning_rate`` is the chosen one, and ``is_at_edge`` tells
+    that it is the smallest or the largest.
+    """
+
+    place: int
+    count: int
+    learning_rate: float
+    step: int
+    steps: int
+    rows: tuple[ScanRow, ...] = ()
+    is_at_edge: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -439,11 +462,17 @@ class ValidRange:
         return (epsilon - self.lower) / (self.upper - self.lower)
 
 
+def name_bounded(bounded: str | None) -> str:
+    """Return the f1 that epsilon bounds in words; ``bounded`` is ``solver.completeness``, None if unknown."""
+    return "f1 of the worst class" if bounded == "per_class" else "f1"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunInfo:
     """The content of ``run.json``. ``reference_point`` is (f1, f2) raw, fixed once after Phase I.
 
-    ``smoke`` is True for a run that only tried the sweep out: its numbers mean nothing.
+    ``smoke`` is True for a run that only tried the sweep out: its numbers mean nothing. ``bounded`` is what
+    epsilon bounds (``solver.completeness``); None in runs of older releases.
     """
 
     name: str
@@ -457,6 +486,7 @@ class RunInfo:
     ranges: tuple[ValidRange, ...] = ()
     reference_point: tuple[float, float] | None = None
     smoke: bool = False
+    bounded: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from pareto_unlearn.records import (
     TrialSpec,
     TrialState,
     ValidRange,
+    name_bounded,
 )
 
 GEOMETRIC_RATIO = 24.0
@@ -134,9 +135,9 @@ def derive_range(
     upper, source, reason = _upper_end(highest, lowest, scales, top)
     if upper - highest.reached < LEAST_WIDTH * scales.f1_range:
         raise RangeError(
-            f"seed {seed}: no valid epsilon range: the lower end f1 = {highest.reached:.6g} (highest "
-            f"boundary) is not clearly below the upper end f1 = {upper:.6g}; give Phase I more solver.steps, "
-            "or a larger solver.boundary.alpha"
+            f"seed {seed}: no valid epsilon range: the lower end {_bounded_by(highest)} = "
+            f"{highest.reached:.6g} (highest boundary) is not clearly below the upper end {upper:.6g}; give "
+            "Phase I more solver.steps, or a larger solver.boundary.alpha"
         )
     return ValidRange(
         seed=seed,
@@ -145,6 +146,11 @@ def derive_range(
         upper_source=source,
         reason=reason,
     )
+
+
+def _bounded_by(record: TrialRecord) -> str:
+    """Return the f1 that epsilon bounds in words, as the row of a trial shows it."""
+    return name_bounded("mean" if record.reached == record.f1 else "per_class")
 
 
 def derive_ranges(config: SweepConfig, progress: SweepState, identify: Identify) -> tuple[ValidRange, ...]:
@@ -173,9 +179,9 @@ def check_absolute_epsilons(config: SweepConfig, valid: ValidRange) -> None:
     if outside:
         raise EpsilonError(
             f"epsilon.values: {', '.join(f'{value:g}' for value in outside)} lies outside the valid range "
-            f"({valid.lower:.6g}, {valid.upper:.6g}) that Phase I found for seed {valid.seed}; Phase I is "
-            "kept: choose values inside it, or fractions of it without `absolute: true`, and start the same "
-            "command again"
+            f"({valid.lower:.6g}, {valid.upper:.6g}) that Phase I found for seed {valid.seed}, in "
+            f"{name_bounded(config.solver.completeness)}; Phase I is kept: choose values inside it, or "
+            "fractions of it without `absolute: true`, and start the same command again"
         )
 
 

@@ -207,6 +207,7 @@ def _record(plan: Planned, steps: int) -> TrialRecord:
         residual_cosine=-0.62,
         steps=0 if plan.phase is Phase.ORIGINAL else steps,
         gradient_pairs=steps,
+        measuring_pairs=0.0 if epsilon is None else steps / 8,
         seconds=None if plan.phase is Phase.ORIGINAL else 6.4 + 0.1 * len(plan.reason),
         images_per_second=4100.0,
         num_parameters=20272,

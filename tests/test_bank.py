@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -23,8 +24,9 @@ from pareto_unlearn.solver import FlatParameters, PathPlan
 from pareto_unlearn.store import RunStore, open_run
 from pareto_unlearn.sweep import executors
 from pareto_unlearn.sweep.worker import execute
-from pareto_unlearn.trial import Hooks, Trial, load_material, run_trial
+from pareto_unlearn.trial import Hooks, Material, Trial, load_material, measure_trial, run_trial, running
 from pareto_unlearn.trial.bank import WAY_HOME
+from pareto_unlearn.trial.context import MeasuredImages
 from pareto_unlearn.trial.judging import ARRIVAL_SLACK
 from pareto_unlearn.trial.measuring import measure_completeness, measure_retain_loss
 from pareto_unlearn.trial.scan import MAX_EXTENSIONS, rate_beyond, scan_learning_rate
@@ -185,6 +187,17 @@ def test_the_gradient_pairs_of_a_path_count_its_scan(finished):
     assert finished.path.gradient_pairs == STEPS + 4 * len(listed)
 
 
+def test_the_measuring_of_a_path_counts_that_of_its_scan(finished, cache):
+    config, counted = finished.config, MeasuredImages()
+    material = dataclasses.replace(load_material(config, cache, "targets"), measured=counted)
+    rows = scan_learning_rate(Trial(config, PATH_SPEC, material))
+    images = len(material.inputs["forget", "train"]) + len(material.inputs["retain", "train"])
+    assert counted.images == len(rows) * len(PathPlan(steps=4, checkpoints=12).capture_steps()) * images
+    ours = len(PathPlan(steps=STEPS, checkpoints=CHECKPOINTS).capture_steps()) * images
+    home = finished.path.measuring_pairs * 3 * 2 * config.solver.batch - counted.images - ours
+    assert 1 <= round(home / images, 6) <= len(WAY_HOME)
+
+
 @pytest.mark.slow
 def test_a_short_path_counts_the_steps_it_took_before_it_diverged(cache):
     overrides = ("solver.path.steps=200", "solver.path.scan=[1, 1.0e+30]", "solver.path.scan_length=0.6")
@@ -297,6 +310,49 @@ def test_an_epsilon_that_is_not_held_is_the_mixture_itself(finished, cache):
     assert 0.0 <= record.interpolation <= 1.0
 
 
+def test_an_epsilon_counts_every_image_it_is_measured_on_while_it_is_solved(finished, cache, monkeypatch):
+    seen: list[int] = []
+    features = Material.features
+    monkeypatch.setattr(Material, "features", lambda self: counting(features(self), seen))
+    trained = Counter()
+
+    def count_until_it_is_solved(*arguments):
+        trained["images"] += sum(seen)
+        return measure_trial(*arguments)
+
+    monkeypatch.setattr(running, "measure_trial", count_until_it_is_solved)
+    for held in (0, 20):
+        seen.clear()
+        trained.clear()
+        epsilon = (finished.bank[0].level + finished.bank[-1].level) / 2
+        record = solve_epsilon(finished, cache, epsilon, f"solver.hold.steps={held}").record
+        assert trained["images"] > 0
+        assert record.measuring_pairs == pytest.approx(trained["images"] / (2 * 16) / 3)
+
+
+def counting(function: Callable, seen: list[int]) -> Callable:
+    """Return the function that notes how many images it was given without gradients."""
+
+    def wrapped(inputs):
+        if not torch.is_grad_enabled():
+            seen.append(len(inputs))
+        return function(inputs)
+
+    return wrapped
+
+
+def test_a_state_that_did_not_count_images_leaves_the_cost_of_measuring_unknown(finished, cache):
+    epsilon, held = finished.bank[len(finished.bank) // 2].level, "solver.hold.steps=60"
+    kept: dict[int, dict[str, bytes]] = {}
+    solve_epsilon(finished, cache, epsilon, held, save_resume=kept.__setitem__)
+    history = json.loads(kept[50]["history.json"])
+    assert history.pop("measured_images") > 0
+    older = {**kept[50], "history.json": json.dumps(history).encode()}
+    record = solve_epsilon(finished, cache, epsilon, held, load_resume=lambda: (50, older)).record
+    assert record.measuring_pairs is None
+    assert record.gradient_pairs == 60
+
+
 def test_holding_an_epsilon_never_ends_with_a_larger_f2(finished, cache):
     epsilon = (finished.bank[0].level + finished.bank[-1].level) / 2
     mixed, held = (
@@ -333,9 +389,12 @@ def test_an_interrupted_hold_continues_to_the_same_weights(finished, cache):
 
 
 def interrupting_path(at: int, seen: list[int]) -> Callable:
-    """Run a path until that step and then as if Ctrl-C were pressed; note the steps that were reported."""
+    """Run a path until that step and then as if Ctrl-C were pressed; note the steps that were reported.
 
-    def execute_until(assignment, on_progress):
+    The steps of a scan are noted as step 0.
+    """
+
+    def execute_until(assignment, on_progress, on_scan):
         assert assignment.spec.role is Role.HIGHEST
 
         def stop(step, f1, f2):
@@ -344,7 +403,11 @@ def interrupting_path(at: int, seen: list[int]) -> Callable:
             if step >= at:
                 raise KeyboardInterrupt
 
-        execute(assignment, stop)
+        def scan(progress):
+            seen.append(0)
+            on_scan(progress)
+
+        execute(assignment, stop, scan)
         raise KeyboardInterrupt
 
     return execute_until
@@ -356,6 +419,7 @@ def test_an_interrupted_path_continues_to_the_same_bank_to_the_last_bit(finished
     monkeypatch.setattr(executors, "execute", interrupting_path(55, first))
     with pytest.raises(KeyboardInterrupt):
         run(again.config)
+    assert first[0] == 0  # it looked for its step size, and the resumed path does not
     (folder,) = (again.folder / "checkpoints").iterdir()
     resumed_at = max(int(path.name.removeprefix(".resume-")) for path in folder.glob(".resume-*"))
     taken = [int(path.name.removeprefix("bank-1-")) for path in folder.glob("bank-1-*")]

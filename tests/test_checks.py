@@ -197,10 +197,10 @@ def test_the_table_of_trials_with_checks_fits_80_columns(checked):
 
 
 def interrupt_at(label: str) -> Callable:
-    def execute_until(assignment, on_progress):
+    def execute_until(assignment, on_progress, on_scan):
         if assignment.spec.label == label:
             raise KeyboardInterrupt
-        return execute(assignment, on_progress)
+        return execute(assignment, on_progress, on_scan)
 
     return execute_until
 

@@ -80,6 +80,8 @@ def test_quickstart_beats_the_composite_loss_on_both_splits(quickstart):
 @pytest.mark.slow
 def test_quickstart_talks_on_stderr_and_writes_a_report(quickstart):
     storage, done = quickstart
+    assert "highest: finding the step size, 2 of 3 (" in done.stderr
+    assert "chosen by its hypervolume: " in done.stderr
     assert "valid epsilon range" in done.stderr
     assert "held-out quality loss in % at e <=" in done.stderr
     assert (storage / "quickstart" / "report.html").stat().st_size < 8e6

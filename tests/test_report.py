@@ -30,11 +30,11 @@ from waiting import STALLED_AFTER
 from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.records import MetricRow, Phase, SampleRow, TrialResult, TrialState
 from pareto_unlearn.report import write_report
-from pareto_unlearn.report.facts import Kind, Report, Split
+from pareto_unlearn.report.facts import Kind, Report, Solution, Split
 from pareto_unlearn.report.figures import CONFIG, plain
 from pareto_unlearn.report.front_figure import edge_labels, front_figure
-from pareto_unlearn.report.gather import gather
-from pareto_unlearn.report.page import embedded_json, render
+from pareto_unlearn.report.gather import gather, verdict
+from pareto_unlearn.report.page import embedded_json, no_curve, page_data, render
 from pareto_unlearn.report.tables import worst_sentence
 from pareto_unlearn.report.views import axis_limits, curves, image_grid
 from pareto_unlearn.report.words import number, share
@@ -127,6 +127,40 @@ def test_verdict_names_count_spans_and_budget(report: Report) -> None:
     assert "400 steps" in said
 
 
+def from_path(report: Report, held: int = 0, boundaries: int = 2) -> list[Solution]:
+    """Return the models of a front as a path gives them: boundaries, and four epsilons mixed from it."""
+    models = [one for one in report.solutions if one.kind is Kind.BOUNDARY and one.has_model][:boundaries]
+    models = [dataclasses.replace(one, steps=steps) for one, steps in zip(models, (2400, 400), strict=False)]
+    epsilons = [one for one in report.solutions if one.kind is Kind.EPSILON and one.has_model][:4]
+    return models + [dataclasses.replace(one, start="path:80+90", steps=held) for one in epsilons]
+
+
+def test_verdict_says_that_epsilons_are_mixed_from_the_path(report: Report) -> None:
+    said = verdict(from_path(report))
+    assert (
+        "2 of them took 400 to 2400 steps; the other 4 were mixed from the path's checkpoints, without "
+        "training. On images" in said
+    )
+    held = verdict(from_path(report, held=60))
+    assert "the other 4 were mixed from the path's checkpoints, then trained for 60 steps." in held
+    alone = verdict(from_path(report, boundaries=0))
+    assert "All were mixed from the path's checkpoints, without training." in alone
+
+
+def test_an_epsilon_without_steps_says_why_it_has_no_curve(report: Report) -> None:
+    mixed, held = from_path(report, boundaries=0)[0], from_path(report, held=60)[-1]
+    assert no_curve(mixed) == (
+        "No curve: this model was mixed from the path's checkpoints and took no step of its own."
+    )
+    assert no_curve(held) == "No curve is stored for this trial."
+    dialled = dataclasses.replace(mixed, start="interpolated")
+    assert "was mixed from other models and took no step" in no_curve(dialled)
+    key = by_label(report, mixed.label)
+    changed = (*report.solutions[:key], mixed, *report.solutions[key + 1 :])
+    data = page_data(dataclasses.replace(report, solutions=changed))
+    assert data["solutions"][key]["noCurve"] == no_curve(mixed)
+
+
 def test_verdict_says_that_nothing_was_solved(tmp_path: Path) -> None:
     broken = [plan for plan in planned_trials() if plan.state in (TrialState.DIVERGED, TrialState.FAILED)]
     found = small_run(tmp_path, broken)
@@ -150,6 +184,16 @@ def test_range_is_raw_and_normalised_and_keeps_its_reason(report: Report) -> Non
     assert found.normalised == pytest.approx((0.026, 1.0))
     assert found.upper_source == "original"
     assert "dominated" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("bounded", "words"), [("per_class", " of the worst class"), ("mean", ""), (None, "")]
+)
+def test_range_says_whether_it_is_that_of_the_worst_class(tmp_path: Path, bounded, words) -> None:
+    info = dataclasses.replace(synthetic_info(), bounded=bounded)
+    page = render(gather(open_run(write_run(str(tmp_path), info=info))))
+    assert f", a bound on f1{words}<br>" in page
+    assert f"so completeness{words} 0.0" in page
 
 
 def test_ranges_of_several_seeds_say_how_far_their_ends_are_apart(tmp_path: Path, page_path: str) -> None:
@@ -177,7 +221,21 @@ def test_every_hypervolume_says_what_it_cost(report: Report, run_path: str, page
     assert {one.method for one in report.hypervolumes} >= {"epsilon_constraint", "composite"}
     for one in report.hypervolumes:
         assert one.gradient_pairs == (run.gradient_pairs(one.method, 0),)
-        assert f"for {one.gradient_pairs[0]:,} gradient pairs" in page
+        measuring = run.measuring_pairs(one.method, 0)
+        assert one.measuring_pairs == (measuring,)
+        assert f"for {one.gradient_pairs[0]:,} gradient pairs + {measuring:,.0f} of measuring" in page
+
+
+def test_scores_in_fixed_units_say_what_measuring_cost_where_it_is_known(tmp_path: Path) -> None:
+    plans = [plan for plan in planned_trials() if plan.phase in (Phase.ORIGINAL, Phase.EPSILON)]
+    report = small_run(tmp_path, plans)
+    (scores,) = report.scores
+    pairs, (measuring,) = scores.gradient_pairs[0], scores.measuring_pairs
+    assert measuring == pairs / 8 > 0
+    head = f"<td>{pairs:,} gradient pairs"
+    assert f"{head} + {measuring:,.0f} of measuring</td>" in render(report)
+    older = dataclasses.replace(report, scores=(dataclasses.replace(scores, measuring_pairs=()),))
+    assert f"{head}</td>" in render(older)
 
 
 def test_every_seed_has_its_own_hypervolume(tmp_path: Path) -> None:
@@ -190,7 +248,7 @@ def test_every_seed_has_its_own_hypervolume(tmp_path: Path) -> None:
     found = small_run(tmp_path, plans)
     assert [seed for seed, _ in found.hypervolumes[0].values] == [0, 1]
     assert len(found.hypervolumes[0].gradient_pairs) == 2
-    assert "gradient pairs a seed; median, " in render(found)
+    assert "gradient pairs + 0 of measuring a seed; median, " in render(found)
     assert "highest · seed 1" in {solution.label for solution in found.solutions}
 
 
@@ -630,7 +688,7 @@ def test_click_on_a_marker_selects_its_model(shared: Opened) -> None:
 def test_row_button_selects_a_failed_trial_with_its_reason(shared: Opened) -> None:
     shared.page.locator("#trials button", has_text="noisy_label").press("Enter")
     assert "OutOfMemoryError" in shared.page.inner_text("#details")
-    assert shared.page.is_visible("#curve-none")
+    assert shared.page.inner_text("#curve-none") == "No curve is stored for this trial."
 
 
 @needs_browser

@@ -584,6 +584,12 @@ def test_a_range_narrower_than_a_hundredth_of_that_of_f1_is_refused(upper):
     assert caught.value.exit_code == 7
 
 
+def test_a_range_that_is_too_narrow_says_when_it_is_that_of_the_worst_class():
+    highest = replace(boundary(HIGHEST, 0.6, 0.3), level=0.8)
+    with pytest.raises(RangeError, match=r"lower end f1 of the worst class = 0\.8 \(highest boundary\)"):
+        derive_range(0, highest, boundary(LOWEST, 0.8, 0.01), SCALES)
+
+
 def broken_seed(spec: TrialSpec) -> TrialRecord:
     broken = spec.role is Role.HIGHEST and spec.seed == 7
     return make_record(spec, state=TrialState.FAILED) if broken else solve(spec)

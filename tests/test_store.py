@@ -903,6 +903,20 @@ def test_gradient_pairs_are_those_of_the_rows_a_hypervolume_takes_and_of_the_bro
     assert run.gradient_pairs() == 7 * 410  # what the front is made of; the original costs nothing
 
 
+def test_measuring_pairs_are_known_where_every_trial_that_solved_something_has_them(store):
+    for number, (state, pairs) in enumerate([("DONE", 2.5), ("DIVERGED", 1.0), ("FAILED", None)]):
+        store.commit(
+            make_result(make_record(f"{number:016x}", state=TrialState(state), measuring_pairs=pairs))
+        )
+    assert open_run(store.path).measuring_pairs() == 3.5
+    store.commit(make_result(make_record(f"{3:016x}", seed=1)))  # as an older release would
+    run = open_run(store.path)
+    assert run.measuring_pairs() is None
+    assert run.measuring_pairs(seed=1) is None
+    assert run.measuring_pairs(seed=0) == 3.5
+    assert run.measuring_pairs("composite") == 0.0
+
+
 def test_hypervolume_waits_for_the_reference_point(store):
     store.commit(make_result())
     assert open_run(store.path).hypervolume() is None

@@ -13,10 +13,13 @@ from pareto_unlearn.config import SweepConfig, dump_config
 from pareto_unlearn.errors import ConfigError, RangeError, RunLockedError, WeightsError
 from pareto_unlearn.records import Phase, Role, TrialRecord, TrialSpec, TrialState
 from pareto_unlearn.schedule import EpsilonError, NoTrial
+from pareto_unlearn.solver import PathPlan
 from pareto_unlearn.store import RunStore, open_run
 from pareto_unlearn.sweep import SweepOptions, run_sweep
 from pareto_unlearn.sweep.planner import Planner
 from pareto_unlearn.sweep.worker import Assignment, execute
+from pareto_unlearn.trial.bank import WAY_HOME
+from pareto_unlearn.trial.mixing import MAX_EVALUATIONS
 
 FEW_STEPS = ("solver.steps=10", "solver.path.steps=20", "solver.hold.steps=4", "solver.bank.checkpoints=4")
 """For what happens between the phases, however far a model gets in them."""
@@ -141,10 +144,11 @@ def test_manifest_lists_every_image_once(finished):
 
 def test_summary_scores_every_method_in_fixed_boxes_held_out_first(finished):
     run_read, said = run_of(finished), summary_of(finished)
-    ours = run_read.gradient_pairs(method="epsilon_constraint")
+    ours = f"gradient pairs {run_read.gradient_pairs('epsilon_constraint'):,} + "
+    ours += f"{run_read.measuring_pairs('epsilon_constraint'):,.0f} of measuring"
     heldout, train = (run_read.scores("epsilon_constraint", 0, split) for split in ("heldout", "train"))
     for place, height in enumerate(("5%", "100%")):
-        areas = f"{heldout.areas[place]:.3f} / {train.areas[place]:.3f} ({ours:,} pairs), composite"
+        areas = f"{heldout.areas[place]:.3f} / {train.areas[place]:.3f} ({ours}), composite"
         box = f"area with quality loss below {height} (seed 0), held out / training"
         assert f"{box}: epsilon_constraint {areas}" in said
     assert "held-out quality loss in % at e <= 0.05 0.1 0.2 0.35 0.5 (seed 0): epsilon_constraint" in said
@@ -154,6 +158,28 @@ def test_the_pairs_of_a_front_are_path_scan_and_lowest_boundary(finished):
     path = record_of(finished, "highest")
     assert path.gradient_pairs == 240 + 12
     assert run_of(finished).gradient_pairs(method="epsilon_constraint") == 240 + 12 + 40
+
+
+def test_measuring_is_counted_where_a_trial_looks_at_its_model_while_it_is_solved(finished):
+    """160 forget and 160 retain images in steps of 16 and 16: measuring all costs 10 / 3 pairs."""
+    whole, path = 10 / 3, finished.solver.path
+    taken = sum(
+        len(PathPlan(steps=steps, checkpoints=12).capture_steps()) for steps in (path.steps, path.scan_steps)
+    )
+    looks = record_of(finished, "highest").measuring_pairs / whole
+    assert looks == pytest.approx(round(looks))
+    assert taken + 1 <= round(looks) <= taken + len(WAY_HOME)
+    for label in ("lowest", "original", "composite 0.1"):
+        assert record_of(finished, label).measuring_pairs == 0.0
+    for label in ("epsilon 3.3%", "epsilon 19.7%"):
+        record = record_of(finished, label)
+        # each is at f1 while a mixture is sought, or at f2 of what was found
+        looks = record.measuring_pairs / (whole / 2)
+        evaluations = int(record.reason.split()[-4])
+        assert looks == pytest.approx(round(looks))
+        assert evaluations + 1 <= round(looks) <= 2 * (MAX_EVALUATIONS + 1)
+    ours = [one.measuring_pairs for one in run_of(finished).records if one.method == "epsilon_constraint"]
+    assert run_of(finished).measuring_pairs("epsilon_constraint") == pytest.approx(sum(ours))
 
 
 def test_f2_falls_strictly_as_epsilon_rises_and_nothing_dominates_the_highest(finished):
@@ -367,10 +393,10 @@ def test_range_is_readable_as_soon_as_phase_one_ends_and_while_a_run_goes_on(sma
 
     seen = []
 
-    def look(assignment, on_progress):
+    def look(assignment, on_progress, on_scan):
         if assignment.spec.phase is Phase.EPSILON:
             seen.append(open_run(assignment.run_path).info.ranges)
-        return execute(assignment, on_progress)
+        return execute(assignment, on_progress, on_scan)
 
     monkeypatch.setattr(executors, "execute", look)
     config = small_config(*FEW_STEPS, "baselines=[]", "epsilon.points=1")

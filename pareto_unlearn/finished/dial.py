@@ -179,6 +179,7 @@ def _interpolate(
     weights: RunWeights, spec: TrialSpec, valid: ValidRange, knots: Sequence[Knot]
 ) -> TrialRecord:
     material, run = weights.material, weights.run
+    trial = Trial(weights.config, spec, material)
     mixture = Mixer(material, weights.config.solver.completeness).best(knots, spec.epsilon or 0.0)
     if mixture is None:
         raise ConfigError(_outside_message(valid, spec.epsilon or 0.0, knots))
@@ -189,10 +190,11 @@ def _interpolate(
         reason=f"interpolated with {mixture.crossing.evaluations} evaluations of f1",
         parents=mixture.names,
         interpolation=mixture.crossing.share,
+        measuring_pairs=trial.measuring_pairs,
     )
     flat = FlatParameters(material.trainable())
     flat.load(mixture.values)
-    return run.store.commit(measure_trial(Trial(weights.config, spec, material), flat, record, ()))
+    return run.store.commit(measure_trial(trial, flat, record, ()))
 
 
 def _outside_message(valid: ValidRange, target: float, knots: Sequence[Knot]) -> str:

@@ -83,6 +83,14 @@ class Solution:
     residual_cosine: float | None
     steps: int
     seconds: float | None
+    start: str
+
+    @property
+    def mixed_from(self) -> str:
+        """What the weights at the start were mixed from, in words; empty if they were those of one model."""
+        if self.start.startswith("path:"):
+            return "the path's checkpoints"
+        return "other models" if self.start == "interpolated" else ""
 
     @property
     def has_model(self) -> bool:
@@ -247,8 +255,8 @@ class Embedding:
 class EpsilonRange:
     """The valid range of epsilon of one seed.
 
-    ``raw`` is in units of f1, ``normalised`` in e (ratio), both of what epsilon bounds. ``upper_source`` and
-    ``reason`` tell where the upper end comes from.
+    ``raw`` is in units of f1, ``normalised`` in e (ratio), both of what epsilon bounds; ``bounded`` names
+    that f1. ``upper_source`` and ``reason`` tell where the upper end comes from.
     """
 
     seed: int
@@ -256,25 +264,34 @@ class EpsilonRange:
     normalised: tuple[float, float] | None
     upper_source: str
     reason: str
+    bounded: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hypervolume:
-    """One method's share of the reference box, as (seed, share), and its cost in gradient pairs per seed."""
+    """One method's share of the reference box, as (seed, share), and its cost in gradient pairs per seed.
+
+    ``measuring_pairs`` is the cost of measuring, empty if a release without that column stored some of it.
+    """
 
     method: str
     values: tuple[tuple[int, float], ...]
     gradient_pairs: tuple[int, ...]
+    measuring_pairs: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MethodScores:
-    """One method's scores in fixed units, the median over seeds, and its cost in gradient pairs per seed."""
+    """One method's scores in fixed units, the median over seeds, and its cost in gradient pairs per seed.
+
+    ``measuring_pairs`` is the cost of measuring, empty if a release without that column stored some of it.
+    """
 
     method: str
     heldout: Scores
     train: Scores
     gradient_pairs: tuple[int, ...]
+    measuring_pairs: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from pareto_unlearn.analysis.robustness import explain_gap, find_gains, find_gap, spread_of_ends
 from pareto_unlearn.analysis.scores import median_scores
 from pareto_unlearn.catalogue.methods import FIGURE_ORDER
-from pareto_unlearn.records import Phase, RunInfo, Scales, TrialRecord, TrialState
+from pareto_unlearn.records import Phase, RunInfo, Scales, TrialRecord, TrialState, name_bounded
 from pareto_unlearn.report.facts import (
     Embedding,
     EpsilonRange,
@@ -196,6 +196,7 @@ def _solution(record: TrialRecord, scales: Scales | None, seeds: Sequence[int]) 
         residual_cosine=record.residual_cosine,
         steps=record.steps,
         seconds=record.seconds,
+        start=record.start,
     )
 
 
@@ -233,6 +234,29 @@ def _reach(models: Sequence[Solution], split: Split) -> tuple[str, str] | None:
     return _span(completeness), _span(quality)
 
 
+def _budget(models: Sequence[Solution]) -> str:
+    """Return a sentence on how the models came about: with how many steps, or mixed from others."""
+    mixed = [model for model in models if model.mixed_from]
+    stepped = [model for model in models if not model.mixed_from]
+    if not mixed:
+        return f" {'It' if len(models) == 1 else 'Each'} took {_step_span(models)} steps."
+    sources = {model.mixed_from for model in mixed}
+    source = sources.pop() if len(sources) == 1 else "other models"
+    held = [model for model in mixed if model.steps]
+    then = f"then trained for {_step_span(held)} steps" if held else "without training"
+    if not stepped:
+        return f" {'It was' if len(models) == 1 else 'All were'} mixed from {source}, {then}."
+    return (
+        f" {len(stepped)} of them took {_step_span(stepped)} steps; the other {len(mixed)} "
+        f"{'was' if len(mixed) == 1 else 'were'} mixed from {source}, {then}."
+    )
+
+
+def _step_span(models: Sequence[Solution]) -> str:
+    low, high = min(model.steps for model in models), max(model.steps for model in models)
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
 def verdict(solutions: Sequence[Solution]) -> str:
     """Return one or two sentences on what the sweep reached, and with how many steps."""
     models = _models(solutions)
@@ -242,16 +266,14 @@ def verdict(solutions: Sequence[Solution]) -> str:
             f"No unlearned model: {ended} trial{'s' * (ended != 1)} ended without one. "
             "The reasons are in the table of trials."
         )
-    steps = sorted({model.steps for model in models})
-    budget = f"{steps[0]}" if len(steps) == 1 else f"{steps[0]} to {steps[-1]}"
     one = len(models) == 1
     count = "One unlearned model" if one else f"{len(models)} unlearned models"
     train, heldout = _reach(models, Split.TRAIN), _reach(models, Split.HELDOUT)
     if train is None:
-        return f"{count} after {budget} steps; completeness and retained quality were not measured."
+        return f"{count}; completeness and retained quality were not measured.{_budget(models)}"
     text = (
         f"{count} with {train[0]} completeness of forgetting {'keeps' if one else 'keep'} {train[1]} of "
-        f"the quality on the retain images; {'it' if one else 'each'} was given {budget} steps."
+        f"the quality on the retain images.{_budget(models)}"
     )
     if heldout is not None:
         text += f" On images never trained on: {heldout[0]} completeness, {heldout[1]} retained quality."
@@ -275,6 +297,7 @@ def _ranges(info: RunInfo) -> tuple[EpsilonRange, ...]:
             else (scales.normalised_f1(one.lower), scales.normalised_f1(one.upper)),
             upper_source=one.upper_source,
             reason=one.reason,
+            bounded=name_bounded(info.bounded),
         )
         for one in sorted(info.ranges, key=lambda one: one.seed)
     )
@@ -297,9 +320,23 @@ def _scores(solutions: Sequence[Solution], run: StoredRun) -> tuple[MethodScores
             median_scores([run.scores(method, seed, split) for seed in seeds])
             for split in ("heldout", "train")
         )
-        pairs = tuple(run.gradient_pairs(method, seed) for seed in seeds)
-        found.append(MethodScores(method=method, heldout=heldout, train=train, gradient_pairs=pairs))
+        found.append(
+            MethodScores(
+                method=method,
+                heldout=heldout,
+                train=train,
+                gradient_pairs=tuple(run.gradient_pairs(method, seed) for seed in seeds),
+                measuring_pairs=_measuring(run, method, seeds),
+            )
+        )
     return tuple(found)
+
+
+def _measuring(run: StoredRun, method: str, seeds: Sequence[int]) -> tuple[float, ...]:
+    """Return the cost of a method's measuring for each seed; empty if it is not known of every seed."""
+    costs = [run.measuring_pairs(method, seed) for seed in seeds]
+    known = tuple(cost for cost in costs if cost is not None)
+    return known if len(known) == len(costs) else ()
 
 
 def _hypervolumes(solutions: Sequence[Solution], run: StoredRun) -> tuple[Hypervolume, ...]:
@@ -309,9 +346,15 @@ def _hypervolumes(solutions: Sequence[Solution], run: StoredRun) -> tuple[Hyperv
         seeds = sorted({model.seed for model in models})
         values = [(seed, run.hypervolume(method, seed)) for seed in seeds]
         known = tuple((seed, value) for seed, value in values if value is not None)
-        pairs = tuple(run.gradient_pairs(method, seed) for seed, _ in known)
         if known:
-            found.append(Hypervolume(method=method, values=known, gradient_pairs=pairs))
+            found.append(
+                Hypervolume(
+                    method=method,
+                    values=known,
+                    gradient_pairs=tuple(run.gradient_pairs(method, seed) for seed, _ in known),
+                    measuring_pairs=_measuring(run, method, [seed for seed, _ in known]),
+                )
+            )
     return tuple(found)
 
 

@@ -56,13 +56,14 @@ def _names(names: Sequence[str]) -> str:
 
 
 def _range(one: EpsilonRange, num_seeds: int) -> str:
-    raw = f"{number(one.raw[0])} &lt; epsilon &lt; {number(one.raw[1])}"
+    raw = f"{number(one.raw[0])} &lt; epsilon &lt; {number(one.raw[1])}, a bound on {text(one.bounded)}"
     seed = f"seed {one.seed}: " if num_seeds > 1 else ""
     normalised = ""
     if one.normalised is not None:
         low, high = one.normalised
+        completeness = text(one.bounded.replace("f1", "completeness"))
         normalised = (
-            f'<br><span class="minor">normalised {share(low)} &lt; e &lt; {share(high)}, so completeness '
+            f'<br><span class="minor">normalised {share(low)} &lt; e &lt; {share(high)}, so {completeness} '
             f"{share(1.0 - high)} to {share(1.0 - low)}</span>"
         )
     source = (
@@ -105,7 +106,8 @@ def _scores(report: Report) -> str:
     note = (
         "Areas: held out / training, as a share of e 0 to 1 and quality loss 0 to 5 % or 100 %, the same box "
         "in every report. Losses: the least on held-out images among models with held-out e up to the level, "
-        "and how many times the first row's. Median over seeds."
+        "and how many times the first row's. Median over seeds. Pairs: one gradient of either loss; "
+        "measuring while solving has the same unit, in which a pass without gradients counts a third."
     )
     head = f"<tr><th>method</th>{areas}{levels}<th>pairs</th></tr>"
     table = f"<table class='scores'><thead>{head}</thead><tbody>{rows}</tbody></table>"
@@ -121,7 +123,7 @@ def _score_row(one: MethodScores, ours: Scores) -> str:
         f"<td>{_loss(loss, own)}</td>" for loss, own in zip(one.heldout.losses, ours.losses, strict=True)
     )
     name = text(one.method.replace("_", " "))
-    return f"<tr><th>{name}</th>{areas}{losses}<td>{_pairs(one.gradient_pairs)}</td></tr>"
+    return f"<tr><th>{name}</th>{areas}{losses}<td>{_pairs(one)}</td></tr>"
 
 
 def _loss(loss: float | None, own: float | None) -> str:
@@ -144,14 +146,21 @@ def _hypervolume(one: Hypervolume) -> str:
     )
     return (
         f'<p class="pair"><span>{text(one.method.replace("_", " "))}</span> <b>{middle}</b> '
-        f'<span class="minor">for {_pairs(one.gradient_pairs)}{spread}</span></p>'
+        f'<span class="minor">for {_pairs(one)}{spread}</span></p>'
     )
 
 
-def _pairs(counts: Sequence[int]) -> str:
-    """Return the gradient pairs behind a hypervolume in words: one number, or the range over seeds."""
-    span = f"{min(counts):,}" if min(counts) == max(counts) else f"{min(counts):,} to {max(counts):,}"
-    return f"{span} gradient pairs{' a seed' if len(counts) > 1 else ''}"
+def _pairs(one: Hypervolume | MethodScores) -> str:
+    """Return the gradient pairs behind a method's numbers, and beside them its measuring where known."""
+    measuring = f" + {_span(one.measuring_pairs)} of measuring" if one.measuring_pairs else ""
+    each = " a seed" if len(one.gradient_pairs) > 1 else ""
+    return f"{_span(one.gradient_pairs)} gradient pairs{measuring}{each}"
+
+
+def _span(counts: Sequence[float]) -> str:
+    """Return whole numbers in words: one, or the range over seeds."""
+    low, high = f"{min(counts):,.0f}", f"{max(counts):,.0f}"
+    return low if low == high else f"{low} to {high}"
 
 
 def _uncertainty(seeds: Sequence[int]) -> str:

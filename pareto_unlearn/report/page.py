@@ -126,6 +126,13 @@ def _evidence(solution: Solution) -> list[list[str]]:
     return [row for row in rows if row[1] != NONE]
 
 
+def no_curve(solution: Solution) -> str:
+    """Return what stands where the curve of a trial would be, if none is stored."""
+    if solution.mixed_from and not solution.steps:
+        return f"No curve: this model was mixed from {solution.mixed_from} and took no step of its own."
+    return "No curve is stored for this trial."
+
+
 def _solution_data(report: Report, key: int, solution: Solution) -> dict[str, Any]:
     return {
         "label": solution.label,
@@ -135,6 +142,7 @@ def _solution_data(report: Report, key: int, solution: Solution) -> dict[str, An
         "trial": solution.trial_id,
         "evidence": _evidence(solution),
         "bars": {split.value: _bars(solution.on(split)) for split in Split},
+        "noCurve": no_curve(solution),
         "worst": {split.value: tables.worst_sentence(report, key, split) for split in Split},
     }
 

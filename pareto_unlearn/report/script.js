@@ -70,6 +70,7 @@
     const figure = report.curves[key] && { data: report.curves[key], layout: report.curveLayout };
     const solution = report.solutions[Number(key)];
     byId("curve-none").hidden = Boolean(figure);
+    byId("curve-none").textContent = solution ? solution.noCurve : "";
     div.hidden = !figure;
     byId("curve-text").textContent = solution
       ? [solution.state, solution.reason, ...solution.evidence.filter(([term]) => term === "violation" || term === "multiplier").map((pair) => pair.join(" "))]

@@ -175,7 +175,7 @@ def convergence(report: Report) -> str:
         '<p id="curve-text" class="minor" aria-live="polite"></p>'
         '<div id="figure-curve" class="figure figure-curve" role="img" '
         'aria-label="f1 and f2 against the step"></div>'
-        '<p id="curve-none" class="note" hidden>No curve is stored for this trial.</p></div>'
+        '<p id="curve-none" class="note" hidden></p></div>'
     )
     return section("convergence", "Convergence", lead, body)
 

@@ -64,7 +64,8 @@ GLOSSARY = (
     (
         "gradient pair",
         "one gradient of the forget loss and one of the retain loss: what a step costs; the scan of a "
-        "path's step size counts",
+        "path's step size counts. Measuring while solving (checkpoints, mixtures) is counted beside it in "
+        "the same unit: a pass without gradients counts a third of a pass with them",
     ),
     (
         "reference point",

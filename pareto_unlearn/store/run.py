@@ -13,7 +13,7 @@ from pareto_unlearn.analysis.likeness import COMPARED, Errors, Likeness, find_li
 from pareto_unlearn.analysis.scores import Scores, score
 from pareto_unlearn.catalogue.methods import EPSILON_CONSTRAINT, ORIGINAL, RETRAINED
 from pareto_unlearn.errors import StoreError
-from pareto_unlearn.records import HAS_MODEL, Phase, Role, RunInfo, TrialRecord
+from pareto_unlearn.records import HAS_MODEL, Phase, Role, RunInfo, TrialRecord, TrialState
 from pareto_unlearn.store.run_store import RunStore
 
 if TYPE_CHECKING:
@@ -136,6 +136,22 @@ class StoredRun:
         steps count that were taken, also those of a path's scan and of trials that ended without a model.
         """
         return sum(record.gradient_pairs for record in self._chosen(method, seed, phases))
+
+    def measuring_pairs(
+        self, method: str | None = None, seed: int | None = None, phases: Collection[Phase] | None = None
+    ) -> float | None:
+        """Return what measuring cost behind a ``hypervolume`` of the same arguments, in gradient pairs.
+
+        It is the sum of the column of that name; ``gradient_pairs`` with the same arguments does not contain
+        it. A trial that failed counts as nothing.
+
+        Returns:
+            None if some of the trials were stored by a release without the column.
+        """
+        rows = [row for row in self._chosen(method, seed, phases) if row.state is not TrialState.FAILED]
+        costs = [row.measuring_pairs for row in rows]
+        known = [cost for cost in costs if cost is not None]
+        return sum(known) if len(known) == len(costs) else None
 
     def compare_with_retrained(self) -> tuple[Likeness, ...]:
         """Return, for each seed's front, the e at which its error in the hole equals the retrained model's.

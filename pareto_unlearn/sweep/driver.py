@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from pareto_unlearn.config import SweepConfig
 from pareto_unlearn.config.smoke import SMOKE_NOTICE
-from pareto_unlearn.records import BROKEN, Phase, RunInfo, TrialRecord, TrialSpec
+from pareto_unlearn.records import BROKEN, Phase, RunInfo, ScanProgress, TrialRecord, TrialSpec
 from pareto_unlearn.schedule import count_trials
 from pareto_unlearn.store import RunStore
 from pareto_unlearn.sweep.checking import check_inputs
@@ -121,6 +121,9 @@ class _RangeAnnouncer:
 
     def on_progress(self, spec: TrialSpec, step: int, f1: float, f2: float) -> None:
         self._progress.on_progress(spec, step, f1, f2)
+
+    def on_scan(self, spec: TrialSpec, progress: ScanProgress) -> None:
+        self._progress.on_scan(spec, progress)
 
     def on_end(self, spec: TrialSpec, record: TrialRecord) -> None:
         self._progress.on_end(spec, record)

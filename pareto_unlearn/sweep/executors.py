@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Protocol
 
-from pareto_unlearn.records import TrialRecord, TrialSpec
+from pareto_unlearn.records import ScanProgress, TrialRecord, TrialSpec
 from pareto_unlearn.schedule import NoTrial
 from pareto_unlearn.sweep.planner import Planner
 from pareto_unlearn.sweep.worker import Assignment, execute
@@ -21,6 +21,10 @@ class Observer(Protocol):
 
     def on_progress(self, spec: TrialSpec, step: int, f1: float, f2: float) -> None:
         """A trial took steps; f1 and f2 are those of its last mini-batch."""
+        ...
+
+    def on_scan(self, spec: TrialSpec, progress: ScanProgress) -> None:
+        """A path looks for its step size, before its first step."""
         ...
 
     def on_end(self, spec: TrialSpec, record: TrialRecord) -> None:
@@ -84,5 +88,9 @@ class LocalExecutor:
     def _run_one(self, assignment: Assignment, observer: Observer) -> None:
         spec = assignment.spec
         observer.on_start(spec)
-        record = execute(assignment, lambda step, f1, f2: observer.on_progress(spec, step, f1, f2))
+        record = execute(
+            assignment,
+            lambda step, f1, f2: observer.on_progress(spec, step, f1, f2),
+            lambda progress: observer.on_scan(spec, progress),
+        )
         observer.on_end(spec, record)

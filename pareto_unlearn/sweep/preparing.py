@@ -70,6 +70,7 @@ def _describe_start(
         classes_retain=checked.classes_retain,
         reference_point=before.reference_point if before else None,
         smoke=config.smoke,
+        bounded=config.solver.completeness,
     )
 
 

@@ -1,5 +1,6 @@
 """What a person sees while a sweep runs: a live table on a terminal, plain lines elsewhere; all on stderr."""
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -13,7 +14,17 @@ from rich.text import Text
 from pareto_unlearn.catalogue.methods import is_course
 from pareto_unlearn.config import SweepConfig, count_front_steps, known_slots
 from pareto_unlearn.config.wording import joined
-from pareto_unlearn.records import BROKEN, Phase, RunInfo, TrialRecord, TrialSpec, ValidRange
+from pareto_unlearn.records import (
+    BROKEN,
+    Phase,
+    RunInfo,
+    ScanProgress,
+    ScanRow,
+    TrialRecord,
+    TrialSpec,
+    ValidRange,
+    name_bounded,
+)
 
 STATE_STYLES = {
     "DONE": "green",
@@ -32,6 +43,13 @@ class _Running:
     f1: float | None = None
     f2: float | None = None
     halfway: bool = False
+    scan: ScanProgress | None = None
+    scans_said: int = 0
+
+    @property
+    def label(self) -> str:
+        """The trial's name and, while it scans, which step size it tries."""
+        return self.spec.label if self.scan is None else f"{self.spec.label}: {_describe_scan(self.scan)}"
 
 
 class ProgressDisplay:
@@ -66,7 +84,7 @@ class ProgressDisplay:
     def on_progress(self, spec: TrialSpec, step: int, f1: float, f2: float) -> None:
         """A trial took steps."""
         running = self._running.setdefault(spec.trial_id, _Running(spec, time.monotonic()))
-        running.step, running.f1, running.f2 = step, f1, f2
+        running.step, running.f1, running.f2, running.scan = step, f1, f2, None
         steps = self._config.steps_of(spec)
         halfway = step >= steps // 2 and not running.halfway
         running.halfway |= halfway
@@ -74,6 +92,24 @@ class ProgressDisplay:
             self.say(
                 f"{self._clock()} {_phase_name(spec):9} {spec.label}: step {step} of {steps}, f1 {f1:.4g}, "
                 f"f2 {f2:.3g}"
+            )
+
+    def on_scan(self, spec: TrialSpec, progress: ScanProgress) -> None:
+        """A path looks for its step size; once it is found, what was tried is said on a terminal too."""
+        running = self._running.setdefault(spec.trial_id, _Running(spec, time.monotonic()))
+        if progress.rows:
+            running.scan = None
+            self.say(
+                f"{self._clock()} {_phase_name(spec):9} {spec.label}: {_describe_scan_outcome(progress)}"
+            )
+            return
+        running.scan = progress
+        halfway = progress.step >= progress.steps // 2 and progress.place > running.scans_said
+        if not self._console.is_terminal and halfway:
+            running.scans_said = progress.place
+            self.say(
+                f"{self._clock()} {_phase_name(spec):9} {running.label}, step {progress.step} of "
+                f"{progress.steps}"
             )
 
     def on_end(self, spec: TrialSpec, record: TrialRecord) -> None:
@@ -92,13 +128,14 @@ class ProgressDisplay:
         for name in ("phase", "trial", "step", "", "f1", "f2"):
             table.add_column(name)
         for running in self._running.values():
-            spec = running.spec
-            steps = self._config.steps_of(spec)
+            spec, scan = running.spec, running.scan
+            steps = self._config.steps_of(spec) if scan is None else scan.steps
+            step = running.step if scan is None else scan.step
             table.add_row(
-                _phase_name(running.spec),
-                running.spec.label,
-                f"{running.step}/{steps}",
-                ProgressBar(total=steps, completed=running.step, width=20),
+                _phase_name(spec),
+                running.label,
+                f"{step}/{steps}",
+                ProgressBar(total=steps, completed=step, width=20),
                 "" if running.f1 is None else f"{running.f1:.4g}",
                 "" if running.f2 is None else f"{running.f2:.3g}",
             )
@@ -166,17 +203,38 @@ def _front_steps(config: SweepConfig) -> str:
 
 
 def describe_range(valid: ValidRange, info: RunInfo) -> str:
-    """Return the valid range in words: in raw f1, and as completeness once the scales are known."""
-    text = f"valid epsilon range (seed {valid.seed}): {valid.lower:.5g} to {valid.upper:.5g}"
+    """Return the valid range in words: in raw f1, and as completeness once the scales are known.
+
+    Both belong to what epsilon bounds: the mean, or with ``per_class`` the worst class.
+    """
+    name = name_bounded(info.bounded)
+    text = f"valid epsilon range (seed {valid.seed}): {name} {valid.lower:.5g} to {valid.upper:.5g}"
     if info.scales is not None:
         ends = (info.scales.normalised_f1(valid.lower), info.scales.normalised_f1(valid.upper))
-        text += f", completeness {1 - ends[0]:.1%} to {1 - ends[1]:.1%}"
+        text += f", {name.replace('f1', 'completeness')} {1 - ends[0]:.1%} to {1 - ends[1]:.1%}"
     named = {
         "lowest": "the lowest boundary",
         "path": f"a checkpoint of the path ({valid.reason})",
         "original": f"the original model ({valid.reason})",
     }
     return f"[bold]{text}[/]; the upper end is {named[valid.upper_source]}"
+
+
+def _describe_scan(progress: ScanProgress) -> str:
+    return f"finding the step size, {progress.place} of {progress.count} ({progress.learning_rate:.3g})"
+
+
+def _describe_scan_outcome(progress: ScanProgress) -> str:
+    """Return in words which step size a scan chose, and what every step size was worth."""
+    tried = ", ".join(f"{row.learning_rate:.3g} ({_describe_worth(row)})" for row in progress.rows)
+    if all(math.isnan(row.hypervolume) for row in progress.rows):
+        return f"step size {progress.learning_rate:.3g} kept, as the scan chose none; hypervolumes: {tried}"
+    edge = "; it lies at the edge of the scan" if progress.is_at_edge else ""
+    return f"step size {progress.learning_rate:.3g} chosen by its hypervolume: {tried}{edge}"
+
+
+def _describe_worth(row: ScanRow) -> str:
+    return "not finite" if math.isnan(row.hypervolume) else f"{row.hypervolume:.3f}"
 
 
 def _phase_name(spec: TrialSpec) -> str:

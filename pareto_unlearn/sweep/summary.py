@@ -75,10 +75,10 @@ def _describe_scores(run: StoredRun, info: RunInfo) -> list[str]:
     for seed in [valid.seed for valid in info.ranges]:
         methods = [EPSILON_CONSTRAINT, *_compared_methods(run, seed)]
         found = {method: [run.scores(method, seed, split) for split in SPLITS] for method in methods}
-        pairs = {method: run.gradient_pairs(method=method, seed=seed) for method in methods}
+        pairs = {method: _describe_pairs(run, method, seed) for method in methods}
         for place, height in enumerate(BOXES):
             areas = ", ".join(
-                f"{method} {heldout.areas[place]:.3f} / {train.areas[place]:.3f} ({pairs[method]:,} pairs)"
+                f"{method} {heldout.areas[place]:.3f} / {train.areas[place]:.3f} ({pairs[method]})"
                 for method, (heldout, train) in found.items()
             )
             lines.append(
@@ -88,6 +88,13 @@ def _describe_scores(run: StoredRun, info: RunInfo) -> list[str]:
         losses = ", ".join(f"{method} {_describe_losses(heldout)}" for method, (heldout, _) in found.items())
         lines.append(f"held-out quality loss in % at e <= {levels} (seed {seed}): {losses}")
     return lines
+
+
+def _describe_pairs(run: StoredRun, method: str, seed: int) -> str:
+    """Return what the models of a method cost, and what their measuring did where that is known."""
+    measuring = run.measuring_pairs(method=method, seed=seed)
+    beside = "" if measuring is None else f" + {measuring:,.0f} of measuring"
+    return f"gradient pairs {run.gradient_pairs(method=method, seed=seed):,}{beside}"
 
 
 def _compared_methods(run: StoredRun, seed: int) -> list[str]:

@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pareto_unlearn.config import RunSection
@@ -36,6 +36,7 @@ LOOPBACK_ENVIRONMENT = {
 OBJECT_STORE_BYTES = 128 * 2**20
 """Trials exchange a few kilobytes; targets are shared through memory-mapped files."""
 ABORTS_SURVIVED = 5
+NO_STEP = {"step": -1, "f1": 0.0, "f2": 0.0}
 
 logger = logging.getLogger(__name__)
 
@@ -199,8 +200,11 @@ def _trainable(values: dict[str, Any]) -> None:
     """Run one trial on a worker of Tune: the result goes to the store, Tune receives progress only."""
     from ray import tune
 
+    from pareto_unlearn.sweep.tune_parts import SCAN  # imports Ray
+
     execute(
         Assignment.from_plain(values),
         lambda step, f1, f2: tune.report({"step": step, "f1": f1, "f2": f2}),
+        lambda progress: tune.report({**NO_STEP, SCAN: asdict(progress)}),
     )
-    tune.report({"step": -1, "f1": 0.0, "f2": 0.0})
+    tune.report(NO_STEP)

@@ -16,8 +16,10 @@ from pareto_unlearn.records import TrialSpec
 from pareto_unlearn.schedule import NoTrial
 from pareto_unlearn.sweep.executors import Observer
 from pareto_unlearn.sweep.planner import Planner
-from pareto_unlearn.sweep.worker import spec_from_plain
+from pareto_unlearn.sweep.worker import scan_from_plain, spec_from_plain
 
+SCAN = "scan"
+"""In a result that a trial reports to Tune: how far a path is with finding its step size."""
 LOST = "the worker process died and every retry was used up (killed, or out of memory); see the Ray logs"
 
 logger = logging.getLogger(__name__)
@@ -89,11 +91,12 @@ class ObserverCallback(Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
-        """A trial took steps."""
-        if result.get("step", -1) >= 0:
-            self._observer.on_progress(
-                spec_from_plain(trial.config["spec"]), result["step"], result["f1"], result["f2"]
-            )
+        """A trial took steps, or a path is on its way to find its step size."""
+        spec = spec_from_plain(trial.config["spec"])
+        if SCAN in result:
+            self._observer.on_scan(spec, scan_from_plain(result[SCAN]))
+        elif result.get("step", -1) >= 0:
+            self._observer.on_progress(spec, result["step"], result["f1"], result["f2"])
 
 
 class PlannerStopper(Stopper):

@@ -8,13 +8,14 @@ from typing import Any
 
 from pareto_unlearn.config import SweepConfig, parse_config
 from pareto_unlearn.errors import ConfigError, StoreError
-from pareto_unlearn.records import Phase, Role, Scales, TrialRecord, TrialSpec
+from pareto_unlearn.records import Phase, Role, Scales, ScanProgress, ScanRow, TrialRecord, TrialSpec
 from pareto_unlearn.store import RunStore
 
 SCALES_FILE = "scales.json"
 logger = logging.getLogger(__name__)
 
 OnProgress = Callable[[int, float, float], None]
+OnScan = Callable[[ScanProgress], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +52,18 @@ def spec_from_plain(values: Mapping[str, Any]) -> TrialSpec:
     )
 
 
-def execute(assignment: Assignment, on_progress: OnProgress) -> TrialRecord:
+def scan_from_plain(values: Mapping[str, Any]) -> ScanProgress:
+    """Return the progress of a scan whose ``dataclasses.asdict`` gave these values."""
+    return ScanProgress(**{**values, "rows": tuple(ScanRow(**row) for row in values["rows"])})
+
+
+def execute(assignment: Assignment, on_progress: OnProgress, on_scan: OnScan = lambda _: None) -> TrialRecord:
     """Run a trial and commit its result; an exception of the trial becomes a FAILED row, not raised.
+
+    Args:
+        assignment: the trial.
+        on_progress: takes step, f1 and f2 of a mini-batch.
+        on_scan: takes how far a path is with finding its step size.
 
     Returns:
         The committed record; another worker's record if that worker committed the same trial first.
@@ -63,6 +74,7 @@ def execute(assignment: Assignment, on_progress: OnProgress) -> TrialRecord:
     store = RunStore.open(assignment.run_path)
     hooks = Hooks(
         on_progress=on_progress,
+        on_scan=on_scan,
         save_resume=lambda step, files: store.save_resume(spec.trial_id, step, files),
         load_resume=lambda: store.load_resume(spec.trial_id),
         save_bank_state=lambda step, state: store.save_bank_state(spec.trial_id, spec.attempt, step, state),

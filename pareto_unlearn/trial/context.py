@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,29 @@ from pareto_unlearn.records import Scales, TrialSpec
 from pareto_unlearn.trial.inputs import Rows
 from pareto_unlearn.trial.targets import ComputedAnswers, ForgetTarget, ModelTarget
 
+SHARE_OF_FORWARD = 1 / 3
+"""What a forward pass costs, as a share of a forward and a backward pass."""
+
+
+@dataclass(slots=True)
+class MeasuredImages:
+    """Counts the images that a model was run on to measure f1 or f2, without gradients.
+
+    ``images`` is None once the number is unknown: a state of an older release that a trial was resumed from
+    did not count them.
+    """
+
+    images: int | None = 0
+
+    def add(self, images: int) -> None:
+        """Count these images."""
+        if self.images is not None:
+            self.images += images
+
+    def pairs(self, batch: int) -> float | None:
+        """Return their cost in gradient pairs of ``batch`` forget and ``batch`` retain images."""
+        return None if self.images is None else SHARE_OF_FORWARD * self.images / (2 * batch)
+
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Material:
@@ -25,7 +48,7 @@ class Material:
     ``forget_target`` and ``retain_target``, in the features of ``space``; ``shared`` says that training the
     encoder includes parameters that the decoder uses too. ``classifier`` belongs to the embedded digits, None
     for all other images. ``scoring`` measures the published metrics, None where the sweep names none.
-    ``seed`` is the sweep's.
+    ``seed`` is the sweep's. ``measured`` counts every image that f1 or f2 is measured on.
     """
 
     model: ImageToImage
@@ -40,6 +63,7 @@ class Material:
     space: str
     shared: bool
     seed: int
+    measured: MeasuredImages = field(default_factory=MeasuredImages)
 
     @property
     def scales(self) -> Scales:
@@ -83,6 +107,11 @@ class Trial:
         """Whether the trial leaves checkpoints from which epsilons are mixed."""
         spec = self.spec
         return spec.parents is None and self.config.solver.leaves_bank(spec.role, spec.method)
+
+    @property
+    def measuring_pairs(self) -> float | None:
+        """What all measuring so far cost, in gradient pairs of the trial; None if unknown."""
+        return self.material.measured.pairs(self.config.solver.batch)
 
     def training_inputs(self, name: str) -> Rows:
         """Return the inputs of a training set: ``forget`` or ``retain``."""

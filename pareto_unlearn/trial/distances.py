@@ -53,12 +53,13 @@ def take_batch(material: Material, key: tuple[str, str], rows: Int[Tensor, " b"]
 def _batches(
     material: Material, key: tuple[str, str], rows: Int[Tensor, " n"] | None
 ) -> Iterator[tuple[ImageBatch, Tensor]]:
-    """Yield images of a set and the model's features of them, batch by batch."""
+    """Yield images of a set and the model's features of them, batch by batch, and count them."""
     features = material.features()
     chosen = torch.arange(len(material.inputs[key])) if rows is None else rows
     for part in torch.split(chosen, material.model.evaluation_batch):
         with torch.no_grad():
             batch = take_batch(material, key, part)
+            material.measured.add(len(part))
             yield batch, features(batch.inputs)
 
 

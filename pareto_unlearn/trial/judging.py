@@ -20,6 +20,7 @@ from pareto_unlearn.records import (
     TrialResult,
     TrialSpec,
     TrialState,
+    name_bounded,
 )
 from pareto_unlearn.solver import FlatParameters
 from pareto_unlearn.trial.context import Trial
@@ -189,7 +190,7 @@ def _judge(trial: Trial, record: TrialRecord) -> TrialRecord:
 def _judge_epsilon(trial: Trial, record: TrialRecord, epsilon: float, allowed: float) -> TrialRecord:
     """Return the row of an epsilon: DONE only if what epsilon bounds lies next to it, from either side."""
     level = epsilon if record.level is None else record.level
-    name = "f1 of the worst class" if trial.config.solver.completeness == "per_class" else "f1"
+    name = name_bounded(trial.config.solver.completeness)
     judged = _with_violation(record, name, level, epsilon, allowed)
     if level >= epsilon - allowed:
         return judged

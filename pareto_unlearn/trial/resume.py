@@ -18,12 +18,16 @@ CONSTRAINT = "constraint."
 
 @dataclass(slots=True)
 class History:
-    """Steps taken and, of a path, its scan and checkpoints so far, over all resumes."""
+    """Steps taken and, of a path, its scan and checkpoints so far, over all resumes.
+
+    ``measured_images`` are those that the trial was measured on; None if an older release did not count them.
+    """
 
     rows: list[StepRow] = field(default_factory=list)
     seconds: float = 0.0
     bank: list[BankEntry] = field(default_factory=list)
     scan: list[ScanRow] = field(default_factory=list)
+    measured_images: int | None = 0
 
 
 def pack_state_files(solver: EpsilonSolver, problem: Problem, history: History) -> dict[str, bytes]:
@@ -33,6 +37,7 @@ def pack_state_files(solver: EpsilonSolver, problem: Problem, history: History) 
         "seconds": history.seconds,
         "bank": [asdict(entry) for entry in history.bank],
         "scan": [asdict(row) for row in history.scan],
+        "measured_images": history.measured_images,
     }
     state = solver.state_dict() | {CONSTRAINT + name: tensor for name, tensor in problem.state.items()}
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
@@ -47,6 +52,7 @@ def unpack_history(files: Mapping[str, bytes]) -> History:
         history["seconds"],
         [read_fields(BankEntry, entry) for entry in history["bank"]],
         [read_fields(ScanRow, row) for row in history["scan"]],
+        history.get("measured_images"),
     )
 
 

@@ -20,6 +20,7 @@ from pareto_unlearn.records import (
     BankEntry,
     CurveRow,
     Phase,
+    ScanProgress,
     TrialRecord,
     TrialResult,
     TrialSpec,
@@ -54,13 +55,15 @@ FLUSH_EVERY = 50
 class Hooks:
     """How a running trial speaks to the world; every call returns quickly and may do nothing.
 
-    ``on_progress(step, f1, f2)`` takes mini-batch values. ``save_resume(step, files)`` keeps a state and
+    ``on_progress(step, f1, f2)`` takes mini-batch values. ``on_scan(progress)`` is called while a path looks
+    for its step size, before its first step. ``save_resume(step, files)`` keeps a state and
     ``load_resume()`` returns the newest intact one. ``save_bank_state(step, content)`` keeps a checkpoint of
     a bank; ``read_bank(trial_id)`` returns those of a committed trial, and ``read_bank_state(trial_id,
     entry)`` one of them, also of the running trial's own.
     """
 
     on_progress: Callable[[int, float, float], None] = lambda *_: None
+    on_scan: Callable[[ScanProgress], None] = lambda _: None
     save_resume: Callable[[int, Mapping[str, bytes]], None] = lambda *_: None
     load_resume: Callable[[], tuple[int, dict[str, bytes]] | None] = lambda: None
     save_bank_state: Callable[[int, bytes], None] = lambda *_: None
@@ -98,6 +101,7 @@ class _Solving:
         self.hooks.on_progress(step, last.f1, last.f2)
         if self.keeper is not None:
             self.keeper.take(self.solver)
+        self.history.measured_images = self.trial.material.measured.images
         is_due = step % self.trial.config.solver.checkpoint_every < len(rows)
         if is_due and step < self.problem.settings.steps:
             self.hooks.save_resume(step, pack_state_files(self.solver, self.problem, self.history))
@@ -145,7 +149,8 @@ def _run_from_bank(trial: Trial, hooks: Hooks, base: TrialRecord) -> TrialResult
         mixed, record, curves = _hold(trial, hooks, record, knots, mixed)
     flat = FlatParameters(trial.material.trainable())
     flat.load(mixed.values)
-    return measure_trial(trial, flat, replace(record, state=TrialState.DONE), curves)
+    record = replace(record, state=TrialState.DONE, measuring_pairs=trial.measuring_pairs)
+    return measure_trial(trial, flat, record, curves)
 
 
 def _hold(
@@ -173,7 +178,7 @@ def _prepare(trial: Trial, hooks: Hooks, start: Float[Tensor, " p"] | None = Non
     kept = hooks.load_resume()
     history = History() if kept is None else unpack_history(kept[1])
     if trial.leaves_bank and kept is None:
-        history.scan = scan_learning_rate(trial)
+        history.scan = scan_learning_rate(trial, hooks.on_scan)
     # Not before the scan, whose solvers would take the model's parameters away from a curve.
     problem, original = build_problem(trial), weights_of(trial.material)
     rate = best_learning_rate(history.scan, problem.settings.learning_rate)
@@ -187,6 +192,7 @@ def _prepare(trial: Trial, hooks: Hooks, start: Float[Tensor, " p"] | None = Non
     )
     if kept is not None:
         restore(kept[1], problem, solver)
+        trial.material.measured.images = history.measured_images
     elif start is not None:
         solver.start_at(start)
     keeper = _make_keeper(trial, problem, solver, history, hooks)
@@ -202,6 +208,7 @@ def _record_solve(solving: _Solving, base: TrialRecord, outcome: Outcome) -> Tri
         reason=str(outcome),
         steps=solver.step_count,
         gradient_pairs=solver.step_count + sum(row.steps for row in history.scan),
+        measuring_pairs=solving.trial.measuring_pairs,
         learning_rate=solving.problem.settings.learning_rate,
         skipped_steps=sum(not row.finite for row in history.rows),
         multiplier=history.rows[-1].eta if history.rows else None,
@@ -215,6 +222,7 @@ def _record_solve(solving: _Solving, base: TrialRecord, outcome: Outcome) -> Tri
 def _measure_bank(solving: _Solving, keeper: BankKeeper, record: TrialRecord) -> TrialResult:
     """Return the result of a path or a course: its bank, and as its model the checkpoint at the low end."""
     trial, flat = solving.trial, _complete_bank(solving, keeper)
+    record = replace(record, measuring_pairs=trial.measuring_pairs)
     lowest = keeper.lowest_level
     end = keeper.choose_end(arrival_limit(trial, lowest))
     if end is None:
@@ -245,9 +253,9 @@ def _complete_bank(solving: _Solving, keeper: BankKeeper) -> FlatParameters:
 def _run_unsolved(trial: Trial, hooks: Hooks, base: TrialRecord) -> TrialResult:
     """Measure the original model or a control like every other model; a control is trained first.
 
-    The steps of that training are no gradient pairs.
+    The steps of that training are no gradient pairs, and nothing is measured to solve it.
     """
-    record = replace(base, state=TrialState.DONE, reason="not trained")
+    record = replace(base, state=TrialState.DONE, reason="not trained", measuring_pairs=0.0)
     if trial.spec.phase is Phase.CONTROL:
         kept = hooks.load_resume()
         seconds = retrain(trial, hooks.on_progress, hooks.save_resume, None if kept is None else kept[1])
