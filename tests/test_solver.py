@@ -1362,6 +1362,53 @@ def test_a_limit_changes_nothing_where_gradients_are_steady():
     assert burst(2.5, 1.0) == pytest.approx(burst(None, 1.0), rel=1e-12)
 
 
+# the pull back to the start
+
+
+def pulled(pull: float, epsilon: float) -> tuple[torch.Tensor, EpsilonSolver]:
+    """Return where 200 steps end from (0, 3) with f1 = |x|^2, f2 = 0 and the origin at (0, 4)."""
+    x = torch.nn.Parameter(torch.tensor([0.0, 3.0], dtype=torch.float64))
+    origin = torch.tensor([0.0, 4.0], dtype=torch.float64)
+    settings = UpdateSettings(steps=200, learning_rate=0.01, learning_rate_end=1.0, pull=pull)
+    solver = EpsilonSolver([x], LevelControl(), settings, epsilon=epsilon, origin=origin, log_size=200)
+    for _ in range(200):
+        solver.step(lambda: x.square().sum(), lambda: 0.0 * x.sum())
+    return x.detach().clone(), solver
+
+
+def test_a_pull_raises_f1_to_its_bound_where_nothing_else_would():
+    still, _ = pulled(0.0, epsilon=12.0)
+    raised, _ = pulled(4.0, epsilon=12.0)
+    assert still.tolist() == [0.0, 3.0]
+    assert float(raised.square().sum()) == pytest.approx(12.0, rel=0.02)
+
+
+def test_a_pull_does_nothing_above_the_bound():
+    assert pulled(4.0, epsilon=0.5)[0].tolist() == pulled(0.0, epsilon=0.5)[0].tolist()
+
+
+def test_a_pull_fades_with_the_square_of_the_objective():
+    def moved(f2: float) -> float:
+        x = torch.nn.Parameter(torch.tensor([1.0], dtype=torch.float64))
+        origin = torch.tensor([3.0], dtype=torch.float64)
+        settings = UpdateSettings(steps=2, learning_rate=0.01, pull=4.0, pull_below=0.5)
+        solver = EpsilonSolver([x], LevelControl(), settings, epsilon=2.0, origin=origin)
+        solver.step(lambda: x.sum(), lambda: f2 + 0.0 * x.sum())
+        return float(x.detach()) - 1.0
+
+    # Without a gradient Adam moves nothing, so all of it is the pull: 4 x .01 x (2 - 1) of the way.
+    assert moved(0.0) == pytest.approx(0.08)
+    assert moved(1.0) == pytest.approx(0.08 / 5.0)
+
+
+def test_a_step_that_is_not_finite_is_not_pulled():
+    x = torch.nn.Parameter(torch.tensor([1.0], dtype=torch.float64))
+    settings = UpdateSettings(steps=2, learning_rate=0.01, pull=4.0)
+    solver = EpsilonSolver([x], LevelControl(), settings, epsilon=9.0, origin=torch.tensor([3.0]).double())
+    solver.step(lambda: math.nan * x.sum(), lambda: 0.0 * x.sum())
+    assert x.tolist() == [1.0]
+
+
 def test_a_squared_control_is_that_of_the_papers_experiments():
     gram = Gram(torch.tensor(4.0), torch.tensor(-1.0), torch.tensor(9.0))
     found = LevelControl(beta=3.0, delta=3, squared=True, stabiliser=1e-12)(torch.tensor(0.5), gram)

@@ -32,6 +32,11 @@ class UpdateSettings:
     to it (arXiv:1804.04235, section 6). That quotient is 1 for gradients of steady size and larger where they
     suddenly grow, which is where Adam's steps are too long. None for no limit.
 
+    ``pull`` draws the parameters back to where the solve began while f1 lies below its bound: by that times
+    the learning rate times epsilon - f1, as a share of the way. The direction itself only ever lowers f1;
+    where g2 is next to nothing, nothing else would raise it. The pull fades with the square of f2 over
+    ``pull_below``, since it costs f2 where there is something to gain still.
+
     ``clip`` is the largest |g|; ``weight_average`` is the decay of an average of the parameters, 0 for none.
     """
 
@@ -46,6 +51,8 @@ class UpdateSettings:
     average: float = 0.9
     clip: float | None = None
     update_limit: float | None = None
+    pull: float = 0.0
+    pull_below: float = math.inf
     weight_average: float = 0.0
 
     def learning_rate_at(self, step: int) -> float:
@@ -83,6 +90,7 @@ class EpsilonSolver:
         settings: turn the direction into a step.
         epsilon: bound on the constraint, or from a step, counted from 0, to its bound; ignored by rules
             without a bound.
+        origin: flat parameters that ``pull`` draws to; None for those at the start.
         log_size: largest number of steps between two calls of ``flush``.
 
     Raises:
@@ -96,6 +104,7 @@ class EpsilonSolver:
         settings: UpdateSettings,
         *,
         epsilon: float | Level = 0.0,
+        origin: Float[Tensor, " p"] | None = None,
         log_size: int = 50,
     ) -> None:
         if settings.kind not in ("averaged", "paper"):
@@ -109,6 +118,9 @@ class EpsilonSolver:
         self._updates = 0
         self._rule, self._settings, self._epsilon = rule, settings, epsilon
         values = self.flat.values
+        self._origin = None
+        if settings.pull > 0.0:
+            self._origin = values.clone() if origin is None else origin.to(values)
         self._g1 = torch.zeros_like(values)
         averaging = settings.kind == "averaged" and settings.average > 0.0
         self._one = torch.ones(1, dtype=wide(values.dtype), device=values.device)
@@ -157,6 +169,7 @@ class EpsilonSolver:
         length = chosen.c2.abs() * norm2 + chosen.c1.abs() * norm1
         finite = finite & (length < math.sqrt(torch.finfo(self._g1.dtype).max))
         self._descend(combine_into(g2, self._g1, chosen.c1, chosen.c2).masked_fill_(~finite, 0.0))
+        self._pull_back(violation, f2)
         # A product of roots, because the product of the squares underflows at norms of 1e-10 in float32.
         cosine = gram.g12 / (norm1 * norm2).clamp(min=torch.finfo(norm1.dtype).tiny)
         row = [f1, f2, chosen.multiplier, chosen.psi, norm1, norm2, cosine, finite.to(f1.dtype)]
@@ -240,6 +253,16 @@ class EpsilonSolver:
         square = one**2
         averaged = Gram(gram_of_means.g11 / square, gram_of_means.g12 / square, gram_of_means.g22 / square)
         return self._state["mean_violation"][0] / one, averaged
+
+    def _pull_back(self, violation: Float[Tensor, ""], f2: Float[Tensor, ""]) -> None:
+        """Move the parameters towards the origin, in proportion to how far f1 lies below epsilon."""
+        if self._origin is None:
+            return
+        settings = self._settings
+        rate = settings.pull * settings.learning_rate_at(self.step_count)
+        fading = 1.0 + (f2 / settings.pull_below) ** 2
+        share = (rate * -violation / fading).clamp(0.0, 1.0).nan_to_num(0.0)
+        self.flat.values.lerp_(self._origin, share.to(self.flat.values.dtype))
 
     def _descend(self, g: Float[Tensor, " p"]) -> None:
         """Move the parameters against ``g``; this overwrites ``g`` and g1."""

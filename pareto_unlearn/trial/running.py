@@ -188,6 +188,7 @@ def _prepare(trial: Trial, hooks: Hooks, start: Float[Tensor, " p"] | None = Non
         problem.rule,
         problem.settings,
         epsilon=problem.epsilon,
+        origin=original,
         log_size=FLUSH_EVERY,
     )
     if kept is not None:
