@@ -4,6 +4,7 @@ import pytest
 from sweep_text import errors, only_error, parse
 
 from pareto_unlearn.config import dump_config, parse_config
+from pareto_unlearn.errors import ConfigError
 
 
 def test_unknown_key_shows_place_suggestion_and_known_keys() -> None:
@@ -206,3 +207,12 @@ def test_errors_stay_on_one_line() -> None:
 
 def test_long_values_are_shortened() -> None:
     assert len(only_error(f"run: {{executor: {'x' * 10_000}}}")) < 200
+
+
+def test_keys_of_former_releases_are_refused_in_a_new_file_and_dropped_in_a_stored_one() -> None:
+    text = dump_config(parse("solver: {path: {end: 0.02}}\n")).replace(
+        "    end: 0.02", "    hold: 0.2\n    end: 0.02"
+    )
+    with pytest.raises(ConfigError, match=r"solver.path.hold: no longer a key: .* remove it"):
+        parse_config(text, "x.yaml")
+    assert parse_config(text, "x.yaml", stored=True).solver.path.end == 0.02

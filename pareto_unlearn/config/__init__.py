@@ -23,6 +23,7 @@ from pareto_unlearn.config.model_section import (
 )
 from pareto_unlearn.config.presets import fill_preset
 from pareto_unlearn.config.problems import problems_of
+from pareto_unlearn.config.retired import drop_retired, refuse_retired
 from pareto_unlearn.config.schema import EvaluateSection, RunSection, SweepConfig
 from pareto_unlearn.config.smoke import as_smoke
 from pareto_unlearn.config.solver_section import (
@@ -99,10 +100,15 @@ def load_config(path: Path, overrides: Sequence[str] = (), *, allow_import: bool
 
 
 def parse_config(
-    text: str, name: str, overrides: Sequence[str] = (), *, allow_import: bool = False
+    text: str, name: str, overrides: Sequence[str] = (), *, allow_import: bool = False, stored: bool = False
 ) -> SweepConfig:
-    """Return the sweep of a text, as ``load_config`` does for a file; errors call the text ``name``."""
+    """Return the sweep of a text, as ``load_config`` does for a file; errors call the text ``name``.
+
+    With ``stored`` it is the sweep of a run, which a former release may have made: its retired keys are left
+    out. Anywhere else they are refused.
+    """
     document = read_document(text, name)
+    (drop_retired if stored else refuse_retired)(document)
     for number, override in enumerate(overrides):
         apply_override(document, override, number)
     _drop_other_schedules(document)

@@ -78,7 +78,9 @@ def dial(
     run = open_run(run_path)
     valid = _range_of(run, seed)
     target = epsilon if absolute else _epsilon_at(valid, epsilon)
-    config = parse_config(run.store.read_text("sweep.yaml"), "sweep.yaml", allow_import=allow_import)
+    config = parse_config(
+        run.store.read_text("sweep.yaml"), "sweep.yaml", allow_import=allow_import, stored=True
+    )
     weights = RunWeights(config, run)
     knots = gather_knots(weights, valid.seed, method)
     with run.store.lock():
@@ -94,7 +96,7 @@ def load_trial_model(store: RunStore, record: TrialRecord, *, allow_import: bool
         StoreError: the trial left no checkpoint, or it is damaged.
         WeightsError: the original model's weights, which describe the network, are missing.
     """
-    config = parse_config(store.read_text("sweep.yaml"), "sweep.yaml", allow_import=allow_import)
+    config = parse_config(store.read_text("sweep.yaml"), "sweep.yaml", allow_import=allow_import, stored=True)
     weights = store.read_checkpoint(record)[MODEL_FILE]
     model = load_original(config)
     model.load_state_dict(load_safetensors(weights))

@@ -32,7 +32,7 @@ def export_trial(store: RunStore, record: TrialRecord, out: Path, *, allow_impor
         StoreError: the checkpoint is damaged.
         WeightsError: the original's file, which tells the form, is missing.
     """
-    config = parse_config(store.read_text("sweep.yaml"), "sweep.yaml", allow_import=allow_import)
+    config = parse_config(store.read_text("sweep.yaml"), "sweep.yaml", allow_import=allow_import, stored=True)
     if config.smoke and SMOKE.lower() not in out.name.lower():
         raise ConfigError(
             f"{out}: expected a file name with `{SMOKE}` in it, since the weights come from a {SMOKE} run "

@@ -79,7 +79,7 @@ def check_same_sweep(config: SweepConfig, store: RunStore, known_hash: str | Non
     if known_hash is None or known_hash == new_hash:
         return
     try:
-        old = result_fields(parse_config(store.read_text("sweep.yaml"), "sweep.yaml"))
+        old = result_fields(parse_config(store.read_text("sweep.yaml"), "sweep.yaml", stored=True))
     except (ConfigError, StoreError):
         lines = []
     else:
