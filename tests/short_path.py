@@ -7,12 +7,12 @@ from small_sweep import small_sweep
 from pareto_unlearn.config import SweepConfig
 from pareto_unlearn.records import Phase, Role, TrialSpec
 
-STEPS, CHECKPOINTS, HELD = 80, 24, 20
+STEPS, SCANNED, CHECKPOINTS, HELD = 80, 16, 24, 20
 SHORT = (
     "solver.steps=60",
     f"solver.path.steps={STEPS}",
     "solver.path.learning_rate=0.001",
-    "solver.path.scan=[1.5, 3.0]",
+    "solver.path.scan=[1.0, 2.0]",
     f"solver.hold.steps={HELD}",
     f"solver.bank.checkpoints={CHECKPOINTS}",
     "solver.checkpoint_every=20",

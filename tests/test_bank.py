@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load as load_safetensors
-from short_path import CHECKPOINTS, HELD, PATH_SPEC, STEPS, short_config
+from short_path import CHECKPOINTS, HELD, PATH_SPEC, SCANNED, STEPS, short_config
 from small_sweep import run, without_times
 
 from pareto_unlearn.config import SweepConfig
@@ -181,10 +181,10 @@ def test_a_listed_learning_rate_is_that_of_the_path(finished):
 def test_the_gradient_pairs_of_a_path_count_its_scan(finished):
     listed = json.loads((finished.path_folder / "1" / "scan.json").read_text())
     assert 2 <= len(listed) <= 2 + MAX_EXTENSIONS
-    assert {row["steps"] for row in listed} == {4}
+    assert {row["steps"] for row in listed} == {SCANNED}
     rates = [row["learning_rate"] for row in listed]
     assert rates == sorted(rates)
-    assert finished.path.gradient_pairs == STEPS + 4 * len(listed)
+    assert finished.path.gradient_pairs == STEPS + SCANNED * len(listed)
 
 
 def test_the_measuring_of_a_path_counts_that_of_its_scan(finished, cache):
@@ -192,7 +192,7 @@ def test_the_measuring_of_a_path_counts_that_of_its_scan(finished, cache):
     material = dataclasses.replace(load_material(config, cache, "targets"), measured=counted)
     rows = scan_learning_rate(Trial(config, PATH_SPEC, material))
     images = len(material.inputs["forget", "train"]) + len(material.inputs["retain", "train"])
-    assert counted.images == len(rows) * len(PathPlan(steps=4, checkpoints=12).capture_steps()) * images
+    assert counted.images == len(rows) * len(PathPlan(steps=SCANNED, checkpoints=12).capture_steps()) * images
     ours = len(PathPlan(steps=STEPS, checkpoints=CHECKPOINTS).capture_steps()) * images
     home = finished.path.measuring_pairs * 3 * 2 * config.solver.batch - counted.images - ours
     assert 1 <= round(home / images, 6) <= len(WAY_HOME)

@@ -156,8 +156,8 @@ def test_summary_scores_every_method_in_fixed_boxes_held_out_first(finished):
 
 def test_the_pairs_of_a_front_are_path_scan_and_lowest_boundary(finished):
     path = record_of(finished, "highest")
-    assert path.gradient_pairs == 240 + 12
-    assert run_of(finished).gradient_pairs(method="epsilon_constraint") == 240 + 12 + 40
+    assert path.gradient_pairs == 240 + 48
+    assert run_of(finished).gradient_pairs(method="epsilon_constraint") == 240 + 48 + 40
 
 
 def test_measuring_is_counted_where_a_trial_looks_at_its_model_while_it_is_solved(finished):
