@@ -50,7 +50,8 @@ def terminable() -> Iterator[list[int]]:
 
     Enter it after Ray was started: Ray sets a handler of its own. An exception raised by a handler would
     break Ray's internals, so the signal is passed on as SIGINT, from which Tune and Python both unwind
-    cleanly.
+    cleanly. Shells start the background jobs of a script with SIGINT ignored, and SIGTERM would be lost
+    there; so SIGINT gets Python's handler once SIGTERM has come.
 
     Yields:
         A list that holds the signal's number once it was received.
@@ -59,6 +60,8 @@ def terminable() -> Iterator[list[int]]:
 
     def pass_on(number: int, _: FrameType | None) -> None:
         received.append(number)
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.raise_signal(signal.SIGINT)
 
     try:
