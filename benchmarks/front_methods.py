@@ -1,4 +1,4 @@
-"""The methods of the fronts benchmark: each turns a budget of gradient pairs into at most eleven models.
+"""The methods of the fronts benchmark: each turns a budget of gradient pairs into a pool of models.
 
 A pair is one gradient of the forget loss and one of the retain loss. Unless its docstring says otherwise, a
 method
@@ -8,47 +8,54 @@ method
 - lowers the learning rate along half a cosine to 2 %,
 - gives each model an eleventh of the budget, if every model has a run of its own.
 
-The sign of every knob is chosen so that e should rise with the knob.
+What is done with a pool is the same for all methods, ours included: ``deliver`` mixes its models and the
+original at fixed levels of e, as the dial does.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 
 import numpy as np
 import torch
 from front_problems import FrontProblem
-from front_scores import MODELS, TARGETS, choose_best
-from torch import Tensor
+from front_problems.problem import StepLoss
+from front_scores import ASKED
+from torch import Tensor, nn
 
-from pareto_unlearn.analysis.front import is_on_lower_hull
+from pareto_unlearn.analysis.front import is_non_dominated, is_on_lower_hull
 from pareto_unlearn.solver import (
+    COURSES,
     BoundaryControl,
+    Coefficients,
+    Course,
     DynamicBarrier,
     EpsilonSolver,
     FixedMultiplier,
     FlatParameters,
+    Gram,
     Level,
     LevelControl,
-    MinimumNorm,
-    NashBargaining,
     Orthogonal,
     PathPlan,
     Pivot,
     Rule,
+    Start,
     UpdateSettings,
     ramp,
 )
-from pareto_unlearn.trial.constrained import UPDATE_LIMIT
+from pareto_unlearn.trial.bank import WAY_HOME
+from pareto_unlearn.trial.constrained import PULL, PULL_BELOW, UPDATE_LIMIT
 from pareto_unlearn.trial.mixing import find_crossing
 
-SMOOTHING = 0.1
+MODELS = 11
 LEVEL = LevelControl(beta=5.0, scaled=True)
 INDEPENDENT_RAMP = 0.4
-DIAL_TOLERANCE = 0.002
-BOUNDARY = BoundaryControl(alpha=1.0, delta=2)
+DIAL_TOLERANCE = 0.004
+BOUNDARY = BoundaryControl(alpha=1.0, delta=2.0)
+LEVELS = tuple(round(0.05 + 0.1 * index, 2) for index in range(10))
+"""The levels of methods that solve each on its own."""
 SUM_WEIGHTS = tuple(np.geomspace(0.003, 10.0, MODELS).tolist())
 LABEL_WEIGHTS = tuple(np.geomspace(0.003, 3.0, MODELS).tolist())
 BARRIERS = tuple(np.geomspace(0.01, 1.0, MODELS).tolist())
@@ -58,48 +65,123 @@ INNER = tuple((index + 1) / (MODELS + 1) for index in range(MODELS))
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A run: problem, seed, budget in pairs, learning rate; ``fvu_max`` is the height of the box."""
+    """A run: problem, seed, budget in pairs, learning rate; ``unit`` is the FVU that weighs like all of e."""
 
     problem: FrontProblem
     seed: int
     budget: int
     rate: float
-    fvu_max: float
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Model:
-    """A model: its flat weights, and the knob and the level that made it, NaN without.
-
-    ``kept`` is False for models that only answer to a level and are no part of the eleven.
-    """
-
-    values: Tensor
-    knob: float = math.nan
-    target: float = math.nan
-    kept: bool = True
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Run:
-    """The models of a method, and the gradient pairs it took."""
-
-    models: list[Model]
-    pairs: int
+    unit: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Member:
-    """A checkpoint of the path: its state, measured over the whole training sets."""
+    """A model of a pool, measured over the whole training sets: e, FVU and flat weights."""
 
-    f1: float
-    f2: float
-    state: Mapping[str, Tensor]
+    e: float
+    fvu: float
+    values: Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pool:
+    """The models of a method, the gradient pairs they took, and how often training sets were measured."""
+
+    members: list[Member]
+    pairs: int
+    measured: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Delivered:
+    """A model that is scored; ``target`` is the level it was mixed for, NaN for the most complete one."""
+
+    values: Tensor
+    target: float
+
+
+def measured_pool(task: Task, values: Sequence[Tensor], pairs: int) -> Pool:
+    """Return a pool of flat weights."""
+    members = [Member(*task.problem.measure(one, "train"), one) for one in values]
+    return Pool(members, pairs, len(members))
+
+
+# What every pool gets.
+
+
+def deliver(task: Task, pool: Pool) -> tuple[list[Delivered], int]:
+    """Return the most complete model, those at every level that the pool spans, and the measurements taken.
+
+    As the product's dial: two pairs are tried, the neighbours of the level among the non-dominated models and
+    the edge of the lower hull, and the mixture with the smaller FVU is kept. The original is in every pool.
+    """
+    original = Member(1.0, 0.0, task.problem.original)
+    finite = [one for one in pool.members if math.isfinite(one.e) and math.isfinite(one.fvu)]
+    knots, taken = [*finite, original], 0
+    models = [Delivered(min(knots, key=lambda one: one.e).values, math.nan)]
+    for level in ASKED:
+        mixtures = []
+        for pair in pairs_around(knots, level):
+            mixture, count = _dial(task, pair, level)
+            mixtures.append(mixture)
+            taken += count
+        if mixtures:
+            models.append(Delivered(min(mixtures, key=lambda one: one.fvu).values, level))
+    return models, taken
+
+
+def pairs_around(knots: Sequence[Member], level: float) -> list[tuple[Member, Member]]:
+    """Return the pairs of models that a level may be mixed from."""
+    costs = np.array([(knot.e, knot.fvu) for knot in knots])
+    pairs: dict[tuple[int, int], tuple[Member, Member]] = {}
+    for marks in (is_non_dominated, is_on_lower_hull):
+        kept = [knot for knot, chosen in zip(knots, marks(costs), strict=True) if chosen]
+        below = [knot for knot in kept if knot.e <= level]
+        above = [knot for knot in kept if knot.e > level]
+        if below and above:
+            pair = max(below, key=lambda knot: knot.e), min(above, key=lambda knot: knot.e)
+            pairs[id(pair[0]), id(pair[1])] = pair
+    return list(pairs.values())
+
+
+def _dial(task: Task, pair: tuple[Member, Member], level: float) -> tuple[Member, int]:
+    """Return the mixture of two models whose e meets a level, and how many were measured."""
+    tried: dict[float, Member] = {0.0: pair[0], 1.0: pair[1]}
+
+    def measure(share: float) -> float:
+        values = torch.lerp(pair[0].values, pair[1].values, share)
+        tried[share] = Member(*task.problem.measure(values, "train"), values)
+        return tried[share].e
+
+    crossing = find_crossing(measure, level, DIAL_TOLERANCE, (pair[0].e, pair[1].e))
+    return tried[crossing.share], len(tried) - 2
+
+
+# Solves.
 
 
 def settings_of(task: Task, steps: int) -> UpdateSettings:
     """Return the settings of a solve from the original: half a cosine to 2 %."""
     return UpdateSettings(steps=steps, learning_rate=task.rate)
+
+
+def follow(
+    parameters: Sequence[nn.Parameter],
+    start: Tensor,
+    course: Course,
+) -> list[Tensor]:
+    """Take all steps; return the weights after those in ``captures`` and at the end, averaged if they are."""
+    solver = EpsilonSolver(
+        parameters, course.rule, course.settings, epsilon=course.epsilon, log_size=course.settings.steps
+    )
+    solver.start_at(start)
+    found, wanted = [], {*course.captures, course.settings.steps}
+    for step in range(course.settings.steps):
+        solver.step(partial(course.forget, step), partial(course.retain, step))
+        if step + 1 in wanted:
+            state = solver.state_dict()
+            found.append(state.get("averaged_values", state["values"]).clone())
+    return found
 
 
 def descend(
@@ -110,215 +192,144 @@ def descend(
     kind: str = "scaled",
     epsilon: float | Level = 0.0,
     captures: Sequence[int] = (),
-) -> list[dict[str, Tensor]]:
-    """Take all steps of a solve; return copies of its states after the steps in ``captures`` and at its end.
-
-    Args:
-        task: problem and seed.
-        rule: how a step chooses its direction.
-        settings: steps and learning rate.
-        kind: which losses of the problem.
-        epsilon: bound on the constraint, in e, or from a step to its bound.
-        captures: numbers of steps below that of the settings.
-    """
-    solver = EpsilonSolver(task.problem.parameters, rule, settings, epsilon=epsilon, log_size=settings.steps)
-    solver.start_at(task.problem.original)
+) -> list[Tensor]:
+    """Solve from the original with the losses of a kind; see ``follow``."""
     forget, retain = task.problem.losses(kind, task.seed)
-    states, wanted = [], {*captures, settings.steps}
-    for step in range(settings.steps):
-        solver.step(partial(forget, step), partial(retain, step))
-        if step + 1 in wanted:
-            states.append({name: tensor.clone() for name, tensor in solver.state_dict().items()})
-    return states
-
-
-def _even_steps(steps: int) -> list[int]:
-    return [round(steps * (index + 1) / MODELS) for index in range(MODELS)]
+    course = Course(
+        forget=forget, retain=retain, rule=rule, settings=settings, epsilon=epsilon, captures=tuple(captures)
+    )
+    return follow(task.problem.parameters, task.problem.original, course)
 
 
 # Our methods.
 
 
-def follow_path(task: Task, steps: int) -> list[Member]:
-    """Return the bank of a path: its checkpoints with averaged weights, measured on the training sets."""
-    plan = PathPlan(steps=steps)
+def run_path(task: Task, *, by_class: bool, rule: Rule = LEVEL, passes: float = 1.0) -> Pool:
+    """Spend the whole budget on one path; the pool is its checkpoints and the way home to the original.
+
+    Args:
+        task: the run.
+        by_class: epsilon bounds every class, as it does by default, or the mean.
+        rule: of a step.
+        passes: cost of a step in pairs; the path is longer if it is less than 1.
+    """
+    plan = PathPlan(steps=round(task.budget / passes))
+    forget, retain = task.problem.losses("scaled", task.seed)
+    if by_class:
+        forget = task.problem.bounded(task.seed, plan.epsilon_at)
+    if passes < 1.0:
+        forget = _every_second_step(task.problem.parameters, forget)
     settings = UpdateSettings(
-        steps=steps,
+        steps=plan.steps,
         learning_rate=task.rate / 2.0,
         shape=plan.rate_at,
         update_limit=UPDATE_LIMIT,
+        pull=PULL,
+        pull_below=PULL_BELOW,
         weight_average=plan.weight_average,
     )
-    states = descend(task, LEVEL, settings, epsilon=plan.epsilon_at, captures=plan.capture_steps())
-    # A path of fewer than 67 steps is too short to average over.
-    averaged = [state | {"values": state.get("averaged_values", state["values"])} for state in states]
-    return [Member(*task.problem.measure(state["values"], "train"), state) for state in averaged]
+    course = Course(
+        forget=forget,
+        retain=retain,
+        rule=rule,
+        settings=settings,
+        epsilon=plan.epsilon_at,
+        captures=plan.capture_steps(),
+    )
+    bank = follow(task.problem.parameters, task.problem.original, course)
+    home = [bank[-1].lerp(task.problem.original, share) for share in WAY_HOME]
+    return measured_pool(task, [*bank, *home], task.budget)
 
 
-def run_dialled_path(task: Task) -> Run:
-    """Spend the whole budget on one path; the dial fills the gaps between checkpoints on the convex hull."""
-    bank = follow_path(task, task.budget)
-    knots = _hull(bank)
-    between = [_mix(task, pair, share) for pair in pairwise(knots) for share in (0.25, 0.5, 0.75)]
-    kept = [Model(member.state["values"]) for member in _choose(bank + between, task.fvu_max)]
-    asked = [
-        Model(_dial(task, knots, target).state["values"], knob=target, target=target, kept=False)
-        for target in TARGETS
-    ]
-    return Run(kept + asked, task.budget)
+class DualAscent:
+    """A multiplier that learns: eta rises by a rate times f1 - epsilon, and never below 0.
+
+    It needs no inner product of gradients, so one backward pass of f2 + eta f1 would do.
+    """
+
+    def __init__(self, rate: float) -> None:
+        self._rate, self._eta = rate, torch.zeros(())
+
+    def __call__(self, violation: Tensor, gram: Gram, /) -> Coefficients:
+        """Return (eta, 1, 0)."""
+        self._eta = (self._eta.to(violation) + self._rate * violation).clamp(min=0.0)
+        eta = self._eta.to(gram.g11)
+        return Coefficients(eta, torch.ones_like(eta), torch.zeros_like(eta))
 
 
-def _choose(members: Sequence[Member], fvu_max: float) -> list[Member]:
-    costs = np.array([(member.f1, member.f2) for member in members])
-    return [members[row] for row in choose_best(costs, fvu_max)]
+def _every_second_step(parameters: Sequence[nn.Parameter], loss: StepLoss) -> StepLoss:
+    """Return a loss with value and gradient of the step before at every second step, at no cost."""
+    kept: list[Tensor] = []
 
+    def compute(step: int) -> Tensor:
+        if step % 2 == 0:
+            value = loss(step)
+            kept[:] = [value.detach(), *torch.autograd.grad(value, parameters, materialize_grads=True)]
+        linear = sum(
+            ((parameter * part).sum() for parameter, part in zip(parameters, kept[1:], strict=True)),
+            torch.zeros(()),
+        )
+        return kept[0] + linear - linear.detach()
 
-def _hull(bank: Sequence[Member]) -> list[Member]:
-    """Return the checkpoints on the lower hull, by rising e."""
-    on_hull = is_on_lower_hull(np.array([(member.f1, member.f2) for member in bank]))
-    return sorted((bank[row] for row in np.flatnonzero(on_hull)), key=lambda member: member.f1)
-
-
-def _mix(task: Task, pair: tuple[Member, Member], share: float) -> Member:
-    """Return the model at a share of the way between two checkpoints, measured on the training sets."""
-    values = torch.lerp(pair[0].state["values"], pair[1].state["values"], share)
-    return Member(*task.problem.measure(values, "train"), {"values": values})
-
-
-def _dial(task: Task, knots: Sequence[Member], target: float) -> Member:
-    """Return the model whose e meets a target, between two neighbours; beyond all knots, the last knot."""
-    above = next((row for row, knot in enumerate(knots) if knot.f1 > target), len(knots) - 1)
-    if above == 0:
-        return knots[0]
-    pair = knots[above - 1], knots[above]
-    tried = {0.0: pair[0], 1.0: pair[1]}
-
-    def measure(share: float) -> float:
-        tried[share] = _mix(task, pair, share)
-        return tried[share].f1
-
-    return tried[find_crossing(measure, target, DIAL_TOLERANCE, (pair[0].f1, pair[1].f1)).share]
+    return compute
 
 
 def solve_boundary(task: Task, steps: int) -> Tensor:
     """Return the weights of the highest boundary."""
-    return descend(task, BOUNDARY, settings_of(task, steps))[-1]["values"]
+    return descend(task, BOUNDARY, settings_of(task, steps))[-1]
 
 
-def run_independent(task: Task) -> Run:
+def run_independent(task: Task) -> Pool:
     """Solve the highest boundary and ten levels, each on its own from the original."""
     steps = task.budget // MODELS
     settings, falling = settings_of(task, steps), round(INDEPENDENT_RAMP * steps)
-    models = [Model(solve_boundary(task, steps))]
-    for target in TARGETS:
-        last = descend(task, LEVEL, settings, epsilon=ramp(1.0, target, falling))[-1]
-        models.append(Model(last["values"], knob=target, target=target))
-    return Run(models, MODELS * steps)
+    solved = [descend(task, LEVEL, settings, epsilon=ramp(1.0, level, falling))[-1] for level in LEVELS]
+    return measured_pool(task, [solve_boundary(task, steps), *solved], MODELS * steps)
 
 
-def run_algorithm1(task: Task) -> Run:
-    """Solve as the papers do (arXiv:2408.01689): plain constant steps, clip 1, beta 5, from the original."""
+def run_algorithm1(task: Task) -> Pool:
+    """Solve as arXiv:2408.01689 does: plain constant steps, no clip, psi = 5 (f1 - epsilon) |g1|^2."""
     steps = task.budget // MODELS
-    settings = UpdateSettings(
-        kind="paper", steps=steps, learning_rate=task.rate, learning_rate_end=1.0, clip=1.0
-    )
-    models = [Model(descend(task, BOUNDARY, settings)[-1]["values"])]
-    for target in TARGETS:
-        last = descend(task, LevelControl(beta=5.0, delta=1), settings, epsilon=target)[-1]
-        models.append(Model(last["values"], knob=target, target=target))
-    return Run(models, MODELS * steps)
+    settings = UpdateSettings(kind="paper", steps=steps, learning_rate=task.rate, learning_rate_end=1.0)
+    rule = LevelControl(beta=5.0, delta=1, squared=True)
+    solved = [descend(task, rule, settings, epsilon=level)[-1] for level in LEVELS]
+    return measured_pool(task, [descend(task, BOUNDARY, settings)[-1], *solved], MODELS * steps)
 
 
 # Rival methods.
 
 
-def run_weights(task: Task, *, rule: Callable[[float], Rule], weights: Sequence[float], kind: str) -> Run:
-    """Solve once from the original for each weight; a larger weight forgets more."""
+def run_weights(task: Task, *, rule: Callable[[float], Rule], weights: Sequence[float], kind: str) -> Pool:
+    """Solve once from the original for each weight."""
     steps = task.budget // MODELS
     settings = settings_of(task, steps)
-    solved = [(descend(task, rule(weight), settings, kind=kind)[-1], weight) for weight in weights]
-    return Run([Model(state["values"], knob=-weight) for state, weight in solved], MODELS * steps)
+    solved = [descend(task, rule(weight), settings, kind=kind)[-1] for weight in weights]
+    return measured_pool(task, solved, MODELS * steps)
 
 
-def run_checkpoints(task: Task, *, rule: Rule, kind: str) -> Run:
-    """Solve once with the whole budget; the models are eleven evenly spaced checkpoints."""
-    settings = settings_of(task, task.budget)
-    states = descend(task, rule, settings, kind=kind, captures=_even_steps(task.budget))
-    return Run([Model(state["values"]) for state in states], task.budget)
-
-
-def run_soup(task: Task) -> Run:
-    """Spend the whole budget on the highest boundary; take eleven points on the line from the original."""
-    end, start = solve_boundary(task, task.budget), task.problem.original
-    shares = [(index + 1) / MODELS for index in range(MODELS)]
-    return Run([Model(torch.lerp(start, end, share), knob=-share) for share in shares], task.budget)
-
-
-class FlatAdam:
-    """Adam on a flat vector, with the rate of ``UpdateSettings``; for what ``EpsilonSolver`` cannot run."""
-
-    def __init__(self, values: Tensor, settings: UpdateSettings) -> None:
-        self._values, self._settings, self._steps = values, settings, 0
-        self._first, self._second = torch.zeros_like(values), torch.zeros_like(values)
-
-    def step(self, gradient: Tensor) -> None:
-        """Take one step, in place; gradients that are not finite count as 0."""
-        gradient = torch.where(gradient.square().isfinite(), gradient, 0.0)
-        rate, (decay1, decay2) = self._settings.learning_rate_at(self._steps), self._settings.betas
-        self._steps += 1
-        self._first.lerp_(gradient, 1.0 - decay1)
-        self._second.mul_(decay2).addcmul_(gradient, gradient, value=1.0 - decay2)
-        scale = (self._second / (1.0 - decay2**self._steps)).sqrt_().add_(1e-8)
-        self._values.addcdiv_(self._first, scale, value=-rate / (1.0 - decay1**self._steps))
-
-
-def run_smooth_tchebycheff(task: Task) -> Run:
-    """Minimise mu log(exp(l f1 / mu) + exp((1 - l) f2 / mu)) for eleven l (arXiv:2402.19078).
-
-    mu = .1, f2 in units of the box.
-    """
-    steps = task.budget // MODELS
-    models = [Model(_solve_tchebycheff(task, steps, weight), knob=-weight) for weight in INNER]
-    return Run(models, MODELS * steps)
-
-
-def _solve_tchebycheff(task: Task, steps: int, weight: float) -> Tensor:
-    forget, retain = task.problem.losses("scaled", task.seed)
-    flat = FlatParameters(task.problem.parameters)
-    flat.load(task.problem.original)
-    adam = FlatAdam(flat.values, settings_of(task, steps))
-    g1, g2 = torch.empty_like(flat.values), torch.empty_like(flat.values)
-    weights = torch.tensor([weight, (1.0 - weight) / task.fvu_max], dtype=g1.dtype)
-    for step in range(steps):
-        f1 = flat.compute_gradient(partial(forget, step), g1)
-        f2 = flat.compute_gradient(partial(retain, step), g2)
-        c1, c2 = weights * torch.softmax(weights * torch.stack((f1, f2)) / SMOOTHING, dim=0)
-        adam.step(c1 * g1 + c2 * g2)
-    return flat.values.clone()
-
-
-def run_pamal(task: Task) -> Run:
-    """Train two members, both started at the original, through one random point of their line per step.
-
-    The method is that of arXiv:2210.09759.
-    The loss at the point a of the line is a f1 + (1 - a) f2, f2 in units of the box, a uniform on (0, 1); its
-    gradient reaches the members times a and 1 - a. The models are eleven points of the line, both ends among
-    them.
-    """
-    forget, retain = task.problem.losses("scaled", task.seed)
-    flat, original = FlatParameters(task.problem.parameters), task.problem.original
-    members = torch.stack((original, original))
-    adam = FlatAdam(members, settings_of(task, task.budget))
-    g1, g2 = torch.empty_like(original), torch.empty_like(original)
-    shares = np.random.default_rng(task.seed).uniform(size=task.budget).tolist()
-    for step, share in enumerate(shares):
-        flat.load(torch.lerp(members[1], members[0], share))
-        flat.compute_gradient(partial(forget, step), g1)
-        flat.compute_gradient(partial(retain, step), g2)
-        gradient = share * g1 + (1.0 - share) / task.fvu_max * g2
-        adam.step(torch.stack((share * gradient, (1.0 - share) * gradient)))
-    line = [index / (MODELS - 1) for index in range(MODELS)]
-    return Run([Model(torch.lerp(members[1], members[0], share), knob=-share) for share in line], task.budget)
+def run_course(task: Task, *, name: str) -> Pool:
+    """Spend the whole budget on one course, with checkpoints, averaged weights and a scan like the path's."""
+    problem, plan = task.problem, PathPlan(steps=task.budget)
+    forget, retain = problem.losses("scaled", task.seed)
+    draws = np.random.default_rng(task.seed).uniform(size=task.budget).tolist()
+    flat = FlatParameters(problem.parameters)
+    flat.load(problem.original)
+    start = Start(
+        forget=forget,
+        retain=retain,
+        flat=flat,
+        original=problem.original,
+        plan=plan,
+        learning_rate=task.rate / 2.0,
+        unit=task.unit,
+        draw=draws.__getitem__,
+    )
+    course = COURSES[name](start)
+    if course.curve is None:
+        return measured_pool(task, follow(problem.parameters, problem.original, course), task.budget)
+    members = course.curve.members
+    values = follow([members], members.detach().flatten().clone(), course)[-1]
+    return measured_pool(task, course.curve.points(values, plan.checkpoints), task.budget)
 
 
 def _fixed(weight: float) -> Rule:
@@ -333,7 +344,7 @@ class Method:
     steps are plain and its learning rate has a base of its own.
     """
 
-    run: Callable[[Task], Run]
+    run: Callable[[Task], Pool]
     note: str
     kind: str = "scaled"
     plain: bool = False
@@ -345,54 +356,66 @@ def _weighted(
     return Method(partial(run_weights, rule=rule, weights=weights, kind=kind), note, kind)
 
 
-def _checkpointed(rule: Rule, note: str, kind: str = "scaled") -> Method:
-    return Method(partial(run_checkpoints, rule=rule, kind=kind), note, kind)
+def _course(name: str, note: str) -> Method:
+    return Method(partial(run_course, name=name), note)
 
 
-OURS = ("path+dial", "independent")
+OURS = ("path", "path, mean", "independent")
 METHODS: dict[str, Method] = {
-    "path+dial": Method(
-        run_dialled_path,
-        "ours: one path; 11 models of its 30 averaged checkpoints and of mixtures of neighbours on their "
-        "hull; the dial meets a level",
+    "path": Method(
+        partial(run_path, by_class=True),
+        "ours, the default: one path, epsilon bounds every class; the mean is what all are scored by",
+    ),
+    "path, mean": Method(
+        partial(run_path, by_class=False), "ours with `completeness: mean`: epsilon bounds the mean"
     ),
     "independent": Method(
-        run_independent, "ours without a path: highest boundary and ten levels, each from the original"
+        run_independent, "ours with `start: original`: highest boundary and ten levels, each on its own"
     ),
     "algorithm1": Method(
         run_algorithm1,
-        "the paper's: plain steps, clip 1, constant rate, beta 5, boundary and ten levels from the "
+        "the paper's: plain constant steps, psi = 5 (f1 - epsilon) |g1|^2, boundary and ten levels from the "
         "original (arXiv:2408.01689)",
         plain=True,
     ),
-    "weighted_sum": _weighted(_fixed, SUM_WEIGHTS, "f2 + w f1, 11 w from .003 to 10"),
+    "ramped_sum": _course("ramped_sum", "f2 + w f1, one run, w down the path and up again with 1 / e^2"),
+    "target_band": _course(
+        "target_band", "f2 + 100 distance(e, band of +-.02)^2, its middle along the path (H2DF)"
+    ),
+    "smooth_tchebycheff": _course(
+        "smooth_tchebycheff", "mu log sum exp(l f / mu), mu = .1, l = 1 - e along the path (arXiv:2402.19078)"
+    ),
+    "munba": _course("munba_front", "equal gain for both losses, one run (arXiv:2411.15537)"),
+    "eupmu": _course(
+        "eupmu", "log f1 + w log f2, w raised where a step raised f2; one backward pass (arXiv:2510.22124)"
+    ),
+    "pamal": _course("pamal", "two members, one random point of their line a step (arXiv:2210.09759)"),
+    "bezier": _course(
+        "bezier", "a Bezier curve to a model that forgot, half of the budget for each (arXiv:2505.10859)"
+    ),
+    "soup": _course("soup", "the highest boundary, and its line to the original"),
+    "weighted_sum": _weighted(_fixed, SUM_WEIGHTS, "f2 + w f1, 11 runs, w from .003 to 10"),
     "composite": _weighted(
         _fixed,
         LABEL_WEIGHTS,
-        "the same sum of the raw losses, one noise draw an image as target, w .003 to 3 (Eq. 10, "
+        "the same sum of the raw losses, one noise draw an image as target, 11 runs, w .003 to 3 (Eq. 10, "
         "arXiv:2402.00351)",
         "drawn",
     ),
-    "smooth_tchebycheff": Method(
-        run_smooth_tchebycheff,
-        "mu log sum exp(l f / mu), mu = .1, 11 l, f2 in units of the box (arXiv:2402.19078)",
-    ),
-    "soup": Method(run_soup, "whole budget for the highest boundary, 11 points on the line to the original"),
-    "pamal": Method(
-        run_pamal,
-        "two members from the original, one random point of their line a step, f2 in units of the box, 11 "
-        "points (arXiv:2210.09759)",
-    ),
     "cup": _weighted(lambda gamma: Pivot(gamma=gamma), INNER, "11 gamma in (0, 1) (arXiv:2510.19226)"),
-    "munba": _checkpointed(NashBargaining(), "one run, 11 checkpoints (arXiv:2411.15537)"),
-    "mgda": _checkpointed(
-        MinimumNorm(), "one run, 11 checkpoints; where the retain gradient is 0 at the start it never moves"
-    ),
     "erasediff": _weighted(
         lambda eta: DynamicBarrier(eta=eta), BARRIERS, "11 eta from .01 to 1 (arXiv:2401.05779)"
     ),
     "orthogonal": _weighted(
         lambda weight: Orthogonal(weight=weight), SUM_WEIGHTS, "11 weights from .003 to 10 (arXiv:2402.02998)"
+    ),
+    "path, dual ascent": Method(
+        lambda task: run_path(task, by_class=False, rule=DualAscent(0.1)),
+        "`path, mean` with a multiplier that learns from f1 - epsilon (rate .1), without inner products",
+    ),
+    "path, g1 every second step": Method(
+        partial(run_path, by_class=False, passes=0.75),
+        "`path, mean` with the gradient of f1 taken every second step and a third more steps",
     ),
     "max_loss": _weighted(
         _fixed,
@@ -411,10 +434,5 @@ METHODS: dict[str, Method] = {
         LABEL_WEIGHTS,
         "training loss with Gaussian noise as labels of forget images, w .003 to 3 (C.6.3)",
         "noisy_label",
-    ),
-    "retain_only": _checkpointed(
-        FixedMultiplier(weight=0.0),
-        "control: training loss on retain images alone, 11 checkpoints",
-        "retain_only",
     ),
 }

@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -145,16 +146,16 @@ def test_a_power_law_has_its_own_exponent(power):
     fit = importlib.import_module("convergence_rates").fit
     # Every other value is larger: the least so far is what decays.
     values = [3.0 * step**-power * (1 + step % 2) for step in range(1, 2001)]
-    assert fit(1, 2, "norm", 0.5, values).measured == pytest.approx(power, rel=0.02)
+    assert fit((1, 2, ""), "norm", 0.5, values).measured == pytest.approx(power, rel=0.02)
 
 
 def test_a_fit_ends_where_hardly_anything_is_left():
     fit = importlib.import_module("convergence_rates").fit
     values = [max(1.0 - 0.005 * step, 0.0) for step in range(1000)]
-    found = fit(2, 1, "violation", 1.0, values)
-    assert (found.first_step, found.last_step) == (100, 200)
+    found = fit((2, 1, ""), "violation", 1.0, values)
+    assert (found.first_step, found.last_step) == (50, 200)
     with pytest.raises(ValueError, match="expected three steps to fit"):
-        fit(2, 1, "violation", 1.0, [1.0] + [0.0] * 999)
+        fit((2, 1, ""), "violation", 1.0, [1.0] + [0.0] * 999)
 
 
 def test_convergence_of_the_digits_is_solved_and_fitted():
@@ -183,3 +184,34 @@ def test_every_file_of_the_ablations_page_solves_and_reads():
         assert "pareto-unlearn sweep sweeps/" in header.solve
         assert header.read
         assert "pareto-unlearn" not in header.prose.replace("`pareto-unlearn", "")
+
+
+def test_losses_on_held_out_images_are_read_at_the_e_of_training_images():
+    scores = importlib.import_module("front_scores")
+    common = {"problem": "p", "method": "m", "budget": 9, "seed": 0, "factor": 1.0, "rate": 0.1}
+    common |= {"pairs": 9, "measuring": 1.0, "seconds": 1.0}
+    rows = [
+        common | {"split": split, "e": e, "fvu": fvu, "target": target}
+        for split, models in {
+            "train": ((0.04, 0.10, math.nan), (0.30, 0.02, 0.35)),
+            "heldout": ((0.20, 0.30, math.nan), (0.45, 0.06, 0.35)),
+        }.items()
+        for e, fvu, target in models
+    ]
+    train, heldout = scores.score_runs(pd.DataFrame(rows)).to_dict("records")
+    assert (train["loss_0.05"], train["loss_0.35"]) == (0.10, 0.02)
+    assert (heldout["loss_0.05"], heldout["loss_0.35"]) == (0.30, 0.06)
+    assert (train["hit_error"], heldout["hit_error"]) == pytest.approx((0.05, 0.10))
+
+
+@pytest.mark.parametrize(("best", "tried"), [(1.0, 3), (4.0, 5), (0.0625, 5)])
+def test_the_scan_of_every_method_goes_on_beyond_an_edge_twice(best, tried):
+    seen = []
+
+    def measure(factor: float) -> float:
+        seen.append(factor)
+        return -abs(math.log(factor / best))
+
+    found = importlib.import_module("fronts").scan_factors(measure, plain=False)
+    assert len(seen) == tried
+    assert found == min(seen, key=lambda factor: abs(math.log(factor / best)))

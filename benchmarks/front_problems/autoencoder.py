@@ -81,6 +81,7 @@ def build_conv_autoencoder(work: Path) -> ImageProblem:
         inputs=inputs,
         objectives=objectives,
         targets=targets_of(model, inputs, objectives),
+        class_ids=split.forget_train.class_ids,
         label_loss=functional.mse_loss,
     )
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from front_problems.problem import Losses
+from front_problems.problem import Losses, StepLoss
 from pareto_unlearn.data import seeded_generator
+from pareto_unlearn.solver import Level
 
 DIMENSION, CONDITION, NOISE_SHARE, NOISE_STEPS = 20, 30.0, 0.2, 8192
 
@@ -31,6 +32,7 @@ class EllipsoidProblem:
     plain_rate: float = 0.4
     splits: tuple[str, ...] = ("train",)
     kinds: frozenset[str] = frozenset(("scaled",))
+    cost_of_measuring: float = 0.0
 
     def value(self, which: int, x: Tensor) -> Tensor:
         """Return f1 (0) or f2 (1)."""
@@ -51,6 +53,10 @@ class EllipsoidProblem:
             return self.value(which, x) + noise[step % NOISE_STEPS, which] @ (x - self.centers[which])
 
         return lambda step: loss(0, step), lambda step: loss(1, step)
+
+    def bounded(self, seed: int, _: Level) -> StepLoss:
+        """Return what epsilon bounds: noisy f1, as there are no classes."""
+        return self.losses("scaled", seed)[0]
 
     def measure(self, values: Tensor, split: str) -> tuple[float, float]:  # noqa: ARG002 - there is one split
         """Return exact (f1, f2): floor 0, f1(original) = 1, f2 at the minimiser of f1 = 1."""

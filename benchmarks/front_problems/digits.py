@@ -49,6 +49,7 @@ def _mae_problem(name: str, material: Material, space: str) -> ImageProblem:
         inputs=material.inputs,
         objectives=material.retain_target.objectives,
         targets=material.targets,
+        class_ids=material.split.forget_train.class_ids,
         label_loss=_mae_label_loss(model),
     )
 

@@ -9,9 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from front_problems.problem import Losses, StepLoss, load_values
-from pareto_unlearn.data import BatchOrder, seeded_generator
+from pareto_unlearn.data import BatchOrder, StratifiedOrder, seeded_generator
 from pareto_unlearn.objectives import Objectives, Targets, compute_features, compute_targets, feature_function
 from pareto_unlearn.random_streams import Stream
+from pareto_unlearn.solver import Level
+from pareto_unlearn.trial.class_weights import ClassWeights, class_constraint
 
 BATCH, NOISE_IMAGES = 16, 2048
 LABEL_STREAM = 4
@@ -41,7 +43,9 @@ class Restorer(Protocol):
 class ImageProblem:
     """A generative model that forgets one set of images and keeps another; see ``FrontProblem``.
 
-    ``label_loss(outputs, wanted)`` is the loss the original was trained with, for any wanted images.
+    ``class_ids`` are the classes of the forget images of training. ``label_loss(outputs, wanted)`` is the
+    loss the original was trained with, for any wanted images; None for problems without the kinds that need
+    it.
     """
 
     name: str
@@ -52,7 +56,8 @@ class ImageProblem:
     inputs: dict[tuple[str, str], Tensor]
     objectives: Objectives
     targets: Targets
-    label_loss: Callable[[Tensor, Tensor], Tensor]
+    class_ids: Tensor
+    label_loss: Callable[[Tensor, Tensor], Tensor] | None = None
     rate: float = 0.003
     plain_rate: float = 0.2
     splits: tuple[str, ...] = ("train", "heldout")
@@ -63,6 +68,21 @@ class ImageProblem:
     def losses(self, kind: str, seed: int) -> Losses:
         """Return the losses of a kind."""
         return IMAGE_LOSSES[kind](self, seed)
+
+    def bounded(self, seed: int, level: Level) -> StepLoss:
+        """Return what epsilon bounds by default: every class, by one weighted mean."""
+        scales, noise, inputs = self.targets.scales, self.targets.noise, self.inputs["forget", "train"]
+        membership = functional.one_hot(self.class_ids).float()
+        order = StratifiedOrder(self.class_ids, BATCH, seed, Stream.FORGET_BATCHES)
+
+        def gap(rows: Tensor, _: int = 0) -> Tensor:
+            return self.objectives.forget_per_image(self.features(inputs[rows]), noise) - scales.f1_floor
+
+        load_values(self.parameters, self.original)
+        with torch.no_grad():
+            untouched = gap(torch.arange(len(inputs))) @ membership / membership.sum(dim=0)
+        weights = ClassWeights(membership.shape[1], membership.device, BATCH)
+        return class_constraint(gap, membership, untouched, order, weights, level)
 
     def measure(self, values: Tensor, split: str) -> tuple[float, float]:
         """Return exact (e, FVU) over a whole split, in the units of that split."""
@@ -78,6 +98,12 @@ class ImageProblem:
         variance = scales.variance_retain if is_train else scales.variance_retain_heldout
         return (f1 - scales.f1_floor) / (untouched - scales.f1_floor), f2 / variance
 
+    @property
+    def cost_of_measuring(self) -> float:
+        """Pairs that one measurement of the training sets costs: a pass without gradient is a third."""
+        images = sum(len(self.inputs[name, "train"]) for name in ("forget", "retain"))
+        return images / (2 * BATCH) / 3
+
     def order(self, name: str, seed: int) -> BatchOrder:
         """Return the order of mini-batches of a training set."""
         stream = {"forget": Stream.FORGET_BATCHES, "retain": Stream.RETAIN_BATCHES}[name]
@@ -85,11 +111,13 @@ class ImageProblem:
 
     def training_loss(self, name: str, seed: int) -> StepLoss:
         """Return the loss of the original's training on a training set."""
-        inputs, order = self.inputs[name, "train"], self.order(name, seed)
+        inputs, order, label_loss = self.inputs[name, "train"], self.order(name, seed), self.label_loss
+        if label_loss is None:
+            raise ValueError(f"{self.name} has no loss of its training")
 
         def loss(step: int) -> Tensor:
             rows = inputs[order(step)]
-            return self.label_loss(self.model(rows), rows)
+            return label_loss(self.model(rows), rows)
 
         return loss
 

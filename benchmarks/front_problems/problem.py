@@ -11,6 +11,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from pareto_unlearn.solver import Level
+
 StepLoss = Callable[[int], Tensor]
 Losses = tuple[StepLoss, StepLoss]
 """Constraint (forget) and objective (retain) of the mini-batch at a step."""
@@ -31,8 +33,17 @@ class FrontProblem(Protocol):
     splits: tuple[str, ...]
     kinds: frozenset[str]
 
+    @property
+    def cost_of_measuring(self) -> float:
+        """Gradient pairs that one call of ``measure`` on the training split costs."""
+        ...
+
     def losses(self, kind: str, seed: int) -> Losses:
         """Return the losses of a kind; their mini-batches are a function of seed and step alone."""
+        ...
+
+    def bounded(self, seed: int, level: Level) -> StepLoss:
+        """Return what epsilon bounds by default at a step, in e; ``level`` is its epsilon."""
         ...
 
     def measure(self, values: Tensor, split: str) -> tuple[float, float]:
