@@ -31,7 +31,7 @@ from pareto_unlearn.records import Phase, Role, TrialSpec
 
 def test_quickstart_file_loads() -> None:
     config = load_config(QUICKSTART)
-    assert (config.name, config.solver.steps, config.epsilon.points) == ("quickstart", 400, 9)
+    assert (config.name, config.solver.steps, config.epsilon.points) == ("quickstart", 320, 9)
     assert [(one.method, len(one.weights)) for one in config.baselines] == [("max_loss", 1), ("composite", 7)]
 
 
