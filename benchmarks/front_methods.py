@@ -24,7 +24,6 @@ from front_problems.problem import StepLoss
 from front_scores import ASKED
 from torch import Tensor, nn
 
-from pareto_unlearn.analysis.front import is_non_dominated, is_on_lower_hull
 from pareto_unlearn.solver import (
     COURSES,
     BoundaryControl,
@@ -47,7 +46,7 @@ from pareto_unlearn.solver import (
 )
 from pareto_unlearn.trial.bank import WAY_HOME
 from pareto_unlearn.trial.constrained import PULL, PULL_BELOW, UPDATE_LIMIT
-from pareto_unlearn.trial.mixing import find_crossing
+from pareto_unlearn.trial.mixing import Knot, find_crossing, pairs_around
 
 MODELS = 11
 LEVEL = LevelControl(beta=5.0, scaled=True)
@@ -121,7 +120,7 @@ def deliver(task: Task, pool: Pool) -> tuple[list[Delivered], int]:
     models = [Delivered(min(knots, key=lambda one: one.e).values, math.nan)]
     for level in ASKED:
         mixtures = []
-        for pair in pairs_around(knots, level):
+        for pair in _pairs(knots, level):
             mixture, count = _dial(task, pair, level)
             mixtures.append(mixture)
             taken += count
@@ -130,18 +129,11 @@ def deliver(task: Task, pool: Pool) -> tuple[list[Delivered], int]:
     return models, taken
 
 
-def pairs_around(knots: Sequence[Member], level: float) -> list[tuple[Member, Member]]:
+def _pairs(members: Sequence[Member], level: float) -> list[tuple[Member, Member]]:
     """Return the pairs of models that a level may be mixed from."""
-    costs = np.array([(knot.e, knot.fvu) for knot in knots])
-    pairs: dict[tuple[int, int], tuple[Member, Member]] = {}
-    for marks in (is_non_dominated, is_on_lower_hull):
-        kept = [knot for knot, chosen in zip(knots, marks(costs), strict=True) if chosen]
-        below = [knot for knot in kept if knot.e <= level]
-        above = [knot for knot in kept if knot.e > level]
-        if below and above:
-            pair = max(below, key=lambda knot: knot.e), min(above, key=lambda knot: knot.e)
-            pairs[id(pair[0]), id(pair[1])] = pair
-    return list(pairs.values())
+    by_name = {str(place): member for place, member in enumerate(members)}
+    knots = [Knot(name, one.e, one.fvu, lambda one=one: one.values) for name, one in by_name.items()]
+    return [(by_name[lower.name], by_name[upper.name]) for lower, upper in pairs_around(knots, level)]
 
 
 def _dial(task: Task, pair: tuple[Member, Member], level: float) -> tuple[Member, int]:

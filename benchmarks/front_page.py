@@ -111,8 +111,10 @@ Every method gets {int(facts["budget"]):,} gradient pairs (one gradient of the f
 loss, 16 + 16 images) from the original, the same scan of its learning rate (on seed {SCAN_SEED}, which is not
 reported: a half, one and two times a base rate, and up to two beyond an edge), and all that we have: methods
 that can be one run are one run with 30 checkpoints of averaged weights, and the pool of every method is mixed
-with the original at the levels {levels} of e by the same dial. So what is scored are a method's models at
-those levels, and its most complete one.
+with the original at the levels {levels}
+of e by the same dial. The path alone has a limit of its steps, a pull towards the original, and four mixtures
+with it among its checkpoints. What is scored are a method's models at those levels, and its most complete
+one.
 
 e = (f1 - floor) / (f1(original) - floor), the mean over the images to forget; the loss f2 is in % of the
 variance of the original's outputs on the retain images. Both are measured over whole sets. The loss on
