@@ -37,6 +37,7 @@ from pareto_unlearn.solver import (
     Level,
     LevelControl,
     Orthogonal,
+    PathClock,
     PathPlan,
     Pivot,
     Rule,
@@ -162,15 +163,15 @@ def follow(
     start: Tensor,
     course: Course,
 ) -> list[Tensor]:
-    """Take all steps; return the weights after those in ``captures`` and at the end, averaged if they are."""
+    """Take all steps; return the weights where a checkpoint is due and at the end, averaged if they are."""
     solver = EpsilonSolver(
         parameters, course.rule, course.settings, epsilon=course.epsilon, log_size=course.settings.steps
     )
     solver.start_at(start)
-    found, wanted = [], {*course.captures, course.settings.steps}
-    for step in range(course.settings.steps):
+    found, steps = [], course.settings.steps
+    for step in range(steps):
         solver.step(partial(course.forget, step), partial(course.retain, step))
-        if step + 1 in wanted:
+        if step + 1 == steps or course.is_due(step + 1):
             state = solver.state_dict()
             found.append(state.get("averaged_values", state["values"]).clone())
     return found
@@ -183,13 +184,10 @@ def descend(
     *,
     kind: str = "scaled",
     epsilon: float | Level = 0.0,
-    captures: Sequence[int] = (),
 ) -> list[Tensor]:
     """Solve from the original with the losses of a kind; see ``follow``."""
     forget, retain = task.problem.losses(kind, task.seed)
-    course = Course(
-        forget=forget, retain=retain, rule=rule, settings=settings, epsilon=epsilon, captures=tuple(captures)
-    )
+    course = Course(forget=forget, retain=retain, rule=rule, settings=settings, epsilon=epsilon)
     return follow(task.problem.parameters, task.problem.original, course)
 
 
@@ -206,15 +204,16 @@ def run_path(task: Task, *, by_class: bool, rule: Rule = LEVEL, passes: float = 
         passes: cost of a step in pairs; the path is longer if it is less than 1.
     """
     plan = PathPlan(steps=round(task.budget / passes))
+    clock = PathClock(plan)
     forget, retain = task.problem.losses("scaled", task.seed)
     if by_class:
-        forget = task.problem.bounded(task.seed, plan.epsilon_at)
+        forget = task.problem.bounded(task.seed, clock.epsilon_at)
     if passes < 1.0:
         forget = _every_second_step(task.problem.parameters, forget)
     settings = UpdateSettings(
         steps=plan.steps,
         learning_rate=task.rate / 2.0,
-        shape=plan.rate_at,
+        shape=clock.rate_at,
         update_limit=UPDATE_LIMIT,
         pull=PULL,
         pull_below=PULL_BELOW,
@@ -222,11 +221,11 @@ def run_path(task: Task, *, by_class: bool, rule: Rule = LEVEL, passes: float = 
     )
     course = Course(
         forget=forget,
-        retain=retain,
+        retain=clock.watch(retain),
         rule=rule,
         settings=settings,
-        epsilon=plan.epsilon_at,
-        captures=plan.capture_steps(),
+        epsilon=clock.epsilon_at,
+        is_due=clock.is_due,
     )
     bank = follow(task.problem.parameters, task.problem.original, course)
     home = [bank[-1].lerp(task.problem.original, share) for share in WAY_HOME]

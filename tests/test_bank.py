@@ -104,7 +104,7 @@ def test_no_listed_checkpoint_dominates_another_and_the_level_rises(finished):
 
 
 def test_checkpoints_are_listed_at_planned_steps(finished):
-    planned = PathPlan(steps=STEPS, checkpoints=CHECKPOINTS).capture_steps()
+    planned = PathPlan(steps=STEPS, checkpoints=CHECKPOINTS).capture_times()
     steps = {entry.step for entry in finished.bank if entry.step <= STEPS}
     assert steps < set(planned)  # some were dominated, or the next test would show nothing
 
@@ -192,8 +192,8 @@ def test_the_measuring_of_a_path_counts_that_of_its_scan(finished, cache):
     material = dataclasses.replace(load_material(config, cache, "targets"), measured=counted)
     rows = scan_learning_rate(Trial(config, PATH_SPEC, material))
     images = len(material.inputs["forget", "train"]) + len(material.inputs["retain", "train"])
-    assert counted.images == len(rows) * len(PathPlan(steps=SCANNED, checkpoints=12).capture_steps()) * images
-    ours = len(PathPlan(steps=STEPS, checkpoints=CHECKPOINTS).capture_steps()) * images
+    assert counted.images == len(rows) * len(PathPlan(steps=SCANNED, checkpoints=12).capture_times()) * images
+    ours = len(PathPlan(steps=STEPS, checkpoints=CHECKPOINTS).capture_times()) * images
     home = finished.path.measuring_pairs * 3 * 2 * config.solver.batch - counted.images - ours
     assert 1 <= round(home / images, 6) <= len(WAY_HOME)
 

@@ -64,7 +64,7 @@ def test_a_smaller_bank_is_spread_over_the_whole_path(tmp_path, cache):
     config = short_config(tmp_path, "solver.path.steps=20", f"solver.bank.max_bytes={5 * size - 1}")
     hooks = Hooks(save_bank_state=taken.__setitem__, read_bank_state=lambda _, entry: taken[entry.step])
     run_trial(Trial(config, PATH_SPEC, load_material(config, cache, "targets")), hooks, "1")
-    assert tuple(step for step in taken if step <= 20) == PathPlan(steps=20, checkpoints=4).capture_steps()
+    assert tuple(step for step in taken if step <= 20) == PathPlan(steps=20, checkpoints=4).capture_times()
     # beside the tensor a file holds its name
     assert all(size <= len(content) < size + 200 for content in taken.values())
 
@@ -84,7 +84,7 @@ def test_rows_to_measure_on_are_spread_over_all(count, limit):
 
 def keeper_of(solver: EpsilonSolver, saved: dict[int, bytes], *steps: int) -> BankKeeper:
     return BankKeeper(
-        steps=steps,
+        is_due=steps.__contains__,
         measure=lambda: Costs(*(factor * float(solver.flat.values.sum()) for factor in (1.0, -1.0, 2.0))),
         save=saved.__setitem__,
         raw_epsilon=lambda step: 10.0 * step,

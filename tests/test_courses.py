@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from short_path import PATH_SPEC
 from small_sweep import run as run_sweep
 from small_sweep import run_of, small_sweep, without_times
 from torch import Tensor, nn
@@ -239,20 +240,25 @@ def test_the_model_of_a_run_is_its_best_checkpoint_near_its_lowest(solved, cache
     ("name", "steps"),
     [
         ("eupmu", 20),
+        ("path", 60),
         pytest.param("smooth_tchebycheff", 20, marks=pytest.mark.slow),
         pytest.param("bezier", 60, marks=pytest.mark.slow),  # a curve has no pauses before the fiftieth step
     ],
 )
 def test_an_interrupted_run_continues_to_the_last_bit(cache, name, steps):
     whole, again, length = Kept(), Kept(), f"solver.path.steps={steps}"
-    expected = solve(cache, course_spec(name), whole.hooks(), length)
+    spec = PATH_SPEC if name == "path" else course_spec(name)
+    expected = solve(cache, spec, whole.hooks(), length)
     at = min(whole.resumes)
     assert 0 < at < steps
+    if name == "path":  # its descent waited before that step
+        levels = [row.epsilon for row in expected.curves]
+        assert levels[2] == levels[4] > levels[at]
     again.resumes, again.states = (
         whole.resumes,
         {step: whole.states[step] for step in whole.states if step <= at},
     )
-    found = solve(cache, course_spec(name), again.hooks(resumed_at=at), length)
+    found = solve(cache, spec, again.hooks(resumed_at=at), length)
     assert found.files == expected.files
     assert again.states == whole.states
     assert without_times(found.record) == without_times(expected.record)

@@ -15,6 +15,7 @@ from toy import QuadraticPair, ellipsoids, spheres
 from pareto_unlearn.solver import (
     EpsilonSolver,
     LevelControl,
+    PathClock,
     PathPlan,
     StepRow,
     StopRule,
@@ -47,7 +48,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 @PLANS
 def test_checkpoints_are_taken_at_rising_steps_of_the_path_and_at_its_last(plan: PathPlan):
-    steps = plan.capture_steps()
+    steps = plan.capture_times()
     assert all(early < late for early, late in pairwise(steps))
     assert steps[0] >= 1
     assert steps[-1] == plan.steps
@@ -55,17 +56,17 @@ def test_checkpoints_are_taken_at_rising_steps_of_the_path_and_at_its_last(plan:
 
 @PLANS
 def test_no_more_checkpoints_are_taken_than_asked_for(plan: PathPlan):
-    assert 1 <= len(plan.capture_steps()) <= max(min(plan.checkpoints, plan.steps), 2)
+    assert 1 <= len(plan.capture_times()) <= max(min(plan.checkpoints, plan.steps), 2)
 
 
 @pytest.mark.parametrize("checkpoints", [3, 12, 40])
 def test_a_long_path_takes_all_the_checkpoints_asked_for(checkpoints: int):
-    assert len(PathPlan(steps=10_000, end=0.1, checkpoints=checkpoints).capture_steps()) == checkpoints
+    assert len(PathPlan(steps=10_000, end=0.1, checkpoints=checkpoints).capture_times()) == checkpoints
 
 
 def test_five_checkpoints_lie_where_worked_out_by_hand():
     # Two at the stay (steps 150 to 450) and three at the rise (450 to 1000).
-    assert PathPlan(steps=1000, checkpoints=5).capture_steps() == (300, 450, 633, 817, 1000)
+    assert PathPlan(steps=1000, checkpoints=5).capture_times() == (300, 450, 633, 817, 1000)
 
 
 # the course of epsilon and of the step size
@@ -110,6 +111,92 @@ def test_a_solver_follows_the_course_of_a_plan():
     solver = EpsilonSolver([x], LevelControl(), settings, epsilon=plan.epsilon_at)
     assert [solver.epsilon_at(step) for step in range(10)] == [plan.epsilon_at(step) for step in range(10)]
     assert settings.learning_rate_at(9) == pytest.approx(0.5 * 0.15)
+
+
+# waiting
+
+
+def run_clock(clock: PathClock, f2: Callable[[int, float], float], start: int = 0) -> list[float]:
+    """Move a clock to its end, f2 a function of step and epsilon; return epsilon at the steps taken."""
+    watched = clock.watch(lambda step: torch.tensor(f2(step, clock.epsilon_at(step))))
+    found = []
+    for step in range(start, clock.plan.steps):
+        found.append(clock.epsilon_at(step))
+        watched(step)
+    return found
+
+
+def due(clock: PathClock) -> tuple[int, ...]:
+    return tuple(step for step in range(1, clock.plan.steps + 1) if clock.is_due(step))
+
+
+@pytest.mark.parametrize("f2", [0.05, math.nan, math.inf])
+@PLANS
+def test_time_is_the_step_where_f2_is_small_or_not_finite(plan: PathPlan, f2: float):
+    clock = PathClock(plan)
+    assert run_clock(clock, lambda *_: f2) == [plan.epsilon_at(step) for step in range(plan.steps)]
+    assert [clock.rate_at(step) for step in range(plan.steps)] == [plan.rate_at(s) for s in range(plan.steps)]
+    assert due(clock) == plan.capture_times()
+
+
+def test_the_descent_waits_while_f2_is_large_and_then_goes_on():
+    clock = PathClock(PathPlan(steps=1000))
+    found = run_clock(clock, lambda step, e: 0.9 if e < 0.5 and step < 400 else 0.05)
+    held = found[100]
+    assert 0.35 < held < 0.5
+    assert found[100:400] == [held] * 300
+    assert found[420] < held
+    assert min(found) == pytest.approx(0.015)
+    assert clock.rate_at(300) == 1.0
+
+
+def test_what_is_left_after_a_wait_is_all_of_the_plan():
+    clock = PathClock(PathPlan(steps=1000))
+    found = run_clock(clock, lambda step, e: 0.9 if e < 0.5 and step < 600 else 0.05)
+    plain = clock.plan
+    assert found[-1] == plain.epsilon_at(999)
+    assert clock.rate_at(999) == pytest.approx(plain.rate_at(999))
+    taken = due(clock)
+    assert (taken[-1], len(taken)) == (1000, plain.checkpoints)
+    assert taken[0] > 600
+
+
+def test_the_descent_waits_no_longer_than_most_of_the_steps():
+    found = run_clock(PathClock(PathPlan(steps=1000)), lambda *_: 0.9)
+    first = found[24]
+    assert found[40:800] == [pytest.approx(first, abs=0.1)] * 760
+    assert min(found[800:]) < 0.02
+    assert found[-1] == 0.85
+
+
+def test_nothing_waits_once_epsilon_is_at_its_lowest():
+    plan = PathPlan(steps=1000)
+    found = run_clock(PathClock(plan), lambda _, e: 0.9 if e <= plan.end else 0.05)
+    assert found == [plan.epsilon_at(step) for step in range(1000)]
+
+
+def test_what_counts_as_large_is_in_the_unit_of_f2():
+    plan = PathPlan(steps=500, wait_above=0.3)
+    found = [run_clock(PathClock(plan, variance), lambda *_: 0.9) for variance in (2.9, 3.1)]
+    assert found[0] != found[1] == [plan.epsilon_at(step) for step in range(500)]
+
+
+@pytest.mark.parametrize("at", [30, 150, 397, 450])
+def test_a_clock_goes_on_from_its_state(at: int):
+    def f2(step: int, e: float) -> float:
+        return 0.9 if e < 0.5 and step < 400 else 0.05
+
+    whole, again = PathClock(PathPlan(steps=500)), PathClock(PathPlan(steps=500))
+    watched = whole.watch(lambda step: torch.tensor(f2(step, whole.epsilon_at(step))))
+    for step in range(at):
+        watched(step)
+    for name, tensor in again.state.items():
+        tensor.copy_(whole.state[name])
+    assert run_clock(again, f2, at) == run_clock(whole, f2, at)
+    assert due(again) == due(whole)
+
+
+# averages of the weights
 
 
 @pytest.mark.parametrize(
@@ -361,7 +448,9 @@ def test_a_solve_hands_its_rows_over_at_every_pause_besides(pauses: tuple[int, .
         seen.append(solver.step_count)
         batches.append(rows)
 
-    solve(solver, *losses, steps=20, stop=NEVER, on_rows=on_rows, flush_every=7, pauses=pauses)
+    solve(
+        solver, *losses, steps=20, stop=NEVER, on_rows=on_rows, flush_every=7, pause_after=pauses.__contains__
+    )
     assert seen == expected
     assert all(batches)
     assert [row.step for rows in batches for row in rows] == list(range(20))
@@ -379,7 +468,7 @@ def test_a_continued_solve_does_not_pause_where_it_already_was():
         stop=NEVER,
         on_rows=lambda _: seen.append(solver.step_count),
         flush_every=7,
-        pauses=pauses,
+        pause_after=pauses.__contains__,
     )
     assert seen == [12, 19, 20]
 
@@ -391,7 +480,7 @@ def test_pauses_change_neither_the_weights_nor_the_log(dtype: torch.dtype, kind:
     for pauses in ((), (1, 2, 11, 59)):
         solver, *losses = make_solver(dtype, kind=kind, weight_average=0.9)
         rows: list[StepRow] = []
-        solve(solver, *losses, steps=60, stop=NEVER, on_rows=rows.extend, pauses=pauses)
+        solve(solver, *losses, steps=60, stop=NEVER, on_rows=rows.extend, pause_after=pauses.__contains__)
         found.append((copied(solver), rows))
     (without, rows), (paused, rows_paused) = found
     assert rows == rows_paused
@@ -456,12 +545,13 @@ def follow(front: Front) -> list[Checkpoint]:
     taken: list[Checkpoint] = []
 
     def take(_: list[StepRow]) -> None:
-        if solver.step_count in PLAN.capture_steps():
+        if solver.step_count in PLAN.capture_times():
             state = solver.state_dict()
             averaged, last = (front.costs(state[name]) for name in ("averaged_values", "values"))
             taken.append(Checkpoint(solver.step_count, *averaged, last))
 
-    solve(solver, *losses, steps=PLAN.steps, stop=NEVER, on_rows=take, pauses=PLAN.capture_steps())
+    marks = PLAN.capture_times()
+    solve(solver, *losses, steps=PLAN.steps, stop=NEVER, on_rows=take, pause_after=marks.__contains__)
     return taken
 
 
@@ -478,7 +568,7 @@ def path(request: pytest.FixtureRequest) -> tuple[Front, list[Checkpoint]]:
 
 def test_a_path_takes_every_planned_checkpoint(path: tuple[Front, list[Checkpoint]]):
     _, taken = path
-    assert [one.step for one in taken] == list(PLAN.capture_steps())
+    assert [one.step for one in taken] == list(PLAN.capture_times())
 
 
 def test_f1_rises_and_f2_falls_from_checkpoint_to_checkpoint(path: tuple[Front, list[Checkpoint]]):

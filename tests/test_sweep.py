@@ -164,7 +164,7 @@ def test_measuring_is_counted_where_a_trial_looks_at_its_model_while_it_is_solve
     """160 forget and 160 retain images in steps of 16 and 16: measuring all costs 10 / 3 pairs."""
     whole, path = 10 / 3, finished.solver.path
     taken = sum(
-        len(PathPlan(steps=steps, checkpoints=12).capture_steps()) for steps in (path.steps, path.scan_steps)
+        len(PathPlan(steps=steps, checkpoints=12).capture_times()) for steps in (path.steps, path.scan_steps)
     )
     looks = record_of(finished, "highest").measuring_pairs / whole
     assert looks == pytest.approx(round(looks))

@@ -164,6 +164,11 @@ class PathSection(Section):
     stay: float = Field(
         default=0.3, gt=0, lt=1, description="share of the steps that stay near the end; the rest rises"
     )
+    wait_above: Positive = Field(
+        default=0.12,
+        description="the descent waits while f2 is above this share of the outputs' variance, "
+        "for at most 80 % of the steps",
+    )
     average: float = Field(
         default=0.015, gt=0, lt=1, description="share of the steps over which weights are averaged"
     )

@@ -27,7 +27,7 @@ from pareto_unlearn.solver.arc import (
 )
 from pareto_unlearn.solver.courses import COURSES, Course, Curve, Start
 from pareto_unlearn.solver.flat import FlatParameters
-from pareto_unlearn.solver.path import PathPlan, prune
+from pareto_unlearn.solver.path import PathClock, PathPlan, prune
 from pareto_unlearn.solver.rules import (
     BoundaryControl,
     Coefficients,
@@ -38,7 +38,7 @@ from pareto_unlearn.solver.rules import (
     direction,
     multiplier,
 )
-from pareto_unlearn.solver.stepping import EpsilonSolver, Level, StepRow, UpdateSettings, ramp
+from pareto_unlearn.solver.stepping import EpsilonSolver, Level, StepLoss, StepRow, UpdateSettings, ramp
 from pareto_unlearn.solver.stopping import Outcome, StopRule, solve
 
 __all__ = [
@@ -60,10 +60,12 @@ __all__ = [
     "NashBargaining",
     "Orthogonal",
     "Outcome",
+    "PathClock",
     "PathPlan",
     "Pivot",
     "Rule",
     "Start",
+    "StepLoss",
     "StepRow",
     "StopRule",
     "UpdateSettings",

@@ -15,12 +15,9 @@ from torch import Tensor, nn
 
 from pareto_unlearn.solver.arc import NashBargaining
 from pareto_unlearn.solver.flat import FlatParameters
-from pareto_unlearn.solver.path import PathPlan
+from pareto_unlearn.solver.path import PathClock, PathPlan
 from pareto_unlearn.solver.rules import BoundaryControl, Coefficients, FixedMultiplier, Gram, Rule
-from pareto_unlearn.solver.stepping import Level, UpdateSettings
-
-StepLoss = Callable[[int], Float[Tensor, ""]]
-"""From a step to the loss of its mini-batch."""
+from pareto_unlearn.solver.stepping import Level, StepLoss, UpdateSettings
 
 LARGEST_WEIGHT = 10.0
 """Weight of f1 in the ramped sum where the course is lowest; it falls with the square of e from there."""
@@ -106,9 +103,9 @@ class Curve:
 class Course:
     """What the solver is given for a course.
 
-    Checkpoints are the averaged parameters after the steps in ``captures``, or, with a ``curve``, points of
-    the curve at the end; the solver then trains the members of the curve. ``state`` holds what the losses
-    update at every step, which a resume must restore.
+    Checkpoints are the averaged parameters where ``is_due`` says so of the steps taken, or, with a ``curve``,
+    points of the curve at the end; the solver then trains the members of the curve. ``state`` holds what the
+    losses update at every step, which a resume must restore.
     """
 
     forget: StepLoss
@@ -116,7 +113,7 @@ class Course:
     rule: Rule
     settings: UpdateSettings
     epsilon: float | Level = 0.0
-    captures: tuple[int, ...] = ()
+    is_due: Callable[[int], bool] = lambda _: False
     curve: Curve | None = None
     state: dict[str, Tensor] = field(default_factory=dict)
 
@@ -141,16 +138,19 @@ class TargetBand:
 def ramped_sum(start: Start) -> Course:
     """Return f2 + w f1 with w along the path: w = 10 (end / e)^2, from .002 up to 10 and slowly down."""
 
-    def weight(step: int) -> float:
-        return LARGEST_WEIGHT * (start.plan.end / start.plan.epsilon_at(step)) ** 2
+    clock = _clock_of(start)
 
-    return _along_path(start, FixedMultiplier(weight=1.0), lambda step: weight(step) * start.forget(step))
+    def weight(step: int) -> float:
+        return LARGEST_WEIGHT * (start.plan.end / clock.epsilon_at(step)) ** 2
+
+    course = _along_path(start, clock, FixedMultiplier(weight=1.0))
+    return replace(course, forget=lambda step: weight(step) * start.forget(step))
 
 
 def target_band(start: Start) -> Course:
     """Return H2DF's two-sided band, its target along the path."""
-    course = _along_path(start, TargetBand(), start.forget)
-    return replace(course, epsilon=start.plan.epsilon_at)
+    clock = _clock_of(start)
+    return replace(_along_path(start, clock, TargetBand()), epsilon=clock.epsilon_at)
 
 
 def smooth_tchebycheff(start: Start) -> Course:
@@ -159,10 +159,12 @@ def smooth_tchebycheff(start: Start) -> Course:
     Source: arXiv:2402.19078. f2 is in units of ``start.unit``. The two weights of its gradient come from
     averages of the losses (.9), as the coefficients of all methods here do.
     """
+    clock = _clock_of(start)
+    course = _along_path(start, clock, FixedMultiplier(weight=1.0))
     state = {"means": torch.tensor([1.0, 0.0], dtype=torch.float64)}
 
     def weigh(which: int, step: int) -> float:
-        share = 1.0 - start.plan.epsilon_at(step)
+        share = 1.0 - clock.epsilon_at(step)
         weights = torch.tensor([share, (1.0 - share) / start.unit], dtype=torch.float64)
         return float((weights * torch.softmax(weights * state["means"] / 0.1, dim=0))[which])
 
@@ -176,8 +178,8 @@ def smooth_tchebycheff(start: Start) -> Course:
 
         return compute
 
-    forget, retain = watched(0, start.forget), watched(1, start.retain)
-    return replace(_along_path(start, FixedMultiplier(weight=1.0), forget), retain=retain, state=state)
+    forget, retain = watched(0, course.forget), watched(1, course.retain)
+    return replace(course, forget=forget, retain=retain, state=course.state | state)
 
 
 def nash_bargaining(start: Start) -> Course:
@@ -283,33 +285,38 @@ def _raise_multiplier(adam: Float[Tensor, " 4"], gradient: Float[Tensor, ""]) ->
     adam[0] -= MULTIPLIER_RATE * first / (second.sqrt() + 1e-8)
 
 
-def _along_path(start: Start, rule: Rule, forget: StepLoss) -> Course:
-    """Return a course whose knob goes down, stays low and rises, with the path's step size."""
+def _clock_of(start: Start) -> PathClock:
+    return PathClock(start.plan, device=start.original.device)
+
+
+def _along_path(start: Start, clock: PathClock, rule: Rule) -> Course:
+    """Return a course whose knob goes down, waiting where the path would, stays low and rises."""
     settings = UpdateSettings(
         steps=start.plan.steps,
         learning_rate=start.learning_rate,
-        shape=start.plan.rate_at,
+        shape=clock.rate_at,
         weight_average=start.plan.weight_average,
     )
     return Course(
-        forget=forget,
-        retain=start.retain,
+        forget=start.forget,
+        retain=clock.watch(start.retain),
         rule=rule,
         settings=settings,
-        captures=start.plan.capture_steps(),
+        is_due=clock.is_due,
+        state=clock.state,
     )
 
 
 def _downwards(start: Start, rule: Rule) -> Course:
     """Return a course without a knob: from the original down, checkpoints spread evenly over it."""
     count = start.plan.checkpoints
-    captures = {max(round(start.plan.steps * (index + 1) / count), 1) for index in range(count)}
+    captures = frozenset(max(round(start.plan.steps * (index + 1) / count), 1) for index in range(count))
     return Course(
         forget=start.forget,
         retain=start.retain,
         rule=rule,
         settings=_falling(start),
-        captures=tuple(sorted(captures)),
+        is_due=captures.__contains__,
     )
 
 

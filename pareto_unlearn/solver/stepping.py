@@ -14,6 +14,8 @@ from pareto_unlearn.solver.rules import Gram, Rule, compute_gram
 
 Level = Callable[[int], float]
 """From a step, counted from 0, to the bound on the constraint."""
+StepLoss = Callable[[int], Float[Tensor, ""]]
+"""From a step, counted from 0, to the loss of its mini-batch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

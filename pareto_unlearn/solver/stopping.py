@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -93,7 +93,7 @@ def solve(
     stop: StopRule | None = None,
     on_rows: Callable[[list[StepRow]], None] = lambda _rows: None,
     flush_every: int = 50,
-    pauses: Sequence[int] = (),
+    pause_after: Callable[[int], bool] = lambda _: False,
 ) -> Outcome:
     """Step until the stopping rule or the step limit ends the solve, and return which outcome it was.
 
@@ -107,14 +107,15 @@ def solve(
         stop: the stopping rule; None for the default rule.
         on_rows: called with the logged rows after every synchronisation with the host.
         flush_every: largest number of steps between two synchronisations.
-        pauses: step counts, in rising order, after which there is a further synchronisation.
+        pause_after: tells after a number of steps whether there is a further synchronisation.
     """
     stop = stop or StopRule()
     while solver.step_count < steps:
-        pause = next((step for step in pauses if step > solver.step_count), steps)
-        for _ in range(min(flush_every, steps - solver.step_count, pause - solver.step_count)):
+        for _ in range(min(flush_every, steps - solver.step_count)):
             step = solver.step_count
             solver.step(lambda step=step: constraint(step), lambda step=step: objective(step))  # type: ignore[misc]
+            if pause_after(solver.step_count):
+                break
         rows = solver.flush()
         outcome = stop.update(rows)
         on_rows(rows)

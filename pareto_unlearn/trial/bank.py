@@ -74,7 +74,7 @@ class BankKeeper:
     """Takes the checkpoints of a path at the planned steps.
 
     Args:
-        steps: after which to take a checkpoint.
+        is_due: tells after a number of steps whether to take a checkpoint.
         measure: costs of the model as it stands.
         save: keeps the file of a checkpoint, by step.
         raw_epsilon: raw epsilon after a number of steps; after the last, that of the last. None without one.
@@ -82,7 +82,7 @@ class BankKeeper:
         entries: those taken so far.
     """
 
-    steps: Sequence[int]
+    is_due: Callable[[int], bool]
     measure: Callable[[], Costs]
     save: Callable[[int, bytes], None]
     raw_epsilon: Callable[[int], float | None]
@@ -90,9 +90,9 @@ class BankKeeper:
     entries: list[BankEntry] = field(default_factory=list)
 
     def take(self, solver: EpsilonSolver) -> None:
-        """Take a checkpoint if one is planned for this step; the model's weights are as before afterwards."""
+        """Take a checkpoint if one is due; the model's weights are as before afterwards."""
         step = solver.step_count
-        if step not in self.steps or any(entry.step >= step for entry in self.entries):
+        if not self.is_due(step) or any(entry.step >= step for entry in self.entries):
             return
         self._keep(step, averaged_values(solver), measure_averaged(solver, self.measure))
 

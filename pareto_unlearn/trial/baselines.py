@@ -11,12 +11,12 @@ from pareto_unlearn.data import seeded_generator
 from pareto_unlearn.models import Batch, Term, family_of
 from pareto_unlearn.random_streams import Stream
 from pareto_unlearn.records import Unit
-from pareto_unlearn.solver import COURSES, RIVALS, FixedMultiplier
+from pareto_unlearn.solver import COURSES, RIVALS, FixedMultiplier, StepLoss
 from pareto_unlearn.trial.context import Trial
 from pareto_unlearn.trial.courses import course
 from pareto_unlearn.trial.distances import FORGET, RETAIN, StepInputs
 from pareto_unlearn.trial.forward import run_in_steps
-from pareto_unlearn.trial.problem import RAW, Problem, StepLoss, settings_of, units_of
+from pareto_unlearn.trial.problem import RAW, Problem, settings_of, units_of
 from pareto_unlearn.trial.step_losses import batch_orders, training_losses, unlearning_losses
 
 

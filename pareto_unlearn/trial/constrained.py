@@ -6,12 +6,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pareto_unlearn.solver import BoundaryControl, Level, LevelControl, PathPlan, UpdateSettings, ramp
+from pareto_unlearn.solver import (
+    BoundaryControl,
+    Level,
+    LevelControl,
+    PathClock,
+    PathPlan,
+    StepLoss,
+    UpdateSettings,
+    ramp,
+)
 from pareto_unlearn.trial.bank import count_checkpoints
 from pareto_unlearn.trial.class_weights import ClassWeights, class_constraint, power_mean
 from pareto_unlearn.trial.context import Trial
 from pareto_unlearn.trial.measuring import LEAST_RANGE
-from pareto_unlearn.trial.problem import Problem, StepLoss, settings_of, units_of
+from pareto_unlearn.trial.problem import Problem, settings_of, units_of
 from pareto_unlearn.trial.step_losses import gap_of_rows, stratified_order, unlearning_losses
 
 IMAGE_POWER = 3.0
@@ -58,18 +67,25 @@ def lowest(trial: Trial) -> Problem:
 
 def path(trial: Trial) -> Problem:
     """Return the problem of the path: one solve through all epsilons, with averaged weights."""
-    plan = plan_path(trial)
+    plan, (_, unit) = plan_path(trial), units_of(trial)
+    clock = PathClock(plan, unit.of(trial.scales.variance_retain), trial.material.device)
     settings = replace(
         settings_of(trial.config),
         steps=plan.steps,
         learning_rate=trial.config.solver.path.learning_rate,
-        shape=plan.rate_at,
+        shape=clock.rate_at,
         update_limit=UPDATE_LIMIT,
         pull=PULL,
         pull_below=PULL_BELOW,
         weight_average=plan.weight_average,
     )
-    return replace(_level(trial, settings, plan.epsilon_at), captures=plan.capture_steps())
+    problem = _level(trial, settings, clock.epsilon_at)
+    return replace(
+        problem,
+        objective=clock.watch(problem.objective),
+        is_due=clock.is_due,
+        state=problem.state | clock.state,
+    )
 
 
 def plan_path(trial: Trial) -> PathPlan:
@@ -81,6 +97,7 @@ def plan_path(trial: Trial) -> PathPlan:
         top=solver.path.top,
         descent=solver.path.descent,
         stay=solver.path.stay,
+        wait_above=solver.path.wait_above,
         horizon=solver.path.average,
         checkpoints=count_checkpoints(solver.bank, trial.material.trainable()),
     )

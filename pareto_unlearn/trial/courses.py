@@ -11,11 +11,11 @@ from torch import Tensor
 
 from pareto_unlearn.data import seeded_generator
 from pareto_unlearn.random_streams import Stream
-from pareto_unlearn.solver import COURSES, FlatParameters, Start, StepRow
+from pareto_unlearn.solver import COURSES, FlatParameters, Start, StepLoss, StepRow
 from pareto_unlearn.trial.constrained import plan_path
 from pareto_unlearn.trial.context import Trial
 from pareto_unlearn.trial.mixing import weights_of
-from pareto_unlearn.trial.problem import Problem, StepLoss, units_of
+from pareto_unlearn.trial.problem import Problem, units_of
 from pareto_unlearn.trial.step_losses import unlearning_losses
 
 
@@ -65,7 +65,7 @@ def course(trial: Trial) -> Problem:
         made.rule,
         replace(made.settings, betas=solver.betas, average=solver.average, clip=solver.clip),
         units,
-        captures=made.captures,
+        is_due=made.is_due,
         curve=made.curve,
         epsilon=made.epsilon,
         has_epsilon=callable(made.epsilon),

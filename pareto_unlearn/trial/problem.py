@@ -3,16 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from pareto_unlearn.config import SweepConfig
 from pareto_unlearn.records import CurveRow, Unit
-from pareto_unlearn.solver import Curve, Level, Rule, StepRow, UpdateSettings
+from pareto_unlearn.solver import Curve, Level, Rule, StepLoss, StepRow, UpdateSettings
 from pareto_unlearn.trial.context import Trial
-
-StepLoss = Callable[[int], Float[Tensor, ""]]
-"""From a step to the loss of its mini-batch."""
 
 Units = tuple[Unit, Unit]
 """Of the constraint and the objective; before a problem is swapped, of f1 and f2."""
@@ -26,11 +22,11 @@ class Problem:
 
     ``swapped`` means that f2 is the constraint and f1 the objective. ``spreads`` are the full ranges of
     constraint and objective in their units, against which a change of either is measured. A solve that leaves
-    a bank takes checkpoints after the steps in ``captures``, or trains the members of a ``curve`` in place of
-    the model and takes points of it in the end. ``state`` holds tensors that the losses update at every step
-    and that a resume must restore. ``space`` names the parameters that are trained; empty: those of the
-    sweep's objectives. ``logged`` turns a step's row into that of f1 and f2 in ``units``, where constraint
-    and objective are something else.
+    a bank takes checkpoints where ``is_due`` says so of the steps taken, or trains the members of a ``curve``
+    in place of the model and takes points of it in the end. ``state`` holds tensors that the losses update at
+    every step and that a resume must restore. ``space`` names the parameters that are trained; empty: those
+    of the sweep's objectives. ``logged`` turns a step's row into that of f1 and f2 in ``units``, where
+    constraint and objective are something else.
     """
 
     constraint: StepLoss
@@ -38,7 +34,7 @@ class Problem:
     rule: Rule
     settings: UpdateSettings
     units: Units
-    captures: tuple[int, ...] = ()
+    is_due: Callable[[int], bool] = lambda _: False
     curve: Curve | None = None
     swapped: bool = False
     epsilon: float | Level = 0.0

@@ -14,7 +14,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pareto_unlearn.catalogue.families import require_recipe
-from pareto_unlearn.catalogue.methods import is_course
 from pareto_unlearn.records import (
     BANK_FILE,
     BankEntry,
@@ -280,7 +279,7 @@ def _make_keeper(
         return None
     solver_section = trial.config.solver
     return BankKeeper(
-        problem.captures,
+        problem.is_due,
         lambda: measure_costs(trial.material, solver_section.bank.images, solver_section.completeness),
         hooks.save_bank_state,
         lambda step: problem.units[0].raw(solver.epsilon_at(step - 1)) if problem.has_epsilon else None,
@@ -293,8 +292,8 @@ def _solve(solving: _Solving) -> Outcome:
     """Run the solver to its end, and keep what a resume goes on from."""
     problem, history, spec = solving.problem, solving.history, solving.trial.spec
     convergence = solving.trial.config.solver.convergence
-    # The weights of a course go on changing where its losses stand still.
-    tolerance = 0.0 if is_course(spec.method) else convergence.tolerance
+    # What leaves a bank has to pass all of its course, also where the losses stand still.
+    tolerance = 0.0 if solving.trial.leaves_bank else convergence.tolerance
     stop = StopRule(window=convergence.window, tolerance=tolerance, units=problem.spreads)
     stop.update(history.rows)
     started, before = time.monotonic(), history.seconds
@@ -312,7 +311,7 @@ def _solve(solving: _Solving) -> Outcome:
         stop=stop,
         on_rows=on_rows,
         flush_every=FLUSH_EVERY,
-        pauses=problem.captures,
+        pause_after=problem.is_due,
     )
     logger.info("trial %s (%s): %s", spec.trial_id, spec.label, outcome)
     return outcome

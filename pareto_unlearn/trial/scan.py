@@ -154,7 +154,7 @@ def _follow(short_path: _ShortPath, on_scan: OnScan) -> tuple[list[tuple[float, 
 
     def take(_: object) -> None:
         on_scan(short_path.after(solver.step_count))
-        if solver.step_count in problem.captures:
+        if problem.is_due(solver.step_count):
             front.append(measure_averaged(solver, measure))
 
     solve(
@@ -164,7 +164,7 @@ def _follow(short_path: _ShortPath, on_scan: OnScan) -> tuple[list[tuple[float, 
         steps=short_path.steps,
         stop=StopRule(tolerance=0.0),
         on_rows=take,
-        pauses=problem.captures,
+        pause_after=problem.is_due,
     )
     flat = solver.flat
     if problem.curve is not None:

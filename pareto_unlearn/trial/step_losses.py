@@ -7,10 +7,11 @@ from torch import Tensor
 
 from pareto_unlearn.data import BatchOrder, Order, StratifiedOrder, reading_ahead
 from pareto_unlearn.random_streams import Stream
+from pareto_unlearn.solver import StepLoss
 from pareto_unlearn.trial.context import Trial
 from pareto_unlearn.trial.distances import StepInputs
 from pareto_unlearn.trial.forward import run_in_steps, step_features, step_targets
-from pareto_unlearn.trial.problem import StepLoss, Units
+from pareto_unlearn.trial.problem import Units
 
 
 def unlearning_losses(trial: Trial, units: Units) -> tuple[StepLoss, StepLoss]:
