@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 from small_sweep import rows_of, run, run_of, small_sweep
 
+from pareto_unlearn.analysis.scores import LEVELS
 from pareto_unlearn.config import SweepConfig, dump_config
 from pareto_unlearn.errors import ConfigError, RangeError, RunLockedError, WeightsError
 from pareto_unlearn.records import Phase, Role, TrialRecord, TrialSpec, TrialState
@@ -151,7 +152,21 @@ def test_summary_scores_every_method_in_fixed_boxes_held_out_first(finished):
         areas = f"{heldout.areas[place]:.3f} / {train.areas[place]:.3f} ({ours}), composite"
         box = f"area with quality loss below {height} (seed 0), held out / training"
         assert f"{box}: epsilon_constraint {areas}" in said
-    assert "held-out quality loss in % at e <= 0.05 0.1 0.2 0.35 0.5 (seed 0): epsilon_constraint" in said
+    levels = "0.05 0.1 0.2 0.35 0.5 of the forget set"
+    assert f"held-out quality loss in % at e <= {levels} (seed 0): epsilon_constraint" in said
+
+
+def test_held_out_loss_is_read_at_e_of_the_images_that_were_to_be_forgotten(finished):
+    run_read = run_of(finished)
+    rows = [
+        row
+        for row in run_read.records
+        if row.method in ("epsilon_constraint", "original") and row.e is not None
+    ]
+    assert any(row.e_heldout > level >= row.e for row in rows for level in LEVELS)
+    for level, loss in zip(LEVELS, run_read.scores("epsilon_constraint", 0, "heldout").losses, strict=True):
+        reached = [1 - row.retained_quality_heldout for row in rows if row.e <= level]
+        assert loss == (pytest.approx(min(reached)) if reached else None)
 
 
 def test_the_pairs_of_a_front_are_path_scan_and_lowest_boundary(finished):

@@ -56,13 +56,15 @@ class ComparedRun:
     """One run in the table.
 
     ``differences`` are the settings that differ from the first run's, ``endings`` the numbers of trials by
-    state. Hypervolume and gradient pairs are averaged over seeds.
+    state. Hypervolume, gradient pairs and what measuring cost, in the same unit, are averaged over seeds;
+    None where a run does not know the last.
     """
 
     title: str
     differences: tuple[str, ...]
     hypervolume: Cell | None
     gradient_pairs: Cell | None
+    measuring_pairs: Cell | None
     reached: tuple[Reached, ...]
     endings: str
 
@@ -98,7 +100,8 @@ def compare_runs(runs: Sequence[StoredRun], split: Split = Split.TRAIN) -> RunCo
             title=title,
             differences=tuple(describe_difference(settings[0], own)),
             hypervolume=None if reference is None else _over_seeds(run, reference, split),
-            gradient_pairs=_pairs(run),
+            gradient_pairs=_mean([run.gradient_pairs(seed=seed) for seed in _seeds(run)]),
+            measuring_pairs=_mean([run.measuring_pairs(seed=seed) for seed in _seeds(run)]),
             reached=_reached(run, split),
             endings=_endings(run),
         )
@@ -125,9 +128,9 @@ def _seeds(run: StoredRun) -> list[int]:
     return sorted({record.seed for record in run.records if record.phase in (Phase.BOUNDARY, Phase.EPSILON)})
 
 
-def _pairs(run: StoredRun) -> Cell | None:
-    seeds = _seeds(run)
-    return average([run.gradient_pairs(seed=seed) for seed in seeds]) if seeds else None
+def _mean(values: Sequence[float | None]) -> Cell | None:
+    known = [value for value in values if value is not None]
+    return average(known) if known and len(known) == len(values) else None
 
 
 def _reference(runs: Sequence[StoredRun], split: Split) -> tuple[float, float] | None:
@@ -229,7 +232,8 @@ def _notes(
     if reference is not None:
         notes.append(
             f"Hypervolume: share of the box from e 0, loss 0 to e {reference[0]:g}, loss "
-            f"{reference[1]:.4g}, the same for all runs; compare it at equal gradient pairs only."
+            f"{reference[1]:.4g}, the same for all runs; compare it at equal gradient pairs only, with "
+            "measuring, which has the same unit."
         )
     if any(line.startswith(_OTHER_PROBLEM) for one in compared for line in one.differences):
         notes.append(
@@ -258,12 +262,13 @@ def write_comparison(comparison: RunComparison, form: ComparisonFormat) -> str:
 def _cells(comparison: RunComparison) -> tuple[list[str], list[list[str]]]:
     names = [point.name for point in comparison.runs[0].reached]
     points = [part for name in names for part in (f"{name}: complete", "loss")]
-    head = ["run", "hypervolume", "pairs", *points, "trials", "differs from the first in"]
+    head = ["run", "hypervolume", "pairs", "measuring", *points, "trials", "differs from the first in"]
     rows = [
         [
             run.title,
             _shown(run.hypervolume, ".4f"),
             _shown(run.gradient_pairs, ",.0f"),
+            _shown(run.measuring_pairs, ",.0f"),
             *(
                 part
                 for point in run.reached
@@ -285,13 +290,13 @@ def _shown(cell: Cell | None, form: str) -> str:
 
 
 def _csv(comparison: RunComparison) -> str:
-    names = ["hypervolume", "gradient_pairs"]
+    names = ["hypervolume", "gradient_pairs", "measuring_pairs"]
     for point in comparison.runs[0].reached:
         names += [f"{point.name} completeness", f"{point.name} loss"]
     head = ["run", *(part for name in names for part in (name, f"{name} std")), "trials", "differences"]
     rows = []
     for run in comparison.runs:
-        cells = [run.hypervolume, run.gradient_pairs]
+        cells = [run.hypervolume, run.gradient_pairs, run.measuring_pairs]
         cells += [cell for point in run.reached for cell in (point.completeness, point.loss)]
         numbers = [part for cell in cells for part in _csv_parts(cell)]
         rows.append([run.title, *numbers, run.endings, "; ".join(run.differences)])

@@ -105,11 +105,12 @@ def _scores(report: Report) -> str:
     rows = "".join(_score_row(one, ours) for one in report.scores)
     note = (
         "Areas: held out / training, as a share of e 0 to 1 and quality loss 0 to 5 % or 100 %, the same box "
-        "in every report. Losses: the least on held-out images among models with held-out e up to the level, "
-        "and how many times the first row's. Median over seeds. Pairs: one gradient of either loss; "
-        "measuring while solving has the same unit, in which a pass without gradients counts a third."
+        "in every report. Losses: the least on held-out images among models whose e on the forget set is up "
+        "to the level, and how many times the first row's. Median over seeds. Pairs, of a seed: one gradient "
+        "of either loss; measuring while solving has the same unit, in which a pass without gradients counts "
+        "a third."
     )
-    head = f"<tr><th>method</th>{areas}{levels}<th>pairs</th></tr>"
+    head = f"<tr><th>method</th>{areas}{levels}<th>pairs + measuring</th></tr>"
     table = f"<table class='scores'><thead>{head}</thead><tbody>{rows}</tbody></table>"
     return f"<div class='scroll'>{table}</div><span class='minor'>{note}</span>"
 
@@ -123,7 +124,7 @@ def _score_row(one: MethodScores, ours: Scores) -> str:
         f"<td>{_loss(loss, own)}</td>" for loss, own in zip(one.heldout.losses, ours.losses, strict=True)
     )
     name = text(one.method.replace("_", " "))
-    return f"<tr><th>{name}</th>{areas}{losses}<td>{_pairs(one)}</td></tr>"
+    return f"<tr><th>{name}</th>{areas}{losses}<td>{_counts(one)}</td></tr>"
 
 
 def _loss(loss: float | None, own: float | None) -> str:
@@ -155,6 +156,11 @@ def _pairs(one: Hypervolume | MethodScores) -> str:
     measuring = f" + {_span(one.measuring_pairs)} of measuring" if one.measuring_pairs else ""
     each = " a seed" if len(one.gradient_pairs) > 1 else ""
     return f"{_span(one.gradient_pairs)} gradient pairs{measuring}{each}"
+
+
+def _counts(one: MethodScores) -> str:
+    """Return the same as bare numbers."""
+    return " + ".join(_span(counts) for counts in (one.gradient_pairs, one.measuring_pairs) if counts)
 
 
 def _span(counts: Sequence[float]) -> str:

@@ -112,14 +112,15 @@ class StoredRun:
         """Return the scores of a method's solutions in fixed units; see ``analysis.scores``.
 
         Compare them only at equal cost: ``gradient_pairs`` with the same method and seed returns the cost.
+        e is always that of the images that were to be forgotten; held-out forget images are none of them,
+        and of a random split they are like any image to keep.
 
         Args:
             method: a method such as epsilon_constraint or composite.
             seed: of its trials.
-            split: ``train`` or ``heldout``.
+            split: on which quality loss is measured, ``train`` or ``heldout``.
         """
-        suffix = "" if split == "train" else "_heldout"
-        names = f"e{suffix}", f"retained_quality{suffix}"
+        names = "e", "retained_quality" if split == "train" else "retained_quality_heldout"
         rows = [row for row in self._chosen(method, seed, None) if row.state in HAS_MODEL]
         values = [[getattr(row, name) for name in names] for row in rows]
         found = np.array(

@@ -86,7 +86,7 @@ def _describe_scores(run: StoredRun, info: RunInfo) -> list[str]:
             )
         levels = " ".join(f"{level:g}" for level in LEVELS)
         losses = ", ".join(f"{method} {_describe_losses(heldout)}" for method, (heldout, _) in found.items())
-        lines.append(f"held-out quality loss in % at e <= {levels} (seed {seed}): {losses}")
+        lines.append(f"held-out quality loss in % at e <= {levels} of the forget set (seed {seed}): {losses}")
     return lines
 
 
