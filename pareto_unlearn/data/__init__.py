@@ -4,10 +4,12 @@ Images are float32, NCHW, [0, 1]; gray data sets have one channel. A split is a 
 set, split and SHA-256. Ids and classes alone decide it, so it is the same on any machine.
 """
 
+from pareto_unlearn.data.background import fill_hole
 from pareto_unlearn.data.choice import ClassChoice, choose_classes
 from pareto_unlearn.data.digits import DIGITS_PIXELS, DIGITS_SIDE, load_digits
 from pareto_unlearn.data.duplicates import check_duplicates
 from pareto_unlearn.data.image_sets import Digests, Images, ImageSet, ReadsAhead, SplitData, write_manifest
+from pareto_unlearn.data.nearest import nearest_rows
 from pareto_unlearn.data.noise import (
     PixelNoise,
     clipped_noise,
@@ -39,11 +41,13 @@ __all__ = [
     "choose_classes",
     "clipped_noise",
     "correlated_noise",
+    "fill_hole",
     "fit_covariance",
     "load_digits",
     "load_split",
     "mark_heldout",
     "measure_pixels",
+    "nearest_rows",
     "reading_ahead",
     "seeded_generator",
     "uniform_noise",
