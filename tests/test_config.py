@@ -370,6 +370,7 @@ COUNTING = [
     "task.patches=2", "task.removal=published", "objective.retain_target=computed",
     "objective.original_precision=bfloat16", "objective.shared_parameters=trained", "objective.space=encoder",
     "objective.distance=l2", "objective.noise_target=draws", "objective.forget_target=reference",
+    "objective.forget_target=background",
     "objective.noise=uniform", "objective.noise_rank=8", "objective.noise_images=64", "solver.steps=401",
     "solver.batch=33", "solver.update=paper", "solver.learning_rate=0.005", "solver.learning_rate_end=0.5",
     "solver.betas=[0.8, 0.99]", "solver.average=0", "solver.stabiliser=1e-6", "solver.clip=1",

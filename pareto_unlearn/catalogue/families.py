@@ -48,6 +48,7 @@ class FamilyRow:
         removals: what f1 and f2 can be measured on (``task.removal``); the last is that of its training.
         patches: side of the usual central square in patches; None: half the side of the image.
         is_redrawn: inputs hold draws whatever is removed, so every step draws them anew.
+        paints_pixels: its outputs are pixels, so that an image says what a perfect model would output.
         noises: the kinds of noise it takes; ``noise_note`` says why where some are missing.
         baselines: the published baselines it has, by the method of their trials.
         controls: the models to judge others by that can be made of it in a minute.
@@ -72,6 +73,7 @@ class FamilyRow:
     removals: Sequence[str] = ("hole",)
     patches: int | None = None
     is_redrawn: bool = False
+    paints_pixels: bool = True
     noises: Sequence[str] = NOISES
     noise_note: str = ""
     baselines: Sequence[str] = SHARED_BASELINES
@@ -139,6 +141,7 @@ FAMILIES: Sequence[FamilyRow] = (
         tokenizer="vqgan_jax_strongaug.ckpt of LTH14/mage",
         keys=("tokenizer", "channels_last"),
         removals=("hole", "published"),
+        paints_pixels=False,
         baselines=(
             *SHARED_BASELINES,
             "retain_label_fork",
@@ -159,6 +162,7 @@ FAMILIES: Sequence[FamilyRow] = (
         keys=("channels_last", "recompute"),
         removals=("hole", "published"),
         is_redrawn=True,
+        paints_pixels=False,
         noises=("gaussian",),
         noise_note="its noise target is the noise of the diffusion itself",
         baselines=(*SHARED_BASELINES, "retain_label_fork", "random_encoder_fork"),

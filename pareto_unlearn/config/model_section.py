@@ -192,11 +192,13 @@ class ObjectiveSection(Section):
     distance: Literal["mse", "l2"] = Field(
         default="mse", description="mean squared error per value, or mean L2 norm of the difference per image"
     )
-    forget_target: Literal["noise", "reference"] = Field(
+    forget_target: Literal["noise", "reference", "background", "nearest_retain", "mean"] = Field(
         default="noise",
-        description="what forget outputs are pulled to: the original's outputs on noise, as in the papers, "
-        "or what a model that never saw the forget images says of them; noise and its keys "
-        "below are not looked at then",
+        description="what forget outputs are pulled to: noise: the original's outputs on noise, as in the "
+        "papers; reference: what a model that never saw the forget images says of them; background: their "
+        "own surroundings, drawn smoothly over the hole; nearest_retain: the original's output for the "
+        "retain training image that looks most like what is visible; mean: the mean of its outputs on these "
+        "images; all but noise leave the keys of noise below unread",
     )
     reference: Text | None = Field(
         default=None,
@@ -318,6 +320,8 @@ def check_objective(value: ObjectiveSection, info: ValidationInfo) -> ObjectiveS
         return value
     if value.forget_target == "reference":
         _check_reference(value, model, info)
+    elif value.forget_target != "noise":
+        _check_image_target(value, model.row, redrawn=is_redrawn(model, task))
     if is_redrawn(model, task) and (value.noise_target, value.retain_target) != ("paired", "computed"):
         raise refusal(
             "expected noise_target paired and retain_target computed, since inputs are drawn anew every "
@@ -343,6 +347,26 @@ def _check_family(value: ObjectiveSection, row: FamilyRow) -> None:
         raise refusal(
             f"expected space {' or '.join(row.spaces)} with family {row.name}, found {value.space}: its "
             "network is not split into an encoder and a decoder"
+        )
+
+
+def _check_image_target(value: ObjectiveSection, row: FamilyRow, *, redrawn: bool) -> None:
+    target = value.forget_target
+    if redrawn:
+        raise refusal(
+            f"expected forget_target noise or reference, since inputs are drawn anew every step, found "
+            f"{target}: outputs of other draws are no targets; take one of these, or where the family has it "
+            "task.removal: hole"
+        )
+    if target == "background" and not row.paints_pixels:
+        raise refusal(
+            f"expected forget_target noise, reference, nearest_retain or mean with family {row.name}, found "
+            "background: its outputs are no pixels, so no picture says what they should be"
+        )
+    if target == "background" and value.space == "encoder":
+        raise refusal(
+            "expected space output with forget_target background, found encoder: a picture says what the "
+            "decoder should output, not what the encoder should"
         )
 
 

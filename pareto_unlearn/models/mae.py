@@ -283,6 +283,13 @@ class Mae(nn.Module):
         errors = (self.predict_masked(inputs, masking) - truth).square().mean(dim=2)
         return (errors * masking.removed).sum() / masking.removed.sum()
 
+    def perfect_output(
+        self, inputs: Float[Tensor, "b 3 h w"], outputs: Float[Tensor, "b n p"]
+    ) -> Float[Tensor, "b n p"]:
+        """Return the removed patches as training compares them, and the outputs at the visible ones."""
+        removed = self.fixed_masking(len(inputs)).removed
+        return torch.where(removed[..., None], self._targets(inputs), outputs)
+
     def to_images(self, outputs: Float[Tensor, "b n p"]) -> Float[Tensor, "b 3 h w"]:
         """Turn predictions of all patches into [0, 1] pixels; values outside are clipped.
 

@@ -320,6 +320,11 @@ class Mage(nn.Module):
         )
         return (losses * masked).sum() / masked.sum()
 
+    def perfect_output(self, inputs: Tensor, outputs: Tensor) -> Tensor:
+        """Raise ValueError: a code that is certain has no finite logits."""
+        del inputs, outputs
+        raise ValueError(f"expected a family whose outputs are pixels, found {self.family}: they are logits")
+
     def generate(
         self, images: Float[Tensor, "b 3 h w"], generators: Sequence[torch.Generator]
     ) -> Float[Tensor, "b 3 h w"]:

@@ -183,6 +183,11 @@ class Palette(nn.Module):
         outputs = self.denoise_fn(build_unet_images(parts, clean), parts.gamma)
         return (parts.hole * (parts.noise - outputs)).square().mean()  # type: ignore[no-any-return]
 
+    def perfect_output(self, inputs: Tensor, outputs: Tensor) -> Tensor:
+        """Raise ValueError: the network predicts the noise in its inputs, whatever the image."""
+        del inputs, outputs
+        raise ValueError(f"expected a family whose outputs are pixels, found {self.family}: they are noise")
+
     def fill(
         self,
         inputs: Float[Tensor, "b 12 h w"],

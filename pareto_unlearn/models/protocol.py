@@ -105,6 +105,14 @@ class ImageToImage(Protocol):
         """
         ...
 
+    def perfect_output(self, inputs: Tensor, outputs: Tensor) -> Tensor:
+        """Return the full output of a model that knows what was removed from the inputs.
+
+        Where training compares nothing, it is that of ``outputs``, which a model gave for these inputs. Only
+        called if the family's row says ``paints_pixels`` and not ``is_redrawn``.
+        """
+        ...
+
     def generate(self, images: Float[Tensor, "b c h w"], generators: Generators) -> Float[Tensor, "b c h w"]:
         """Return [0, 1] images with the hole generated, without gradients.
 

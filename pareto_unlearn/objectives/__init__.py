@@ -2,7 +2,7 @@
 
 f1 is the distance of the model's outputs on forget images from their targets; f2 is the distance of its
 outputs on retain images from the original's (Algorithm 1, lines 5 and 6). Distances are means over images, so
-they do not depend on the batch size. There are three kinds of forget target:
+they do not depend on the batch size. There are these kinds of forget target:
 
 - Shared noise: the original's outputs on a bank of noise images. With squared errors, replacing the noise
   draws by their mean m is exact: E||o - t||^2 = ||o - m||^2 + V, with V the variance of the targets. V is the
@@ -11,6 +11,9 @@ they do not depend on the batch size. There are three kinds of forget target:
   training): the original's output on the same input with noise in place of content. The floor of f1 follows
   from how much two noise targets of one input differ: half their squared distance, zero if nothing is drawn.
 - A reference model that never saw the forget images: its outputs on the same inputs. The floor of f1 is zero.
+- Targets made from images, which a model can reach too: for every forget image its own background, or the
+  original's output for the retain image that looks most like it; or for all of them the mean of the
+  original's outputs on retain images. The floor of f1 is zero.
 
 What does not change is computed once a run, stored as plain arrays and opened memory-mapped by every trial.
 """
@@ -26,8 +29,9 @@ from pareto_unlearn.objectives.losses import NoiseTarget, Objectives, build_obje
 from pareto_unlearn.objectives.target_files import open_rows, open_targets
 from pareto_unlearn.objectives.targets import (
     Targets,
+    compute_mean_targets,
+    compute_own_targets,
     compute_paired_targets,
-    compute_reference_targets,
     compute_targets,
 )
 
@@ -40,8 +44,9 @@ __all__ = [
     "Targets",
     "build_objectives",
     "compute_features",
+    "compute_mean_targets",
+    "compute_own_targets",
     "compute_paired_targets",
-    "compute_reference_targets",
     "compute_targets",
     "feature_function",
     "open_rows",

@@ -1,4 +1,4 @@
-"""What f1 and f2 are measured from: outputs of the original and a reference model, and a run's scales."""
+"""What f1 and f2 are measured from: outputs of the original, targets of forget images, and a run's scales."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -32,9 +32,10 @@ class Targets:
 
     ``forget_f1_train`` and ``forget_f1_heldout`` hold f1 of the original for every forget image. The other
     arrays are outputs that every trial compares with, and which of them there are follows from the sweep:
-    ``noise`` and ``noise_mean`` of the original on the noise bank, where images share one; ``retain_*`` of
-    the original on the retain images and ``reference_*`` of the reference model on the forget images, by
-    split, where outputs are stored.
+    ``noise`` and ``noise_mean`` are what all forget images share, the original's outputs on the noise bank or
+    the mean of those on the retain images; ``retain_*`` are those on the retain images, where they are
+    stored. The targets of single forget images are stored under the name of ``objective.forget_target``,
+    such as ``reference_*``.
     """
 
     scales: Scales
@@ -42,7 +43,7 @@ class Targets:
 
     @property
     def noise(self) -> NoiseTarget:
-        """The noise bank that all forget images share."""
+        """What all forget images share."""
         return NoiseTarget(self.arrays["noise"], self.arrays["noise_mean"], self.scales.f1_floor)
 
     def forget_f1(self, split: str) -> Float[Tensor, " n"]:
@@ -50,7 +51,7 @@ class Targets:
         return self.arrays[f"forget_f1_{split}"]
 
     def stored(self, name: str) -> dict[str, Float[Tensor, "n d"]]:
-        """Return the stored outputs on whole image sets, by split: ``retain`` or ``reference``."""
+        """Return the stored outputs for whole image sets, by split: ``retain``, or a forget target's."""
         return {split: self.arrays[f"{name}_{split}"] for split in SPLITS}
 
     def to(self, device: torch.device) -> "Targets":
@@ -81,6 +82,48 @@ def compute_targets(
         keep_retain: keep the outputs on retain images; False if the original runs beside the trained model.
     """
     noise = _noise_target(compute_features(features, noise_inputs, batch=batch), objectives.distance)
+    return _shared_targets(
+        features, inputs, noise, objectives, batch=batch, spill=spill, keep_retain=keep_retain
+    )
+
+
+def compute_mean_targets(
+    features: Features,
+    inputs: Mapping[tuple[str, str], Rows],
+    objectives: Objectives,
+    *,
+    batch: int = EVALUATION_BATCH,
+    spill: Path | None = None,
+    keep_retain: bool = True,
+) -> Targets:
+    """Run the original over all image sets; the target is the mean of its outputs on the retain training set.
+
+    It is a single output that the model can give, so the floor of f1 is 0. The arguments are those of
+    ``compute_targets``.
+    """
+    outputs = iterate_features(features, inputs["retain", "train"], batch)
+    mean = _mean_of(part for _, part in outputs).float()
+    return _shared_targets(
+        features,
+        inputs,
+        NoiseTarget(mean[None], mean, floor=0.0),
+        objectives,
+        batch=batch,
+        spill=spill,
+        keep_retain=keep_retain,
+    )
+
+
+def _shared_targets(
+    features: Features,
+    inputs: Mapping[tuple[str, str], Rows],
+    noise: NoiseTarget,
+    objectives: Objectives,
+    *,
+    batch: int,
+    spill: Path | None,
+    keep_retain: bool,
+) -> Targets:
     f1 = {
         split: torch.cat(
             [
@@ -131,38 +174,43 @@ def compute_paired_targets(
     return Targets(_measure_scales(f1, spread, floors), _by_name("forget_f1", f1))
 
 
-def compute_reference_targets(
+def compute_own_targets(
     features: Features,
-    reference: Features,
+    wanted: Mapping[str, Rows],
     inputs: Mapping[tuple[str, str], Rows],
     objectives: Objectives,
     *,
+    name: str | None,
     batch: int = EVALUATION_BATCH,
     spill: Path | None = None,
-    keep: bool = True,
+    keep_retain: bool = True,
 ) -> Targets:
-    """Run a reference model over the forget images and the original over all of them.
+    """Run the original over all images, where every forget image has a target that a model can reach.
+
+    So the floor of f1 is 0.
 
     Args:
         features: of the original model.
-        reference: of a model that never saw the forget images.
+        wanted: by split, the target of every forget image: a reference's features, or made from images.
         inputs: model inputs keyed by (set, split).
         objectives: which distance is measured.
+        name: what the targets are stored as; None keeps none of them, since trials make them anew.
         batch: how many inputs at once.
         spill: folder for arrays that are too large for memory.
-        keep: keep the outputs; False where both models run beside the trained one.
+        keep_retain: keep the outputs on retain images; False if the original runs beside the trained model.
     """
-    kept, spread = _retain_targets(features, inputs, objectives, batch, spill, keep)
+    kept, spread = _retain_targets(features, inputs, objectives, batch, spill, keep_retain)
     f1: dict[str, Tensor] = {}
     for split in SPLITS:
-        images, name = inputs["forget", split], f"reference_{split}"
-        if keep:
-            kept[name] = compute_features(reference, images, batch=batch, spill=spill)
+        goals = wanted[split]
+        if name is not None:
+            goals = compute_features(lambda rows: rows, goals, batch=batch, spill=spill)
+            kept[f"{name}_{split}"] = goals
         parts = []
-        for rows, part in iterate_features(features, images, batch):
+        for rows, part in iterate_features(features, inputs["forget", split], batch):
             with torch.no_grad():
-                wanted = kept[name][rows].to(part.device) if keep else reference(images[rows])
-            parts.append(objectives.paired_per_image(part, wanted))
+                goal = goals[rows].to(part.device)
+            parts.append(objectives.paired_per_image(part, goal))
         f1[split] = torch.cat(parts)
     return Targets(_measure_scales(f1, spread, dict.fromkeys(SPLITS, 0.0)), kept | _by_name("forget_f1", f1))
 

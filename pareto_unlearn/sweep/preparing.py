@@ -103,6 +103,9 @@ def _describe_objective(config: SweepConfig, features: str) -> str:
     target = {
         "noise": f"noise target: {objective.noise_target}",
         "reference": "forget target: the outputs of a model that never saw the forget images",
+        "background": "forget target: the image's own surroundings, drawn smoothly over the hole",
+        "nearest_retain": "forget target: the original's output for the most similar retain training image",
+        "mean": "forget target: the mean of the original's outputs on the retain training images",
     }[objective.forget_target]
     return f"{distance} of the {features}{drawn}; {target}{proxy}"
 

@@ -17,8 +17,9 @@ from pareto_unlearn.objectives import (
     Objectives,
     Targets,
     build_objectives,
+    compute_mean_targets,
+    compute_own_targets,
     compute_paired_targets,
-    compute_reference_targets,
     compute_targets,
     feature_function,
     open_targets,
@@ -28,6 +29,7 @@ from pareto_unlearn.trial.context import Material
 from pareto_unlearn.trial.image_metrics import open_scoring
 from pareto_unlearn.trial.inputs import Rows, noise_inputs, open_inputs
 from pareto_unlearn.trial.noise import open_noise
+from pareto_unlearn.trial.own_targets import background_targets, nearest_retain_targets, reference_targets
 from pareto_unlearn.trial.reference_model import load_reference
 from pareto_unlearn.trial.targets import (
     Answers,
@@ -38,6 +40,9 @@ from pareto_unlearn.trial.targets import (
     SharedNoise,
     StoredAnswers,
 )
+
+OWN_TARGETS = ("reference", "background", "nearest_retain")
+"""The values of ``objective.forget_target`` that give every forget image a target of its own to store."""
 
 
 def load_material(config: SweepConfig, cache: Path, targets_key: str) -> Material:
@@ -79,7 +84,7 @@ def assemble_material(
     scoring = open_scoring(config, cache, targets_key, device)
     inputs = open_inputs(model, split, config.seed, device, cache, targets_key)
     sampler = open_noise(config, split, cache, targets_key)
-    source = _TargetSource(config, model, inputs, build_objectives(config.objective), sampler)
+    source = _TargetSource(config, model, split, inputs, build_objectives(config.objective), sampler)
     targets = open_targets(cache / f"targets-{targets_key}", lambda: source.compute(cache)).to(device)
     answers = source.original_answers(targets)
     return Material(
@@ -117,6 +122,7 @@ class _TargetSource:
 
     config: SweepConfig
     model: ImageToImage
+    split: SplitData
     inputs: Mapping[tuple[str, str], Rows]
     objectives: Objectives
     sampler: PixelNoise | None
@@ -127,14 +133,23 @@ class _TargetSource:
         return self.config.objective.retain_target == "cached"
 
     @property
-    def is_reference(self) -> bool:
-        """Whether a reference model gives the forget targets."""
-        return self.config.objective.forget_target == "reference"
+    def name(self) -> str:
+        """What forget images are pulled to."""
+        return self.config.objective.forget_target
 
     def compute(self, cache: Path) -> Targets:
         """Return what is stored once a run; arrays too large for memory go through files in ``cache``."""
-        if self.is_reference:
-            return self._compute_reference(cache)
+        if self.name in OWN_TARGETS:
+            return self._compute_own(cache)
+        if self.name == "mean":
+            return compute_mean_targets(
+                self._features(self.model),
+                self.inputs,
+                self.objectives,
+                batch=self.model.evaluation_batch,
+                spill=cache,
+                keep_retain=self.is_stored,
+            )
         if self.config.objective.noise_target == "paired":
             return self._compute_paired()
         return compute_targets(
@@ -155,24 +170,38 @@ class _TargetSource:
 
     def forget_target(self, targets: Targets, original: Answers) -> ForgetTarget:
         """Return what forget images should become."""
-        if self.is_reference and self.is_stored:
-            return ModelTarget(self.objectives, StoredAnswers(targets.stored("reference")))
-        if self.is_reference:
+        if self.name == "reference" and not self.is_stored:
             return ModelTarget(self.objectives, self._computed(self._load_reference()))
+        if self.name in OWN_TARGETS:
+            return ModelTarget(self.objectives, StoredAnswers(targets.stored(self.name)))
         if isinstance(original, ComputedAnswers) and self.config.objective.noise_target == "paired":
             return PairedNoise(self.objectives, original, self.sampler)
         return SharedNoise(self.objectives, targets.noise)
 
-    def _compute_reference(self, cache: Path) -> Targets:
-        return compute_reference_targets(
+    def _compute_own(self, cache: Path) -> Targets:
+        # Targets made from images are stored in any case: to make them anew takes more than a forward pass.
+        is_kept = self.is_stored or self.name != "reference"
+        return compute_own_targets(
             self._features(self.model),
-            self._features(self._load_reference()),
+            self._own_targets(),
             self.inputs,
             self.objectives,
+            name=self.name if is_kept else None,
             batch=self.model.evaluation_batch,
             spill=cache,
-            keep=self.is_stored,
+            keep_retain=self.is_stored,
         )
+
+    def _own_targets(self) -> Mapping[str, Rows]:
+        """Return, by split, the target of every forget image."""
+        match self.name:
+            case "background":
+                return background_targets(self.model, self.split, self.config.seed)
+            case "nearest_retain":
+                return nearest_retain_targets(
+                    self.model, self.config.objective.space, self.split, self.inputs
+                )
+        return reference_targets(self._features(self._load_reference()), self.inputs)
 
     def _compute_paired(self) -> Targets:
         pairs = {

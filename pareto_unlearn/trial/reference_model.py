@@ -23,7 +23,7 @@ from pareto_unlearn.random_streams import Stream
 
 def reference_section(config: SweepConfig) -> ModelSection | None:
     """Return the model section of the reference model: the original's with another file; None without one."""
-    return None if config.objective.forget_target == "noise" else _section_of(config)
+    return _section_of(config) if config.objective.forget_target == "reference" else None
 
 
 def weights_digest(config: SweepConfig) -> str:
@@ -65,7 +65,7 @@ def check_reference(config: SweepConfig, original: ImageToImage) -> None:
         WeightsError: its file is missing or does not fit, or it differs from the original in weights that no
             training changes.
     """
-    if config.objective.forget_target == "noise":
+    if config.objective.forget_target != "reference":
         return
     reference = load_reference(config)
     differing = _differing(original, reference)

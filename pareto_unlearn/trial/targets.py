@@ -1,10 +1,10 @@
 """What the model's outputs are compared with: f1 and f2 of a batch of images, whatever gives their targets.
 
-Forget images have one of three kinds of target: a bank of noise outputs that all of them share
-(``SharedNoise``), the original's output on the image's own noise (``PairedNoise``), or the outputs of a model
-that never saw them (``ModelTarget``, whose model is then the reference). Retain images have the original's
-outputs (``ModelTarget`` again). The outputs of a fixed model are looked up where they are stored, and else
-computed beside the trained model.
+Forget images have one of three kinds of target: a bank of outputs that all of them share (``SharedNoise``; a
+bank of one is the mean of outputs), the original's output on the image's own noise (``PairedNoise``), or
+features of their own (``ModelTarget``): those of a model that never saw them, or made from images
+(``own_targets``). Retain images have the original's outputs (``ModelTarget`` again). The outputs of a fixed
+model are looked up where they are stored, and else computed beside the trained model.
 """
 
 from collections.abc import Callable, Mapping
@@ -111,14 +111,14 @@ class ForgetTarget(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SharedNoise:
-    """The original's outputs on a bank of noise images, which all forget images share."""
+    """Outputs that all forget images share: the original's on a bank of noise images, or a single mean."""
 
     objectives: Objectives
     bank: NoiseTarget
 
     @property
     def bank_size(self) -> int:
-        """The number of noise images."""
+        """The number of outputs in the bank."""
         return len(self.bank.rows)
 
     def per_image(
@@ -176,14 +176,14 @@ class PairedNoise:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ModelTarget:
-    """The outputs of a fixed model on the same inputs: a reference for f1, the original for f2."""
+    """Fixed features for every image: the original's for f2; for f1 a reference's, or made from images."""
 
     objectives: Objectives
     answers: Answers
     bank_size: int = 1
 
     def per_image(self, features: Float[Tensor, "b d"], batch: ImageBatch) -> Float[Tensor, " b"]:
-        """Return the distance of every image from the fixed model's output on it: f1 or f2."""
+        """Return the distance of every image from its own fixed features: f1 or f2."""
         return self.objectives.paired_per_image(features, self.answers.of(batch))
 
     def step_loss(
