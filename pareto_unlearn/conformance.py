@@ -126,6 +126,8 @@ def _check_model(config: SweepConfig) -> Iterator[Check]:
     images = split.forget_train.images[torch.arange(IMAGES)]
     for check in (_answers_images, _repeats, _fits_any_batch, _ignores_the_hole, _repeats_outputs, _trains):
         yield _guarded(partial(check, model, images), check.__name__)
+    if config.model.row.paints_pixels and not model.is_redrawn:
+        yield _guarded(partial(_knows_perfection, model, images), _knows_perfection.__name__)
     for space in config.model.row.spaces:
         text = model.describe_features(space)
         yield Check(f"describe_features says what space {space} compares", bool(text), text)
@@ -185,6 +187,14 @@ def _trains(model: ImageToImage, images: Tensor) -> Check:
     loss = model.training_loss(model.prepare(images, _generators()))
     passed = loss.ndim == 0 and bool(loss.isfinite()) and loss.requires_grad
     return Check("training_loss is one finite number with gradients", passed, f"{loss.detach().tolist()}")
+
+
+def _knows_perfection(model: ImageToImage, images: Tensor) -> Check:
+    with torch.no_grad():
+        inputs = model.prepare(images, _generators())
+        outputs = model(inputs)
+        wanted, found = tuple(outputs.shape), tuple(model.perfect_output(inputs, outputs).shape)
+    return Check("perfect_output has the shape of the outputs", wanted == found, f"{found} of {wanted}")
 
 
 def _gap(one: Tensor, other: Tensor) -> float:

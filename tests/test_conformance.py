@@ -6,6 +6,7 @@ import pytest
 from command_line import call
 
 from pareto_unlearn.catalogue.families import FAMILIES
+from pareto_unlearn.catalogue.family_lookup import find_family
 from pareto_unlearn.conformance import check_family
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "autoencoder" / "family.py"
@@ -25,6 +26,7 @@ def test_every_family_of_the_package_keeps_its_promises(name):
     text = "\n".join(one.expected for one in checks)
     for part in ("in any batch", "no influence", "no other", "loads again", "retain_label", "space encoder"):
         assert part in text
+    assert ("perfect_output has the shape of the outputs" in text) == find_family(name).paints_pixels
 
 
 BROKEN = """
