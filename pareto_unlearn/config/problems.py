@@ -77,9 +77,10 @@ def _advice(key: str, known: list[str], location: list[int | str]) -> str:
     elsewhere = [
         dotted((*path[:1], key) if path[:1] == ("epsilon",) else (*path, key)) for path in _owners(key)
     ]
-    if elsewhere:
+    plural = did_you_mean(key, [name for name in known if name == f"{key}s"])
+    if elsewhere and not plural:
         return f"; did you mean {' or '.join(f'`{name}`' for name in dict.fromkeys(elsewhere))}?"
-    return did_you_mean(key, known) or "."
+    return plural or did_you_mean(key, known) or "."
 
 
 def _owners(key: str) -> list[tuple[str, ...]]:
