@@ -20,6 +20,8 @@ class Stream(IntEnum):
     STEP_NOISE = 36
     BASELINE = 37
     CURVE_POINTS = 42
+    RELEARNING = 43
+    RELEARNING_INPUTS = 44
 
     # With the seed of a training from scratch, which for a control is the seed of its trial.
     INITIAL_WEIGHTS = 10

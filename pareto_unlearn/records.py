@@ -31,6 +31,7 @@ class Phase(StrEnum):
     BASELINE = "baseline"
     CONTROL = "control"
     CHECK = "check"
+    HARDENED = "hardened"
 
 
 class Role(StrEnum):
@@ -77,9 +78,9 @@ class TrialSpec:
 
     ``epsilon`` is raw f1; ``epsilon_fraction`` is its place in the valid range (0 to 1), and ``range_width``
     is the width of that range. ``weight`` is the knob of a baseline, which ``catalogue.methods`` names; 1 for
-    methods that have none. ``parents`` is the trial from whose bank the solve starts, None for a start from
-    the original model. ``checks`` is the trial that a check solves again with twice the steps. ``attempt``
-    counts from 1.
+    methods that have none. ``parents`` is the trial from whose bank, or for ``hardened`` from whose weights,
+    the solve starts; None for a start from the original model. ``checks`` is the trial that a check solves
+    again with twice the steps. ``attempt`` counts from 1.
     """
 
     trial_id: str
@@ -107,6 +108,8 @@ class TrialSpec:
 
     @property
     def _name(self) -> str:
+        if self.phase is Phase.HARDENED:
+            return str(self.phase)
         if self.role is not None:
             return str(self.role)
         parts = [self.method]
@@ -125,8 +128,8 @@ class TrialRecord:
     None means not measured (or not applicable), NaN means measured and not a number. ``f1``, ``f2`` and
     everything derived from them belong to the training set, columns with ``heldout`` to the held-out set.
 
-    - ``start``: what the trial began with: ``original``, ``scratch``, or ``path:LOWER+UPPER``, the steps of
-      two checkpoints of the trial in ``parents`` (``original`` for the original model).
+    - ``start``: what the trial began with: ``original``, ``scratch``, ``highest``, or ``path:LOWER+UPPER``,
+      the steps of two checkpoints of the trial in ``parents`` (``original`` for the original model).
     - ``parents``: of an epsilon mixed from a bank, the trial that left the bank. Of an interpolated row, its
       two parents, lower f1 first (trial ids, or ``<trial_id>@<step>`` for a checkpoint).
     - ``interpolation``: the share of the upper of both in the weights.
@@ -135,7 +138,8 @@ class TrialRecord:
     - ``share_above_epsilon``: the share of the forget images whose own e exceeds the e of epsilon;
       ``..._high`` is the upper end of its one-sided 95 % Clopper-Pearson interval, a bound for images of the
       same kind that were not measured.
-    - ``learning_rate``: the largest of the solve. ``gradient_pairs``: its steps and those of its scan.
+    - ``learning_rate``: the largest of the solve. ``gradient_pairs``: its steps, those of its scan, and half
+      of the further backward passes of its steps, each of ``solver.batch`` images at most.
     - ``measuring_pairs``: what measuring cost while the trial was solved, in gradient pairs: its images over
       those of a pair (``solver.batch`` of each set), and a third of that, because a pass without gradients
       takes a third of a pass with them. The measuring of the finished model is not in it.

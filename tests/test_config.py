@@ -400,7 +400,8 @@ NOT_COUNTING = [
     "run.max_failures=0", "run.memory_bytes=1000", "solver.budget.total_steps=null",
     "solver.budget.wall_steps=null", "solver.learning_rate=0.003", "objective.noise_target=mean", "seeds=[0]",
     "task.size=5e-1", "data.cache_bytes=0", "objective.reference=a.safetensors",
-    "objective.retain_target=cached", "model.variant=small",
+    "objective.retain_target=cached", "model.variant=small", "solver.relearning.steps=9",
+    "solver.relearning.level=0.4", "solver.relearning.every=1", "solver.relearning.weight=2",
 ]  # fmt: skip
 # preset: the keys that it fills in count.
 # data.root: only with another dataset, see test_the_root_of_image_files_counts.
@@ -449,6 +450,13 @@ def test_trial_id_is_pinned() -> None:
 def test_trial_id_changes_with_what_can_change_a_result(override: str) -> None:
     old, new = without_and_with(override)
     assert trial_id(new, **TRIAL) != trial_id(old, **TRIAL)
+
+
+@pytest.mark.parametrize("key", ["level=0.4", "every=1", "steps=9", "weight=2"])
+def test_the_keys_of_relearning_count_for_the_trial_that_resists_it(key: str) -> None:
+    hardened = TRIAL | {"phase": Phase.HARDENED, "epsilon": None}
+    old, new = parse("", "solver.relearning={}"), parse("", f"solver.relearning.{key}")
+    assert trial_id(new, **hardened) != trial_id(old, **hardened)
 
 
 @pytest.mark.parametrize("override", NOT_COUNTING)
@@ -560,6 +568,7 @@ def test_config_hash_changes_and_the_difference_names_the_key(override: str) -> 
         "name=b", "model.checkpoint=a", "model.tokenizer=vqgan.ckpt", "run.storage=x", "seeds=[3]",
         "baselines=[max_loss]", "controls=[retrained]", "smoke=true", "data.cache_bytes=7",
         "evaluate.weights=networks", f"evaluate.weights_sha256={{a.pt: '{'ab' * 32}'}}",
+        "solver.relearning={}",
     ],
 )  # fmt: skip
 def test_config_hash_ignores_what_may_differ_in_a_run(override: str) -> None:

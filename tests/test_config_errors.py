@@ -20,8 +20,8 @@ def test_unknown_key_shows_place_suggestion_and_known_keys() -> None:
         ("batch: 3", "did you mean `solver.batch`?"),
         (
             "steps: 3",
-            "`solver.steps` or `solver.path.steps` or `solver.hold.steps` or `controls.steps` or "
-            "`evaluate.sampling.steps`?",
+            "`solver.steps` or `solver.path.steps` or `solver.hold.steps` or `solver.relearning.steps` or "
+            "`controls.steps` or `evaluate.sampling.steps`?",
         ),
         ("solver: {metrics: [mse]}", "did you mean `evaluate.metrics`?"),
         ("learning_rate: 3", "`solver.learning_rate` or `solver.lowest.learning_rate`"),
@@ -112,6 +112,11 @@ def test_line_is_that_of_the_item_in_a_list() -> None:
         ("solver.convergence.window", ["1"]),
         ("solver.convergence.tolerance", ["-1"]),
         ("solver.checkpoint_every", ["0"]),
+        ("solver.relearning.level", ["0", "1", "half"]),
+        ("solver.relearning.every", ["0", "1.5"]),
+        ("solver.relearning.steps", ["0"]),
+        ("solver.relearning.weight", ["0"]),
+        ("solver.relearning", ["3", "[]", "true"]),
         (
             "epsilon",
             [

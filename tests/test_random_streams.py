@@ -16,7 +16,7 @@ NUMBERS = {
     "CLASSIFIER_WEIGHTS": 11, "TRAINING_BATCHES": 20, "TRAINING_DRAWS": 21, "NOISE_BANK": 30, "INPUTS": 31,
     "NOISE": 32, "SECOND_NOISE": 33, "GENERATION": 34, "STEP_INPUTS": 35, "STEP_NOISE": 36, "BASELINE": 37,
     "NOISE_FIT": 38, "SECOND_GENERATION": 39, "HOLE": 40, "PROBE": 41, "CURVE_POINTS": 42,
-    "GENERATED_IMAGES": 50,
+    "GENERATED_IMAGES": 50, "RELEARNING": 43, "RELEARNING_INPUTS": 44,
 }  # fmt: skip
 """Changing one of them changes the rows of every sweep; new names may be added."""
 

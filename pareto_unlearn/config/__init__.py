@@ -35,6 +35,7 @@ from pareto_unlearn.config.solver_section import (
     HoldSection,
     LowestSection,
     PathSection,
+    RelearningSection,
     SolverSection,
 )
 from pareto_unlearn.config.yaml_source import (
@@ -65,6 +66,7 @@ __all__ = [
     "ObjectiveSection",
     "PathSection",
     "ProxySection",
+    "RelearningSection",
     "RunSection",
     "SamplingSection",
     "SolverSection",

@@ -1,7 +1,7 @@
 """Turns a budget of steps into the steps of the path, or of every trial where each starts from the original.
 
-The path's scan, the lowest boundary and the steps of ``hold`` are paid first. Baselines are not part of a
-front and not counted.
+The path's scan, the lowest boundary and the steps of ``hold`` are paid first. Baselines and the trial that
+resists relearning are not part of a front and not counted.
 """
 
 import math

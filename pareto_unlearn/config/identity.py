@@ -41,6 +41,8 @@ def trial_id(
     """
     dumped = config.for_phase(phase).model_dump(mode="json")
     del dumped["solver"]["checkpoint_every"], dumped["data"]["cache_bytes"], dumped["objective"]["reference"]
+    if phase is not Phase.HARDENED:
+        del dumped["solver"]["relearning"]
     training = {"training_steps": config.training_steps_of(method)} if phase is Phase.CONTROL else {}
     return _digest(
         {
@@ -68,9 +70,10 @@ def result_fields(config: SweepConfig) -> dict[str, Any]:
     """Return the fields in which two sweeps must agree to share a run directory, as plain nested values.
 
     The paths of checkpoints are not among them, since a moved file is the same file; ``config_hash`` counts
-    what the files hold.
+    what the files hold. Nor is ``solver.relearning``: like a control, its trial may be added to a run.
     """
     dumped = config.model_dump(mode="json", include=_SHARED_SECTIONS)
+    del dumped["solver"]["relearning"]
     # The content of a folder of weights is verified and recorded; its place changes no result.
     del dumped["data"]["cache_bytes"], dumped["evaluate"]["weights"], dumped["evaluate"]["weights_sha256"]
     del dumped["objective"]["reference"]

@@ -59,6 +59,7 @@ def _small_solver(solver: dict[str, Any], learning_rate: float) -> dict[str, Any
     path = solver["path"] | {"steps": 2 * STEPS, "learning_rate": learning_rate, "scan": [1.0]}
     hold = solver["hold"] | {"steps": STEPS // 2, "learning_rate": learning_rate}
     lowest = solver["lowest"] | {"learning_rate": learning_rate}
+    relearning = solver["relearning"] and solver["relearning"] | {"steps": STEPS // 2}
     bank = solver["bank"] | {"checkpoints": CHECKPOINTS}
     return solver | {
         "bank": bank,
@@ -68,6 +69,7 @@ def _small_solver(solver: dict[str, Any], learning_rate: float) -> dict[str, Any
         "path": path,
         "hold": hold,
         "lowest": lowest,
+        "relearning": relearning,
     }
 
 

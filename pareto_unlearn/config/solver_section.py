@@ -219,6 +219,25 @@ class HoldSection(Section):
     )
 
 
+class RelearningSection(Section):
+    """A further trial of each seed: the highest boundary, trained on to resist relearning."""
+
+    level: float = Field(
+        default=0.5,
+        gt=0,
+        lt=1,
+        description="training loss on forget images that an attack must leave, as a share of the highest "
+        "boundary's own",
+    )
+    every: Count = Field(default=2, description="steps from one attack to the next")
+    steps: Count = Field(
+        default=400, description="steps of this trial, from the weights of the highest boundary"
+    )
+    weight: Positive = Field(
+        default=1.0, description="of what attacks bring back, beside e in what epsilon bounds"
+    )
+
+
 class BankSection(Section):
     """The checkpoints that a path saves."""
 
@@ -321,6 +340,10 @@ class SolverSection(Section):
     path: PathSection = Field(default={}, validate_default=True)
     hold: HoldSection = Field(default={}, validate_default=True)
     bank: BankSection = BankSection()
+    relearning: RelearningSection | None = Field(
+        default=None,
+        description="also solve for a model that resists relearning, the trial `hardened`; null: no trial",
+    )
     convergence: ConvergenceSection = ConvergenceSection()
     checkpoint_every: Count = Field(
         default=200, description="steps between two saved states to resume from; cannot change a result"
@@ -338,6 +361,8 @@ class SolverSection(Section):
             return self.with_steps_doubled().steps_of(phase_solved(phase, role), role)
         if self.leaves_bank(role, method):
             return self.path.steps
+        if phase is Phase.HARDENED:
+            return 0 if self.relearning is None else self.relearning.steps
         if self.start == "path" and phase is Phase.EPSILON:
             return self.hold.steps
         return self.steps
@@ -400,6 +425,18 @@ class SolverSection(Section):
     def _fill_control(cls, value: object, info: ValidationInfo) -> object:
         defaults = _default_of_update(info)
         return _filled(value, {key: defaults[key] for key in ("beta", "scaled", "ramp")})
+
+    @field_validator("relearning")
+    @classmethod
+    def _check_relearning(
+        cls, value: RelearningSection | None, info: ValidationInfo
+    ) -> RelearningSection | None:
+        if value is not None and info.data.get("update") == "paper":
+            raise refusal(
+                "expected null with update paper, found a section: what attacks bring back is added to e, "
+                "and the paper's update works on raw f1"
+            )
+        return value
 
     @field_validator("path", "hold", mode="before")
     @classmethod

@@ -51,6 +51,14 @@ def run_in_steps(config: SweepConfig, function: Forward) -> Forward:
     if config.solver.compile:
         # An error where the compiler gives up: its silent way back to eager code would change the last bits.
         function = torch.compile(function, fullgraph=True, dynamic=False)
+    return run_in_precision(config, function)
+
+
+def run_in_precision(config: SweepConfig, function: Forward) -> Forward:
+    """Return a function as ``solver.precision`` asks for it, for batches of any size; its output is float32.
+
+    It is not compiled: every other size would be compiled anew.
+    """
     return _in_bfloat16(function) if config.solver.precision == "bfloat16" else function
 
 
