@@ -75,8 +75,8 @@ def plan(config: SweepConfig, progress: SweepState, identify: Identify) -> Trial
 
     Boundaries come first; then epsilons as soon as a seed's range is known; the original model, baselines and
     controls fill slots in between, so that no worker idles between the phases. A baseline that leaves a whole
-    front gets the same epsilons once it is committed. The checks of a seed come last, once its epsilons have
-    ended.
+    front gets the same epsilons once it is committed; the trial that resists relearning follows them. The
+    checks of a seed come last, once its epsilons have ended.
 
     A seed whose boundaries leave no valid range gets no epsilons; ``derive_range`` raises the reason.
 
@@ -102,7 +102,8 @@ def count_trials(config: SweepConfig, *, check_convergence: bool = False) -> int
         for baseline in config.baselines
     )
     checks = 1 + min(points, len(QUARTILES)) if check_convergence else 0
-    return len(config.trial_seeds) * (3 + points + baselines + len(config.controls) + checks)
+    others = len(config.controls) + (config.solver.relearning is not None)
+    return len(config.trial_seeds) * (3 + points + baselines + others + checks)
 
 
 def derive_range(
@@ -257,6 +258,7 @@ def _wanted(config: SweepConfig, progress: SweepState, identify: Identify) -> It
             yield _identified(identify, phase=Phase.CONTROL, method=control.method, seed=seed)
     for seed in config.trial_seeds:
         yield from _course_epsilon_specs(config, seed, progress, identify)
+        yield from _hardened_specs(config, seed, progress, identify)
     for seed in config.trial_seeds:
         yield from _check_specs(config, seed, progress, identify)
 
@@ -356,6 +358,23 @@ def _course_epsilon_specs(
                 parents=course.trial_id,
             )
             yield replace(own, trial_id=identify(own))
+
+
+def _hardened_specs(
+    config: SweepConfig, seed: int, progress: SweepState, identify: Identify
+) -> Iterator[TrialSpec]:
+    """Yield the trial of a seed that resists relearning, once the model that it starts from is committed."""
+    highest, _ = boundary_specs(seed, identify)
+    start = _ended(highest, progress)
+    if config.solver.relearning is None or start is None or start.state not in HAS_MODEL:
+        return
+    yield _identified(
+        identify,
+        phase=Phase.HARDENED,
+        method=EPSILON_CONSTRAINT,
+        seed=seed,
+        parents=start.trial_id,
+    )
 
 
 def _check_specs(

@@ -89,6 +89,7 @@ def solve(spec: TrialSpec) -> TrialRecord:
         (Phase.ORIGINAL, None): SCALES.f1_original,
         (Phase.BASELINE, None): 1.0,
         (Phase.CONTROL, None): 1.4,
+        (Phase.HARDENED, None): 0.53,
     }
     phase = spec.phase_solved
     f1 = spec.epsilon if phase is Phase.EPSILON else known[phase, spec.role]
@@ -266,6 +267,47 @@ def test_a_course_without_a_model_gets_no_epsilons():
     assert sweep.next() is NoTrial.FINISHED
 
 
+# The trial that resists relearning
+
+
+def hardened_of(sweep: Sweep) -> list[TrialSpec]:
+    return [spec for spec in sweep.planned if spec.phase is Phase.HARDENED]
+
+
+def test_every_seed_gets_one_trial_that_resists_from_its_highest_boundary():
+    config = make_config("solver.relearning={}", "seeds=[1, 2]")
+    planned = hardened_of(Sweep(config).run())
+    assert [(spec.seed, spec.label, spec.epsilon) for spec in planned] == [
+        (1, "hardened", None),
+        (2, "hardened", None),
+    ]
+    for spec in planned:
+        assert spec.parents == boundary_specs(spec.seed, identify_in(config))[0].trial_id
+
+
+def test_it_changes_no_other_trial():
+    plain, more = (Sweep(make_config(*keys)).run() for keys in ((), ("solver.relearning={}",)))
+    others = {spec.trial_id for spec in more.planned} - {spec.trial_id for spec in hardened_of(more)}
+    assert others == {spec.trial_id for spec in plain.planned}
+
+
+def test_it_waits_for_the_model_that_it_starts_from():
+    sweep = Sweep(make_config("solver.relearning={}", "epsilon={points: 1}"))
+    highest, lowest, original = start_all(sweep, 3)
+    sweep.end(lowest)
+    sweep.end(original)
+    assert sweep.next() is NoTrial.WAIT
+    sweep.end(highest)
+    assert [spec.phase for spec in start_all(sweep, 2)] == [Phase.EPSILON, Phase.HARDENED]
+
+
+def test_without_a_model_to_start_from_there_is_none():
+    def outcome(spec: TrialSpec) -> TrialRecord:
+        return make_record(spec, state=TrialState.DIVERGED) if spec.role is Role.HIGHEST else solve(spec)
+
+    assert hardened_of(Sweep(make_config("solver.relearning={}"), outcome=outcome).run()) == []
+
+
 # Waiting and finishing
 
 
@@ -292,6 +334,7 @@ SCHEDULES = (
     ("epsilon={schedule: adaptive, points: 8, per_round: 3}", BASELINES),
     ("epsilon={schedule: adaptive, points: 5}", "seeds=[3, 4, 5]", BASELINES),
     ("epsilon={schedule: adaptive, points: 5, per_round: 2}", "seeds=[1, 2]", COURSES),
+    ("epsilon={schedule: grid, points: 2}", "seeds=[1, 2]", "solver.relearning={}"),
 )
 
 

@@ -145,7 +145,9 @@ def gather_knots(weights: RunWeights, seed: int, method: str = EPSILON_CONSTRAIN
     own = [
         record
         for record in run.records
-        if record.seed == seed and record.state in HAS_MODEL and record.phase is not Phase.CHECK
+        if record.seed == seed
+        and record.state in HAS_MODEL
+        and record.phase not in (Phase.CHECK, Phase.HARDENED)
     ]
     banks = [record for record in own if record.role is Role.HIGHEST or _is_course(record)]
     known = dict.fromkeys((EPSILON_CONSTRAINT, *(record.method for record in banks)))

@@ -26,7 +26,7 @@ class Split(StrEnum):
 
 
 class Kind(StrEnum):
-    """The role of a trial in the figures; it decides marker and place. Checks appear in curves only."""
+    """The role of a trial in the figures; it decides marker and place. ``UNDRAWN`` appear in curves only."""
 
     ORIGINAL = "original"
     BOUNDARY = "boundary"
@@ -34,6 +34,11 @@ class Kind(StrEnum):
     BASELINE = "baseline"
     CHECK = "check"
     CONTROL = "control"
+    HARDENED = "hardened"
+
+
+UNDRAWN = (Kind.CHECK, Kind.HARDENED)
+"""Models that are no points of a front: solved with twice the steps, or under a further constraint."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

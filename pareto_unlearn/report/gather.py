@@ -10,6 +10,7 @@ from pareto_unlearn.analysis.scores import median_scores
 from pareto_unlearn.catalogue.methods import FIGURE_ORDER
 from pareto_unlearn.records import Phase, RunInfo, Scales, TrialRecord, TrialState, name_bounded
 from pareto_unlearn.report.facts import (
+    UNDRAWN,
     Embedding,
     EpsilonRange,
     Hypervolume,
@@ -51,6 +52,7 @@ _KINDS = {
     Phase.EPSILON: Kind.EPSILON,
     Phase.CHECK: Kind.CHECK,
     Phase.CONTROL: Kind.CONTROL,
+    Phase.HARDENED: Kind.HARDENED,
 }
 
 
@@ -126,7 +128,7 @@ def _embeddings(run: StoredRun, solutions: Sequence[Solution]) -> tuple[Embeddin
 
 
 def ordered(solutions: Sequence[Solution]) -> tuple[Solution, ...]:
-    """Return the solutions in the order of the page: original, epsilon method, baselines, checks.
+    """Return the solutions in the order of the page: original, epsilon method, baselines, and the undrawn.
 
     Each method runs from lowest to highest completeness; its trials without a model follow, by epsilon.
     """
@@ -136,7 +138,7 @@ def ordered(solutions: Sequence[Solution]) -> tuple[Solution, ...]:
         place = FIGURE_ORDER.index(method) if method in FIGURE_ORDER else len(FIGURE_ORDER)
         completeness = finite(solution.train.completeness)
         return (
-            solution.kind is Kind.CHECK,
+            solution.kind in UNDRAWN,
             place,
             method,
             not solution.has_model,
@@ -305,9 +307,7 @@ def _ranges(info: RunInfo) -> tuple[EpsilonRange, ...]:
 
 def _compared(solutions: Sequence[Solution]) -> dict[str, list[Solution]]:
     """Return the models of every method that is compared."""
-    compared = (
-        s for s in solutions if s.has_model and s.kind not in (Kind.ORIGINAL, Kind.CHECK, Kind.CONTROL)
-    )
+    compared = (s for s in solutions if s.has_model and s.kind not in (Kind.ORIGINAL, Kind.CONTROL, *UNDRAWN))
     return group(compared, lambda s: s.method)
 
 

@@ -44,6 +44,7 @@ _PARTS = {
     Phase.BOUNDARY: _HIGHEST,
     Phase.EPSILON: _EPSILON,
 }
+_LEFT_OUT = (Phase.CHECK, Phase.HARDENED)
 _RANKS = 2
 _DECIMALS = 2
 """Decimals of a metric that the catalogue does not know."""
@@ -129,7 +130,7 @@ def _values(run: StoredRun) -> list[Value]:
     trials = {
         (record.trial_id, record.attempt): record
         for record in run.records
-        if record.state in HAS_MODEL and record.phase is not Phase.CHECK
+        if record.state in HAS_MODEL and record.phase not in _LEFT_OUT
     }
     rows = whole_set_rows(cast("list[Row]", run.metrics.to_dict("records")))
     placed = [(trials.get((row["trial_id"], row["attempt"])), row) for row in rows]
@@ -240,7 +241,7 @@ def _infeasible(runs: Sequence[StoredRun]) -> list[str]:
         (_row_key(record)[-1], title)
         for title, run in zip(run_titles(runs), runs, strict=True)
         for record in run.records
-        if record.state is TrialState.INFEASIBLE and record.phase is not Phase.CHECK
+        if record.state is TrialState.INFEASIBLE and record.phase not in _LEFT_OUT
     ]
     labels = dict.fromkeys(label if len(runs) == 1 else f"{label} of {title}" for label, title in found)
     return [f"f1 stayed above epsilon (infeasible): {', '.join(labels)}."] if labels else []

@@ -14,6 +14,7 @@ import numpy as np
 from pareto_unlearn.analysis.front import is_non_dominated
 from pareto_unlearn.catalogue.metrics import REPORT_ORDER
 from pareto_unlearn.report.facts import (
+    UNDRAWN,
     Box,
     ClassTable,
     Curve,
@@ -88,12 +89,12 @@ def _is_core(solution: Solution) -> bool:
 
 
 def drawn_keys(solutions: Sequence[Solution]) -> list[int]:
-    """Return the keys of models in figures and image tables: no checks, and the original only once."""
+    """Return the keys of models in figures and image tables: not the undrawn, and the original only once."""
     originals = [key for key, one in enumerate(solutions) if one.kind is Kind.ORIGINAL and one.has_model]
     return [
         key
         for key, one in enumerate(solutions)
-        if one.has_model and one.kind is not Kind.CHECK and key not in originals[1:]
+        if one.has_model and one.kind not in UNDRAWN and key not in originals[1:]
     ]
 
 

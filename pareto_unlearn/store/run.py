@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 FRONT_METHODS = (ORIGINAL, EPSILON_CONSTRAINT)
 _FRONT_PHASES = (Phase.ORIGINAL, Phase.BOUNDARY, Phase.EPSILON)
-# Checks had twice the steps, and controls are no solutions.
-_ALL_PHASES = tuple(phase for phase in Phase if phase not in (Phase.CHECK, Phase.CONTROL))
+# Checks had twice the steps, controls are no solutions, and what resists relearning solves another problem.
+_ALL_PHASES = tuple(phase for phase in Phase if phase not in (Phase.CHECK, Phase.CONTROL, Phase.HARDENED))
 
 
 class StoredRun:
@@ -97,7 +97,8 @@ class StoredRun:
         Args:
             method: a method such as epsilon_constraint or composite; None for the trials behind ``front``.
             seed: only trials of this seed (and the original model); None pools all seeds.
-            phases: only trials of these phases; None for all but controls and checks (of twice the steps).
+            phases: only trials of these phases; None for all but controls, checks (of twice the steps) and
+                trials that resist relearning.
 
         Returns:
             None while the reference point is not fixed; 0.0 if no trial ended with a model.

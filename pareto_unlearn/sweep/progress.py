@@ -166,6 +166,7 @@ def describe_budget(config: SweepConfig, *, check_convergence: bool = False) -> 
     """Return in words how many steps each trial takes, and one seed's front in all and from start to end."""
     solver = config.solver
     checks = "; a check takes twice the steps of the trial it checks" if check_convergence else ""
+    checks = _hardened(config) + checks
     if solver.start == "original":
         return (
             f"every trial takes {solver.steps} steps from the original model"
@@ -176,6 +177,18 @@ def describe_budget(config: SweepConfig, *, check_convergence: bool = False) -> 
     return (
         f"a path of {_path_steps(config)}, {epsilons}{_courses(config, 'as many')}, {solver.steps} for every "
         f"other trial; {_front_steps(config)}{checks}"
+    )
+
+
+def _hardened(config: SweepConfig) -> str:
+    """Return a clause on the trial that resists relearning; empty without that trial."""
+    section = config.solver.relearning
+    if section is None:
+        return ""
+    return (
+        f"; hardened takes {section.steps} steps and an attack at every {section.every}. of them"
+        if section.every > 1
+        else f"; hardened takes {section.steps} steps and an attack at each"
     )
 
 

@@ -8,7 +8,16 @@ from typing import Any
 
 from pareto_unlearn.config import SweepConfig, parse_config
 from pareto_unlearn.errors import ConfigError, StoreError
-from pareto_unlearn.records import Phase, Role, Scales, ScanProgress, ScanRow, TrialRecord, TrialSpec
+from pareto_unlearn.records import (
+    MODEL_FILE,
+    Phase,
+    Role,
+    Scales,
+    ScanProgress,
+    ScanRow,
+    TrialRecord,
+    TrialSpec,
+)
 from pareto_unlearn.store import RunStore
 
 SCALES_FILE = "scales.json"
@@ -82,6 +91,7 @@ def execute(assignment: Assignment, on_progress: OnProgress, on_scan: OnScan = l
         read_bank_state=lambda path, entry: store.read_bank_state(
             path, entry, spec.attempt if path == spec.trial_id else None
         ),
+        read_model=lambda trial_id: store.read_checkpoint(store.records()[trial_id])[MODEL_FILE],
     )
     try:
         config = _read_config(assignment)

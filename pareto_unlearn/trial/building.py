@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from pareto_unlearn.records import Phase, Role
 from pareto_unlearn.trial.baselines import baseline
-from pareto_unlearn.trial.constrained import epsilon_problem, highest, lowest
+from pareto_unlearn.trial.constrained import epsilon_problem, hardened, highest, lowest
 from pareto_unlearn.trial.context import Trial
 from pareto_unlearn.trial.problem import Problem
 
@@ -13,6 +13,7 @@ BUILDERS = {
     (Phase.BOUNDARY, Role.LOWEST): lowest,
     (Phase.EPSILON, None): epsilon_problem,
     (Phase.BASELINE, None): baseline,
+    (Phase.HARDENED, None): hardened,
 }
 
 

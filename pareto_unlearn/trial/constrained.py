@@ -13,6 +13,7 @@ from pareto_unlearn.solver import (
     PathClock,
     PathPlan,
     StepLoss,
+    StepRow,
     UpdateSettings,
     ramp,
 )
@@ -21,6 +22,7 @@ from pareto_unlearn.trial.class_weights import ClassWeights, class_constraint, p
 from pareto_unlearn.trial.context import Trial
 from pareto_unlearn.trial.measuring import LEAST_RANGE
 from pareto_unlearn.trial.problem import Problem, settings_of, units_of
+from pareto_unlearn.trial.relearning import Resistance
 from pareto_unlearn.trial.step_losses import gap_of_rows, stratified_order, unlearning_losses
 
 IMAGE_POWER = 3.0
@@ -113,18 +115,56 @@ def epsilon_problem(trial: Trial) -> Problem:
     if spec.parents is None:
         start = unit.of(trial.scales.f1_original)
         return _level(trial, settings, ramp(start, epsilon, round(solver.control.ramp * solver.steps)))
-    hold = solver.hold
-    settings = replace(
+    settings = _held(settings, solver.hold.steps, solver.hold.learning_rate)
+    return _level(trial, settings, ramp(epsilon, epsilon, 0))
+
+
+def hardened(trial: Trial) -> Problem:
+    """Return the problem of a model that resists relearning: min f2 s.t. e + weight * g <= the path's end.
+
+    Both e and g are at least 0, so they make one constraint. g is that of an attack at every ``every``-th
+    step, and counts ``every`` times there. The model must hold the weights that the solve starts from.
+    """
+    solver, end = trial.config.solver, trial.config.solver.path.end
+    if solver.relearning is None:
+        raise ValueError(f"trial {trial.spec.trial_id}: expected solver.relearning, found null")
+    section, resistance = solver.relearning, Resistance(trial, solver.relearning)
+    settings = _held(settings_of(trial.config), section.steps, solver.path.learning_rate)
+    problem = _level(trial, settings, ramp(end, end, 0))
+    charged = torch.zeros(section.steps, device=trial.material.device)
+
+    def constraint(step: int) -> Float[Tensor, ""]:
+        regained = resistance(step)  # first: the graph of f1 need not be kept in the meantime
+        if regained is None:
+            return problem.constraint(step)
+        charge = section.weight * section.every * regained
+        charged[step] = charge.detach()
+        return problem.constraint(step) + charge
+
+    def without_charge(row: StepRow) -> StepRow:
+        return row._replace(f1=row.f1 - float(charged[row.step]))
+
+    return replace(
+        problem,
+        constraint=constraint,
+        state=problem.state | {"relearning": charged},
+        logged=without_charge,
+        further_passes=resistance.count_passes,
+    )
+
+
+def _held(settings: UpdateSettings, steps: int, learning_rate: float) -> UpdateSettings:
+    """Return the settings of a solve that starts next to its end: the step size rises, then falls to zero."""
+    return replace(
         settings,
-        steps=hold.steps,
-        learning_rate=hold.learning_rate,
+        steps=steps,
+        learning_rate=learning_rate,
         learning_rate_end=0.0,
         decay="linear",
         warm_up=HOLD_WARM_UP,
         update_limit=UPDATE_LIMIT,
-        weight_average=max(1.0 - 1.0 / max(HOLD_AVERAGE * hold.steps, 1.0), 0.0),
+        weight_average=max(1.0 - 1.0 / max(HOLD_AVERAGE * steps, 1.0), 0.0),
     )
-    return _level(trial, settings, ramp(epsilon, epsilon, 0))
 
 
 def _level(trial: Trial, settings: UpdateSettings, epsilon: Level) -> Problem:

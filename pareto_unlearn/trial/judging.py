@@ -181,6 +181,9 @@ def _judge(trial: Trial, record: TrialRecord) -> TrialRecord:
     if spec.epsilon is not None and record.level is not None:
         allowed = config.epsilon.violation_tolerance * (spec.range_width or 0.0)
         return _judge_epsilon(trial, record, spec.epsilon, allowed)
+    if spec.phase is Phase.HARDENED and record.level is not None:
+        end, name = trial.scales.f1_at(config.solver.path.end), name_bounded(config.solver.completeness)
+        return _with_violation(record, name, record.level, end, ARRIVAL_SLACK * trial.scales.f1_range)
     if spec.role is Role.LOWEST and config.solver.lowest.kind == "tolerance" and record.f2 is not None:
         bound = config.solver.lowest.tolerance * trial.scales.variance_retain
         return _with_violation(record, "f2", record.f2, bound, LOWEST_SLACK * bound)

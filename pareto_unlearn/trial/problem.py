@@ -26,7 +26,8 @@ class Problem:
     in place of the model and takes points of it in the end. ``state`` holds tensors that the losses update at
     every step and that a resume must restore. ``space`` names the parameters that are trained; empty: those
     of the sweep's objectives. ``logged`` turns a step's row into that of f1 and f2 in ``units``, where
-    constraint and objective are something else.
+    constraint and objective are something else. ``further_passes`` is the number of backward passes that the
+    first so many steps take beyond two each.
     """
 
     constraint: StepLoss
@@ -43,6 +44,7 @@ class Problem:
     state: dict[str, Tensor] = field(default_factory=dict)
     space: str = ""
     logged: Callable[[StepRow], StepRow] = lambda row: row
+    further_passes: Callable[[int], int] = lambda _: 0
 
     def curve_row(self, row: StepRow, images_per_second: float | None) -> CurveRow:
         """Return a logged step with raw f1, f2 and epsilon; the rest stays in the solver's units."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from jaxtyping import Float
+from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
 from pareto_unlearn.catalogue.families import require_recipe
@@ -19,6 +20,7 @@ from pareto_unlearn.records import (
     BankEntry,
     CurveRow,
     Phase,
+    Role,
     ScanProgress,
     TrialRecord,
     TrialResult,
@@ -58,7 +60,8 @@ class Hooks:
     for its step size, before its first step. ``save_resume(step, files)`` keeps a state and
     ``load_resume()`` returns the newest intact one. ``save_bank_state(step, content)`` keeps a checkpoint of
     a bank; ``read_bank(trial_id)`` returns those of a committed trial, and ``read_bank_state(trial_id,
-    entry)`` one of them, also of the running trial's own.
+    entry)`` one of them, also of the running trial's own. ``read_model(trial_id)`` returns the weights file
+    of a committed trial.
     """
 
     on_progress: Callable[[int, float, float], None] = lambda *_: None
@@ -68,6 +71,7 @@ class Hooks:
     save_bank_state: Callable[[int, bytes], None] = lambda *_: None
     read_bank: Callable[[str], Sequence[BankEntry]] = lambda _: ()
     read_bank_state: Callable[[str, BankEntry], bytes] = lambda *_: b""
+    read_model: Callable[[str], bytes] = lambda _: b""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,6 +127,8 @@ def run_trial(trial: Trial, hooks: Hooks, code_version: str) -> TrialResult:
     trial = replace(trial, config=trial.config.for_phase(trial.spec.phase))
     if trial.spec.phase in (Phase.ORIGINAL, Phase.CONTROL):
         return _run_unsolved(trial, hooks, base)
+    if trial.spec.phase is Phase.HARDENED:
+        return _run_hardened(trial, hooks, base)
     if trial.spec.parents is not None:
         return _run_from_bank(trial, hooks, base)
     solving = _prepare(trial, hooks)
@@ -150,6 +156,20 @@ def _run_from_bank(trial: Trial, hooks: Hooks, base: TrialRecord) -> TrialResult
     flat.load(mixed.values)
     record = replace(record, state=TrialState.DONE, measuring_pairs=trial.measuring_pairs)
     return measure_trial(trial, flat, record, curves)
+
+
+def _run_hardened(trial: Trial, hooks: Hooks, base: TrialRecord) -> TrialResult:
+    """Train the model of the highest boundary on so that it resists relearning, and measure the average."""
+    if trial.spec.parents is None:
+        raise ValueError(f"trial {trial.spec.trial_id}: expected the highest boundary as parent, found none")
+    trial.material.model.load_state_dict(load_safetensors(hooks.read_model(trial.spec.parents)))
+    solving = _prepare(trial, hooks)
+    outcome = _solve(solving)
+    record = replace(_record_solve(solving, base, outcome), start=str(Role.HIGHEST))
+    if outcome is Outcome.DIVERGED:
+        return diverged_result(record, solving.curves, f"{outcome} at step {solving.solver.step_count}")
+    solving.solver.flat.load(averaged_values(solving.solver))
+    return measure_trial(trial, solving.solver.flat, record, solving.curves)
 
 
 def _hold(
@@ -180,7 +200,7 @@ def _prepare(trial: Trial, hooks: Hooks, start: Float[Tensor, " p"] | None = Non
         history.scan = scan_learning_rate(trial, hooks.on_scan)
     # Not before the scan, whose solvers would take the model's parameters away from a curve.
     problem, original = build_problem(trial), weights_of(trial.material)
-    rate = best_learning_rate(history.scan, problem.settings.learning_rate)
+    rate = _learning_rate(trial, hooks, history, problem)
     problem = replace(problem, settings=replace(problem.settings, learning_rate=rate))
     solver = EpsilonSolver(
         trained_parameters(trial, problem),
@@ -199,15 +219,23 @@ def _prepare(trial: Trial, hooks: Hooks, start: Float[Tensor, " p"] | None = Non
     return _Solving(trial, problem, solver, history, hooks, keeper, original)
 
 
+def _learning_rate(trial: Trial, hooks: Hooks, history: History, problem: Problem) -> float:
+    """Return the step size: the scan's, the sweep file's, or that of the path whose model is trained on."""
+    if trial.spec.phase is Phase.HARDENED and (bank := hooks.read_bank(trial.spec.parents or "")):
+        return bank[0].learning_rate
+    return best_learning_rate(history.scan, problem.settings.learning_rate)
+
+
 def _record_solve(solving: _Solving, base: TrialRecord, outcome: Outcome) -> TrialRecord:
     """Return the record of a solve that has ended, before its model is measured."""
     solver, history = solving.solver, solving.history
+    further = solving.problem.further_passes(solver.step_count)
     return replace(
         base,
         state=TrialState.UNCONVERGED if _still_moving(solving.trial.spec, outcome) else TrialState.DONE,
         reason=str(outcome),
         steps=solver.step_count,
-        gradient_pairs=solver.step_count + sum(row.steps for row in history.scan),
+        gradient_pairs=solver.step_count + sum(row.steps for row in history.scan) + (further + 1) // 2,
         measuring_pairs=solving.trial.measuring_pairs,
         learning_rate=solving.problem.settings.learning_rate,
         skipped_steps=sum(not row.finite for row in history.rows),
@@ -292,8 +320,10 @@ def _solve(solving: _Solving) -> Outcome:
     """Run the solver to its end, and keep what a resume goes on from."""
     problem, history, spec = solving.problem, solving.history, solving.trial.spec
     convergence = solving.trial.config.solver.convergence
-    # What leaves a bank has to pass all of its course, also where the losses stand still.
-    tolerance = 0.0 if solving.trial.leaves_bank else convergence.tolerance
+    # What leaves a bank has to pass all of its course, also where the losses stand still; and where f1 and f2
+    # stand still, the resistance to relearning may not.
+    to_the_end = solving.trial.leaves_bank or spec.phase is Phase.HARDENED
+    tolerance = 0.0 if to_the_end else convergence.tolerance
     stop = StopRule(window=convergence.window, tolerance=tolerance, units=problem.spreads)
     stop.update(history.rows)
     started, before = time.monotonic(), history.seconds
