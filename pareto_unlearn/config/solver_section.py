@@ -234,7 +234,7 @@ class RelearningSection(Section):
         default=400, description="steps of this trial, from the weights of the highest boundary"
     )
     weight: Positive = Field(
-        default=1.0, description="of what attacks bring back, beside e in what epsilon bounds"
+        default=0.5, description="of what attacks bring back, beside e in what epsilon bounds"
     )
 
 

@@ -185,11 +185,8 @@ def _hardened(config: SweepConfig) -> str:
     section = config.solver.relearning
     if section is None:
         return ""
-    return (
-        f"; hardened takes {section.steps} steps and an attack at every {section.every}. of them"
-        if section.every > 1
-        else f"; hardened takes {section.steps} steps and an attack at each"
-    )
+    often = "every step" if section.every == 1 else f"every {section.every} steps"
+    return f"; hardened takes {section.steps} steps, with an attack {often}"
 
 
 def _path_steps(config: SweepConfig) -> str:

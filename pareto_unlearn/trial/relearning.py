@@ -55,7 +55,8 @@ class Draw:
 def draw_attack(seed: int, step: int, num_forget: int, num_retain: int) -> Draw:
     """Return the attack of a step, a function of these four numbers alone.
 
-    Half of the attacks see forget images alone, the others retain images too.
+    Half of the attacks see forget images alone, the others retain images too. In a small set, at least half
+    of the forget images are judged on, or ``JUDGED_IMAGES`` of them.
 
     Raises:
         ValueError: there are fewer than two forget images, so none is left to judge by.
@@ -68,7 +69,7 @@ def draw_attack(seed: int, step: int, num_forget: int, num_retain: int) -> Draw:
         choices[int(torch.randint(len(choices), (1,), generator=generator))]
         for choices in (ATTACK_STEPS, ATTACK_IMAGES)
     )
-    seen = min(wanted, num_forget - 1)
+    seen = min(wanted, max(num_forget - JUDGED_IMAGES, num_forget // 2))
     forget = torch.randperm(num_forget, generator=generator)
     retain = torch.randperm(num_retain, generator=generator)[: max(seen, LEAST_RETAIN)]
     return Draw(
