@@ -266,6 +266,63 @@ def evaluate(
 
 
 @app.command()
+def audit(
+    run: Annotated[
+        str | None, typer.Argument(help="The run directory, e.g. runs/quickstart.", show_default=False)
+    ] = None,
+    trial: Annotated[
+        str | None, typer.Option("--trial", help="Audit this trial only: its id, or the first digits of it.")
+    ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Audit the baselines too, not only the run's own solutions.")
+    ] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Only what the sweep measures of every model, no further attack.")
+    ] = False,
+    policy: Annotated[
+        Path | None,
+        typer.Option("--policy", help="A YAML file of thresholds in place of the built-in ones."),
+    ] = None,
+    print_policy: Annotated[
+        bool, typer.Option("--print-policy", help="Print the thresholds as YAML and stop.")
+    ] = False,
+    allow_import: AllowImport = False,
+    as_json: AsJson = False,
+) -> None:
+    """Attack the models of a finished run: is what they forgot gone, or only hidden?"""
+    from pareto_unlearn.config import dump_policy, load_policy
+
+    thresholds = load_policy(policy)
+    if print_policy:
+        print(dump_policy(thresholds), end="")
+        return
+    if run is None:
+        raise typer.BadParameter("expected a run directory, found none")
+    if trial is not None and every:
+        raise typer.BadParameter("give either --trial ID or --all")
+    from pareto_unlearn.finished.audit import audit_run
+    from pareto_unlearn.report import describe, write_audit, write_report
+
+    found = audit_run(
+        run,
+        thresholds,
+        trial=trial,
+        every=every,
+        quick=quick,
+        allow_import=allow_import,
+        say=lambda text: print(text, file=sys.stderr),
+    )
+    if as_json:
+        print(json.dumps([asdict(one) for one in found], indent=1))
+    else:
+        print(write_audit(found), end="")
+        for one in found:
+            if trial is not None and one.trial_id.startswith(trial):
+                print("\n".join(describe(one)))
+    print(f"report {write_report(run, None)}", file=sys.stderr)
+
+
+@app.command()
 def doctor(
     file: Annotated[Path | None, typer.Argument(help="The sweep file (YAML) that needs weights.")] = None,
     override: Overrides = None,

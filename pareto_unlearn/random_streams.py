@@ -37,10 +37,13 @@ class Stream(IntEnum):
     GENERATION = 34
     NOISE_FIT = 38
     SECOND_GENERATION = 39
+    AUDIT_DRAWS = 62
     HOLE = 40  # added to 1009 times the seed, not part of a key
 
     # With no seed: the same in every sweep.
     PROBE = 41
+    AUDIT_BATCHES = 60
+    AUDIT_NOISE = 61
     GENERATED_IMAGES = 50
 
 

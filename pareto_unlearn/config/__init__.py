@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from pareto_unlearn.config.audit_policy import AuditPolicy, Limits, dump_policy, load_policy
 from pareto_unlearn.config.budget import count_front_steps, known_slots, spend_budget
 from pareto_unlearn.config.comparison_section import Baseline, ControlModel
 from pareto_unlearn.config.data_section import DataSection, ProxySection
@@ -49,6 +50,7 @@ from pareto_unlearn.config.yaml_source import (
 
 __all__ = [
     "AdaptiveEpsilon",
+    "AuditPolicy",
     "BankSection",
     "Baseline",
     "BoundarySection",
@@ -60,6 +62,7 @@ __all__ = [
     "EvaluateSection",
     "GridEpsilon",
     "HoldSection",
+    "Limits",
     "ListEpsilon",
     "LowestSection",
     "ModelSection",
@@ -77,9 +80,11 @@ __all__ = [
     "count_front_steps",
     "describe_difference",
     "dump_config",
+    "dump_policy",
     "is_redrawn",
     "known_slots",
     "load_config",
+    "load_policy",
     "parse_config",
     "result_fields",
     "trial_id",

@@ -104,6 +104,11 @@ class EvaluateSection(Section):
         description="for the report, place held-out pictures before and after in the plane, by t-SNE of "
         "the protocol's features",
     )
+    audit: Literal["quick", "full", "off"] = Field(
+        default="quick",
+        description="how closely every model is audited: one short relearning attack, membership and what "
+        "pictures give away (quick), all attacks and probes (full, as `audit` does afterwards), or off",
+    )
     sampling: SamplingSection = SamplingSection()
 
 

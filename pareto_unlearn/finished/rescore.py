@@ -16,8 +16,9 @@ from torch import Tensor
 
 from pareto_unlearn.catalogue.metrics import PUBLISHED_KEYS
 from pareto_unlearn.config import SweepConfig, parse_config
-from pareto_unlearn.data import SplitData, load_split, write_manifest
+from pareto_unlearn.data import SplitData, load_split
 from pareto_unlearn.errors import ConfigError
+from pareto_unlearn.finished.images import check_images
 from pareto_unlearn.metrics import Measure, Pictures, Scoring, digests_of, score_pictures
 from pareto_unlearn.models import ImageToImage, pixel_format
 from pareto_unlearn.records import HAS_MODEL, MODEL_FILE, MetricRow, TrialRecord
@@ -130,16 +131,9 @@ def _choose_trials(run: StoredRun, trial: str | None) -> list[TrialRecord]:
 
 
 def _open_images(config: SweepConfig, store: RunStore) -> SplitData:
-    """Return the images of the run.
-
-    Raises:
-        ConfigError: the images that are there now are not those of the run's manifest.
-    """
+    """Return the images of the run; see ``check_images``."""
     split = load_split(config.data, config.seed, pixel_format(config.model), store.cache_dir())
-    if write_manifest(split) != store.read_text("manifest.csv"):
-        raise ConfigError(
-            f"{store.path}: the images are not those of its manifest.csv; put the sweep's images back"
-        )
+    check_images(store, split)
     check_heldout(config, split)
     return split
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pareto_unlearn.errors import StoreError
+from pareto_unlearn.report.audit_text import describe, write_audit
 from pareto_unlearn.report.comparison import ComparisonFormat, compare_runs, write_comparison
 from pareto_unlearn.report.facts import Split
 from pareto_unlearn.report.gather import gather
@@ -21,8 +22,10 @@ __all__ = [
     "Layout",
     "Split",
     "TextFormat",
+    "describe",
     "make_comparison",
     "make_table",
+    "write_audit",
     "write_out",
     "write_report",
 ]

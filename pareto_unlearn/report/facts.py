@@ -4,9 +4,11 @@ Completeness, retained quality and quality loss are ratios in ``Measured``, and 
 has axes, because the axes are in percent. ``None`` means that there is nothing to draw.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from pareto_unlearn.analysis.audit import ModelAudit
 from pareto_unlearn.analysis.likeness import Likeness
 from pareto_unlearn.analysis.robustness import EndSpread, StepGain
 from pareto_unlearn.analysis.scores import Scores
@@ -300,6 +302,26 @@ class MethodScores:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RelearningCurve:
+    """The mean error of held-out forget images after some steps of an attack."""
+
+    attack: str
+    steps: tuple[int, ...]
+    errors: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditFacts:
+    """What the audit found, with the index of each trial's solution and the curve of each solution."""
+
+    models: tuple[ModelAudit, ...]
+    keys: Mapping[str, int]
+    curves: Mapping[int, RelearningCurve]
+    control: RelearningCurve | None
+    original: RelearningCurve | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """All data of the page.
 
@@ -335,6 +357,7 @@ class Report:
     grid: ImageGrid
     class_tables: tuple[ClassTable, ...]
     panels: tuple[MetricPanel, ...]
+    audit: AuditFacts
     curves: tuple[Curve, ...]
     embeddings: tuple[Embedding, ...]
     trial_columns: tuple[str, ...]

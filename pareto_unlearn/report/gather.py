@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pareto_unlearn.analysis.robustness import explain_gap, find_gains, find_gap, spread_of_ends
 from pareto_unlearn.analysis.scores import median_scores
+from pareto_unlearn.catalogue.audits import AUDIT
 from pareto_unlearn.catalogue.methods import FIGURE_ORDER
 from pareto_unlearn.records import Phase, RunInfo, Scales, TrialRecord, TrialState, name_bounded
+from pareto_unlearn.report.audit_facts import gather_audit
 from pareto_unlearn.report.facts import (
     UNDRAWN,
     Embedding,
@@ -70,7 +72,7 @@ def gather(run: StoredRun, sweep_file: str = "") -> Report:
     columns = drawn_keys(solutions)
     slider = [key for key in columns if solutions[key].kind not in (Kind.BASELINE, Kind.CONTROL)]
     originals = [key for key in columns if solutions[key].kind is Kind.ORIGINAL]
-    metrics = _rows(run.metrics, solutions)
+    metrics = [row for row in _rows(run.metrics, solutions) if row["protocol"] != AUDIT]
     info = run.info
     return Report(
         name=info.name,
@@ -105,6 +107,7 @@ def gather(run: StoredRun, sweep_file: str = "") -> Report:
         ),
         class_tables=tuple(class_table(metrics, split, columns, info.classes_forget) for split in Split),
         panels=metric_panels(metrics, solutions, fronts[0].box.x),
+        audit=gather_audit(run, solutions),
         curves=curves(_rows(run.curves, solutions)),
         embeddings=_embeddings(run, solutions),
         trial_columns=tuple(field.name for field in fields(TrialRecord)),

@@ -12,6 +12,7 @@ from plotly.offline import get_plotlyjs
 
 from pareto_unlearn.config.smoke import SMOKE
 from pareto_unlearn.report import header, sections, tables
+from pareto_unlearn.report.audit_view import audit_section, relearning_figure
 from pareto_unlearn.report.facts import Measured, Report, Solution, Split
 from pareto_unlearn.report.figures import CONFIG, curve_figure, embedding_figure, metric_figure
 from pareto_unlearn.report.fragments import text
@@ -37,6 +38,7 @@ def render(report: Report) -> str:
             sections.front,
             tables.images,
             tables.classes,
+            audit_section,
             sections.metrics,
             sections.embeddings,
             sections.convergence,
@@ -81,6 +83,9 @@ def page_data(report: Report) -> dict[str, Any]:
         "metrics": [metric_figure(panel, solutions) for panel in report.panels],
         "curves": {key: figure["data"] for key, figure in drawn_curves.items()},
         "embeddings": {str(one.key): embedding_figure(one) for one in report.embeddings},
+        "relearning": {
+            str(key): relearning_figure(report.audit, key, solutions[key]) for key in report.audit.curves
+        },
         # Stored once: the layout is most of a curve's bytes and equal for all curves.
         "curveLayout": next((figure["layout"] for figure in drawn_curves.values()), None),
         "trials": {

@@ -89,7 +89,17 @@
     if (figure) draw(div, figure, `embedding-${state.key}`);
   };
 
-  const drawAll = () => { drawFront(); drawMetrics(); drawCurve(); drawEmbedding(); };
+  const drawRelearning = () => {
+    const div = byId("figure-relearning");
+    if (!div) return;
+    const figure = report.relearning[state.key];
+    byId("relearning-none").hidden = Boolean(figure);
+    div.hidden = !figure;
+    byId("relearning-text").textContent = report.solutions[state.key]?.label ?? "";
+    if (figure) draw(div, figure, `relearning-${state.key}`);
+  };
+
+  const drawAll = () => { drawFront(); drawMetrics(); drawCurve(); drawEmbedding(); drawRelearning(); };
 
   // Details: bars, evidence and the first images of the selected model.
   const barList = (bars) => {
@@ -195,6 +205,7 @@
     report.metrics.forEach((figure, index) => placeRings(byId(`figure-metric-${index}`), figure, figure.positions));
     followCurve();
     drawEmbedding();
+    drawRelearning();
   };
 
   const followCurve = () => {
@@ -281,6 +292,7 @@
   if ([...choice.options].some((option) => option.value === String(state.key))) choice.value = String(state.key);
   drawCurve();
   drawEmbedding();
+  drawRelearning();
   listenToFigure(byId("figure-front"));
   report.metrics.forEach((_, index) => listenToFigure(byId(`figure-metric-${index}`)));
   document.addEventListener("click", onClick);

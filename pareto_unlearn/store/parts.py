@@ -46,7 +46,21 @@ def add_metric(storage: Storage, record: TrialRecord, rows: Sequence[MetricRow])
     if len(kinds) != 1:
         raise ValueError(f"expected the rows of one metric and protocol, found those of {sorted(kinds)}")
     ((protocol, metric),) = kinds
-    name = added_name(part_name(record.trial_id, record.attempt), protocol, metric)
+    return add_metrics(storage, record, protocol, metric, rows)
+
+
+def add_metrics(
+    storage: Storage, record: TrialRecord, protocol: str, group: str, rows: Sequence[MetricRow]
+) -> bool:
+    """Return True after writing a group of metrics of a committed trial, False if its file exists.
+
+    Raises:
+        ValueError: there are no rows, or they are of several protocols.
+    """
+    found = {row.protocol for row in rows}
+    if found != {protocol}:
+        raise ValueError(f"expected rows of protocol {protocol}, found those of {sorted(found)}")
+    name = added_name(part_name(record.trial_id, record.attempt), protocol, group)
     content = encode_rows("metrics", record.trial_id, record.attempt, rows)
     with storage.exclusive(writer_lock(record.trial_id)):
         return storage.put_new(f"metrics/{name}", content)

@@ -3,6 +3,7 @@
 import html
 import os
 from collections.abc import Collection
+from dataclasses import fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
@@ -11,9 +12,10 @@ import numpy as np
 from pareto_unlearn.analysis.front import hypervolume, is_non_dominated
 from pareto_unlearn.analysis.likeness import COMPARED, Errors, Likeness, find_likeness
 from pareto_unlearn.analysis.scores import Scores, score
+from pareto_unlearn.catalogue.audits import AUDIT
 from pareto_unlearn.catalogue.methods import EPSILON_CONSTRAINT, ORIGINAL, RETRAINED
 from pareto_unlearn.errors import StoreError
-from pareto_unlearn.records import HAS_MODEL, Phase, Role, RunInfo, TrialRecord, TrialState
+from pareto_unlearn.records import HAS_MODEL, MetricRow, Phase, Role, RunInfo, TrialRecord, TrialState
 from pareto_unlearn.store.run_store import RunStore
 
 if TYPE_CHECKING:
@@ -68,6 +70,15 @@ class StoredRun:
     def metrics(self) -> "pd.DataFrame":
         """One row per metric value, with the protocol that defines it."""
         return self.store.table("metrics").to_pandas()
+
+    def audit_rows(self) -> dict[str, dict[tuple[str, str], MetricRow]]:
+        """Return the rows of audits by trial id, those of a trial by (set, metric)."""
+        found: dict[str, dict[tuple[str, str], MetricRow]] = {}
+        for row in self.store.table("metrics").to_pylist():
+            if row["protocol"] == AUDIT:
+                own = {field.name: row[field.name] for field in fields(MetricRow)}
+                found.setdefault(row["trial_id"], {})[row["set"], row["metric"]] = MetricRow(**own)
+        return found
 
     @cached_property
     def samples(self) -> "pd.DataFrame":

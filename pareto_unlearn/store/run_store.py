@@ -215,6 +215,20 @@ class RunStore:
         """
         return parts.add_metric(self._storage, record, rows)
 
+    def add_metrics(self, record: TrialRecord, protocol: str, group: str, rows: Sequence[MetricRow]) -> bool:
+        """Add metrics that were measured together after the sweep; return False if the trial has the group.
+
+        Args:
+            record: the committed trial.
+            protocol: of all rows.
+            group: a name for what was measured together: letters, digits and dashes.
+            rows: of all sets and splits.
+
+        Raises:
+            ValueError: there are no rows, or they are of several protocols.
+        """
+        return parts.add_metrics(self._storage, record, protocol, group, rows)
+
     def records(self) -> dict[str, TrialRecord]:
         """Return the committed row of every trial by trial id, the highest attempt of each.
 

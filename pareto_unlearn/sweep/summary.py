@@ -7,6 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from pareto_unlearn.analysis.audit import Finding, audit_models, find_company
 from pareto_unlearn.analysis.likeness import Likeness, explain_likeness
 from pareto_unlearn.analysis.robustness import (
     HOW_TO_READ_GAINS,
@@ -18,8 +19,9 @@ from pareto_unlearn.analysis.robustness import (
 )
 from pareto_unlearn.analysis.scores import BOXES, LEVELS, Scores
 from pareto_unlearn.catalogue.methods import EPSILON_CONSTRAINT, METHODS
+from pareto_unlearn.config import AuditPolicy
 from pareto_unlearn.config.smoke import SMOKE, SMOKE_NOTICE
-from pareto_unlearn.records import HAS_MODEL, Phase, RunInfo, TrialRecord, TrialState
+from pareto_unlearn.records import HAS_MODEL, Phase, Role, RunInfo, TrialRecord, TrialState
 from pareto_unlearn.store import StoredRun, open_run
 from pareto_unlearn.sweep.progress import STATE_STYLES, as_percent, describe_range, say
 
@@ -52,9 +54,30 @@ def _result_lines(run: StoredRun, info: RunInfo) -> list[str]:
         *describe_spread(info),
         *_describe_scores(run, info),
         *describe_likeness(run.compare_with_retrained()),
+        *_describe_audit(run),
         *describe_gains(find_gains(run.records, info.scales)),
         *describe_gap(gap),
     ]
+
+
+def _describe_audit(run: StoredRun) -> list[str]:
+    """Return a line on each highest boundary: whether what it forgot is gone; empty without audit rows."""
+    rows = run.audit_rows()
+    highest = [record for record in run.records if record.role is Role.HIGHEST and record.trial_id in rows]
+    found = audit_models(highest, rows, AuditPolicy(), find_company(run.records, rows))
+    if not found:
+        return []
+    lines = [
+        f"audit: {one.label} is {one.standing} ({one.reason}); relearning gap "
+        f"{_describe_finding(one.finding('relearning_gap'))}"
+        for one in found
+    ]
+    return [*lines, f"all attacks, on every model: pareto-unlearn audit {run.path}"]
+
+
+def _describe_finding(finding: Finding) -> str:
+    value = "unknown" if finding.value is None else f"{finding.value:.2f}"
+    return f"{value} ({finding.verdict}{f': {finding.detail}' if finding.detail else ''})"
 
 
 def describe_spread(info: RunInfo) -> list[str]:

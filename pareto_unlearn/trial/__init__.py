@@ -1,5 +1,6 @@
 """One trial, top to bottom: load, solve, measure. Knows no Ray and no store."""
 
+from pareto_unlearn.trial.auditing import audit_subject
 from pareto_unlearn.trial.bank import check_bank
 from pareto_unlearn.trial.context import Material, Trial
 from pareto_unlearn.trial.forward import check_forward
@@ -20,6 +21,7 @@ __all__ = [
     "Hooks",
     "Material",
     "Trial",
+    "audit_subject",
     "check_bank",
     "check_forward",
     "check_heldout",

@@ -23,6 +23,7 @@ from pareto_unlearn.records import (
     name_bounded,
 )
 from pareto_unlearn.solver import FlatParameters
+from pareto_unlearn.trial.auditing import audit_rows
 from pareto_unlearn.trial.context import Trial
 from pareto_unlearn.trial.embedding import embed_pictures
 from pareto_unlearn.trial.measuring import (
@@ -89,6 +90,7 @@ def measure_trial(
         *completeness_rows(train, "train", material.split.forget_train),
         *completeness_rows(heldout, "heldout", material.split.forget_heldout),
         *measure_metrics(config, material),
+        *audit_rows(config, material),
     )
     samples = draw_samples(config, material, with_truth=spec.phase is Phase.ORIGINAL)
     return TrialResult(

@@ -1,0 +1,66 @@
+"""The audit of a trial's model: which images it looks at, and how they are given to the model."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pareto_unlearn.audit import Photos, Subject, audit_full, audit_quick
+from pareto_unlearn.config import SweepConfig
+from pareto_unlearn.models import ImageToImage
+from pareto_unlearn.random_streams import Stream
+from pareto_unlearn.records import MetricRow
+from pareto_unlearn.trial.bank import spread_rows
+from pareto_unlearn.trial.context import Material
+from pareto_unlearn.trial.inputs import SETS, generators_of
+from pareto_unlearn.trial.loading import load_original
+
+MOST_IMAGES = {"train": 512, "heldout": 256}
+"""Images of each set that an audit looks at."""
+MOST_DRAWN = 16
+"""The same of each set, where every picture takes many passes."""
+
+
+def audit_rows(config: SweepConfig, material: Material) -> list[MetricRow]:
+    """Return the rows of the audit that the sweep asks for, of the model as it stands."""
+    if config.evaluate.audit == "off":
+        return []
+    subject = audit_subject(material)
+    rows = audit_quick(subject)
+    if config.evaluate.audit == "full":
+        rows += audit_full(subject, load_original(config, material.device))
+    return rows
+
+
+def audit_subject(material: Material) -> Subject:
+    """Return the model as it stands with images spread evenly over each of its four sets."""
+    encoder = {id(parameter) for parameter in material.trainable("encoder")}
+    names = (name for name, parameter in material.model.named_parameters() if id(parameter) in encoder)
+    photos = {key: _photos(material, key) for key in SETS}
+    return Subject(material.model, photos, tuple(names))
+
+
+def _photos(material: Material, key: tuple[str, str]) -> Photos:
+    name, split = key
+    images = getattr(material.split, f"{name}_{split}")
+    most = MOST_DRAWN if material.model.is_redrawn else MOST_IMAGES[split]
+    numbers = spread_rows(len(images), most)
+    pixels, inputs = images.images[numbers].to(material.device), material.inputs[key][numbers]
+
+    def generate(
+        model: ImageToImage, rows: Int[Tensor, " k"], shown: Float[Tensor, "k c h w"]
+    ) -> Float[Tensor, "k c h w"]:
+        draws = generators_of(material.seed, Stream.GENERATION, numbers[rows], SETS[key])
+        batch = model.evaluation_batch
+        starts = range(0, len(rows), batch)
+        return torch.cat([model.generate(shown[at : at + batch], draws[at : at + batch]) for at in starts])
+
+    def redraw(rows: Int[Tensor, " k"], draw: int) -> Tensor:
+        chosen = inputs[rows]
+        if not material.model.is_redrawn:
+            return chosen
+        place = SETS[key]
+        return material.model.redraw(
+            chosen, generators_of(material.seed, Stream.AUDIT_DRAWS, numbers[rows], place, draw)
+        )
+
+    return Photos(pixels, inputs, images.class_ids[numbers], generate, redraw)

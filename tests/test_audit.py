@@ -1,0 +1,333 @@
+"""The audit of models on the embedded digits: attacks, verdicts and the verb."""
+
+import copy
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from small_sweep import run, run_of, small_sweep
+from torch import nn
+from typer.testing import CliRunner
+
+from pareto_unlearn.analysis.audit import (
+    Company,
+    ModelAudit,
+    Rows,
+    Standing,
+    Verdict,
+    audit_models,
+    find_company,
+    relearning_gap,
+)
+from pareto_unlearn.audit import Subject, audit_full
+from pareto_unlearn.audit.relearning import OTHERS, PANEL, QUICK, Attack, can_run, lowest, relearn
+from pareto_unlearn.audit.subject import errors_in_hole
+from pareto_unlearn.catalogue.audits import (
+    AUDIT,
+    EVALUATIONS,
+    GAP_ATTACKS,
+    OTHER_ATTACKS,
+    QUICK_ATTACKS,
+    lowest_error,
+)
+from pareto_unlearn.cli import app
+from pareto_unlearn.config import AuditPolicy, SweepConfig, dump_policy, load_policy
+from pareto_unlearn.errors import ConfigError
+from pareto_unlearn.records import MetricRow, Phase, Role, TrialRecord, TrialState
+from pareto_unlearn.report.audit_text import write_audit
+from pareto_unlearn.trial import Material, audit_subject, load_material
+
+runner = CliRunner()
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
+    config = small_sweep(tmp_path_factory.mktemp("unused"))
+    return load_material(config, tmp_path_factory.mktemp("cache"), "targets")
+
+
+@pytest.fixture
+def subject(material: Material) -> Subject:
+    own = replace(material, model=copy.deepcopy(material.model))
+    return audit_subject(own)
+
+
+def weights(model: nn.Module) -> list[torch.Tensor]:
+    return [tensor.clone() for tensor in model.state_dict().values()]
+
+
+# attacks
+
+
+def test_the_attacks_of_the_gap_are_those_of_the_catalogue():
+    assert tuple(attack.name for attack in PANEL) == GAP_ATTACKS
+    assert tuple(attack.name for attack in OTHERS) == OTHER_ATTACKS
+    assert [attack.name for attack in QUICK] == list(QUICK_ATTACKS)
+
+
+SHORT = [replace(attack, steps=2) for attack in (*QUICK, *PANEL[3:4], *OTHERS)]
+
+
+@pytest.mark.parametrize("attack", SHORT, ids=lambda attack: attack.name)
+def test_an_attack_leaves_the_model_as_it_is_and_gives_the_same_figures_again(subject, attack):
+    if not can_run(subject, attack):
+        assert attack.images > 40 or attack.strangers
+        return
+    before = weights(subject.model)
+    first, second = relearn(subject, attack), relearn(subject, attack)
+    assert all(map(torch.equal, before, weights(subject.model)))
+    assert [mark.step for mark in first] == [0, 1, 2]
+    assert all((one.errors == other.errors).all() for one, other in zip(first, second, strict=True))
+    assert not (first[0].errors == first[2].errors).all()
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_an_attack_on_a_part_trains_nothing_else(subject, part, monkeypatch):
+    trained: list[nn.Module] = []
+
+    def keep(model: nn.Module) -> nn.Module:
+        trained.append(copy.deepcopy(model))
+        return trained[-1]
+
+    monkeypatch.setattr("pareto_unlearn.audit.relearning.copy", SimpleNamespace(deepcopy=keep))
+    relearn(subject, Attack(name="x", images=10, steps=2, part=part))
+    pairs = zip(subject.model.named_parameters(), trained[0].parameters(), strict=True)
+    moved = {name for (name, own), other in pairs if not torch.equal(own, other)}
+    encoder = set(subject.encoder)
+    assert moved
+    assert moved <= encoder if part == "encoder" else not moved & encoder
+
+
+def test_training_on_forget_images_brings_them_back(subject):
+    with torch.no_grad():
+        for parameter in subject.model.parameters():
+            parameter.mul_(0.8)
+    marks = relearn(subject, replace(PANEL[0], steps=50))
+    assert lowest(marks).errors.mean() < 0.5 * marks[0].errors.mean()
+    assert lowest(marks).step > 0
+
+
+def test_step_zero_is_the_error_of_the_model_as_it_is(subject):
+    (mark, *_) = relearn(subject, QUICK[0])
+    assert (mark.errors == errors_in_hole(subject.model, subject.photos["forget", "heldout"])).all()
+
+
+@pytest.fixture
+def short_attacks(monkeypatch):
+    """Two steps for every attack: what it finds is not looked at."""
+    for name, attacks in (("PANEL", PANEL), ("OTHERS", OTHERS)):
+        short = tuple(replace(attack, steps=2) for attack in attacks)
+        monkeypatch.setattr(f"pareto_unlearn.audit.panel.{name}", short)
+
+
+@pytest.mark.usefixtures("short_attacks")
+def test_a_full_audit_has_a_row_for_all_that_can_be_measured(subject):
+    rows = audit_full(subject, subject.model)
+    found = {row.metric for row in rows}
+    measured = {lowest_error(attack.name) for attack in (*PANEL, *OTHERS) if can_run(subject, attack)}
+    assert measured <= found
+    assert {"class_probe", "ridge_decoder", "swapped_decoder"} <= found
+    assert {row.protocol for row in rows} == {AUDIT}
+    swapped = next(row for row in rows if row.metric == "swapped_decoder")
+    own = errors_in_hole(subject.model, subject.photos["forget", "heldout"]).mean()
+    assert swapped.value == pytest.approx(own)  # its own decoder is the original's here
+
+
+# verdicts
+
+
+def row(metric: str, value: float, image_set: str = "forget") -> MetricRow:
+    return MetricRow(
+        set=image_set, split="heldout", metric=metric, protocol=AUDIT, value=value, n=100,
+        low=value - 0.01, high=value + 0.01,
+    )  # fmt: skip
+
+
+def rows_of(**values: float) -> Rows:
+    """Return the audit rows of a model that passes everything, with some figures replaced."""
+    figures = {
+        **{lowest_error(attack): 0.5 for attack in (*GAP_ATTACKS, *OTHER_ATTACKS, *QUICK_ATTACKS)},
+        "error_in_hole": 0.9, "membership": 0.5, "give_away_strangers": 0.5, "give_away_retain": 0.5,
+        "retrieval": 0.5, "class_probe": 0.9, "ridge_decoder": 0.3, "swapped_decoder": 0.6,
+    } | values  # fmt: skip
+    found = {("forget", name): row(name, value) for name, value in figures.items()}
+    return found | {("retain", "membership"): row("membership", values.get("retain", 0.8), "retain")}
+
+
+ORIGINAL = rows_of(error_in_hole=0.1)
+COMPANY = Company((rows_of(),), ORIGINAL)
+
+
+def record(completeness: float = 0.98) -> TrialRecord:
+    return TrialRecord(
+        trial_id="1" * 16, attempt=1, phase=Phase.BOUNDARY, role=Role.HIGHEST, method="epsilon_constraint",
+        seed=0, start="original", state=TrialState.DONE, reason="", completeness=completeness,
+    )  # fmt: skip
+
+
+def judge(rows: Rows, company: Company = COMPANY, completeness: float = 0.98) -> ModelAudit:
+    (found,) = audit_models([record(completeness)], {"1" * 16: rows}, AuditPolicy(), company)
+    return found
+
+
+def test_a_model_like_the_control_is_forgotten():
+    found = judge(rows_of())
+    assert (found.standing, {one.verdict for one in found.findings}) == (Standing.FORGOTTEN, {Verdict.PASSED})
+    assert [one.evaluation for one in found.findings] == list(EVALUATIONS)
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "figures"),
+    [
+        ("relearning_gap", {lowest_error(GAP_ATTACKS[4]): 0.2}),
+        ("other_attacks", {lowest_error(OTHER_ATTACKS[6]): 0.2}),
+        ("membership", {"membership": 0.7}),
+        ("membership", {"membership": 0.3}),
+        ("give_away_strangers", {"give_away_strangers": 0.1}),
+        ("retrieval", {"retrieval": 0.9}),
+        ("features", {"class_probe": 1.2}),
+        ("features", {"ridge_decoder": 0.1}),
+    ],
+)
+def test_each_failure_alone_keeps_a_model_from_being_forgotten(evaluation, figures):
+    found = judge(rows_of(**figures))
+    failed = {one.evaluation for one in found.findings if one.verdict is not Verdict.PASSED}
+    assert failed == {evaluation}
+    assert found.finding(evaluation).verdict is Verdict.FAILED
+    assert found.standing is Standing.SUPPRESSED
+    assert EVALUATIONS[evaluation].title in found.reason
+
+
+def test_leaks_of_the_retain_set_and_of_classes_are_said_but_do_not_decide():
+    found = judge(rows_of(give_away_retain=0.99, retain=0.95))
+    assert found.finding("give_away_retain").verdict is Verdict.FAILED
+    assert found.finding("membership_retain").verdict is Verdict.FAILED
+    assert found.standing is Standing.FORGOTTEN
+
+
+def test_an_incomplete_model_is_shown_whatever_else_it_passed():
+    assert judge(rows_of(), completeness=0.5).standing is Standing.SHOWN
+
+
+def test_the_gap_is_one_at_the_original_and_zero_at_the_control():
+    own = rows_of(**{lowest_error(attack): 0.1 for attack in GAP_ATTACKS})
+    assert relearning_gap(own, COMPANY, GAP_ATTACKS) == pytest.approx(1.0)
+    assert relearning_gap(rows_of(), COMPANY, GAP_ATTACKS) == 0.0
+    better = rows_of(**{lowest_error(attack): 0.8 for attack in GAP_ATTACKS})
+    assert relearning_gap(better, COMPANY, GAP_ATTACKS) == 0.0
+
+
+def test_without_a_control_nothing_is_forgotten():
+    found = judge(rows_of(), Company((), ORIGINAL))
+    verdicts = {one.evaluation: one.verdict for one in found.findings}
+    compared = ("relearning_gap", "other_attacks", "give_away_retain", "retrieval", "features")
+    assert {verdicts[key] for key in compared} == {Verdict.NO_CONTROL}
+    assert verdicts["membership"] is Verdict.PASSED
+    assert found.standing is Standing.SUPPRESSED
+
+
+def test_an_original_that_never_knew_the_images_is_no_baseline():
+    found = judge(rows_of(), Company((rows_of(),), rows_of(error_in_hole=0.49)))
+    assert found.finding("relearning_gap").verdict is Verdict.NO_BASELINE
+
+
+def test_only_the_short_attack_says_so():
+    quick = {key: one for key, one in rows_of().items() if not key[1].startswith("lowest error")}
+    quick |= {("forget", lowest_error(one)): row(lowest_error(one), 0.2) for one in QUICK_ATTACKS}
+    found = judge(quick)
+    assert "short attacks" in found.finding("relearning_gap").detail
+    assert found.finding("other_attacks").verdict is Verdict.NOT_MEASURED
+    assert found.standing is Standing.SUPPRESSED
+
+
+# the policy
+
+
+def test_a_policy_file_replaces_thresholds_one_by_one(tmp_path):
+    path = tmp_path / "policy.yaml"
+    path.write_text("relearning_gap: {passed: 0.5, warned: 0.8}\n")
+    policy = load_policy(path)
+    assert (policy.relearning_gap.passed, policy.membership) == (0.5, AuditPolicy().membership)
+    path.write_text(dump_policy(policy))
+    assert load_policy(path) == policy
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("gap: 1", "unknown key"),
+        ("suppressed: 2", "suppressed"),
+        ("membership: {passed: -1, warned: 1}", "-1"),
+    ],
+)
+def test_a_policy_file_with_an_error_names_file_and_key(tmp_path, text, words):
+    path = tmp_path / "policy.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"policy\.yaml") as caught:
+        load_policy(path)
+    assert words in str(caught.value)
+
+
+# the verb
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> SweepConfig:
+    config = small_sweep(
+        tmp_path_factory.mktemp("finished"), "controls=[{method: retrained, steps: 60}]", "epsilon.points=1"
+    )
+    assert run(config) == 0
+    return config
+
+
+def path_of(config: SweepConfig) -> str:
+    return str(Path(config.run.storage) / config.name)
+
+
+def test_a_sweep_audits_every_model_quickly(finished):
+    stored = run_of(finished)
+    rows = stored.audit_rows()
+    assert set(rows) == {record.trial_id for record in stored.records}
+    assert all(("forget", lowest_error(QUICK_ATTACKS[0])) in own for own in rows.values())
+    found = audit_models(stored.records, rows, AuditPolicy(), find_company(stored.records, rows))
+    assert {one.label for one in found} == {
+        record.label for record in stored.records if record.method in ("epsilon_constraint", "composite")
+    }
+
+
+@pytest.mark.usefixtures("short_attacks")
+def test_the_verb_adds_all_attacks_once_and_leaves_the_rest_of_the_run_as_it_is(finished):
+    folder = Path(path_of(finished))
+    before = {file: file.read_bytes() for file in folder.rglob("*.parquet")}
+    result = runner.invoke(app, ["audit", str(folder), "--json"])
+    assert result.exit_code == 0, result.output
+    (first, *_) = json.loads(result.stdout)
+    assert {one["evaluation"] for one in first["findings"]} == set(EVALUATIONS)
+    after = {file: file.read_bytes() for file in folder.rglob("*.parquet")}
+    assert before.items() <= after.items()
+    assert len(after) > len(before)
+    again = runner.invoke(app, ["audit", str(folder)])
+    assert again.exit_code == 0
+    assert {file: file.read_bytes() for file in folder.rglob("*.parquet")} == after
+    assert "relearning gap" in again.stdout
+    assert 'id="audit"' in (folder / "report.html").read_text()
+
+
+def test_the_verb_says_what_is_wrong(finished):
+    path = path_of(finished)
+    for arguments, words in (
+        ([path, "--trial", "zz"], "one unlearned model"),
+        ([path, "--trial", "1", "--all"], "either"),
+        ([], "run directory"),
+    ):
+        result = runner.invoke(app, ["audit", *arguments])
+        assert result.exit_code != 0
+        assert words in result.output + str(result.exception)
+    assert "suppressed: 0.9" in runner.invoke(app, ["audit", "--print-policy"]).stdout
+
+
+def test_no_audited_model_is_said():
+    assert "no unlearned model" in write_audit(())
