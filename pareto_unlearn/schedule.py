@@ -73,10 +73,10 @@ class SweepState:
 def plan(config: SweepConfig, progress: SweepState, identify: Identify) -> TrialSpec | NoTrial:
     """Return the next trial to start, or whether to wait for live trials or finish.
 
-    Boundaries come first; then epsilons as soon as a seed's range is known; the original model, baselines and
-    controls fill slots in between, so that no worker idles between the phases. A baseline that leaves a whole
-    front gets the same epsilons once it is committed; the trial that resists relearning follows them. The
-    checks of a seed come last, once its epsilons have ended.
+    Boundaries come first; then epsilons as soon as a seed's range is known; the original model, controls and
+    baselines fill slots in between, so that no worker idles between the phases. A baseline that leaves a
+    whole front gets the same epsilons once it is committed; the trial that resists relearning follows them.
+    The checks of a seed come last, once its epsilons have ended.
 
     A seed whose boundaries leave no valid range gets no epsilons; ``derive_range`` raises the reason.
 
@@ -253,9 +253,10 @@ def _wanted(config: SweepConfig, progress: SweepState, identify: Identify) -> It
         yield from _epsilon_specs(config, seed, progress, identify)
     for seed in config.trial_seeds:
         yield _identified(identify, phase=Phase.ORIGINAL, method=ORIGINAL, seed=seed)
-        yield from _baseline_specs(config, seed, identify)
+        # Before the baselines: a training from scratch is the longest of all trials.
         for control in config.controls:
             yield _identified(identify, phase=Phase.CONTROL, method=control.method, seed=seed)
+        yield from _baseline_specs(config, seed, identify)
     for seed in config.trial_seeds:
         yield from _course_epsilon_specs(config, seed, progress, identify)
         yield from _hardened_specs(config, seed, progress, identify)

@@ -23,6 +23,7 @@ SMALL = (
     "solver.bank.checkpoints=12",
     "epsilon={schedule: grid, points: 2, spacing: geometric}",
     "baselines=[{method: composite, weights: [0.1]}]",
+    "controls=[]",
     "objective.noise_images=64",
 )
 """Overrides that shrink the quickstart sweep to seconds."""

@@ -32,7 +32,8 @@ from pareto_unlearn.records import Phase, Role, TrialSpec
 def test_quickstart_file_loads() -> None:
     config = load_config(QUICKSTART)
     assert (config.name, config.solver.steps, config.epsilon.points) == ("quickstart", 320, 9)
-    assert [(one.method, len(one.weights)) for one in config.baselines] == [("max_loss", 1), ("composite", 7)]
+    assert [(one.method, len(one.weights)) for one in config.baselines] == [("composite", 5)]
+    assert [one.method for one in config.controls] == ["retrained"]
 
 
 def test_quickstart_dump_loads_back_equal() -> None:
@@ -395,7 +396,7 @@ NOT_COUNTING = [
     "evaluate.max_samples=3", "evaluate.protocol=standard", "evaluate.weights=networks",
     f"evaluate.weights_sha256={{a.pt: '{'ab' * 32}'}}", "evaluate.sampling.method=ddim",
     "evaluate.sampling.steps=20", "evaluate.sampling.schedule=upstream_test", "run.executor=local",
-    "evaluate.second_reconstruction=true", "evaluate.tsne=true", "run.gpus_per_trial=1",
+    "evaluate.second_reconstruction=true", "evaluate.tsne=true", "evaluate.audit=off", "run.gpus_per_trial=1",
     "run.max_concurrent=3", "run.storage=elsewhere", "run.address=auto", "run.reuse_workers=false",
     "run.max_failures=0", "run.memory_bytes=1000", "solver.budget.total_steps=null",
     "solver.budget.wall_steps=null", "solver.learning_rate=0.003", "objective.noise_target=mean", "seeds=[0]",

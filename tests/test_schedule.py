@@ -42,6 +42,7 @@ SWEEP = """
 name: test
 model: {family: digits_mae, checkpoint: builtin}
 data: {dataset: digits, forget_classes: [0, 1]}
+controls: []
 """
 BASELINES = "baselines=[max_loss, {method: composite, weights: [0.1, 1.0]}]"
 COURSES = "baselines=[max_loss, munba_front, {method: pamal, weights: [0.1, 0.3]}]"

@@ -215,6 +215,14 @@ def _affordable(controls: tuple[ControlModel, ...], info: ValidationInfo) -> tup
     return controls
 
 
+def _fill_controls(value: object, info: ValidationInfo) -> object:
+    """Return the controls that a model is given unasked: all that are trained in a minute."""
+    model = info.data.get("model")
+    if value is not None or not isinstance(model, ModelSection):
+        return () if value is None else value
+    return model.row.controls
+
+
 Baselines = Annotated[
     tuple[Annotated[Baseline, BeforeValidator(_by_name)], ...],
     Field(strict=False),
@@ -225,5 +233,6 @@ Baselines = Annotated[
 Controls = Annotated[
     tuple[Annotated[ControlModel, BeforeValidator(_by_name)], ...],
     Field(strict=False),
+    BeforeValidator(_fill_controls),
     AfterValidator(_affordable),
 ]

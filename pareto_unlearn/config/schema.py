@@ -6,9 +6,9 @@ after the fields on which its default depends.
 """
 
 import re
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from pareto_unlearn.catalogue.metrics import (
     BUILTIN,
@@ -198,11 +198,24 @@ class SweepConfig(Section):
         "each weight a method gets one trial, or a whole front",
     )
     controls: Controls = Field(
-        default=(),
-        description="models to judge the others by: a name, or {method: ..., steps: ...}",
+        default=None,
+        validate_default=True,
+        description="models to judge the others by: a name, or {method: ..., steps: ...}; null: all that are "
+        "trained in a minute, which are those of digits_mae",
     )
     evaluate: EvaluateSection = Field(default={}, validate_default=True)
     run: RunSection = RunSection()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_controls_out(cls, value: Any) -> Any:
+        """Add no control unasked where the metric is left out by which controls are compared."""
+        if not isinstance(value, dict) or value.get("controls") is not None:
+            return value
+        evaluate = value.get("evaluate")
+        metrics = evaluate.get("metrics") if isinstance(evaluate, dict) else None
+        left_out = isinstance(metrics, list | tuple) and "mse" not in metrics
+        return {**value, "controls": []} if left_out else value
 
     @field_validator("model")
     @classmethod
