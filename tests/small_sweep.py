@@ -24,6 +24,7 @@ SMALL = (
     "epsilon={schedule: grid, points: 2, spacing: geometric}",
     "baselines=[{method: composite, weights: [0.1]}]",
     "controls=[]",
+    "evaluate.audit=off",
     "objective.noise_images=64",
 )
 """Overrides that shrink the quickstart sweep to seconds."""

@@ -214,10 +214,10 @@ def test_an_incomplete_model_is_shown_whatever_else_it_passed():
 
 def test_the_gap_is_one_at_the_original_and_zero_at_the_control():
     own = rows_of(**{lowest_error(attack): 0.1 for attack in GAP_ATTACKS})
-    assert relearning_gap(own, COMPANY, GAP_ATTACKS) == pytest.approx(1.0)
-    assert relearning_gap(rows_of(), COMPANY, GAP_ATTACKS) == 0.0
+    assert relearning_gap(own, COMPANY, GAP_ATTACKS, 0.5) == pytest.approx(1.0)
+    assert relearning_gap(rows_of(), COMPANY, GAP_ATTACKS, 0.5) == 0.0
     better = rows_of(**{lowest_error(attack): 0.8 for attack in GAP_ATTACKS})
-    assert relearning_gap(better, COMPANY, GAP_ATTACKS) == 0.0
+    assert relearning_gap(better, COMPANY, GAP_ATTACKS, 0.5) == 0.0
 
 
 def test_without_a_control_nothing_is_forgotten():
@@ -232,6 +232,13 @@ def test_without_a_control_nothing_is_forgotten():
 def test_an_original_that_never_knew_the_images_is_no_baseline():
     found = judge(rows_of(), Company((rows_of(),), rows_of(error_in_hole=0.49)))
     assert found.finding("relearning_gap").verdict is Verdict.NO_BASELINE
+
+
+def test_an_attack_that_brings_all_back_in_the_control_too_is_left_out():
+    figures = {lowest_error(OTHER_ATTACKS[2]): 0.12}
+    company = Company((rows_of(**figures),), ORIGINAL)
+    found = judge(rows_of(**{lowest_error(OTHER_ATTACKS[2]): 0.05}), company).finding("other_attacks")
+    assert found.value == 0.0
 
 
 def test_only_the_short_attack_says_so():
@@ -277,7 +284,10 @@ def test_a_policy_file_with_an_error_names_file_and_key(tmp_path, text, words):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> SweepConfig:
     config = small_sweep(
-        tmp_path_factory.mktemp("finished"), "controls=[{method: retrained, steps: 60}]", "epsilon.points=1"
+        tmp_path_factory.mktemp("finished"),
+        "controls=[{method: retrained, steps: 60}]",
+        "epsilon.points=1",
+        "evaluate.audit=quick",
     )
     assert run(config) == 0
     return config

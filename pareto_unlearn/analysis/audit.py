@@ -126,14 +126,16 @@ def find_company(records: Iterable[TrialRecord], rows: Mapping[str, Rows]) -> Co
     return Company(controls, originals[0] if originals else None)
 
 
-def relearning_gap(model: Rows, company: Company, attacks: Sequence[str]) -> float | None:
+def relearning_gap(model: Rows, company: Company, attacks: Sequence[str], least: float) -> float | None:
     """Return (B control - B model) / (B control - E original), at least 0; None where a figure is missing.
 
     B is the lowest error of held-out forget images that any of the attacks reaches; E is the error before.
+    None too where the control's B exceeds E by no more than the share ``least``: then there is nothing to
+    bring back, and the quotient is that of two small differences.
     """
     own, control = _lowest(model, attacks), _mean(_lowest(rows, attacks) for rows in company.controls)
     start = None if company.original is None else _value(company.original, "forget", "error_in_hole")
-    if own is None or control is None or start is None or control <= start:
+    if own is None or control is None or start is None or control <= start * (1.0 + least):
         return None
     return max((control - own) / (control - start), 0.0)
 
@@ -194,7 +196,8 @@ def _find_gap(rows: Rows, company: Company, policy: AuditPolicy) -> Finding:
         return _unmeasured(key, Verdict.NO_BASELINE, f"control {control:.4f}, original {start:.4f}")
     value = max((control - own) / (control - start), 0.0)
     if attacks is QUICK_ATTACKS:  # two of unlike kinds: a trap for one of them must not hide behind the other
-        value = max(relearning_gap(rows, company, (attack,)) or 0.0 for attack in attacks)
+        gaps = (relearning_gap(rows, company, (attack,), policy.least_relearned) for attack in attacks)
+        value = max(gap or 0.0 for gap in gaps)
     kind = "" if attacks is GAP_ATTACKS else " by the short attacks"
     detail = f"error {own:.4f}{kind}, control {control:.4f}, original {start:.4f}"
     return _judge(key, value, policy.relearning_gap, detail)
@@ -210,7 +213,7 @@ def _find_other(rows: Rows, company: Company, policy: AuditPolicy) -> Finding:
     ]
     if not tried:
         return _unmeasured(key)
-    gaps = {attack: relearning_gap(rows, company, (attack,)) for attack in tried}
+    gaps = {attack: relearning_gap(rows, company, (attack,), policy.least_relearned) for attack in tried}
     known = {attack: gap for attack, gap in gaps.items() if gap is not None}
     if not known:
         verdict = Verdict.NO_BASELINE if company.controls else Verdict.NO_CONTROL

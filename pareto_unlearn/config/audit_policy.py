@@ -31,7 +31,7 @@ class AuditPolicy(Section):
         default=0.9, ge=0, le=1, description="completeness from which outputs count as suppressed"
     )
     least_relearned: float = Field(
-        default=0.1,
+        default=0.5,
         ge=0,
         description="NO BASELINE where the control's error after the attacks is no more than the original's "
         "by this share: then there is nothing to bring back",

@@ -115,7 +115,7 @@ def relearning_figure(audit: AuditFacts, key: int, solution: Solution) -> Figure
         ),
         yaxis=styled_axis("error in the hole, held out", rangemode="tozero"),
         showlegend=True,
-        legend={"orientation": "h", "y": 1.12, "x": 0},
-        margin={"l": 60, "r": 16, "t": 36, "b": 48},
+        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
+        margin={"l": 60, "r": 16, "t": 80, "b": 48},
     )
     return drawn
