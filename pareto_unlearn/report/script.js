@@ -79,25 +79,19 @@
     if (figure) draw(div, figure, `curve-${key}`);
   };
 
-  const drawEmbedding = () => {
-    const div = byId("figure-embedding");
+  // A figure of the selected model; the section is missing where no model has one.
+  const drawOwn = (name, figures) => {
+    const div = byId(`figure-${name}`);
     if (!div) return;
-    const figure = report.embeddings[state.key];
-    byId("embedding-none").hidden = Boolean(figure);
+    const figure = figures[state.key];
+    byId(`${name}-none`).hidden = Boolean(figure);
     div.hidden = !figure;
-    byId("embedding-text").textContent = report.solutions[state.key]?.label ?? "";
-    if (figure) draw(div, figure, `embedding-${state.key}`);
+    byId(`${name}-text`).textContent = report.solutions[state.key]?.label ?? "";
+    if (figure) draw(div, figure, `${name}-${state.key}`);
   };
 
-  const drawRelearning = () => {
-    const div = byId("figure-relearning");
-    if (!div) return;
-    const figure = report.relearning[state.key];
-    byId("relearning-none").hidden = Boolean(figure);
-    div.hidden = !figure;
-    byId("relearning-text").textContent = report.solutions[state.key]?.label ?? "";
-    if (figure) draw(div, figure, `relearning-${state.key}`);
-  };
+  const drawEmbedding = () => drawOwn("embedding", report.embeddings);
+  const drawRelearning = () => drawOwn("relearning", report.relearning);
 
   const drawAll = () => { drawFront(); drawMetrics(); drawCurve(); drawEmbedding(); drawRelearning(); };
 
