@@ -286,6 +286,14 @@ def audit(
     print_policy: Annotated[
         bool, typer.Option("--print-policy", help="Print the thresholds as YAML and stop.")
     ] = False,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            "--jobs",
+            min=1,
+            help="Models audited side by side; one for each free core if not given, one on a GPU.",
+        ),
+    ] = None,
     allow_import: AllowImport = False,
     as_json: AsJson = False,
 ) -> None:
@@ -309,6 +317,7 @@ def audit(
         trial=trial,
         every=every,
         quick=quick,
+        jobs=jobs,
         allow_import=allow_import,
         say=lambda text: print(text, file=sys.stderr),
     )

@@ -5,7 +5,12 @@ two audits of one model, also by two releases, never mix.
 """
 
 import copy
+import multiprocessing
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import cache
 
 from safetensors.torch import load as load_safetensors
 
@@ -16,13 +21,32 @@ from pareto_unlearn.catalogue.methods import EPSILON_CONSTRAINT
 from pareto_unlearn.config import AuditPolicy, SweepConfig, parse_config
 from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.finished.images import check_images
+from pareto_unlearn.models import ImageToImage
 from pareto_unlearn.records import HAS_MODEL, MODEL_FILE, Phase, TrialRecord
 from pareto_unlearn.store import StoredRun, open_run
-from pareto_unlearn.trial import audit_subject, load_material
+from pareto_unlearn.trial import Material, audit_subject, load_material
 
 __all__ = ["audit_run", "read_audits"]
 
 QUICK_GROUP, FULL_GROUP = "quick", "full"
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What a process needs to know to audit models of a run."""
+
+    run_path: str
+    quick: bool
+    allow_import: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Bench:
+    """A run, and the model and images that its checkpoints are measured with."""
+
+    run: StoredRun
+    material: Material
+    original: ImageToImage
 
 
 def audit_run(
@@ -32,6 +56,7 @@ def audit_run(
     trial: str | None = None,
     every: bool = False,
     quick: bool = False,
+    jobs: int | None = 1,
     allow_import: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> tuple[ModelAudit, ...]:
@@ -45,6 +70,8 @@ def audit_run(
         trial: first digits of the id of one trial; None for the solutions of the run's own method.
         every: audit every trial with a model, baselines too.
         quick: only what a sweep itself measures of every model.
+        jobs: processes that audit a model each; None for one on each core that is free for it. More than one
+            need a ``__main__`` module that can be imported.
         allow_import: run the code of the file that the run's family may be.
         say: called with a line of text for every model that is measured.
 
@@ -55,10 +82,11 @@ def audit_run(
     """
     run = open_run(run_path)
     chosen = _choose(run, trial, every)
-    text = run.store.read_text("sweep.yaml")
-    config = parse_config(text, "sweep.yaml", allow_import=allow_import, stored=True)
     with run.store.lock():
-        _measure_missing(config, run, chosen, quick, say)
+        lacking = _lacking(run, chosen, quick)
+        if lacking:
+            jobs = jobs or _free_jobs(_config_of(run, allow_import))
+            _measure(_Work(run_path, quick, allow_import), lacking, jobs, say)
     return read_audits(open_run(run_path), policy)
 
 
@@ -88,33 +116,77 @@ def _choose(run: StoredRun, trial: str | None, every: bool) -> list[TrialRecord]
     return [*company, *others]
 
 
-def _measure_missing(
-    config: SweepConfig,
-    run: StoredRun,
-    chosen: Sequence[TrialRecord],
-    quick: bool,
-    say: Callable[[str], None],
-) -> None:
-    rows = run.audit_rows()
-    wanted = lowest_error(GAP_ATTACKS[0])
-    lacking = [
+def _lacking(run: StoredRun, chosen: Sequence[TrialRecord], quick: bool) -> list[TrialRecord]:
+    """Return the models with no rows of the part that is asked for."""
+    rows, wanted = run.audit_rows(), lowest_error(GAP_ATTACKS[0])
+    return [
         record
         for record in chosen
         if record.trial_id not in rows or not (quick or ("forget", wanted) in rows[record.trial_id])
     ]
-    if not lacking:
+
+
+def _measure(work: _Work, lacking: Sequence[TrialRecord], jobs: int, say: Callable[[str], None]) -> None:
+    """Audit models one after the other, or in processes of their own that take the next one when free."""
+    if min(jobs, len(lacking)) == 1:
+        bench = _set_up(work)
+        for place, record in enumerate(lacking, start=1):
+            say(f"{place} of {len(lacking)}: {record.trial_id} {record.label}")
+            _audit_model(bench, record.trial_id, work.quick)
         return
+    # Not forked: torch's threads and CUDA do not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(jobs, len(lacking)), context) as pool:
+        futures = {pool.submit(_audit_in_worker, work, record.trial_id): record for record in lacking}
+        try:
+            for place, future in enumerate(as_completed(futures), start=1):
+                future.result()
+                say(f"{place} of {len(lacking)} done: {futures[future].trial_id} {futures[future].label}")
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _audit_in_worker(work: _Work, trial_id: str) -> None:
+    _audit_model(_set_up_once(work), trial_id, work.quick)
+
+
+def _audit_model(bench: _Bench, trial_id: str, quick: bool) -> None:
+    """Measure one model and commit its rows."""
+    store, record = bench.run.store, next(one for one in bench.run.records if one.trial_id == trial_id)
+    model = bench.material.model
+    if record.checkpoint is None:
+        model.load_state_dict(bench.original.state_dict())
+    else:
+        model.load_state_dict(load_safetensors(store.read_checkpoint(record)[MODEL_FILE]))
+    subject = audit_subject(bench.material)
+    if trial_id not in bench.run.audit_rows():
+        store.add_metrics(record, AUDIT, QUICK_GROUP, audit_quick(subject))
+    if not quick:
+        store.add_metrics(record, AUDIT, FULL_GROUP, audit_full(subject, bench.original))
+
+
+def _set_up(work: _Work) -> _Bench:
+    """Open a run with what its models are measured with."""
+    run = open_run(work.run_path)
+    config = _config_of(run, work.allow_import)
     material = load_material(config, run.store.cache_dir(), run.info.config_hash[:16])
     check_images(run.store, material.split)
-    original = copy.deepcopy(material.model)
-    for place, record in enumerate(lacking, start=1):
-        say(f"{place} of {len(lacking)}: {record.trial_id} {record.label}")
-        if record.checkpoint is None:
-            material.model.load_state_dict(original.state_dict())
-        else:
-            material.model.load_state_dict(load_safetensors(run.store.read_checkpoint(record)[MODEL_FILE]))
-        subject = audit_subject(material)
-        if record.trial_id not in rows:
-            run.store.add_metrics(record, AUDIT, QUICK_GROUP, audit_quick(subject))
-        if not quick:
-            run.store.add_metrics(record, AUDIT, FULL_GROUP, audit_full(subject, original))
+    return _Bench(run, material, copy.deepcopy(material.model))
+
+
+_set_up_once = cache(_set_up)
+"""For a process that lives as long as one audit."""
+
+
+def _config_of(run: StoredRun, allow_import: bool) -> SweepConfig:
+    return parse_config(
+        run.store.read_text("sweep.yaml"), "sweep.yaml", allow_import=allow_import, stored=True
+    )
+
+
+def _free_jobs(config: SweepConfig) -> int:
+    """Return how many models fit beside each other: one on a GPU, else as the cores allow."""
+    if config.run.gpus_per_trial > 0:
+        return 1
+    return max(len(os.sched_getaffinity(0)) // config.run.cpus_per_trial, 1)
