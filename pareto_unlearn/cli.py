@@ -155,7 +155,7 @@ def list_trials(run: RunPath, as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps([_json_values(record) for record in records], indent=1))
     else:
-        Console().print(closing_table(records, smoke=opened.info.smoke))
+        Console().print(closing_table(opened))
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +24,7 @@ from pareto_unlearn.analysis.audit import (
     relearning_gap,
 )
 from pareto_unlearn.audit import Subject, audit_full
+from pareto_unlearn.audit.closeness import distance_to_controls
 from pareto_unlearn.audit.relearning import OTHERS, PANEL, QUICK, Attack, can_run, lowest, relearn
 from pareto_unlearn.audit.subject import errors_in_hole
 from pareto_unlearn.catalogue.audits import (
@@ -31,11 +33,13 @@ from pareto_unlearn.catalogue.audits import (
     GAP_ATTACKS,
     OTHER_ATTACKS,
     QUICK_ATTACKS,
+    RHO,
+    error_of_image,
     lowest_error,
 )
 from pareto_unlearn.cli import app
 from pareto_unlearn.config import AuditPolicy, SweepConfig, dump_policy, load_policy
-from pareto_unlearn.errors import ConfigError
+from pareto_unlearn.errors import ConfigError, StoreError
 from pareto_unlearn.records import MetricRow, Phase, Role, TrialRecord, TrialState
 from pareto_unlearn.report.audit_text import write_audit
 from pareto_unlearn.trial import Material, audit_subject, load_material
@@ -151,13 +155,19 @@ def rows_of(**values: float) -> Rows:
     figures = {
         **{lowest_error(attack): 0.5 for attack in (*GAP_ATTACKS, *OTHER_ATTACKS, *QUICK_ATTACKS)},
         "error_in_hole": 0.9, "membership": 0.5, "give_away_strangers": 0.5, "give_away_retain": 0.5,
-        "retrieval": 0.5, "class_probe": 0.9, "ridge_decoder": 0.3, "swapped_decoder": 0.6,
+        "retrieval": 0.5, "class_probe": 0.9, "ridge_decoder": 0.3, "swapped_decoder": 0.6, RHO: 0.4,
+        **{error_of_image(f"image-{number}"): 0.8 + number / 1000 for number in range(200)},
     } | values  # fmt: skip
     found = {("forget", name): row(name, value) for name, value in figures.items()}
     return found | {("retain", "membership"): row("membership", values.get("retain", 0.8), "retain")}
 
 
-ORIGINAL = rows_of(error_in_hole=0.1)
+def images(error: float, count: int = 200) -> dict[str, float]:
+    """Return the errors of the first images."""
+    return {error_of_image(f"image-{number}"): error for number in range(count)}
+
+
+ORIGINAL = rows_of(error_in_hole=0.1, **images(0.1))
 COMPANY = Company((rows_of(),), ORIGINAL)
 
 
@@ -188,6 +198,7 @@ def test_a_model_like_the_control_is_forgotten():
         ("membership", {"membership": 0.3}),
         ("give_away_strangers", {"give_away_strangers": 0.1}),
         ("retrieval", {"retrieval": 0.9}),
+        ("worst_images", images(0.12, 11)),
         ("features", {"class_probe": 1.2}),
         ("features", {"ridge_decoder": 0.1}),
     ],
@@ -202,14 +213,44 @@ def test_each_failure_alone_keeps_a_model_from_being_forgotten(evaluation, figur
 
 
 def test_leaks_of_the_retain_set_and_of_classes_are_said_but_do_not_decide():
-    found = judge(rows_of(give_away_retain=0.99, retain=0.95))
+    found = judge(rows_of(give_away_retain=0.99, retain=0.95, **{RHO: 1.2}))
     assert found.finding("give_away_retain").verdict is Verdict.FAILED
+    assert found.finding("closeness").verdict is Verdict.FAILED
     assert found.finding("membership_retain").verdict is Verdict.FAILED
     assert found.standing is Standing.FORGOTTEN
 
 
 def test_an_incomplete_model_is_shown_whatever_else_it_passed():
     assert judge(rows_of(), completeness=0.5).standing is Standing.SHOWN
+
+
+def test_images_kept_are_counted_with_a_bound_and_the_nearest_is_named():
+    found = judge(rows_of(**images(0.12, 2) | {error_of_image("image-1"): 0.11})).finding("worst_images")
+    assert found.value == 0.01
+    # Clopper and Pearson's upper end for 2 of 200, from their table's formula by beta quantiles
+    assert "2 of 200, at most 3.6%" in found.detail
+    assert "image-1: 0.1100, control 0.8010, original 0.1000" in found.detail
+
+
+def test_images_that_the_original_never_filled_well_are_left_out():
+    company = Company((rows_of(),), rows_of(error_in_hole=0.1, **images(0.79, 150)))
+    found = judge(rows_of(**images(0.79, 150)), company).finding("worst_images")
+    assert found.verdict is Verdict.NO_BASELINE
+    few = dict.fromkeys(list(images(0.0))[150:], 0.1)
+    company = Company((rows_of(),), rows_of(error_in_hole=0.1, **images(0.79, 150), **few))
+    assert "0 of 50" in judge(rows_of(**images(0.79, 150)), company).finding("worst_images").detail
+
+
+def test_the_distance_to_a_control_is_none_for_itself_and_one_for_the_original(subject):
+    control = copy.deepcopy(subject.model)
+    with torch.no_grad():
+        for parameter in control.parameters():
+            parameter.mul_(0.9)
+    original = copy.deepcopy(subject.model)
+    assert distance_to_controls(subject, original, [control]).value == pytest.approx(1.0)
+    assert distance_to_controls(replace(subject, model=control), original, [control]).value == 0.0
+    both = distance_to_controls(replace(subject, model=control), original, [control, control])
+    assert both.value == 0.0
 
 
 def test_the_gap_is_one_at_the_original_and_zero_at_the_control():
@@ -223,7 +264,14 @@ def test_the_gap_is_one_at_the_original_and_zero_at_the_control():
 def test_without_a_control_nothing_is_forgotten():
     found = judge(rows_of(), Company((), ORIGINAL))
     verdicts = {one.evaluation: one.verdict for one in found.findings}
-    compared = ("relearning_gap", "other_attacks", "give_away_retain", "retrieval", "features")
+    compared = (
+        "relearning_gap",
+        "other_attacks",
+        "give_away_retain",
+        "retrieval",
+        "worst_images",
+        "features",
+    )
     assert {verdicts[key] for key in compared} == {Verdict.NO_CONTROL}
     assert verdicts["membership"] is Verdict.PASSED
     assert found.standing is Standing.SUPPRESSED
@@ -312,7 +360,7 @@ def test_a_sweep_audits_every_model_quickly(finished):
 def test_the_verb_adds_all_attacks_once_and_leaves_the_rest_of_the_run_as_it_is(finished):
     folder = Path(path_of(finished))
     before = {file: file.read_bytes() for file in folder.rglob("*.parquet")}
-    result = runner.invoke(app, ["audit", str(folder), "--json"])
+    result = runner.invoke(app, ["audit", str(folder), "--json", "--jobs", "1"])
     assert result.exit_code == 0, result.output
     (first, *_) = json.loads(result.stdout)
     assert {one["evaluation"] for one in first["findings"]} == set(EVALUATIONS)
@@ -341,3 +389,38 @@ def test_the_verb_says_what_is_wrong(finished):
 
 def test_no_audited_model_is_said():
     assert "no unlearned model" in write_audit(())
+
+
+def test_models_audited_side_by_side_get_the_rows_that_they_get_one_after_the_other(tmp_path):
+    config = small_sweep(tmp_path / "runs", "epsilon.points=1", "baselines=[]", "evaluate.audit=off")
+    assert run(config) == 0
+    found = []
+    for jobs in ("1", "2"):
+        folder = tmp_path / jobs
+        shutil.copytree(path_of(config), folder)
+        result = runner.invoke(app, ["audit", str(folder), "--quick", "--jobs", jobs])
+        assert result.exit_code == 0, result.output
+        found.append({file.name: file.read_bytes() for file in (folder / "metrics").glob("*.parquet")})
+    assert found[0] == found[1]
+    assert len(found[0]) > len(list(Path(path_of(config)).glob("metrics/*.parquet")))
+
+
+def test_a_fault_of_one_model_ends_an_audit_of_several_at_once(tmp_path):
+    config = small_sweep(tmp_path / "runs", "epsilon.points=1", "baselines=[]", "evaluate.audit=off")
+    assert run(config) == 0
+    folder = Path(path_of(config))
+    (next(iter((folder / "checkpoints").rglob("model.safetensors")))).write_bytes(b"")
+    result = runner.invoke(app, ["audit", str(folder), "--quick", "--jobs", "2"])
+    assert isinstance(result.exception, StoreError)
+
+
+def test_ls_and_report_show_the_gap_of_each_audited_model(finished):
+    path = path_of(finished)
+    listed = runner.invoke(app, ["ls", path], env={"COLUMNS": "100"}).stdout
+    assert "gap" in listed.splitlines()[0]
+    run_found = run_of(finished)
+    rows = run_found.audit_rows()
+    audits = audit_models(run_found.records, rows, AuditPolicy(), find_company(run_found.records, rows))
+    gap = next(one for one in audits if one.label == "highest").finding("relearning_gap").value
+    (line,) = (line for line in listed.splitlines() if line.startswith("highest"))
+    assert line.split()[-1] == ("100.0%" if gap is None else f"{gap:.2f}")

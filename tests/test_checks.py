@@ -188,7 +188,7 @@ def test_a_report_without_checks_says_how_to_get_them(plain, tmp_path):
 
 def test_the_table_of_trials_with_checks_fits_80_columns(checked):
     heard = io.StringIO()
-    Console(file=heard, width=80).print(closing_table(run_of(checked).records))
+    Console(file=heard, width=80).print(closing_table(run_of(checked)))
     assert "check highest" in heard.getvalue()
     assert "\u2026" not in heard.getvalue()
 

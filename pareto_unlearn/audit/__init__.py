@@ -5,7 +5,7 @@ What the rows prove is decided where they are read, beside those of a control (`
 that never saw the forget images learns them in a few steps too, and guesses much of them from what it sees.
 """
 
-from pareto_unlearn.audit.panel import audit_full, audit_quick
+from pareto_unlearn.audit.panel import audit_closeness, audit_full, audit_quick
 from pareto_unlearn.audit.subject import Photos, Subject
 
-__all__ = ["Photos", "Subject", "audit_full", "audit_quick"]
+__all__ = ["Photos", "Subject", "audit_closeness", "audit_full", "audit_quick"]

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from pareto_unlearn.audit.closeness import distance_to_controls
 from pareto_unlearn.audit.leaks import membership, retrieval, roughness
 from pareto_unlearn.audit.perturbation import can_perturb, errors_on_changed_input
 from pareto_unlearn.audit.probes import class_probe, refitted_outputs, ridge_decoder, swapped_decoder
@@ -18,7 +19,15 @@ from pareto_unlearn.audit.statistics import (
     mean_figure,
 )
 from pareto_unlearn.audit.subject import Photos, Subject, errors_in_hole, errors_of
-from pareto_unlearn.catalogue.audits import AUDIT, CHANGED_INPUT, REFITTED_OUTPUTS, at_step, lowest_error
+from pareto_unlearn.catalogue.audits import (
+    AUDIT,
+    CHANGED_INPUT,
+    REFITTED_OUTPUTS,
+    RHO,
+    at_step,
+    error_of_image,
+    lowest_error,
+)
 from pareto_unlearn.models import ImageToImage
 from pareto_unlearn.records import MetricRow
 
@@ -42,6 +51,13 @@ def audit_full(subject: Subject, original: ImageToImage) -> list[MetricRow]:
     if subject.encoder:
         rows.append(_row("swapped_decoder", swapped_decoder(subject, original)))
     return rows
+
+
+def audit_closeness(
+    subject: Subject, original: ImageToImage, controls: Sequence[ImageToImage]
+) -> list[MetricRow]:
+    """Return how near the model is to models that never saw the forget images; it needs some of them."""
+    return [_row(RHO, distance_to_controls(subject, original, controls))]
 
 
 def _relearning_rows(subject: Subject, attacks: Sequence[Attack]) -> Iterator[MetricRow]:
@@ -82,12 +98,16 @@ def _leak_rows(subject: Subject) -> Iterator[MetricRow]:
     yield _row("give_away_strangers", area_under_curve(seen["forget", "train"].rough, rough))
     yield _row("retrieval", retrieval(heldout.pictures, truth, subject.hole))
     yield _row("error_in_hole", mean_figure(heldout.errors))
+    for image_id, error in zip(
+        subject.photos["forget", "train"].ids, seen["forget", "train"].errors, strict=True
+    ):
+        yield _row(error_of_image(image_id), Figure(float(error), None, None, 1), split="train")
 
 
-def _row(metric: str, figure: Figure, image_set: str = "forget") -> MetricRow:
+def _row(metric: str, figure: Figure, image_set: str = "forget", split: str = "heldout") -> MetricRow:
     return MetricRow(
         set=image_set,
-        split="heldout",
+        split=split,
         metric=metric,
         protocol=AUDIT,
         value=figure.value,

@@ -15,11 +15,11 @@ FALSE_POSITIVES = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A number with its 95 % interval, and how many images it was measured on."""
+    """A number with its 95 % interval, None without one, and how many images it was measured on."""
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     n: int
 
 

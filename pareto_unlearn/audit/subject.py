@@ -19,6 +19,7 @@ class Photos:
     """Some images of one set and split.
 
     Args:
+        ids: of the images, as in the manifest.
         pixels: the true images, in [0, 1].
         inputs: what the model is given for them.
         class_ids: class of each.
@@ -28,6 +29,7 @@ class Photos:
             inputs if nothing is drawn.
     """
 
+    ids: tuple[str, ...]
     pixels: Float[Tensor, "n c h w"]
     inputs: Tensor
     class_ids: Int[Tensor, " n"]
@@ -40,6 +42,7 @@ class Photos:
     def choose(self, rows: Int[Tensor, " k"]) -> "Photos":
         """Return some of the images."""
         return Photos(
+            tuple(self.ids[row] for row in rows.tolist()),
             self.pixels[rows],
             self.inputs[rows],
             self.class_ids[rows],

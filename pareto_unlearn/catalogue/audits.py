@@ -67,11 +67,25 @@ _ROWS = (
         limits="what a stronger matcher than squared distance finds",
     ),
     Evaluation(
+        key="worst_images",
+        title="images kept",
+        question="Which share of the forget images has an error nearer to the original's than to the "
+        "control's? Few images that come back whole hide in a mean.",
+        limits="images that an attack brings back",
+    ),
+    Evaluation(
         key="features",
         title="features",
         question="Do a linear probe of the class or a linear decoder get more out of the encoder than out of "
         "the control's?",
         limits="nonlinear probes",
+    ),
+    Evaluation(
+        key="closeness",
+        title="from retrained",
+        question="How far are the outputs from those of the control, in units of the original's distance? "
+        "Above 1, they are further from a model that never saw the images than before.",
+        limits="that two trainings from scratch would be near each other",
     ),
 )
 
@@ -108,6 +122,21 @@ OTHER_ATTACKS = (
 
 CHANGED_INPUT, REFITTED_OUTPUTS = "changed input, 8/255", "outputs refitted on retain images"
 """The attacks that train no weight of the model."""
+
+
+RHO = "distance to the control by the original's"
+"""The row of retrain closeness."""
+_ERROR_OF_IMAGE = "error_in_hole of "
+
+
+def error_of_image(image_id: str) -> str:
+    """Return the name of the row with the error of one image to forget."""
+    return f"{_ERROR_OF_IMAGE}{image_id}"
+
+
+def image_of(metric: str) -> str | None:
+    """Return the id of the image whose error a row holds; None for another row."""
+    return metric.removeprefix(_ERROR_OF_IMAGE) if metric.startswith(_ERROR_OF_IMAGE) else None
 
 
 def lowest_error(attack: str) -> str:

@@ -56,9 +56,16 @@ class AuditPolicy(Section):
         default=Limits(passed=0.0, warned=0.05),
         description="how far the share lies above the control's interval",
     )
+    worst_images: Limits = Field(
+        default=Limits(passed=0.01, warned=0.05),
+        description="share of the images to forget",
+    )
     features: Limits = Field(
         default=Limits(passed=0.05, warned=0.15),
         description="how much more is read from the features than from the control's, as a share",
+    )
+    closeness: Limits = Field(
+        default=Limits(passed=0.5, warned=1.0), description="rho, a quotient of mean squared distances"
     )
 
 

@@ -15,20 +15,20 @@ from functools import cache
 from safetensors.torch import load as load_safetensors
 
 from pareto_unlearn.analysis.audit import ModelAudit, audit_models, find_company
-from pareto_unlearn.audit import audit_full, audit_quick
-from pareto_unlearn.catalogue.audits import AUDIT, GAP_ATTACKS, lowest_error
-from pareto_unlearn.catalogue.methods import EPSILON_CONSTRAINT
+from pareto_unlearn.audit import audit_closeness, audit_full, audit_quick
+from pareto_unlearn.catalogue.audits import AUDIT, GAP_ATTACKS, RHO, lowest_error
+from pareto_unlearn.catalogue.methods import EPSILON_CONSTRAINT, RETRAINED
 from pareto_unlearn.config import AuditPolicy, SweepConfig, parse_config
 from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.finished.images import check_images
 from pareto_unlearn.models import ImageToImage
 from pareto_unlearn.records import HAS_MODEL, MODEL_FILE, Phase, TrialRecord
-from pareto_unlearn.store import StoredRun, open_run
+from pareto_unlearn.store import RunStore, StoredRun, open_run
 from pareto_unlearn.trial import Material, audit_subject, load_material
 
 __all__ = ["audit_run", "read_audits"]
 
-QUICK_GROUP, FULL_GROUP = "quick", "full"
+QUICK_GROUP, FULL_GROUP, CLOSENESS_GROUP = "quick", "full", "closeness"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,7 @@ class _Bench:
     run: StoredRun
     material: Material
     original: ImageToImage
+    controls: tuple[ImageToImage, ...]
 
 
 def audit_run(
@@ -117,13 +118,18 @@ def _choose(run: StoredRun, trial: str | None, every: bool) -> list[TrialRecord]
 
 
 def _lacking(run: StoredRun, chosen: Sequence[TrialRecord], quick: bool) -> list[TrialRecord]:
-    """Return the models with no rows of the part that is asked for."""
-    rows, wanted = run.audit_rows(), lowest_error(GAP_ATTACKS[0])
+    """Return the models with no rows of some part that is asked for."""
+    rows, has_control = run.audit_rows(), bool(_controls_of(run))
+    wanted = set() if quick else {lowest_error(GAP_ATTACKS[0]), *([RHO] if has_control else [])}
     return [
         record
         for record in chosen
-        if record.trial_id not in rows or not (quick or ("forget", wanted) in rows[record.trial_id])
+        if record.trial_id not in rows or not all(("forget", one) in rows[record.trial_id] for one in wanted)
     ]
+
+
+def _controls_of(run: StoredRun) -> list[TrialRecord]:
+    return [record for record in run.records if record.method == RETRAINED and record.state in HAS_MODEL]
 
 
 def _measure(work: _Work, lacking: Sequence[TrialRecord], jobs: int, say: Callable[[str], None]) -> None:
@@ -154,16 +160,25 @@ def _audit_in_worker(work: _Work, trial_id: str) -> None:
 def _audit_model(bench: _Bench, trial_id: str, quick: bool) -> None:
     """Measure one model and commit its rows."""
     store, record = bench.run.store, next(one for one in bench.run.records if one.trial_id == trial_id)
-    model = bench.material.model
+    _load(bench.material.model, record, store, bench.original)
+    subject, present = audit_subject(bench.material), bench.run.audit_rows().get(trial_id, {})
+    if not present:
+        store.add_metrics(record, AUDIT, QUICK_GROUP, audit_quick(subject))
+    if quick:
+        return
+    if ("forget", lowest_error(GAP_ATTACKS[0])) not in present:
+        store.add_metrics(record, AUDIT, FULL_GROUP, audit_full(subject, bench.original))
+    if bench.controls and ("forget", RHO) not in present:
+        rows = audit_closeness(subject, bench.original, bench.controls)
+        store.add_metrics(record, AUDIT, CLOSENESS_GROUP, rows)
+
+
+def _load(model: ImageToImage, record: TrialRecord, store: RunStore, original: ImageToImage) -> None:
+    """Give a model the weights of a trial; a trial without a checkpoint has the original's."""
     if record.checkpoint is None:
-        model.load_state_dict(bench.original.state_dict())
+        model.load_state_dict(original.state_dict())
     else:
         model.load_state_dict(load_safetensors(store.read_checkpoint(record)[MODEL_FILE]))
-    subject = audit_subject(bench.material)
-    if trial_id not in bench.run.audit_rows():
-        store.add_metrics(record, AUDIT, QUICK_GROUP, audit_quick(subject))
-    if not quick:
-        store.add_metrics(record, AUDIT, FULL_GROUP, audit_full(subject, bench.original))
 
 
 def _set_up(work: _Work) -> _Bench:
@@ -172,7 +187,11 @@ def _set_up(work: _Work) -> _Bench:
     config = _config_of(run, work.allow_import)
     material = load_material(config, run.store.cache_dir(), run.info.config_hash[:16])
     check_images(run.store, material.split)
-    return _Bench(run, material, copy.deepcopy(material.model))
+    original = copy.deepcopy(material.model)
+    controls = tuple(copy.deepcopy(original) for _ in _controls_of(run))
+    for model, record in zip(controls, _controls_of(run), strict=True):
+        _load(model, record, run.store, original)
+    return _Bench(run, material, original, controls)
 
 
 _set_up_once = cache(_set_up)

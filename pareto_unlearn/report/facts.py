@@ -320,6 +320,10 @@ class AuditFacts:
     control: RelearningCurve | None
     original: RelearningCurve | None
 
+    def of(self, key: int) -> ModelAudit | None:
+        """Return the audit of the solution with an index; None if it was not audited."""
+        return next((one for one in self.models if self.keys[one.trial_id] == key), None)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:

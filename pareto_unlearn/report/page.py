@@ -10,8 +10,10 @@ from typing import Any
 
 from plotly.offline import get_plotlyjs
 
+from pareto_unlearn.analysis.audit import ModelAudit
 from pareto_unlearn.config.smoke import SMOKE
 from pareto_unlearn.report import header, sections, tables
+from pareto_unlearn.report.audit_text import cell
 from pareto_unlearn.report.audit_view import audit_section, relearning_figure
 from pareto_unlearn.report.facts import Measured, Report, Solution, Split
 from pareto_unlearn.report.figures import CONFIG, curve_figure, embedding_figure, metric_figure
@@ -112,7 +114,7 @@ def _bars(measured: Measured) -> list[list[str | float | None]]:
     return [[name, finite(value), share(value, digits)] for name, value, digits in named]
 
 
-def _evidence(solution: Solution) -> list[list[str]]:
+def _evidence(solution: Solution, audit: ModelAudit | None) -> list[list[str]]:
     """Return (name, number) for the panel of a model; of the training images where nothing else is said."""
     train, heldout = (solution.gap_to_epsilon(split) for split in (Split.TRAIN, Split.HELDOUT))
     bounds_class = solution.train.level != solution.train.f1
@@ -127,6 +129,8 @@ def _evidence(solution: Solution) -> list[list[str]]:
         ["multiplier", number(solution.multiplier)],
         ["residual cosine", number(solution.residual_cosine)],
         ["steps", str(solution.steps)],
+        ["audit", NONE if audit is None else str(audit.standing)],
+        ["relearning gap", NONE if audit is None else cell(audit.finding("relearning_gap"))],
     ]
     return [row for row in rows if row[1] != NONE]
 
@@ -145,7 +149,7 @@ def _solution_data(report: Report, key: int, solution: Solution) -> dict[str, An
         "stateMark": STATE_MARKS.get(solution.state, ""),
         "reason": solution.reason,
         "trial": solution.trial_id,
-        "evidence": _evidence(solution),
+        "evidence": _evidence(solution, report.audit.of(key)),
         "bars": {split.value: _bars(solution.on(split)) for split in Split},
         "noCurve": no_curve(solution),
         "worst": {split.value: tables.worst_sentence(report, key, split) for split in Split},

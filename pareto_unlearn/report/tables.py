@@ -173,6 +173,7 @@ _COLUMNS = (
     ("Held-out complete\u00adness", True),
     ("Held-out worst class", True),
     ("Held-out quality", True),
+    ("Relearn\u00ading gap", True),
     ("Gap to epsilon", True),
     ("Violation", True),
     ("Steps", True),
@@ -186,7 +187,9 @@ def _number_cell(value: float | None, shown: str) -> str:
     return f'<td class="number" data-v="{"" if sortable is None else repr(sortable)}">{shown}</td>'
 
 
-def _trial_row(solution: Solution, key: int) -> str:
+def _trial_row(report: Report, solution: Solution, key: int) -> str:
+    audit = report.audit.of(key)
+    relearnt = None if audit is None else audit.finding("relearning_gap").value
     train, heldout, gap = solution.train, solution.heldout, solution.gap_to_epsilon(Split.TRAIN)
     numbers = "".join(
         [
@@ -200,6 +203,7 @@ def _trial_row(solution: Solution, key: int) -> str:
             _number_cell(heldout.completeness, share(heldout.completeness)),
             _number_cell(heldout.worst_class, share(heldout.worst_class)),
             _number_cell(heldout.retained_quality, share(heldout.retained_quality, 2)),
+            _number_cell(relearnt, number(relearnt, 2)),
             _number_cell(gap, number(gap, 2)),
             _number_cell(solution.violation, number(solution.violation)),
             _number_cell(solution.steps, str(solution.steps)),
@@ -232,7 +236,7 @@ def trials(report: Report) -> str:
         f'<button type="button" data-sort="{index}">{title}</button></th>'
         for index, (title, numeric) in enumerate(_COLUMNS)
     )
-    rows = "".join(_trial_row(solution, key) for key, solution in enumerate(report.solutions))
+    rows = "".join(_trial_row(report, solution, key) for key, solution in enumerate(report.solutions))
     body = (
         f'{_endings(report)}<p class="buttons">'
         '<button type="button" class="action" id="download-csv">Download CSV</button>'

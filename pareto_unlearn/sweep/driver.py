@@ -14,7 +14,7 @@ from pareto_unlearn.config import SweepConfig
 from pareto_unlearn.config.smoke import SMOKE_NOTICE
 from pareto_unlearn.records import BROKEN, Phase, RunInfo, ScanProgress, TrialRecord, TrialSpec
 from pareto_unlearn.schedule import count_trials
-from pareto_unlearn.store import RunStore
+from pareto_unlearn.store import RunStore, open_run
 from pareto_unlearn.sweep.checking import check_inputs
 from pareto_unlearn.sweep.executors import Executor, LocalExecutor
 from pareto_unlearn.sweep.planner import Planner
@@ -150,7 +150,7 @@ def _conclude(planner: Planner, info: RunInfo, options: SweepOptions, console: C
     """Write the report, print the closing table and the summary, and return the exit code."""
     records = planner.committed()
     report = options.report(planner.store.path) if options.report else None
-    console.print(closing_table(records, smoke=info.smoke))
+    console.print(closing_table(open_run(planner.store.path)))
     print_summary(planner.store.path, info, report, console)
     problem = planner.range_problem()
     if problem is not None:

@@ -167,18 +167,20 @@ def describe_gap(record: TrialRecord | None) -> list[str]:
     return [] if record is None else [f"[yellow]{escape(explain_gap(record))}[/]"]
 
 
-def closing_table(records: list[TrialRecord], *, smoke: bool = False) -> Table:
+def closing_table(run: StoredRun) -> Table:
     """Return the table that a sweep ends with, the most complete trial first; it fits into 80 columns.
 
     ``complete`` is the mean completeness, ``worst`` that of the worst class, ``quality`` the retained quality
-    on the training split and ``held out`` on the held-out split.
+    on the training split and ``held out`` on the held-out split. ``gap`` is the relearning gap, 1 where a
+    short attack brings all back; the column is there where models were audited beside a control.
     """
+    gaps, smoke = _gaps_of(run), run.info.smoke
     table = Table(box=None, padding=(0, 1), header_style="dim", pad_edge=False)
     table.add_column(f"{SMOKE} trial" if smoke else "trial", no_wrap=True)
     table.add_column("state", no_wrap=True)
-    for name in ("f1", "f2", "complete", "worst", "quality", "held out"):
+    for name in ("f1", "f2", "complete", "worst", "quality", "held out", *(["gap"] if gaps else [])):
         table.add_column(name, justify="right", no_wrap=True)
-    for record in sorted(records, key=_by_completeness):
+    for record in sorted(run.records, key=_by_completeness):
         table.add_row(
             record.label,
             Text(record.state, style=STATE_STYLES.get(record.state, "white")),
@@ -188,8 +190,17 @@ def closing_table(records: list[TrialRecord], *, smoke: bool = False) -> Table:
             as_percent(record.completeness_worst_class),
             as_percent(record.retained_quality),
             as_percent(record.retained_quality_heldout),
+            *([gaps.get(record.trial_id, "")] if gaps else []),
         )
     return table
+
+
+def _gaps_of(run: StoredRun) -> dict[str, str]:
+    """Return the relearning gap of each audited model that has one, by trial id."""
+    rows = run.audit_rows()
+    audits = audit_models(run.records, rows, AuditPolicy(), find_company(run.records, rows))
+    values = {one.trial_id: one.finding("relearning_gap").value for one in audits}
+    return {trial_id: f"{value:.2f}" for trial_id, value in values.items() if value is not None}
 
 
 def _by_completeness(record: TrialRecord) -> tuple[bool, float, str]:

@@ -63,4 +63,5 @@ def _photos(material: Material, key: tuple[str, str]) -> Photos:
             chosen, generators_of(material.seed, Stream.AUDIT_DRAWS, numbers[rows], place, draw)
         )
 
-    return Photos(pixels, inputs, images.class_ids[numbers], generate, redraw)
+    ids = tuple(images.image_ids[number] for number in numbers.tolist())
+    return Photos(ids, pixels, inputs, images.class_ids[numbers], generate, redraw)
