@@ -112,7 +112,7 @@ def test_a_control_has_the_original_s_budget_unless_told(tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["model={family: mae, checkpoint: a.pth}", "evaluate={}"], "only digits_mae is trained in a minute"),
+        (["model={family: mae, checkpoint: a.pth}", "evaluate={}"], "1600 epochs of ImageNet; a sweep trains"),
         (["evaluate.metrics=[psnr]"], "expected mse among the metrics"),
         (["controls=[retrained, retrained]"], "controls"),
     ],

@@ -40,6 +40,7 @@ def test_the_autoencoder_is_trained_swept_and_exported(tmp_path, monkeypatch):
     assert done.returncode in (0, 7), done.stderr  # so few steps need not span a range
     run = tmp_path / "autoencoder"
     trial = next(one.trial_id for one in open_run(str(run)).records if one.checkpoint)
+    assert sum(one.method == "retrained" and one.steps == 600 for one in open_run(str(run)).records) == 1
     out = tmp_path / "unlearned.safetensors"
     monkeypatch.setattr(family_lookup, "_of_files", {})  # as in a process that has not run the file
     assert "--allow-import" in call("export", run, out, "--trial", trial).stderr

@@ -51,7 +51,7 @@ class FamilyRow:
         paints_pixels: its outputs are pixels, so that an image says what a perfect model would output.
         noises: the kinds of noise it takes; ``noise_note`` says why where some are missing.
         baselines: the published baselines it has, by the method of their trials.
-        controls: the models to judge others by that can be made of it in a minute.
+        controls: the models to judge others by that are made of it unasked, since that takes a minute.
         recipe: how it is trained from scratch; None: it cannot be, and ``why_untrained`` says why.
         smoke_variant: the size that ``--smoke`` takes, with random weights and generated images; None: it
             takes the sweep's own size, weights and images, where these are small.

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
-from pareto_unlearn.catalogue.families import FAMILIES, ORIGINAL_STEPS
+from pareto_unlearn.catalogue.families import FAMILIES
 from pareto_unlearn.catalogue.methods import (
     BASELINES,
     COEFFICIENT,
@@ -143,15 +143,15 @@ def _require_range(values: tuple[float, ...], knob: Knob) -> None:
 
 
 def _explain_controls() -> str:
-    return "; ".join(f"{row.name}: {row.summary}; digits_mae only" for row in CONTROLS.values())
+    return "; ".join(f"{row.name}: {row.summary}" for row in CONTROLS.values())
 
 
 class ControlModel(Section):
     """A model to judge the others by; one trial per seed."""
 
     method: ControlName = Field(description=_explain_controls())
-    steps: Count = Field(
-        default=ORIGINAL_STEPS, description="steps of its training; the default is the original's own budget"
+    steps: Count | None = Field(
+        default=None, description="steps of its training; null: as many as `pareto-unlearn train` takes"
     )
 
 
@@ -197,22 +197,20 @@ def _solvable(baselines: tuple[Baseline, ...], info: ValidationInfo) -> tuple[Ba
     return baselines
 
 
-def _affordable(controls: tuple[ControlModel, ...], info: ValidationInfo) -> tuple[ControlModel, ...]:
-    """Refuse controls of a model that takes long to train, and one control twice."""
-    model = info.data.get("model")
-    others = [
-        one.method
-        for one in controls
-        if isinstance(model, ModelSection) and one.method not in model.row.controls
-    ]
-    if others and isinstance(model, ModelSection):
-        quick = " and ".join(row.name for row in FAMILIES if row.controls)
-        raise refusal(
-            f"expected none with family {model.row.name}, found {others[0]}: only {quick} is trained in a "
-            "minute; `pareto-unlearn train` trains other models without their forget set"
-        )
+def _trainable(controls: tuple[ControlModel, ...], info: ValidationInfo) -> tuple[ControlModel, ...]:
+    """Fill in the steps, and refuse a control that no recipe trains, and one control twice."""
     each_once(tuple(control.method for control in controls))
-    return controls
+    model = info.data.get("model")
+    if not controls or not isinstance(model, ModelSection):
+        return controls
+    recipe = model.row.recipe
+    if recipe is None or recipe.steps is None:
+        why = model.row.why_untrained if recipe is None else f"its training is {recipe.published}"
+        raise refusal(
+            f"expected none with family {model.row.name}, found {controls[0].method}: {why}; a sweep trains "
+            "controls of families alone whose recipe has a number of steps"
+        )
+    return tuple(one.model_copy(update={"steps": one.steps or recipe.steps}) for one in controls)
 
 
 def _fill_controls(value: object, info: ValidationInfo) -> object:
@@ -234,5 +232,5 @@ Controls = Annotated[
     tuple[Annotated[ControlModel, BeforeValidator(_by_name)], ...],
     Field(strict=False),
     BeforeValidator(_fill_controls),
-    AfterValidator(_affordable),
+    AfterValidator(_trainable),
 ]

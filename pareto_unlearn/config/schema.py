@@ -317,7 +317,7 @@ class SweepConfig(Section):
 
     def training_steps_of(self, control: str) -> int:
         """Return the steps of the training of a control; 0 for a control that is not in the sweep."""
-        return next((one.steps for one in self.controls if one.method == control), 0)
+        return next((one.steps or 0 for one in self.controls if one.method == control), 0)
 
 
 def _has_feature_network(info: ValidationInfo) -> bool:
