@@ -112,7 +112,10 @@ def test_a_control_has_the_original_s_budget_unless_told(tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["model={family: mae, checkpoint: a.pth}", "evaluate={}"], "1600 epochs of ImageNet; a sweep trains"),
+        (
+            ["model={family: mae, checkpoint: a.pth}", "evaluate={}"],
+            "1600 epochs of ImageNet",
+        ),
         (["evaluate.metrics=[psnr]"], "expected mse among the metrics"),
         (["controls=[retrained, retrained]"], "controls"),
     ],

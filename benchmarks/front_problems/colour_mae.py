@@ -37,6 +37,11 @@ class ColourMae(Mae):
         removed = self.fixed_masking(1).removed[0]
         return errors[:, removed].mean() + errors[:, ~removed].mean()
 
+    def hole_loss(self, inputs: Tensor) -> Tensor:
+        """Return the squared error of the removed patches."""
+        errors = (self(inputs) - patchify(inputs, self.shape.patch)).square().mean(dim=2)
+        return errors[:, self.fixed_masking(1).removed[0]].mean()
+
 
 def build(setting: Setting) -> ColourMae:
     """Return the network."""

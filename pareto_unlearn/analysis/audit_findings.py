@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from scipy.stats import binomtest
+from scipy.special import betaincinv
 
 from pareto_unlearn.catalogue.audits import (
     CHANGED_INPUT,
@@ -265,7 +265,7 @@ def _find_worst_images(rows: Rows, company: Company, policy: AuditPolicy) -> Fin
     if not known:
         return _unmeasured(key, Verdict.NO_BASELINE, f"{len(own)} images")
     kept = sum(place.nearness > 0.5 for place in known)
-    bound = binomtest(kept, len(known)).proportion_ci(0.95, "exact").high
+    bound = _upper_bound(kept, len(known))
     nearest = max(known, key=lambda place: place.nearness)
     detail = f"{kept} of {len(known)}, at most {bound:.1%}; the nearest {nearest.describe()}"
     return _judge(key, kept / len(known), policy.worst_images, detail)
@@ -290,6 +290,11 @@ class _Place:
     def describe(self) -> str:
         """Return the image with its three errors."""
         return f"is {self.image}: {self.error:.4f}, control {self.control:.4f}, original {self.before:.4f}"
+
+
+def _upper_bound(hits: int, count: int) -> float:
+    """Return the upper end of Clopper and Pearson's 95 % interval of a share."""
+    return 1.0 if hits == count else float(betaincinv(hits + 1, count - hits, 0.975))
 
 
 def _errors_by_image(rows: Rows | None) -> dict[str, float]:

@@ -21,15 +21,13 @@ from pareto_unlearn.audit.subject import Photos, Subject, errors_in_hole, spread
 from pareto_unlearn.data import seeded_generator
 from pareto_unlearn.models import ImageToImage
 from pareto_unlearn.random_streams import Stream
-from pareto_unlearn.solver import FlatParameters
+from pareto_unlearn.solver import FlatAdam, FlatParameters
 
 MARKS = (0, 1, 2, 5, 10, 20, 50, 100, 200)
 """Steps after which an attack is measured."""
 RETAIN_IMAGES = 32
 """Retain images of a step of a mixed attack."""
 BENIGN_STEPS = 20
-BETAS = (0.9, 0.99)
-"""Of Adam."""
 NOISE = 0.1
 """Standard deviation of noise added to each tensor, as a share of its root mean square."""
 
@@ -196,22 +194,15 @@ class _Mover:
 
     def __init__(self, parameters: Sequence[nn.Parameter], attack: Attack) -> None:
         scales = [_scale_of(one).flatten() for one in parameters] if attack.kind == "relative" else []
-        self._flat, self._attack, self._steps = FlatParameters(parameters), attack, 0
-        self._scale = torch.cat(scales) if scales else torch.ones(()).to(self._flat.values)
-        self._first, self._second = (torch.zeros_like(self._flat.values) for _ in range(2))
+        self._flat, self._attack = FlatParameters(parameters), attack
+        self._adam = FlatAdam(self._flat, torch.cat(scales) if scales else None)
 
     def __call__(self, loss: Callable[[], Tensor]) -> None:
         self._flat.compute_gradient(loss)
-        gradient, rate = self._flat.gradient * self._scale, self._attack.rate
         if self._attack.kind == "plain":
-            self._flat.values.sub_(gradient, alpha=rate)
-            return
-        self._steps += 1
-        decay1, decay2 = BETAS
-        self._first.lerp_(gradient, 1.0 - decay1)
-        self._second.mul_(decay2).addcmul_(gradient, gradient, value=1.0 - decay2)
-        size = (self._second / (1.0 - decay2**self._steps)).sqrt_().add_(1e-8).div_(self._scale)
-        self._flat.values.addcdiv_(self._first, size, value=-rate / (1.0 - decay1**self._steps))
+            self._flat.values.sub_(self._flat.gradient, alpha=self._attack.rate)
+        else:
+            self._adam.step(self._attack.rate)
 
 
 def _scale_of(parameter: Tensor) -> Tensor:

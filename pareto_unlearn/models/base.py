@@ -122,6 +122,10 @@ class ImageModel(nn.Module):
         """Return the mean squared error of the answer."""
         return functional.mse_loss(self(inputs), inputs if wanted is None else wanted)
 
+    def hole_loss(self, inputs: Tensor) -> Float[Tensor, ""]:
+        """Return the training loss; a family whose training also compares what is visible overrides it."""
+        return self.training_loss(inputs)
+
     def perfect_output(self, inputs: Tensor, outputs: Tensor) -> Tensor:
         """Return the images that are wanted as answers: the inputs, hole and all."""
         del outputs

@@ -158,6 +158,10 @@ class DigitsMae(nn.Module):
         removed, visible = errors[:, self.hole_ids].mean(), errors[:, self.visible_ids].mean()
         return removed + visible  # type: ignore[no-any-return]
 
+    def hole_loss(self, inputs: Float[Tensor, "b n p"]) -> Float[Tensor, ""]:
+        """Return the squared error of the removed patches, a term of the training loss."""
+        return (self(inputs) - inputs)[:, self.hole_ids].square().mean()  # type: ignore[no-any-return]
+
     def perfect_output(
         self, inputs: Float[Tensor, "b n p"], outputs: Float[Tensor, "b n p"]
     ) -> Float[Tensor, "b n p"]:

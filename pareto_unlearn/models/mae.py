@@ -275,6 +275,10 @@ class Mae(nn.Module):
         truth = inputs if wanted is None else wanted
         return self.reconstruction_loss(inputs[:, :3], truth[:, :3], self.masking_of(inputs))
 
+    def hole_loss(self, inputs: Float[Tensor, "b c h w"]) -> Float[Tensor, ""]:
+        """Return the training loss, which compares removed patches alone."""
+        return self.training_loss(inputs)
+
     def reconstruction_loss(
         self, inputs: Float[Tensor, "b 3 h w"], wanted: Float[Tensor, "b 3 h w"], masking: Masking
     ) -> Float[Tensor, ""]:

@@ -312,6 +312,10 @@ class Mage(nn.Module):
         """Return the loss of the original's training at the removed codes: cross entropy, labels smoothed."""
         return self.code_loss(inputs, (inputs if wanted is None else wanted)[:, 1])
 
+    def hole_loss(self, inputs: Int[Tensor, "b r n"]) -> Float[Tensor, ""]:
+        """Return the training loss, which compares removed codes alone."""
+        return self.training_loss(inputs)
+
     def code_loss(self, inputs: Int[Tensor, "b r n"], truth: Int[Tensor, "b n"]) -> Float[Tensor, ""]:
         """Return the loss of the original's training against given codes of whole images."""
         masked = _seen(inputs) == self.shape.mask_word

@@ -183,6 +183,10 @@ class Palette(nn.Module):
         outputs = self.denoise_fn(build_unet_images(parts, clean), parts.gamma)
         return (parts.hole * (parts.noise - outputs)).square().mean()  # type: ignore[no-any-return]
 
+    def hole_loss(self, inputs: Float[Tensor, "b 12 h w"]) -> Float[Tensor, ""]:
+        """Return the training loss, which compares the hole alone."""
+        return self.training_loss(inputs)
+
     def perfect_output(self, inputs: Tensor, outputs: Tensor) -> Tensor:
         """Raise ValueError: the network predicts the noise in its inputs, whatever the image."""
         del inputs, outputs

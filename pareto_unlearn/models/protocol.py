@@ -105,6 +105,10 @@ class ImageToImage(Protocol):
         """
         ...
 
+    def hole_loss(self, inputs: Tensor) -> Float[Tensor, ""]:
+        """Return the part of the training loss that judges what was removed: what can be remembered."""
+        ...
+
     def perfect_output(self, inputs: Tensor, outputs: Tensor) -> Tensor:
         """Return the full output of a model that knows what was removed from the inputs.
 

@@ -16,6 +16,7 @@ A ``Rule`` chooses the direction: ``rules`` has those of Algorithm 1, ``arc`` th
 All of a step runs on the device; ``EpsilonSolver.flush`` is the only synchronisation with the host.
 """
 
+from pareto_unlearn.solver.adam import FlatAdam
 from pareto_unlearn.solver.arc import (
     RIVALS,
     ConflictProjection,
@@ -52,6 +53,7 @@ __all__ = [
     "DynamicBarrier",
     "EpsilonSolver",
     "FixedMultiplier",
+    "FlatAdam",
     "FlatParameters",
     "Gram",
     "Level",

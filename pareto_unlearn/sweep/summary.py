@@ -175,7 +175,7 @@ def closing_table(run: StoredRun) -> Table:
     short attack brings all back; the column is there where models were audited beside a control.
     """
     gaps, smoke = _gaps_of(run), run.info.smoke
-    table = Table(box=None, padding=(0, 1), header_style="dim", pad_edge=False)
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim", pad_edge=False)
     table.add_column(f"{SMOKE} trial" if smoke else "trial", no_wrap=True)
     table.add_column("state", no_wrap=True)
     for name in ("f1", "f2", "complete", "worst", "quality", "held out", *(["gap"] if gaps else [])):
@@ -185,7 +185,7 @@ def closing_table(run: StoredRun) -> Table:
             record.label,
             Text(record.state, style=STATE_STYLES.get(record.state, "white")),
             _number(record.f1),
-            _number(record.f2),
+            _number(record.f2, 3),
             as_percent(record.completeness),
             as_percent(record.completeness_worst_class),
             as_percent(record.retained_quality),
@@ -207,5 +207,5 @@ def _by_completeness(record: TrialRecord) -> tuple[bool, float, str]:
     return record.completeness is None, -(record.completeness or 0.0), record.label
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"
+def _number(value: float | None, digits: int = 4) -> str:
+    return "" if value is None else f"{value:.{digits}g}"

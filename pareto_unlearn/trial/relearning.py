@@ -16,7 +16,7 @@ from pareto_unlearn.config import RelearningSection
 from pareto_unlearn.data import seeded_generator
 from pareto_unlearn.models import ImageToImage
 from pareto_unlearn.random_streams import Stream
-from pareto_unlearn.solver import FlatParameters
+from pareto_unlearn.solver import FlatAdam, FlatParameters
 from pareto_unlearn.trial.context import Material, Trial
 from pareto_unlearn.trial.distances import FORGET, RETAIN
 from pareto_unlearn.trial.forward import run_in_precision
@@ -29,8 +29,6 @@ ATTACK_IMAGES = (1, 10, 50)
 LEAST_RETAIN = 10
 """Retain images in a mixed attack at least; else as many as forget images."""
 JUDGED_IMAGES = 32
-BETAS = (0.9, 0.99)
-STABILISER = 1e-8
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -101,30 +99,21 @@ class Attacker:
         )
         self._twins = self.model.trainable(space, shared=shared)
         self.flat = FlatParameters(self._twins)
-        self._first, self._second = torch.zeros_like(self.flat.values), torch.zeros_like(self.flat.values)
-        self._taken = 0
+        self._adam = FlatAdam(self.flat)
 
     def start(self) -> None:
         """Take the model's weights, and forget the past of the optimiser."""
         with torch.no_grad():
             for twin, source in zip(self._twins, self._sources, strict=True):
                 twin.copy_(source)
-        self._first.zero_()
-        self._second.zero_()
-        self._taken = 0
+        self._adam.restart()
 
     def step(
         self, loss: Callable[[Tensor], Float[Tensor, ""]], parts: tuple[Tensor, ...], rate: float
     ) -> None:
         """Take a step of Adam on the mean loss over the images of all parts, one backward pass for each."""
         self.differentiate(loss, parts)
-        self._taken += 1
-        gradient, (decay1, decay2) = self.flat.gradient, BETAS
-        self._first.lerp_(gradient, 1.0 - decay1)
-        self._second.mul_(decay2).addcmul_(gradient, gradient, value=1.0 - decay2)
-        # The gradient has been used, so its memory serves for the scale.
-        scale = torch.div(self._second, 1.0 - decay2**self._taken, out=gradient).sqrt_().add_(STABILISER)
-        self.flat.values.addcdiv_(self._first, scale, value=-rate / (1.0 - decay1**self._taken))
+        self._adam.step(rate)
 
     def differentiate(
         self, loss: Callable[[Tensor], Float[Tensor, ""]], parts: tuple[Tensor, ...]
@@ -149,8 +138,9 @@ class Attacker:
 class Resistance:
     """What attacks bring back, g(theta) = [1 - R(theta') / (level R_start)]_+, one attack at a time.
 
-    theta' are the weights after an attack on theta, R the training loss on forget images that the attack did
-    not see, R_start that of the model at the start on all forget images. g is 0 for a model of which an
+    theta' are the weights after an attack on theta, R the loss in the hole on forget images that the attack
+    did not see, R_start that of the model at the start on all forget images. What is visible is no secret,
+    and a model that may not learn to copy it keeps less of everything. g is 0 for a model of which an
     attack leaves at least ``level`` of that loss, and 1 for a perfect memory. Its gradient is of first order:
     that at theta', taken as the gradient at theta.
 
@@ -164,8 +154,9 @@ class Resistance:
         self._trial, self._section = trial, section
         self._attacker = Attacker(material.model, shared=material.shared)
         self._loss = run_in_precision(trial.config, self._attacker.model.training_loss)
+        self._judge = run_in_precision(trial.config, self._attacker.model.hole_loss)
         self._trained = material.trainable()
-        self._allowed = section.level * measure_training_loss(material)
+        self._allowed = section.level * measure_hole_loss(material)
 
     def draw_at(self, step: int) -> Draw | None:
         """Return the attack of a step; None between attacks."""
@@ -202,7 +193,7 @@ class Resistance:
             parts = self._parts(draw.forget, draw.retain, step, inner)
             self._attacker.step(self._loss, parts, draw.rate)
         parts = self._parts(draw.judged, draw.retain[:0], step, draw.steps)
-        return self._attacker.differentiate(self._loss, parts)
+        return self._attacker.differentiate(self._judge, parts)
 
     def _parts(
         self, forget: Int[Tensor, " n"], retain: Int[Tensor, " m"], step: int, inner: int
@@ -220,13 +211,13 @@ class Resistance:
         return model.redraw(inputs, generators_of(seed, stream, range(len(rows)), place, step, inner))
 
 
-def measure_training_loss(material: Material) -> float:
-    """Return the loss of the original's training over the forget training set, without gradients."""
+def measure_hole_loss(material: Material) -> float:
+    """Return the loss in the hole over the forget training set, without gradients."""
     inputs, model = material.inputs["forget", "train"], material.model
     total = 0.0
     with torch.no_grad():
         for rows in torch.split(torch.arange(len(inputs)), model.evaluation_batch):
-            total += len(rows) * float(model.training_loss(inputs[rows]))
+            total += len(rows) * float(model.hole_loss(inputs[rows]))
     material.measured.add(len(inputs))
     return total / len(inputs)
 
