@@ -188,18 +188,28 @@ def test_an_attack_leaves_the_model_as_it_is_to_the_bit(cache):
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_the_constraint_is_charged_where_there_is_an_attack(cache):
-    trial = make_trial(cache, "solver.relearning={level: 0.99, every: 2, weight: 3}")
+@pytest.mark.parametrize("has_forgotten", [False, True])
+def test_the_constraint_is_charged_where_there_is_an_attack_and_leaves_e_alone_below_the_end(
+    cache, has_forgotten
+):
+    trial = make_trial(
+        cache, "solver.relearning={level: 0.99, every: 2, weight: 3}", "solver.path={end: 0.4, top: 0.9}"
+    )
     assert trial.config.solver.relearning is not None
+    if has_forgotten:
+        with torch.no_grad():
+            trial.material.model.predict.weight.zero_()
     without = Resistance(trial, trial.config.solver.relearning)
     problem = build_problem(trial)
     plain = build_problem(replace(trial, spec=replace(SPEC, phase=Phase.EPSILON, parents=None, epsilon=1.0)))
     for step in range(4):
         regained = without(step)
         charge = 0.0 if regained is None else 2 * 3 * float(regained.detach())
-        found, e = float(problem.constraint(step).detach()), float(plain.constraint(step).detach())
-        assert found == pytest.approx(e + charge, abs=1e-5)
-        assert float(problem.state["relearning"][step]) == pytest.approx(charge, abs=1e-6)
+        found, e = problem.constraint(step), float(plain.constraint(step).detach())
+        assert (e < 0.2) == has_forgotten
+        assert float(found.detach()) == pytest.approx(max(e, 0.2) + charge, abs=1e-5)
+        # The curve shows e itself.
+        assert float(found.detach() - problem.state["relearning"][step]) == pytest.approx(e, abs=1e-5)
 
 
 def test_the_level_is_a_share_of_what_the_start_has_forgotten(cache):

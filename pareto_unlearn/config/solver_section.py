@@ -226,12 +226,12 @@ class RelearningSection(Section):
         default=0.5,
         gt=0,
         lt=1,
-        description="training loss on forget images that an attack must leave, as a share of the highest "
+        description="loss in the hole of forget images that an attack must leave, as a share of the highest "
         "boundary's own",
     )
-    every: Count = Field(default=2, description="steps from one attack to the next")
+    every: Count = Field(default=8, description="steps from one attack to the next")
     steps: Count = Field(
-        default=400, description="steps of this trial, from the weights of the highest boundary"
+        default=800, description="steps of this trial, from the weights of the highest boundary"
     )
     weight: Positive = Field(
         default=0.5, description="of what attacks bring back, beside e in what epsilon bounds"
