@@ -319,7 +319,7 @@ def test_four_processes_at_once_compute_the_targets_once(processes):
 
 def test_a_process_killed_while_publishing_had_written_some_of_the_arrays(processes):
     folder, _ = processes
-    written = {path.name for path in (folder / "publishing").glob(".targets-*/*")}
+    written = {path.name for path in (folder / "publishing").glob("targets.part/*")}
     assert "retain_train.npy" in written
     assert "scales.json" not in written
 
@@ -385,7 +385,11 @@ def test_stored_scales_are_plain_json(tmp_path):
 
 def test_the_folder_of_the_targets_is_created(tmp_path):
     open_targets(tmp_path / "a" / "b" / "targets", lambda: flat_targets(MSE, gaussian(5, 30)))
-    assert {path.name for path in (tmp_path / "a" / "b").iterdir()} == {"targets", "targets.lock"}
+    assert {path.name for path in (tmp_path / "a" / "b").iterdir()} == {
+        "targets",
+        "targets.lock",
+        "targets.sums",
+    }
 
 
 # Every input has its own noise target
@@ -460,7 +464,7 @@ def test_rows_are_made_once_and_opened_as_they_were(tmp_path):
     second = open_rows(tmp_path / "rows.npy", lambda: pytest.fail("made twice"))
     assert torch.equal(first, rows)
     assert torch.equal(second, rows)
-    assert {path.name for path in tmp_path.iterdir()} == {"rows.npy", "rows.npy.lock"}
+    assert {path.name for path in tmp_path.iterdir()} == {"rows.npy", "rows.npy.lock", "rows.npy.sums"}
 
 
 def test_rows_that_cannot_be_made_leave_no_files_behind(tmp_path):

@@ -115,7 +115,7 @@ def test_what_a_killed_process_left_is_overwritten(root, tmp_path):
     (stored,) = arrays_in(tmp_path)
     stored.rename(stored.with_name(stored.name + ".part"))
     assert torch.equal(load_split(section(root), 0, EXACT, tmp_path).forget_train.images[:], expected)
-    assert [path.suffix for path in sorted(tmp_path.glob("pixels*"))] == [".npy", ".lock"]
+    assert [path.suffix for path in sorted(tmp_path.glob("pixels*"))] == [".npy", ".lock", ".sums"]
 
 
 def test_another_file_or_format_is_another_array(root, tmp_path):
@@ -156,7 +156,7 @@ def test_a_full_disk_means_decoding_on_demand(root, tmp_path, monkeypatch, troub
     if trouble == "too small":
         monkeypatch.setattr(pixel_cache.shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
     else:
-        monkeypatch.setattr(pixel_cache.os, "fsync", fail)
+        monkeypatch.setattr("os.fsync", fail)
     images = load_split(section(root), 0, EXACT, tmp_path).forget_train.images
     assert len(images[[0, 1]]) == 2
     assert "images are decoded on demand" in caplog.text

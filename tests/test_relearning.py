@@ -53,7 +53,7 @@ TINY = (
     "solver.checkpoint_every=3",
     "baselines=[]",
     "objective.noise_images=16",
-    f"solver.relearning={{steps: {STEPS}}}",
+    f"solver.relearning={{steps: {STEPS}, every: 2}}",
 )
 SPEC = TrialSpec(
     trial_id="4" * 16, phase=Phase.HARDENED, method="epsilon_constraint", seed=0, parents=PATH_SPEC.trial_id

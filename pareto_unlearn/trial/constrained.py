@@ -42,7 +42,7 @@ pictures of people stayed below e = .11, and its held-out loss stayed with it. W
 costs more than it gives: on emoji it made f2 1.6 to 2 times as large before it faded with f2.
 """
 LOW_ENOUGH = 0.5
-"""Of the bound on e, where attacks are resisted: mini-batches scatter, and at 1 their mean would end above."""
+"""Of the bound on e, where attacks are resisted: mini-batches scatter, and at 1 e would end above it."""
 HOLD_WARM_UP, HOLD_AVERAGE = 0.1, 0.05
 """Shares of a held solve: the rise of the step size, and the steps that the average looks back over."""
 
