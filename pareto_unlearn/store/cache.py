@@ -14,9 +14,10 @@ def cache_directory(storage: Storage, path: str) -> Path:
 
     Raises:
         ConfigError: the private directory belongs to another user.
+        StoreError: a link stands where the run's cache should be.
     """
     if isinstance(storage, LocalStorage):
-        directory = storage.root / "cache"
+        directory = storage.inside("cache")
         directory.mkdir(parents=True, exist_ok=True)
         return directory
     user = Path(tempfile.gettempdir()) / f"pareto-unlearn-{os.getuid()}"

@@ -16,11 +16,14 @@ import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 import pyarrow as pa
 from pyarrow import fs
+
+from pareto_unlearn.errors import StoreError
+from pareto_unlearn.file_lock import open_lock
 
 TEMPORARY_PREFIX = ".tmp-"
 NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
@@ -119,7 +122,11 @@ class Disk:
 
 
 class LocalStorage:
-    """A run directory on a local or network file system."""
+    """A run directory on a local or network file system.
+
+    The directory itself may be a link. One inside it is never followed, neither for reading nor for writing:
+    in the directory of a stranger it may lead to any file of the user's.
+    """
 
     def __init__(self, root: Path, disk: Disk | None = None) -> None:
         self.root = root
@@ -127,11 +134,11 @@ class LocalStorage:
 
     def read(self, name: str) -> bytes:
         """Return the content of a file."""
-        return (self.root / name).read_bytes()
+        return self.inside(name).read_bytes()
 
     def exists(self, name: str) -> bool:
         """Return whether a file exists."""
-        return (self.root / name).is_file()
+        return self.inside(name).is_file()
 
     def file_names(self, directory: str) -> list[str]:
         """Return the sorted names of the files in a directory, without dot-names; [] if it is absent."""
@@ -144,7 +151,7 @@ class LocalStorage:
 
     def put(self, name: str, data: bytes) -> None:
         """Write a file or replace it; readers see the old content or the new."""
-        target = self.root / name
+        target = self.inside(name)
         with self._temporary_file(target, data) as temporary:
             self._disk.rename(temporary, target)
         self._disk.sync_directory(target.parent)
@@ -155,7 +162,7 @@ class LocalStorage:
         Where the file system has no hard links the check and the rename are two steps: two writers
         that do not hold ``exclusive`` could then both succeed.
         """
-        target = self.root / name
+        target = self.inside(name)
         with self._temporary_file(target, data) as temporary:
             published = self._publish_new(temporary, target)
         self._disk.sync_directory(target.parent)
@@ -163,7 +170,7 @@ class LocalStorage:
 
     def put_directory(self, name: str, files: Mapping[str, bytes]) -> None:
         """Write a directory or replace it; the last file of the mapping appears last."""
-        target = self.root / name
+        target = self.inside(name)
         self._make_parents(target)
         temporary, replaced = _temporary_path(target), _temporary_path(target)
         try:
@@ -184,11 +191,11 @@ class LocalStorage:
     def remove(self, name: str) -> None:
         """Remove a file if it exists."""
         with suppress(FileNotFoundError):
-            self._disk.remove(self.root / name)
+            self._disk.remove(self.inside(name))
 
     def remove_directory(self, name: str) -> None:
         """Remove a directory with its content if it exists; readers see it disappear at once."""
-        target = self.root / name
+        target = self.inside(name)
         if not target.exists():
             return
         doomed = _temporary_path(target)
@@ -198,9 +205,9 @@ class LocalStorage:
     @contextmanager
     def exclusive(self, name: str) -> Iterator[None]:
         """Wait until no other writer holds this name, and hold it; the kernel frees it at death."""
-        path = self.root / name
+        path = self.inside(name)
         self._make_parents(path)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = open_lock(path)
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -212,9 +219,25 @@ class LocalStorage:
         finally:
             os.close(descriptor)
 
+    def inside(self, name: str) -> Path:
+        """Return the path of a name, none of whose parts below the root is a link.
+
+        Raises:
+            StoreError: one of them is.
+        """
+        path = self.root
+        for part in PurePosixPath(name).parts:
+            path = path / part
+            if path.is_symlink():
+                raise StoreError(
+                    f"{path}: expected a file or folder of the run, found a link. Links inside a run are not "
+                    "followed, since they may lead anywhere; put what it leads to in its place, or remove it"
+                )
+        return path
+
     def _entries(self, directory: str) -> list[os.DirEntry[str]]:
         try:
-            with os.scandir(self.root / directory) as entries:
+            with os.scandir(self.inside(directory)) as entries:
                 return list(entries)
         except FileNotFoundError:
             return []

@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from pareto_unlearn.errors import ConfigError, RunLockedError
+from pareto_unlearn.file_lock import open_lock
 from pareto_unlearn.store.filesystem import NO_FLOCK, LocalStorage, Storage
 from pareto_unlearn.stored_fields import read_fields
 
@@ -86,7 +87,7 @@ def hold_run(storage: Storage, label: str, lease_seconds: float = LEASE_SECONDS)
 def _take_file(path: Path, label: str) -> int | None:
     """Return a locked descriptor, None if the file system has no flock."""
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = open_lock(path)
     except OSError as error:
         raise ConfigError(
             f"cannot write {path} ({error.strerror}): make the run directory writable"

@@ -1,0 +1,105 @@
+"""Run directories of strangers: reading one changes nothing in it, and its links lead nowhere."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from command_line import call
+from small_sweep import run_of
+
+from pareto_unlearn.store import open_run
+
+PRECIOUS = b"a file of the user's"
+
+
+@pytest.fixture(scope="module")
+def finished(copy_small_sweep: Callable, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(run_of(copy_small_sweep(tmp_path_factory.mktemp("foreign"))).path)
+
+
+@pytest.fixture
+def foreign(finished: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(finished, tmp_path / "theirs")
+
+
+def highest_of(path: Path) -> str:
+    return next(record.trial_id for record in open_run(path).records if record.label == "highest")
+
+
+def commands(path: Path, out: Path) -> dict[str, list[object]]:
+    """Return every verb that takes a run, with all that it needs."""
+    trial = highest_of(path)
+    return {
+        "ls": ["ls", path],
+        "export": ["export", path, out / "model.safetensors", "--trial", trial],
+        "export --epsilon": ["export", path, out / "mixed.safetensors", "--epsilon", "0.4"],
+        "report": ["report", path, "--out", out / "report.html"],
+        "compare": ["compare", path, path],
+        "audit": ["audit", path, "--quick", "--jobs", "1"],
+    }
+
+
+READING = ("ls", "export", "report", "compare")
+
+
+def content(path: Path) -> dict[str, bytes | None]:
+    return {
+        str(entry.relative_to(path)): entry.read_bytes() if entry.is_file() else None
+        for entry in sorted(path.rglob("*"))
+    }
+
+
+@pytest.mark.parametrize("verb", READING)
+def test_reading_a_run_changes_nothing_in_it(foreign, tmp_path, verb):
+    before = content(foreign)
+    done = call(*commands(foreign, tmp_path)[verb])
+    assert done.returncode == 0, done.stderr
+    assert content(foreign) == before
+
+
+def plant(link: Path, precious: Path) -> None:
+    """Put a link to a file or folder of the user's where the run has something of that name."""
+    if link.is_dir() and not link.is_symlink():
+        shutil.rmtree(link)
+    link.unlink(missing_ok=True)
+    link.symlink_to(precious)
+
+
+LINKS = (
+    "lock.json", "run.json", "sweep.yaml", "manifest.csv", "scales.json", "report.html",
+    "trials", "curves", "metrics", "samples", "checkpoints", "cache",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LINKS)
+def test_no_verb_writes_where_a_link_in_a_run_leads(foreign, tmp_path, name):
+    precious = tmp_path / "precious"
+    if (foreign / name).is_dir():
+        precious.mkdir()
+        (precious / "theirs").write_bytes(PRECIOUS)
+    else:
+        precious.write_bytes(PRECIOUS)
+    verbs = commands(foreign, tmp_path)
+    plant(foreign / name, precious)
+    before = content(precious) if precious.is_dir() else precious.read_bytes()
+    for verb, arguments in verbs.items():
+        done = call(*arguments)
+        assert done.returncode in (0, 3, 6), (verb, done.stderr)
+        assert done.returncode == 0 or "found a link" in done.stderr
+    assert (content(precious) if precious.is_dir() else precious.read_bytes()) == before
+
+
+@pytest.mark.parametrize("table", ["trials", "metrics"])
+def test_a_part_that_is_a_link_is_refused(foreign, tmp_path, table):
+    part = sorted((foreign / table).glob("*.parquet"))[0]
+    theirs = tmp_path / "theirs.parquet"
+    part.rename(theirs)
+    part.symlink_to(theirs)
+    done = call("report", foreign, "--out", tmp_path / "report.html")
+    assert (done.returncode, "found a link" in done.stderr) == (6, True)
+
+
+def test_a_link_to_the_run_itself_is_followed(foreign, tmp_path):
+    (tmp_path / "linked").symlink_to(foreign)
+    assert call("ls", tmp_path / "linked").returncode == 0
