@@ -477,7 +477,7 @@ def test_features_without_a_model_name_are_not_kept(scoring, tmp_path):
 def test_damaged_features_are_computed_again(tmp_path):
     files, rows = FeatureFiles(tmp_path, "run"), ImageFeatures(("a", "b"), torch.eye(2))
     files.open(("key",), lambda: rows)
-    (path,) = tmp_path.glob("features-*")
+    (path,) = tmp_path.glob("features-*.safetensors")
     path.write_bytes(b"cut off")
     again = files.open(("key",), lambda: rows)
     assert torch.equal(again.values, rows.values)

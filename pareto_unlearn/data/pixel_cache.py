@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from pareto_unlearn.cached_files import open_cached
+from pareto_unlearn.whole_files import open_cached
 
 Shape = tuple[int, int, int, int]
 

@@ -11,6 +11,7 @@ from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.models import export_model
 from pareto_unlearn.records import MODEL_FILE, TrialRecord
 from pareto_unlearn.store import RunStore
+from pareto_unlearn.whole_files import write_bytes_whole
 
 __all__ = ["export_trial"]
 
@@ -42,7 +43,7 @@ def export_trial(store: RunStore, record: TrialRecord, out: Path, *, allow_impor
         raise ConfigError(f"{out}: expected a folder that exists, found none at {out.absolute().parent}")
     weights = store.read_checkpoint(record)[MODEL_FILE]
     if config.model.row.exports_as_stored:
-        out.write_bytes(weights)
+        write_bytes_whole(out, weights)
     else:
         export_model(out, config.model, config.task, load_safetensors(weights))
     with out.open("rb") as file:

@@ -6,16 +6,16 @@ deleted at any time.
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from pareto_unlearn.whole_files import open_cached
 
 _IDS = "image_ids"
 
@@ -51,32 +51,13 @@ class FeatureFiles:
         self._folder, self._run_key = folder, run_key
 
     def open(self, key: Sequence[str], compute: Callable[[], ImageFeatures]) -> ImageFeatures:
-        """Return the features stored under a key; if there are none, compute and store them.
-
-        Two processes that compute the same features at once both store them; the second overwrites the first.
-        """
+        """Return the features stored under a key; if none are there, or damaged ones, compute them first."""
         name = hashlib.sha256(json.dumps([self._run_key, *key]).encode()).hexdigest()[:32]
         path = self._folder / f"features-{name}.safetensors"
-        stored = _read(path)
-        if stored is not None:
-            return stored
-        features = compute()
-        _write(path, features)
-        return features
-
-
-def _read(path: Path) -> ImageFeatures | None:
-    try:
+        open_cached(path, lambda staging: _write(staging, compute()))
         with safe_open(path, framework="pt") as file:
             return ImageFeatures(tuple(json.loads(file.metadata()[_IDS])), file.get_tensor("values"))
-    except (FileNotFoundError, SafetensorError):
-        return None
 
 
 def _write(path: Path, features: ImageFeatures) -> None:
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".features-") as folder:
-        staging = Path(folder) / path.name
-        save_file(
-            {"values": features.values.contiguous()}, staging, metadata={_IDS: json.dumps(features.ids)}
-        )
-        os.replace(staging, path)  # noqa: PTH105 - the name says that it overwrites
+    save_file({"values": features.values.contiguous()}, path, metadata={_IDS: json.dumps(features.ids)})

@@ -5,7 +5,6 @@ only: it builds tensors and plain containers, and of other classes those a famil
 Nothing of a file is ever executed.
 """
 
-import os
 import pickle
 import re
 import struct
@@ -86,26 +85,22 @@ def read_checkpoint(
 def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], wrapper: Wrapper) -> None:
     """Write tensors in the form that ``read_checkpoint`` returned; equal content gives equal bytes.
 
-    The file appears when it is complete.
-
     Raises:
         WeightsError: a ``.safetensors`` file is wanted, which holds tensors only, but the wrapper has more
             entries.
     """
     copies = {name: _on_its_own(tensor) for name, tensor in tensors.items()}
-    partial = path.with_name(f".{path.name}.partial")
     if path.suffix == SAFETENSORS:
         if others := [*wrapper.before, *wrapper.after]:
             raise WeightsError(
                 f"{path}: a safetensors file holds tensors only, found also {', '.join(others)}; "
                 "name the file .pth, or write it with wrapper.without_extras()"
             )
-        save_safetensors_file(copies, partial, wrapper.metadata or None)
+        save_safetensors_file(copies, path, wrapper.metadata or None)
     else:
         content = copies if wrapper.key is None else {**wrapper.before, wrapper.key: copies, **wrapper.after}
-        with partial.open("wb") as file:  # a path instead would put its name into the bytes
+        with path.open("wb") as file:  # a path instead would put its name into the bytes
             torch.save(content, file)
-    os.replace(partial, path)  # noqa: PTH105 - says in one word that it overwrites
 
 
 def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], path: Path, expected: str) -> None:

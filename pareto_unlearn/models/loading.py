@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib.util
-import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +24,7 @@ from pareto_unlearn.models.protocol import (
 )
 from pareto_unlearn.random_streams import RANDOM_ORIGINAL_SEED, RANDOM_REFERENCE_SEED
 from pareto_unlearn.records import PixelFormat
+from pareto_unlearn.whole_files import write_whole
 
 CHECKPOINT, REFERENCE = "model.checkpoint", "objective.reference"
 """The keys of the sweep file that name weights."""
@@ -140,7 +140,7 @@ def initialise_model(
 def write_model(path: Path, config: ModelSection, model: ImageToImage) -> None:
     """Write a file like the family's published ones, in one rename; same weights and name give same bytes."""
     family = family_of(config.family)
-    family.write(path, model, family.own_form(model))
+    write_whole(path, lambda staging: family.write(staging, model, family.own_form(model)))
 
 
 def save_model(model: ImageToImage) -> bytes:
@@ -174,12 +174,13 @@ def export_model(path: Path, config: ModelSection, task: TaskSection, weights: M
         raise WeightsError(
             f"{path}: expected all weights of {config.row.name} {config.variant}: {error}"
         ) from error
-    with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=".export-") as folder:
-        written = Path(folder) / path.name
-        family_of(config.family).write(written, model, form)
-        again, _ = family_of(config.family).load(setting, written)
+
+    def write(staging: Path) -> None:
+        family_of(config.family).write(staging, model, form)
+        again, _ = family_of(config.family).load(setting, staging)
         _require_equal(model, again, path)
-        os.replace(written, path)  # noqa: PTH105 - says in one word that it overwrites
+
+    write_whole(path, write)
 
 
 def _load(setting: Setting, key: str = CHECKPOINT) -> tuple[ImageToImage, Published]:

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pareto_unlearn.cached_files import open_cached
 from pareto_unlearn.objectives.targets import Targets
 from pareto_unlearn.records import Scales
+from pareto_unlearn.whole_files import open_cached
 
 
 def open_targets(folder: Path, compute: Callable[[], Targets]) -> Targets:

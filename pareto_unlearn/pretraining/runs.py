@@ -7,7 +7,6 @@ change the order of sums.
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +53,7 @@ from pareto_unlearn.pretraining.loop import (
     train,
 )
 from pareto_unlearn.random_streams import Stream
+from pareto_unlearn.whole_files import write_bytes_whole
 
 CLASSIFIER_STEPS, CLASSIFIER_RATE = 1500, 0.003
 
@@ -142,7 +142,7 @@ def train_sweep_model(
         model = initialise_model(plan.task, generator, config.model, seed=config.seed).to(device)
         watch = Watch(
             report=report or _silent,
-            save=lambda _, content: _write(state, content),
+            save=lambda _, content: write_bytes_whole(state, content),
             state=state.read_bytes() if state.is_file() else None,
         )
         train(
@@ -243,12 +243,6 @@ def _order_within(number: int, places: Int[Tensor, "n 2"], order: Order) -> Orde
         return chosen[chosen[:, 0] == number, 1]
 
     return rows_at
-
-
-def _write(path: Path, content: bytes) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)  # noqa: PTH105 - says in one word that it overwrites
 
 
 def _silent(step: int, loss: float) -> None:

@@ -16,6 +16,7 @@ from pareto_unlearn.report.paper_table import Layout, gather_table
 from pareto_unlearn.report.table_text import TextFormat, write_table
 from pareto_unlearn.store import StoredRun, open_run
 from pareto_unlearn.store.filesystem import is_uri, join_path, open_storage
+from pareto_unlearn.whole_files import write_bytes_whole
 
 __all__ = [
     "ComparisonFormat",
@@ -83,15 +84,12 @@ def write_out(out: str, text: str) -> None:
         ConfigError: the folder of ``out`` cannot be reached.
         OSError: the file cannot be written.
     """
-    folder, name = _folder_and_name(out)
-    open_storage(folder)[1].put(name, text.encode())
-
-
-def _folder_and_name(out: str) -> tuple[str, str]:
     if is_uri(out):
         folder, _, name = out.rpartition("/")
-        return folder, name
-    return str(Path(out).resolve().parent), Path(out).name
+        open_storage(folder)[1].put(name, text.encode())
+        return
+    Path(out).absolute().parent.mkdir(parents=True, exist_ok=True)
+    write_bytes_whole(Path(out), text.encode())
 
 
 def _sweep_file(run: StoredRun) -> str:

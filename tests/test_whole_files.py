@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pareto_unlearn import cached_files, file_lock
-from pareto_unlearn.cached_files import open_cached
+from pareto_unlearn import file_lock, whole_files
 from pareto_unlearn.errors import StoreError
+from pareto_unlearn.whole_files import open_cached
 
 CONTENT = {"array.npy": bytes(range(64)), "scales.json": b'{"f1": 1.0}'}
 
@@ -16,7 +16,7 @@ CONTENT = {"array.npy": bytes(range(64)), "scales.json": b'{"f1": 1.0}'}
 @pytest.fixture(autouse=True)
 def new_process(monkeypatch):
     """Forget what was found whole, as a new process does."""
-    monkeypatch.setattr(cached_files, "_checked", set())
+    monkeypatch.setattr(whole_files, "_checked", set())
 
 
 def make_folder(path: Path) -> None:
@@ -31,7 +31,7 @@ def make_file(path: Path) -> None:
 
 def made_again(path: Path, make=make_folder) -> bool:
     """Open the entry as a new process; return whether it was made, which must leave what it should hold."""
-    cached_files._checked.clear()
+    whole_files._checked.clear()
     calls: list[Path] = []
 
     def count(staging: Path) -> None:
@@ -90,8 +90,8 @@ def test_damage_is_told_with_the_name_of_the_file(tmp_path, caplog):
 
 def test_a_process_checks_a_file_once_and_again_when_it_changed(tmp_path, monkeypatch):
     entry, reads = tmp_path / "targets", []
-    real = cached_files.sum_of
-    monkeypatch.setattr(cached_files, "sum_of", lambda file: reads.append(file.name) or real(file))
+    real = whole_files.sum_of
+    monkeypatch.setattr(whole_files, "sum_of", lambda file: reads.append(file.name) or real(file))
     for _ in range(3):
         open_cached(entry, make_folder)
     assert sorted(reads) == sorted([*CONTENT, *CONTENT])  # when it was made, and at the first reading

@@ -1,14 +1,16 @@
-"""Files that are computed once and read by every process: flushed before they appear, checked before use.
+"""Files that appear whole or not at all, and files of the cache, which are checked before they are used.
 
-What f1 and f2 are measured against lies in such files, so one flipped bit would be a wrong result. Beside
-each lies ``<name>.sums`` with the size and the CRC-32 of every file. That finds damage, not forgery: who may
-write here may write the sums too.
+What f1 and f2 are measured against lies in the cache, so one flipped bit would be a wrong result. Beside each
+file there lies ``<name>.sums`` with the size and the CRC-32 of what it holds. That finds damage, not forgery:
+who may write there may write the sums too.
 """
 
 import json
 import logging
 import os
+import re
 import shutil
+import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +21,49 @@ _BLOCK = 1 << 22
 _logger = logging.getLogger(__name__)
 _checked: set[tuple[object, ...]] = set()
 """What this process has read and found whole: a check reads all bytes, some three gigabytes a second."""
+
+
+def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+    """Write a file so that it appears at once; where that fails, an older file stays as it was.
+
+    Args:
+        path: of the file; its folder must exist.
+        write: writes it at another path, whose name is the same.
+
+    Raises:
+        OSError: ``write`` failed, or the disk is full.
+    """
+    with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=".part-") as folder:
+        staging = Path(folder) / path.name
+        try:
+            write(staging)
+        except Exception as error:
+            fault = _os_error_behind(error)
+            if fault is None or fault is error:
+                raise
+            raise fault from error
+        _flush(staging)
+        staging.replace(path)
+    _flush(path.absolute().parent)
+
+
+def _os_error_behind(error: BaseException) -> OSError | None:
+    """Return the error of the disk that a library has put into words of its own."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        if found := re.search(r"\(os error (\d+)\)", str(cause)):
+            return OSError(int(found[1]), os.strerror(int(found[1])))
+        cause = cause.__cause__ or cause.__context__
+    return cause
+
+
+def write_bytes_whole(path: Path, content: bytes) -> None:
+    """Write bytes as ``write_whole`` does."""
+
+    def write(staging: Path) -> None:
+        staging.write_bytes(content)
+
+    write_whole(path, write)
 
 
 def open_cached(path: Path, make: Callable[[Path], None]) -> None:
