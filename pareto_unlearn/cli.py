@@ -27,7 +27,7 @@ from pareto_unlearn.cli_arguments import (
     find_record,
     parse_digests,
 )
-from pareto_unlearn.errors import ParetoUnlearnError
+from pareto_unlearn.errors import ParetoUnlearnError, explain_machine
 from pareto_unlearn.records import TrialRecord
 
 if TYPE_CHECKING:
@@ -415,6 +415,7 @@ def train(
     An interrupted training of a sweep's model is continued by the same command.
     """
     from pareto_unlearn.pretraining.runs import TRAINERS
+    from pareto_unlearn.whole_files import write_bytes_whole
 
     target = out or out_option
     if what not in TRAINERS:
@@ -427,7 +428,7 @@ def train(
         raise typer.BadParameter(f"{what} needs OUT, and knows neither --leave-out-forget nor overrides")
     chosen = {} if steps is None else {"steps": steps}
     content = TRAINERS[what](seed=seed or 0, report=_print_loss, **chosen)
-    target.write_bytes(content)
+    write_bytes_whole(target, content)
     print(f"{target} sha256 {hashlib.sha256(content).hexdigest()}")
 
 
@@ -498,6 +499,12 @@ def main() -> None:
     except ParetoUnlearnError as error:
         print(f"pareto-unlearn: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except (OSError, MemoryError) as error:
+        explained = explain_machine(error)
+        if explained is None:
+            raise
+        print(f"pareto-unlearn: {explained}", file=sys.stderr)
+        sys.exit(explained.exit_code)
     except KeyboardInterrupt:
         print("pareto-unlearn: interrupted; start the same command again to continue", file=sys.stderr)
         sys.exit(130)

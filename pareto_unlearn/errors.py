@@ -5,8 +5,12 @@ ParetoUnlearnError
 |-- RunLockedError   5  another driver holds the run
 |-- StoreError       6  a committed file is missing or damaged
 |-- RangeError       7  no valid range of epsilon
-`-- WeightsError     8  weights missing or not matching
+|-- WeightsError     8  weights missing or not matching
+`-- MachineError     9  disk, memory or device gave out; the same command goes on
 """
+
+import errno
+import os
 
 
 class ParetoUnlearnError(Exception):
@@ -43,3 +47,56 @@ class WeightsError(ParetoUnlearnError):
     """Model or metric weights are missing or do not match."""
 
     exit_code = 8
+
+
+class MachineError(ParetoUnlearnError):
+    """Disk, memory or a device gave out; nothing is wrong with the sweep, and the same command goes on."""
+
+    exit_code = 9
+
+
+_REMEDIES = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some of your quota",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
+    errno.EROFS: "make the disk writable, or name another place",
+    errno.EACCES: "make it accessible, or name another place",
+    errno.EPERM: "make it accessible, or name another place",
+    errno.ENAMETOOLONG: "name a shorter path",
+    errno.EMFILE: "raise the limit on open files (ulimit -n)",
+    errno.ENOMEM: "free some memory, or raise its limit (ulimit -v)",
+    errno.EIO: "have a look at the disk",
+    errno.ESTALE: "see that the network file system is mounted",
+    errno.ETIMEDOUT: "see that the storage answers",
+}
+_WORDS_OF_MACHINES = ("DefaultCPUAllocator", "CUDA error", "CUDA out of memory", "cuDNN error", "NCCL")
+"""In errors of torch, which raises plain RuntimeErrors for them."""
+
+
+def is_fault_of_machine(error: BaseException) -> bool:
+    """Return whether a trial failed for what surrounds it, so that it may end well the next time.
+
+    So are files that are missing, damaged or not those of the sweep: who puts them back wants the trial run.
+    """
+    if isinstance(error, ParetoUnlearnError | OSError | MemoryError):
+        return True
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if names & {"OutOfMemoryError", "AcceleratorError"}:
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _WORDS_OF_MACHINES)
+
+
+def explain_machine(error: OSError | MemoryError) -> MachineError | None:
+    """Return what gave out, where, and what to do about it; None for an error that may be a bug of ours."""
+    number = errno.ENOMEM if isinstance(error, MemoryError) else error.errno
+    remedy = _REMEDIES.get(number or 0)
+    if remedy is None:
+        return None
+    place = getattr(error, "filename", None)
+    words = os.strerror(errno.ENOMEM) if isinstance(error, MemoryError) else error.strerror
+    start = "" if place is None else f"{_short(str(place))}: "
+    return MachineError(f"{start}{words}: {remedy}, then start the same command again")
+
+
+def _short(path: str) -> str:
+    return path if len(path) <= 200 else f"{path[:90]}...{path[-90:]}"

@@ -69,6 +69,8 @@ HAS_MODEL = frozenset({TrialState.DONE, TrialState.INFEASIBLE, TrialState.UNCONV
 """Endings with finite weights, so with a checkpoint and metrics."""
 
 BROKEN = frozenset({TrialState.DIVERGED, TrialState.FAILED})
+MACHINE_FAULT = "fault of the machine: "
+"""How the reason of a FAILED row begins that is no result: the same sweep command runs the trial again."""
 """States that make a sweep partial (exit code 4)."""
 
 

@@ -13,6 +13,7 @@ import fcntl
 import os
 import re
 import shutil
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -71,6 +72,14 @@ class Storage(Protocol):
 
     def exclusive(self, name: str) -> AbstractContextManager[None]:
         """Wait until no other writer holds this name, and hold it."""
+        ...
+
+    def remove_leftovers(self, older_than_seconds: float) -> int:
+        """Remove what killed writers left; return the bytes that this frees."""
+        ...
+
+    def make_private(self) -> None:
+        """Make the run directory, if it is missing, for this user alone: it holds pixels to forget."""
         ...
 
 
@@ -219,6 +228,26 @@ class LocalStorage:
         finally:
             os.close(descriptor)
 
+    def remove_leftovers(self, older_than_seconds: float) -> int:
+        """Remove temporary files and directories that nobody wrote to for so long; return their bytes."""
+        limit, freed = time.time() - older_than_seconds, 0
+        for leftover in list(self.root.rglob(f"{TEMPORARY_PREFIX}*")):
+            with suppress(OSError):  # another driver may remove the same
+                files = [file for file in (leftover, *leftover.rglob("*")) if not file.is_dir()]
+                statuses = [entry.lstat() for entry in (leftover, *files)]
+                if max(status.st_mtime for status in statuses) > limit:
+                    continue
+                freed += sum(file.lstat().st_size for file in files)
+                is_directory = leftover.is_dir() and not leftover.is_symlink()
+                (self._disk.remove_tree if is_directory else self._disk.remove)(leftover)
+        return freed
+
+    def make_private(self) -> None:
+        """Make the run directory, if it is missing, for this user alone: it holds pixels to forget."""
+        self._make_parents(self.root)
+        with suppress(FileExistsError):
+            self.root.mkdir(mode=0o700)
+
     def inside(self, name: str) -> Path:
         """Return the path of a name, none of whose parts below the root is a link.
 
@@ -340,6 +369,13 @@ class ObjectStorage:
     def exclusive(self, name: str) -> AbstractContextManager[None]:  # noqa: ARG002 (see the class)
         """Hold nothing."""
         return nullcontext()
+
+    def remove_leftovers(self, older_than_seconds: float) -> int:  # noqa: ARG002 (there are none)
+        """Remove nothing: an upload that did not end leaves no object."""
+        return 0
+
+    def make_private(self) -> None:
+        """Make nothing: a bucket has rules of its own."""
 
     def _info(self, name: str) -> fs.FileInfo:
         info = self._filesystem.get_file_info(f"{self._root}/{name}")

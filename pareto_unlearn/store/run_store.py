@@ -56,6 +56,9 @@ from pareto_unlearn.stored_fields import read_fields
 RESUMABLE = frozenset({TrialState.INTERRUPTED, TrialState.STALE})
 """Endings after which the next attempt continues from the resume generations, so a commit keeps them."""
 
+LEFT_FOR_SECONDS = 3600.0
+"""After which a temporary file belongs to nobody any more."""
+
 _logger = logging.getLogger(__name__)
 
 
@@ -97,6 +100,7 @@ class RunStore:
         store = cls._at(join_path(os.fspath(storage), name))
         probe = "write-probe"
         try:
+            store._storage.make_private()
             store._storage.put(probe, b"")
             store._storage.remove(probe)
         except OSError as error:
@@ -137,6 +141,13 @@ class RunStore:
             RunLockedError: on entering, if another driver holds the run.
         """
         return hold_run(self._storage, self._label)
+
+    def remove_leftovers(self) -> int:
+        """Remove what writers that were killed an hour ago or more have left; return the bytes freed.
+
+        The lock must be held. Workers of a driver that died live on for some seconds.
+        """
+        return self._storage.remove_leftovers(LEFT_FOR_SECONDS)
 
     def write_text(self, name: str, text: str) -> None:
         """Write or replace one text file of the run, such as ``sweep.yaml``."""

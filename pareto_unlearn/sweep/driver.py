@@ -12,7 +12,17 @@ from rich.markup import escape
 
 from pareto_unlearn.config import SweepConfig
 from pareto_unlearn.config.smoke import SMOKE_NOTICE
-from pareto_unlearn.records import BROKEN, Phase, RunInfo, ScanProgress, TrialRecord, TrialSpec
+from pareto_unlearn.errors import MachineError
+from pareto_unlearn.records import (
+    BROKEN,
+    MACHINE_FAULT,
+    Phase,
+    RunInfo,
+    ScanProgress,
+    TrialRecord,
+    TrialSpec,
+    TrialState,
+)
 from pareto_unlearn.schedule import count_trials
 from pareto_unlearn.store import RunStore, open_run
 from pareto_unlearn.sweep.checking import check_inputs
@@ -77,6 +87,8 @@ def run_sweep(config: SweepConfig, options: SweepOptions, console: Console) -> i
         )
         if committed := planner.committed():
             say(console, f"continuing {store.path}: {len(committed)} trials are committed already")
+        if freed := store.remove_leftovers():
+            say(console, f"removed {freed / 1e6:.1f} MB that killed writers had left")
         stopped_by = _execute(planner, info, options, console)
         info = planner.describe_run(info)
         store.write_info(info)
@@ -152,10 +164,17 @@ def _conclude(planner: Planner, info: RunInfo, options: SweepOptions, console: C
     report = options.report(planner.store.path) if options.report else None
     console.print(closing_table(open_run(planner.store.path)))
     print_summary(planner.store.path, info, report, console)
-    problem = planner.range_problem()
-    if problem is not None:
-        raise problem
     broken = [record for record in records if record.state in BROKEN]
     for record in broken:
         say(console, f"[red]{record.state}[/] {record.label}: {escape(record.reason)}")
+    if faults := [record for record in broken if record.reason.startswith(MACHINE_FAULT)]:
+        raise MachineError(
+            f"{planner.store.path}: {len(faults)} of {len(records)} trials met a fault of the machine, as "
+            "said above; put it right and start the same command again, which runs them and keeps the others"
+        )
+    problem = planner.range_problem()
+    if problem is not None:
+        raise problem
+    if any(record.state is TrialState.FAILED for record in broken):
+        say(console, "the same command with --retry-failed runs FAILED trials again")
     return PARTIAL if broken else COMPLETE

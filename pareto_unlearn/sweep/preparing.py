@@ -9,6 +9,7 @@ from pareto_unlearn.catalogue.methods import ORIGINAL
 from pareto_unlearn.config import SweepConfig, config_hash, dump_config
 from pareto_unlearn.config.model_section import BUILTIN, RANDOM
 from pareto_unlearn.records import (
+    MACHINE_FAULT,
     SCHEMA_VERSION,
     WEIGHTS_VARIABLE,
     Phase,
@@ -49,7 +50,7 @@ def prepare_run(
     record_extractors(store, checked.extractors)
     store.write_text("sweep.yaml", dump_config(config))
     store.write_text("manifest.csv", checked.manifest)
-    retry = _failed_attempts(store) if retry_failed else frozenset()
+    retry = _failed_attempts(store, every=retry_failed)
     template = _assignment_template(config, store, digest)
     planner = Planner(config, store, checked.weights_sha256, template, retry, check_convergence)
     info = planner.describe_run(_describe_start(config, checked, digest, before))
@@ -86,12 +87,12 @@ def _assignment_template(config: SweepConfig, store: RunStore, digest: str) -> A
     )
 
 
-def _failed_attempts(store: RunStore) -> frozenset[tuple[str, int]]:
-    """Return trial id and attempt of every FAILED row."""
+def _failed_attempts(store: RunStore, *, every: bool) -> frozenset[tuple[str, int]]:
+    """Return trial id and attempt of the FAILED rows, all of them or those that are the machine's fault."""
     return frozenset(
         (record.trial_id, record.attempt)
         for record in store.records().values()
-        if record.state is TrialState.FAILED
+        if record.state is TrialState.FAILED and (every or record.reason.startswith(MACHINE_FAULT))
     )
 
 

@@ -11,8 +11,8 @@ from ray.tune import Callback, Stopper
 from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 
-from pareto_unlearn.errors import ParetoUnlearnError
-from pareto_unlearn.records import TrialSpec
+from pareto_unlearn.errors import MachineError, ParetoUnlearnError, explain_machine
+from pareto_unlearn.records import MACHINE_FAULT, TrialSpec
 from pareto_unlearn.schedule import NoTrial
 from pareto_unlearn.sweep.executors import Observer
 from pareto_unlearn.sweep.planner import Planner
@@ -20,7 +20,10 @@ from pareto_unlearn.sweep.worker import scan_from_plain, spec_from_plain
 
 SCAN = "scan"
 """In a result that a trial reports to Tune: how far a path is with finding its step size."""
-LOST = "the worker process died and every retry was used up (killed, or out of memory); see the Ray logs"
+LOST = (
+    f"{MACHINE_FAULT}the worker process died and every retry was used up (killed, or out of memory); see the "
+    "Ray logs"
+)
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +31,11 @@ logger = logging.getLogger(__name__)
 def _without_state(_: object) -> dict[str, Any]:
     """Return an empty state to pickle: Tune saves these objects to a file that is never read."""
     return {}
+
+
+def _explained(error: OSError) -> ParetoUnlearnError:
+    """Return the error that ends a sweep whose store cannot be used."""
+    return explain_machine(error) or MachineError(f"the store cannot be used: {error}")
 
 
 class PlannerSearcher(Searcher):
@@ -44,8 +52,8 @@ class PlannerSearcher(Searcher):
         """Return the next assignment; None makes Tune ask again later, FINISHED ends the search."""
         try:
             assignment = self._planner.next_trial([spec.trial_id for spec in self._live.values()])
-        except ParetoUnlearnError as error:
-            self._planner.error = error
+        except (ParetoUnlearnError, OSError) as error:
+            self._planner.error = _explained(error) if isinstance(error, OSError) else error
             return Searcher.FINISHED  # type: ignore[return-value]  # Ray annotates it wrongly: it is text
         if assignment is NoTrial.WAIT:
             return None
@@ -68,6 +76,8 @@ class PlannerSearcher(Searcher):
         except ParetoUnlearnError as problem:
             logger.exception("trial %s (%s) could not be read back", spec.trial_id, spec.label)
             self._planner.error = problem
+        except OSError as problem:
+            self._planner.error = _explained(problem)
 
     def save(self, checkpoint_path: str) -> None:
         """Write nothing, since the store holds the state; Tune requires the method."""

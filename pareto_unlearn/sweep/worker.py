@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from pareto_unlearn.config import SweepConfig, parse_config
-from pareto_unlearn.errors import ConfigError, StoreError
+from pareto_unlearn.errors import ConfigError, StoreError, is_fault_of_machine
 from pareto_unlearn.records import (
+    MACHINE_FAULT,
     MODEL_FILE,
     Phase,
     Role,
@@ -69,6 +70,9 @@ def scan_from_plain(values: Mapping[str, Any]) -> ScanProgress:
 def execute(assignment: Assignment, on_progress: OnProgress, on_scan: OnScan = lambda _: None) -> TrialRecord:
     """Run a trial and commit its result; an exception of the trial becomes a FAILED row, not raised.
 
+    The reason of that row tells faults of the machine, which the next sweep command runs again, from those of
+    the trial.
+
     Args:
         assignment: the trial.
         on_progress: takes step, f1 and f2 of a mini-batch.
@@ -100,7 +104,8 @@ def execute(assignment: Assignment, on_progress: OnProgress, on_scan: OnScan = l
         result = run_trial(Trial(config, spec, material), hooks, assignment.code_version)
     except Exception as error:  # any error of a trial is its result; the sweep goes on
         logger.exception("trial %s (%s) failed", spec.trial_id, spec.label)
-        result = failed_result(spec, f"{type(error).__name__}: {error}", assignment.code_version)
+        kind = MACHINE_FAULT if is_fault_of_machine(error) else ""
+        result = failed_result(spec, f"{kind}{type(error).__name__}: {error}", assignment.code_version)
     return store.commit(result)
 
 
