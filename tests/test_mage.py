@@ -350,12 +350,12 @@ class TestCheckpoints:
             self.assert_same_file(found, wanted)
 
     def test_another_order_and_type_of_the_file_are_kept(self, tmp_path, state):
-        halves = {k: v.half() if v.is_floating_point() else v for k, v in reversed(state.items())}
-        torch.save({"model": halves}, tmp_path / "half.pth")
+        doubles = {k: v.double() if v.is_floating_point() else v for k, v in reversed(state.items())}
+        torch.save({"model": doubles}, tmp_path / "double.pth")
         fresh = Mage(TINY, center(64, 16))
-        files = load_mage(fresh, tmp_path / "half.pth")
+        files = load_mage(fresh, tmp_path / "double.pth")
         write_mage_checkpoint(tmp_path / "new.pth", fresh.state_dict(), files)
-        self.assert_same_file(tmp_path / "new.pth", tmp_path / "half.pth")
+        self.assert_same_file(tmp_path / "new.pth", tmp_path / "double.pth")
 
     def test_both_files_may_hold_the_same_tokeniser_but_not_two(self, tmp_path, state):
         _, own = split(state)

@@ -9,7 +9,7 @@ import pickle
 import re
 import struct
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,15 @@ from safetensors.torch import save_file as save_safetensors_file
 from torch import Tensor, nn
 
 from pareto_unlearn.errors import WeightsError
+from pareto_unlearn.models.file_kinds import HARMLESS, require_checkpoint
 
-__all__ = ["Wrapper", "load_strictly", "read_checkpoint", "write_checkpoint"]
+__all__ = ["Wrapper", "exported_dtype", "load_strictly", "read_checkpoint", "write_checkpoint"]
 
 SAFETENSORS = ".safetensors"
+PREFIXES = ("module.", "_orig_mod.")
+"""Of DistributedDataParallel and torch.compile."""
+LIGHTNING = "pytorch-lightning_version"
+"""The entry of a Lightning checkpoint, which puts ``model.`` before the names of what it trains."""
 
 UNREADABLE = (
     pickle.UnpicklingError,
@@ -45,17 +50,18 @@ class Wrapper:
 
     ``key`` is the top-level entry that holds the tensors (None: the file is the state dict itself);
     ``before`` and ``after`` are the other entries in the order of the file; ``metadata`` is that of a
-    safetensors file.
+    safetensors file. ``prefix`` is what a wrapper of the network has put before every name.
     """
 
     key: str | None = None
     before: dict[str, Any] = field(default_factory=dict)
     after: dict[str, Any] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
+    prefix: str = ""
 
     def without_extras(self) -> "Wrapper":
         """Return the wrapper without the other entries (optimiser, epoch, arguments of the training)."""
-        return Wrapper(self.key)
+        return Wrapper(self.key, prefix=self.prefix)
 
 
 def read_checkpoint(
@@ -70,16 +76,20 @@ def read_checkpoint(
             ``argparse.Namespace``.
 
     Returns:
-        The tensors on the CPU, in the order and dtypes of the file, and the wrapper.
+        The tensors on the CPU, in the order and dtypes of the file, under their names without the prefixes
+        of DistributedDataParallel, torch.compile and Lightning, and the wrapper, which has the prefix.
 
     Raises:
-        WeightsError: the file is missing, damaged, holds a class that is not allowed, or no state dict.
+        WeightsError: the file is missing, damaged, of another kind, holds a class that is not allowed, no
+            state dict, or a number that is not finite.
     """
-    if not path.is_file():
-        raise WeightsError(f"{path}: expected a checkpoint, found no such file")
+    require_checkpoint(path)
     if path.suffix == SAFETENSORS:
-        return _read_safetensors(path)
-    return _unwrap(_read_pickle(path, allowed), keys, path)
+        tensors, wrapper = _read_safetensors(path)
+    else:
+        tensors, wrapper = _unwrap(_read_pickle(path, allowed), keys, path)
+    _require_finite(tensors, path)
+    return _without_prefix(tensors, wrapper)
 
 
 def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], wrapper: Wrapper) -> None:
@@ -89,7 +99,7 @@ def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], wrapper: Wrapper
         WeightsError: a ``.safetensors`` file is wanted, which holds tensors only, but the wrapper has more
             entries.
     """
-    copies = {name: _on_its_own(tensor) for name, tensor in tensors.items()}
+    copies = {f"{wrapper.prefix}{name}": _on_its_own(tensor) for name, tensor in tensors.items()}
     if path.suffix == SAFETENSORS:
         if others := [*wrapper.before, *wrapper.after]:
             raise WeightsError(
@@ -101,6 +111,11 @@ def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], wrapper: Wrapper
         content = copies if wrapper.key is None else {**wrapper.before, wrapper.key: copies, **wrapper.after}
         with path.open("wb") as file:  # a path instead would put its name into the bytes
             torch.save(content, file)
+
+
+def exported_dtype(stored: torch.dtype) -> torch.dtype:
+    """Return the type that a tensor goes out with: unlearned weights do not fit into half precision."""
+    return torch.float32 if stored in (torch.float16, torch.bfloat16) else stored
 
 
 def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], path: Path, expected: str) -> None:
@@ -146,7 +161,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Wrapper]:
 
 def _read_pickle(path: Path, allowed: Sequence[type]) -> object:
     try:
-        with torch.serialization.safe_globals(list(allowed)):
+        with torch.serialization.safe_globals([*allowed, *HARMLESS]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
         # torch's own text goes on to suggest turning the protection off.
@@ -154,10 +169,38 @@ def _read_pickle(path: Path, allowed: Sequence[type]) -> object:
             classes = ", ".join(kind.__qualname__ for kind in allowed) or "no other class"
             raise WeightsError(
                 f"{path}: refused, because loading it would call {refused[1]}; expected tensors, plain "
-                f"containers and {classes}; if you trust the file, save its state dict alone and use that"
+                f"containers and {classes}. Whoever made the file can save its state dict alone: "
+                "torch.save(model.state_dict(), 'weights.pth')"
             ) from error
-        reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
-        raise WeightsError(f"{path}: not a file of torch.save, or damaged: {reason}") from error
+        raise WeightsError(
+            f"{path}: expected a file of torch.save, found one that is damaged or of another kind; "
+            "compare its size and its SHA-256 with the publisher's, or download it again"
+        ) from error
+
+
+def _require_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise WeightsError(
+                f"{path}: expected numbers, found NaN or infinity in {name}: the training that left this "
+                "file diverged, or the file is damaged; use an earlier checkpoint"
+            )
+
+
+def _without_prefix(tensors: dict[str, Tensor], wrapper: Wrapper) -> tuple[dict[str, Tensor], Wrapper]:
+    """Take off what wrappers of a network put before every name; the wrapper of the file keeps it."""
+    known: Sequence[str] = PREFIXES
+    if LIGHTNING in wrapper.before or LIGHTNING in wrapper.after:
+        known = (*PREFIXES, "model.")
+    prefix = ""
+    while found := next(
+        (one for one in known if all(name.startswith(prefix + one) for name in tensors)), None
+    ):
+        prefix += found
+    if not tensors or not prefix:
+        return tensors, wrapper
+    short = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    return short, replace(wrapper, prefix=prefix)
 
 
 def _unwrap(content: object, keys: Sequence[str], path: Path) -> tuple[dict[str, Tensor], Wrapper]:

@@ -19,8 +19,14 @@ from timm.layers.patch_embed import PatchEmbed
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from pareto_unlearn.errors import ConfigError
-from pareto_unlearn.models.checkpoint_files import Wrapper, load_strictly, read_checkpoint, write_checkpoint
+from pareto_unlearn.errors import ConfigError, WeightsError
+from pareto_unlearn.models.checkpoint_files import (
+    Wrapper,
+    exported_dtype,
+    load_strictly,
+    read_checkpoint,
+    write_checkpoint,
+)
 from pareto_unlearn.models.holes import removed_patches
 from pareto_unlearn.models.mae_patches import (
     NORM_EPSILON,
@@ -31,6 +37,11 @@ from pareto_unlearn.models.mae_patches import (
     patchify,
     position_embedding,
     unpatchify,
+)
+from pareto_unlearn.models.mae_transformers import (
+    has_transformers_names,
+    published_names,
+    transformers_tensor,
 )
 
 __all__ = [
@@ -380,9 +391,22 @@ def fill_mae(model: Mae, path: Path) -> tuple[Wrapper, dict[str, torch.dtype]]:
         WeightsError: the file is missing, damaged, refused, or does not fit the model.
     """
     # Training runs of the published code pickle their arguments beside the weights.
-    tensors, wrapper = read_checkpoint(path, allowed=(argparse.Namespace,))
+    stored, wrapper = read_checkpoint(path, allowed=(argparse.Namespace,))
+    _require_prediction(model.predicts, wrapper, path)
+    tensors = published_names(stored) if has_transformers_names(stored) else stored
     load_strictly(model, tensors, path, _expected(model.shape, model.predicts))
-    return wrapper, {name: tensor.dtype for name, tensor in tensors.items()}
+    return wrapper, {name: exported_dtype(tensor.dtype) for name, tensor in stored.items()}
+
+
+def _require_prediction(predicts: Predicts, wrapper: Wrapper, path: Path) -> None:
+    """Refuse a file whose own arguments say that it was trained to predict something else."""
+    trained = getattr((wrapper.before | wrapper.after).get("args"), "norm_pix_loss", None)
+    wanted = Predicts.NORMALISED_PATCHES if trained else Predicts.PIXELS
+    if trained is not None and wanted is not predicts:
+        raise WeightsError(
+            f"{path}: its arguments say norm_pix_loss={trained}, so it predicts {wanted}; expected a file "
+            f"that predicts {predicts}: set model.predicts to {wanted}"
+        )
 
 
 def write_mae(
@@ -398,7 +422,9 @@ def write_mae(
     """
     state = model.published_state()
     if dtypes is not None:
-        state = {name: state[name].to(dtype) for name, dtype in dtypes.items()}
+        theirs = has_transformers_names(dtypes)
+        named = {name: transformers_tensor(state, name) if theirs else state[name] for name in dtypes}
+        state = {name: tensor.to(dtypes[name]) for name, tensor in named.items()}
     write_checkpoint(path, state, wrapper)
 
 

@@ -14,7 +14,13 @@ import torch
 from torch import Tensor
 
 from pareto_unlearn.errors import WeightsError
-from pareto_unlearn.models.checkpoint_files import Wrapper, load_strictly, read_checkpoint, write_checkpoint
+from pareto_unlearn.models.checkpoint_files import (
+    Wrapper,
+    exported_dtype,
+    load_strictly,
+    read_checkpoint,
+    write_checkpoint,
+)
 from pareto_unlearn.models.mage import Mage
 
 __all__ = ["MageFiles", "StoredForm", "load_mage", "read_mage_checkpoint", "write_mage_checkpoint"]
@@ -105,7 +111,9 @@ def load_mage(model: Mage, path: Path, tokenizer: Path | None = None) -> MageFil
 def _read(path: Path, prefix: str) -> tuple[dict[str, Tensor], StoredForm]:
     stored, wrapper = read_checkpoint(path, allowed=(Namespace,))
     tensors = {prefix + name: value for name, value in stored.items()}
-    return tensors, StoredForm(wrapper, {name: value.dtype for name, value in tensors.items()})
+    return tensors, StoredForm(
+        wrapper, {name: exported_dtype(value.dtype) for name, value in tensors.items()}
+    )
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor], form: StoredForm, prefix: str) -> None:

@@ -13,7 +13,13 @@ import torch
 from torch import Tensor
 
 from pareto_unlearn.errors import WeightsError
-from pareto_unlearn.models.checkpoint_files import Wrapper, load_strictly, read_checkpoint, write_checkpoint
+from pareto_unlearn.models.checkpoint_files import (
+    Wrapper,
+    exported_dtype,
+    load_strictly,
+    read_checkpoint,
+    write_checkpoint,
+)
 from pareto_unlearn.models.palette import Palette
 from pareto_unlearn.models.palette_schedule import SCHEDULE_NAMES, build_schedule
 
@@ -49,7 +55,9 @@ def read_palette(path: Path) -> tuple[dict[str, Tensor], PaletteFile]:
     tensors, wrapper = read_checkpoint(path)
     dropped = tuple(name for name in tensors if name.startswith(ORIGINAL_PREFIX))
     kept = {name: tensor for name, tensor in tensors.items() if name not in dropped}
-    return kept, PaletteFile(wrapper, {name: tensor.dtype for name, tensor in kept.items()}, dropped)
+    return kept, PaletteFile(
+        wrapper, {name: exported_dtype(tensor.dtype) for name, tensor in kept.items()}, dropped
+    )
 
 
 def fill_palette(model: Palette, path: Path) -> PaletteFile:
