@@ -17,7 +17,7 @@ from image_folders import (
     save,
     section,
 )
-from PIL import Image
+from PIL import Image, features
 
 from pareto_unlearn.config import DataSection
 from pareto_unlearn.data import load_split, write_manifest
@@ -120,7 +120,52 @@ def test_an_empty_root_and_an_empty_class_are_refused(tmp_path, root):
     (tmp_path / "empty").mkdir()
     assert "expected one folder per class" in refused(section(tmp_path / "empty"))
     (root / "c9").mkdir()
-    assert "expected image files (.bmp, " in refused(section(root, forget_classes=["c9"]))
+    assert "expected image files (.avif, .bmp, " in refused(section(root, forget_classes=["c9"]))
+
+
+@pytest.mark.parametrize("name", ["Screenshot\u202fPM.png", "a\u00a0b.png", "ä\U0001f600.png"])
+def test_a_name_that_people_have_is_read(root, name):
+    save(noise(SIDE, SIDE, 999), root / "c0" / name)
+    assert f"c0/{name}" in {row["image_id"] for row in rows_of(load_split(section(root), 0, EXACT))}
+
+
+def test_names_of_what_is_not_read_do_not_matter(root):
+    (root / "c0" / "read\nme.txt").write_bytes(b"x")
+    (root / "other\nclass").mkdir()
+    load_split(section(root), 0, EXACT)
+
+
+def test_pictures_of_a_class_that_would_be_left_out_are_refused(root):
+    save(noise(SIDE, SIDE, 998), root / "c0" / "more" / "deep" / "a.png")
+    message = refused(section(root))
+    assert "c0: 1 image files lie in folders inside it (more) and would not be used" in message
+    (root / "c0" / "more" / "deep" / "a.png").unlink()
+    load_split(section(root), 0, EXACT)
+    (root / "c0" / "IMG_1.HEIC").write_bytes(b"x")
+    assert "1 pictures are of a kind that is not read" in refused(section(root))
+    assert load_split(section(root, forget_classes=["c1"], retain_classes=["c2"]), 0, EXACT)
+
+
+@pytest.mark.parametrize("suffix", [".jfif", ".jpe", ".avif"])
+def test_rarer_endings_of_pictures_are_read(root, suffix):
+    if suffix == ".avif" and not features.check("avif"):
+        pytest.skip("this Pillow was built without AVIF")
+    form = "AVIF" if suffix == ".avif" else "JPEG"
+    save(noise(SIDE, SIDE, 997), root / "c0" / f"z{suffix}", format=form)
+    assert (
+        sum(len(ids) for name, ids in ids_of(load_split(section(root), 0, EXACT)).items() if "forget" in name)
+        == 11
+    )
+
+
+@pytest.mark.parametrize(
+    ("train", "heldout"), [("train", "valid"), ("Train", "Test"), ("train", "validation"), ("TRAIN", "VAL")]
+)
+def test_the_folders_of_a_split_have_the_names_that_people_give_them(tmp_path, train, heldout):
+    make_folder(tmp_path / train, images=4)
+    make_folder(tmp_path / heldout, images=3, side=SIDE + 1)
+    counts = {name: len(ids) for name, ids in ids_of(load_split(section(tmp_path), 0, SQUASH)).items()}
+    assert counts == {"forget_train": 4, "forget_heldout": 3, "retain_train": 8, "retain_heldout": 6}
 
 
 def test_a_class_without_validation_folder_is_refused(tmp_path):
@@ -134,7 +179,7 @@ def test_a_class_without_validation_folder_is_refused(tmp_path):
 @pytest.mark.parametrize("name", ["a\nb.png", "a\udce4.png"])
 def test_a_name_that_no_manifest_can_hold_is_refused(root, name):
     (root / "c0" / name).write_bytes(b"x")
-    assert "expected printable names" in refused(section(root))
+    assert "expected names that are text without control characters" in refused(section(root))
 
 
 # Places365

@@ -4,6 +4,7 @@ A layout lists names only and opens no image. Names are sorted, so the order of 
 """
 
 import os
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,10 +13,24 @@ from pathlib import Path
 from pareto_unlearn.data.sources import Members, hold_out
 from pareto_unlearn.errors import ConfigError
 
-SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+SUFFIXES = frozenset(
+    {
+        ".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff",
+        ".webp",
+    }
+)  # fmt: skip
 """The suffixes of image files. Other files in a class's folder are ignored, and so are hidden files."""
+UNREAD_SUFFIXES = frozenset(
+    {".dng", ".heic", ".heif", ".jp2", ".jxl", ".nef", ".psd", ".raw", ".svg", ".tga"}
+)
+"""Of pictures that are not read. In a class's folder they are no oversight to be silent about."""
+HELDOUT_FOLDERS = ("val", "valid", "validation", "test")
+"""In any case; the first that is there beside ``train``."""
 
-_FOLDER_LAYOUT = "<root>/<class>/<image>, or <root>/train/<class>/<image> and <root>/val/<class>/<image>"
+_FOLDER_LAYOUT = (
+    "<root>/<class>/<image>, or <root>/train/<class>/<image> and <root>/val/<class>/<image> (or valid, "
+    "validation or test)"
+)
 _IMAGENET_LAYOUT = (
     "<root>/train/<wnid>/<image>.JPEG and <root>/val/<wnid>/<image>.JPEG; where all validation images lie in "
     "one folder, sort them into a folder per wnid first"
@@ -41,8 +56,10 @@ def find_folder(root: Path) -> FileTree:
     Raises:
         ConfigError: there are no folders of classes.
     """
-    if (root / "train").is_dir() and (root / "val").is_dir():
-        return _find_split_folders(root, _FOLDER_LAYOUT)
+    folders = {name.lower(): name for name in reversed(_list_classes(root, _FOLDER_LAYOUT))}
+    heldout = next((folders[name] for name in HELDOUT_FOLDERS if name in folders), None)
+    if "train" in folders and heldout is not None:
+        return _find_split_folders(root, _FOLDER_LAYOUT, folders["train"], heldout)
     return FileTree(root, _list_classes(root, _FOLDER_LAYOUT), partial(_list_whole_classes, root))
 
 
@@ -79,27 +96,31 @@ LAYOUTS: dict[str, Callable[[Path], FileTree]] = {
 }
 
 
-def _find_split_folders(root: Path, layout: str) -> FileTree:
-    names = _list_classes(root / "train", layout)
-    return FileTree(root, names, partial(_list_split_classes, root, layout))
+def _find_split_folders(root: Path, layout: str, train: str = "train", heldout: str = "val") -> FileTree:
+    names = _list_classes(root / train, layout)
+    return FileTree(root, names, partial(_list_split_classes, root, layout, train, heldout))
 
 
 def _list_whole_classes(root: Path, classes: Sequence[str]) -> Mapping[str, Members]:
     return {name: hold_out(_list_files(root, name, _FOLDER_LAYOUT)) for name in classes}
 
 
-def _list_split_classes(root: Path, layout: str, classes: Sequence[str]) -> Mapping[str, Members]:
+def _list_split_classes(
+    root: Path, layout: str, train: str, heldout: str, classes: Sequence[str]
+) -> Mapping[str, Members]:
     return {
         name: Members(
-            train=_list_files(root, f"train/{name}", layout),
-            heldout=_list_files(root, f"val/{name}", layout),
+            train=_list_files(root, f"{train}/{name}", layout),
+            heldout=_list_files(root, f"{heldout}/{name}", layout),
         )
         for name in classes
     }
 
 
 def _list_classes(folder: Path, layout: str) -> tuple[str, ...]:
-    names = sorted(entry.name for entry in _scan(folder, "a folder of classes", layout) if entry.is_dir())
+    entries = _scan(folder, "a folder of classes", layout)
+    # What no sweep file can name is no class of it.
+    names = sorted(entry.name for entry in entries if entry.is_dir() and _is_writable(entry.name))
     if not names:
         raise _misplaced("one folder per class", folder, layout)
     return tuple(names)
@@ -107,24 +128,57 @@ def _list_classes(folder: Path, layout: str) -> tuple[str, ...]:
 
 def _list_files(root: Path, relative: str, layout: str) -> tuple[str, ...]:
     folder = root / relative
-    entries = [entry for entry in _scan(folder, "a folder of images", layout) if not entry.is_dir()]
-    names = sorted(entry.name for entry in entries if Path(entry.name).suffix.lower() in SUFFIXES)
+    entries = _scan(folder, "a folder of images", layout)
+    names = sorted(entry.name for entry in entries if not entry.is_dir() and _suffix(entry.name) in SUFFIXES)
+    _require_all_used(folder, entries)
     if not names:
         raise _misplaced(f"image files ({', '.join(sorted(SUFFIXES))})", folder, layout)
+    odd = [name for name in names if not _is_writable(name)]
+    if odd:
+        raise ConfigError(
+            f"{folder}: expected names that are text without control characters, found {odd[0]!a}; rename it"
+        )
     return tuple(f"{relative}/{name}" for name in names)
+
+
+def _suffix(name: str) -> str:
+    return Path(name).suffix.lower()
+
+
+def _is_writable(name: str) -> bool:
+    """Return whether a name can stand in a table: no control characters, no bytes that are no text."""
+    return not any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name)
+
+
+def _require_all_used(folder: Path, entries: Sequence[os.DirEntry[str]]) -> None:
+    """Refuse pictures of a chosen class that would be left out: nobody would notice."""
+    inside = [entry.name for entry in entries if entry.is_dir() and _count_pictures(Path(entry.path))]
+    unread = sorted(entry.name for entry in entries if _suffix(entry.name) in UNREAD_SUFFIXES)
+    if inside:
+        count = sum(_count_pictures(folder / name) for name in inside)
+        raise ConfigError(
+            f"{folder}: {count} image files lie in folders inside it ({', '.join(sorted(inside)[:3])}) and "
+            "would not be used; move them into the folder of the class, or remove them"
+        )
+    if unread:
+        raise ConfigError(
+            f"{folder}: {len(unread)} pictures are of a kind that is not read and would not be used, the "
+            f"first {unread[0]!a}; convert them to JPEG or PNG, or remove them"
+        )
+
+
+def _count_pictures(folder: Path) -> int:
+    known = SUFFIXES | UNREAD_SUFFIXES
+    return sum(_suffix(name) in known for _, _, names in os.walk(folder) for name in names)
 
 
 def _scan(folder: Path, wanted: str, layout: str) -> list[os.DirEntry[str]]:
     """Return the entries of a folder without the hidden ones."""
     try:
         with os.scandir(folder) as entries:
-            shown = [entry for entry in entries if not entry.name.startswith(".")]
+            return [entry for entry in entries if not entry.name.startswith(".")]
     except OSError as error:
         raise _misplaced(wanted, folder, layout, error.strerror) from error
-    odd = [entry.name for entry in shown if not entry.name.isprintable()]
-    if odd:
-        raise ConfigError(f"{folder}: expected printable names, found {odd[0]!a}; rename it")
-    return shown
 
 
 def _list_places(

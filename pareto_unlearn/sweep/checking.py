@@ -37,6 +37,7 @@ def check_inputs(config: SweepConfig) -> CheckedSweep:
         check_bank,
         check_forward,
         check_heldout,
+        check_outputs,
         check_reference,
         check_weights,
         load_original,
@@ -51,6 +52,7 @@ def check_inputs(config: SweepConfig) -> CheckedSweep:
     check_forward(config)
     split = load_split(config.data, config.seed, pixel_format(config.model))
     check_heldout(config, split)
+    check_outputs(config, model, split)
     manifest = write_manifest(split)
     check_duplicates(split, config.data.duplicates)
     return CheckedSweep(

@@ -3,6 +3,7 @@
 from pareto_unlearn.trial.auditing import audit_subject
 from pareto_unlearn.trial.bank import check_bank
 from pareto_unlearn.trial.context import Material, Trial
+from pareto_unlearn.trial.degenerate import check_outputs
 from pareto_unlearn.trial.forward import check_forward
 from pareto_unlearn.trial.image_metrics import (
     check_heldout,
@@ -25,6 +26,7 @@ __all__ = [
     "check_bank",
     "check_forward",
     "check_heldout",
+    "check_outputs",
     "check_reference",
     "check_weights",
     "failed_result",
