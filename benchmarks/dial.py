@@ -164,8 +164,8 @@ range of each run (the quickstart, a seed each, without baselines), training spl
 Trained: epsilon held for {steps} steps from the mixture, as with `solver.hold.steps: {steps}`.
 
 - Error: f1 - epsilon, with f1 the mean over the forget images, in units of f1's range. Worst class: the same
-  for the class that is forgotten least. With `solver.completeness: per_class` training holds every class to
-  epsilon, so the mean over all images ends below epsilon; the dial meets epsilon with that mean.
+  for the class that is forgotten least, which is what epsilon bounds by default (`completeness: per_class`):
+  every way meets epsilon with that class, and the mean of all images ends below it.
 - f2 / trained f2: at the same epsilon, and at the same f1, for which the dial is set to the f1 of the trained
   model.
 - The dial mixes two pairs of knots, the neighbouring trials and the ends of the edge of the hull of trials
