@@ -69,7 +69,7 @@ def choose_classes(config: DataSection, known: Sequence[str], seed: int) -> Clas
     if config.class_list is None or config.class_rule is None:
         forget, retain = _choose_two(config, known, seed)
     else:
-        listed = read_class_list(Path(config.class_list), config.class_rule)
+        listed = read_class_list(Path(config.class_list).expanduser(), config.class_rule)
         forget, retain = (_named_or_drawn("data.class_list", names, known, seed) for names in listed)
     trained = retain if config.proxy_retain is None else _draw_proxy(config, known, (*forget, *retain), seed)
     return ClassChoice(forget, retain, trained)

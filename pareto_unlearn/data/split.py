@@ -60,7 +60,7 @@ def _find_source(config: DataSection, pixels: PixelFormat, cache: Path | None) -
         _check_pixels(config.dataset, whole, pixels)
         return MemorySource(whole)
     # Never None here: for a data set of files the section requires a root.
-    tree = LAYOUTS[config.dataset](Path(config.root or "."))
+    tree = LAYOUTS[config.dataset](Path(config.root or ".").expanduser())
     return FileSource(tree, pixels, CacheRoom(cache, config.cache_bytes))
 
 

@@ -107,7 +107,7 @@ class FoundWeights:
 def weights_folder(configured: str | None) -> Path | None:
     """Return the absolute weights folder: as configured, else from ``PARETO_UNLEARN_WEIGHTS``, else None."""
     chosen = configured or os.environ.get(WEIGHTS_VARIABLE)
-    return Path(chosen).absolute() if chosen else None
+    return Path(chosen).expanduser().absolute() if chosen else None
 
 
 def inspect_weights(name: str, folder: Path | None, pins: Mapping[str, str]) -> FoundWeights:

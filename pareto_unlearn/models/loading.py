@@ -222,7 +222,13 @@ def _shipped_file(row: FamilyRow) -> Path:
 
 
 def _existing(name: str, key: str, expected: str) -> Path:
-    path = Path(name)
+    if "://" in name:
+        raise WeightsError(
+            f"{key}: expected the path of a file, found {name}; download it, and name the file"
+        )
+    path = Path(name).expanduser()
+    if path.is_dir():
+        raise WeightsError(f"{key}: expected {expected}, found a folder; name the file in it")
     if not path.is_file():
         raise WeightsError(
             f"{key}: expected {expected}, found nothing at {path}; give its path (relative to the current "

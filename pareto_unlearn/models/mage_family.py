@@ -29,7 +29,7 @@ def _build(setting: Setting) -> Mage:
 
 def _load(setting: Setting, path: Path) -> tuple[Mage, MageFiles]:
     model, tokenizer = _build(setting), setting.model.tokenizer
-    files = load_mage(model, path, None if tokenizer is None else Path(tokenizer))
+    files = load_mage(model, path, None if tokenizer is None else Path(tokenizer).expanduser())
     # The optimiser, epoch and arguments of a training are not those of the weights that are written.
     return model, replace(files, mage=replace(files.mage, wrapper=files.mage.wrapper.without_extras()))
 

@@ -138,4 +138,4 @@ def _absolute_checkpoint(name: str | None) -> str | None:
 
 
 def _absolute(path: str | None) -> str | None:
-    return None if path is None else str(Path(path).absolute())
+    return None if path is None else str(Path(path).expanduser().absolute())

@@ -1,4 +1,4 @@
-"""Sets that make a quality a division by zero are refused before any work."""
+"""What validate refuses before any work: sets without variance, and places that are none."""
 
 from pathlib import Path
 
@@ -64,3 +64,28 @@ def test_outputs_that_are_no_numbers_are_refused(tmp_path):
 def test_sets_of_different_images_are_valid(tmp_path, checkpoint):
     done = validate(*of_files(make_folder(tmp_path / "images", images=10), checkpoint))
     assert done.returncode == 0, done.stderr
+
+
+def test_a_path_may_start_at_home(tmp_path, checkpoint, monkeypatch):
+    make_folder(tmp_path / "images", images=10)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    done = validate(*of_files(Path("~/images"), Path("~/tiny.pth")))
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("https://dl.example.org/a.pth", "found https://dl.example.org/a.pth; download it"),
+        ("images", "found a folder; name the file in it"),
+        ("nowhere.pth", "found nothing at nowhere.pth"),
+    ],
+)
+def test_a_checkpoint_that_is_no_file_is_refused_with_what_it_is(tmp_path, place, words, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    root = make_folder(tmp_path / "images", images=10)
+    done = validate(
+        *of_files(root, tmp_path / "x.pth")[1:],
+        f"model={{family: mae, variant: tiny, checkpoint: '{place}'}}",
+    )
+    assert (done.returncode, words in done.stderr) == (8, True), done.stderr
