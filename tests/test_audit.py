@@ -298,6 +298,14 @@ def test_only_the_short_attack_says_so():
     assert found.standing is Standing.SUPPRESSED
 
 
+def test_a_control_that_was_not_put_to_all_attacks_leaves_the_short_ones():
+    quick = {key: one for key, one in rows_of().items() if not key[1].startswith("lowest error")}
+    quick |= {("forget", lowest_error(one)): row(lowest_error(one), 0.5) for one in QUICK_ATTACKS}
+    found = judge(rows_of(), Company((rows_of(), quick), ORIGINAL)).finding("relearning_gap")
+    assert "short attacks" in found.detail
+    assert found.verdict is Verdict.PASSED
+
+
 # the policy
 
 

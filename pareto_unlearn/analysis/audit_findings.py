@@ -115,10 +115,12 @@ def _unmeasured(key: str, verdict: Verdict = Verdict.NOT_MEASURED, detail: str =
 
 
 def _find_gap(rows: Rows, company: Company, policy: AuditPolicy) -> Finding:
-    """Judge the gap of the fixed attacks; of a model that was not put to them, that of the short ones."""
-    key, least = "relearning_gap", policy.least_relearned
-    attacks = GAP_ATTACKS if _lowest(rows, GAP_ATTACKS) is not None else QUICK_ATTACKS
+    """Judge the gap of the fixed attacks, or of the short ones where the model or a control lacks those."""
+    key, least, attacks = "relearning_gap", policy.least_relearned, GAP_ATTACKS
     found = _relearn(rows, company, attacks)
+    if found.own is None or (company.controls and found.control is None):
+        attacks = QUICK_ATTACKS
+        found = _relearn(rows, company, attacks)
     if found.own is None:
         return _unmeasured(key)
     if found.control is None:
