@@ -116,7 +116,8 @@ def _unmeasured(key: str, verdict: Verdict = Verdict.NOT_MEASURED, detail: str =
 
 def _find_gap(rows: Rows, company: Company, policy: AuditPolicy) -> Finding:
     """Judge the gap of the fixed attacks, or of the short ones where the model or a control lacks those."""
-    key, least, attacks = "relearning_gap", policy.least_relearned, GAP_ATTACKS
+    key, least = "relearning_gap", policy.least_relearned
+    attacks: Sequence[str] = GAP_ATTACKS
     found = _relearn(rows, company, attacks)
     if found.own is None or (company.controls and found.control is None):
         attacks = QUICK_ATTACKS

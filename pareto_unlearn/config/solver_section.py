@@ -231,10 +231,10 @@ class RelearningSection(Section):
     )
     every: Count = Field(default=8, description="steps from one attack to the next")
     steps: Count = Field(
-        default=800, description="steps of this trial, from the weights of the highest boundary"
+        default=1600, description="steps of this trial, from the weights of the highest boundary"
     )
     weight: Positive = Field(
-        default=0.5, description="of what attacks bring back, beside e in what epsilon bounds"
+        default=1.0, description="of what attacks bring back, beside e in what epsilon bounds"
     )
 
 
