@@ -22,9 +22,10 @@ from pareto_unlearn.cli_arguments import (
     RunPaths,
     Smoke,
     SweepFile,
+    TrialName,
+    TrialSeed,
     Weights,
     choose,
-    find_record,
     parse_digests,
 )
 from pareto_unlearn.errors import ParetoUnlearnError, explain_machine
@@ -144,18 +145,18 @@ def compare(
 
 @app.command(name="ls")
 def list_trials(run: RunPath, as_json: AsJson = False) -> None:
-    """List the trials of a run."""
+    """List the trials of a run, the most complete first: `pareto-unlearn ls runs/quickstart`."""
     from rich.console import Console
 
     from pareto_unlearn.store import open_run
-    from pareto_unlearn.sweep.summary import closing_table
+    from pareto_unlearn.sweep.summary import closing_table, print_table
 
     opened = open_run(run)
     records = opened.records
     if as_json:
         print(json.dumps([_json_values(record) for record in records], indent=1))
     else:
-        Console().print(closing_table(opened))
+        print_table(closing_table(opened), Console())
 
 
 @app.command()
@@ -168,10 +169,7 @@ def export(
             show_default=False,
         ),
     ],
-    trial: Annotated[
-        str | None,
-        typer.Option("--trial", help="The trial's id, as `ls --json` prints it, or the first digits of it."),
-    ] = None,
+    trial: TrialName = None,
     epsilon: Annotated[
         float | None,
         typer.Option(
@@ -190,27 +188,19 @@ def export(
             "front.",
         ),
     ] = EPSILON_CONSTRAINT,
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
     allow_import: AllowImport = False,
 ) -> None:
-    """Write an unlearned model, of a trial or of any epsilon, to a file in the form of the original's."""
-    from pareto_unlearn.finished.export import export_trial
-    from pareto_unlearn.store import RunStore
+    """Write an unlearned model, of a trial or of any epsilon, to a file in the form of the original's.
+
+    Example: pareto-unlearn export runs/quickstart model.safetensors --trial highest
+    """
+    from pareto_unlearn.finished.shipping import Wanted, ship
 
     if (trial is None) == (epsilon is None):
-        raise typer.BadParameter("give either --trial ID or --epsilon E")
-    if epsilon is not None:
-        from pareto_unlearn.finished.dial import dial
-
-        record = dial(run, epsilon, absolute=absolute, seed=seed, method=method, allow_import=allow_import)
-        print(
-            f"{record.label}: f1 {record.f1:.6g} for epsilon {record.epsilon:.6g}, f2 {record.f2:.6g}, "
-            f"{record.reason}",
-            file=sys.stderr,
-        )
-    store = RunStore.open(run)
-    if epsilon is None:
-        record = find_record(store.records(), str(trial))
-    print(f"{out} sha256 {export_trial(store, record, out, allow_import=allow_import)}")
+        raise typer.BadParameter("give either --trial NAME or --epsilon E")
+    wanted = Wanted(trial=trial, epsilon=epsilon, absolute=absolute, seed=seed, method=method)
+    print(f"{out} sha256 {ship(run, out, wanted, force=force, allow_import=allow_import, say=_say)}")
 
 
 @app.command(name="eval")
@@ -235,14 +225,15 @@ def evaluate(
             help="SHA-256 of a weights file whose publisher names none; may be repeated.",
         ),
     ] = None,
-    trial: Annotated[
-        str | None,
-        typer.Option("--trial", help="Measure this trial only: its id, or the first digits of it."),
-    ] = None,
+    trial: TrialName = None,
+    seed: TrialSeed = None,
     allow_import: AllowImport = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure published metrics of a finished run from its checkpoints, and write its report again."""
+    """Measure published metrics of a finished run from its checkpoints, and write its report again.
+
+    Example: pareto-unlearn eval runs/quickstart --metrics fid,kid --trial highest
+    """
     from pareto_unlearn.finished.rescore import rescore
     from pareto_unlearn.report import write_report
 
@@ -254,8 +245,9 @@ def evaluate(
         weights=weights,
         weights_sha256=parse_digests(weights_sha256 or []),
         trial=trial,
+        seed=seed,
         allow_import=allow_import,
-        say=lambda text: print(text, file=sys.stderr),
+        say=_say,
     )
     if as_json:
         print(json.dumps([{"trial_id": record.trial_id, **asdict(row)} for record, row in rows], indent=1))
@@ -270,9 +262,8 @@ def audit(
     run: Annotated[
         str | None, typer.Argument(help="The run directory, e.g. runs/quickstart.", show_default=False)
     ] = None,
-    trial: Annotated[
-        str | None, typer.Option("--trial", help="Audit this trial only: its id, or the first digits of it.")
-    ] = None,
+    trial: TrialName = None,
+    seed: TrialSeed = None,
     every: Annotated[
         bool, typer.Option("--all", help="Audit the baselines too, not only the run's own solutions.")
     ] = False,
@@ -297,7 +288,10 @@ def audit(
     allow_import: AllowImport = False,
     as_json: AsJson = False,
 ) -> None:
-    """Attack the models of a finished run: is what they forgot gone, or only hidden?"""
+    """Attack the models of a finished run: is what they forgot gone, or only hidden?
+
+    Example: pareto-unlearn audit runs/quickstart --trial "epsilon 14.6%"
+    """
     from pareto_unlearn.config import dump_policy, load_policy
 
     thresholds = load_policy(policy)
@@ -307,26 +301,30 @@ def audit(
     if run is None:
         raise typer.BadParameter("expected a run directory, found none")
     if trial is not None and every:
-        raise typer.BadParameter("give either --trial ID or --all")
+        raise typer.BadParameter("give either --trial NAME or --all")
+    from pareto_unlearn.analysis.naming import find_trial
     from pareto_unlearn.finished.audit import audit_run
     from pareto_unlearn.report import describe, write_audit, write_report
+    from pareto_unlearn.store import open_run
 
     found = audit_run(
         run,
         thresholds,
         trial=trial,
+        seed=seed,
         every=every,
         quick=quick,
         jobs=jobs,
         allow_import=allow_import,
-        say=lambda text: print(text, file=sys.stderr),
+        say=_say,
     )
     if as_json:
         print(json.dumps([asdict(one) for one in found], indent=1))
     else:
         print(write_audit(found), end="")
+        named = None if trial is None else find_trial(open_run(run).records, trial, seed).trial_id
         for one in found:
-            if trial is not None and one.trial_id.startswith(trial):
+            if one.trial_id == named:
                 print("\n".join(describe(one)))
     print(f"report {write_report(run, None)}", file=sys.stderr)
 
@@ -448,6 +446,10 @@ def _train_of_sweep(
     print(f"{target} sha256 {digest}")
 
 
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
 def _print_loss(step: int, loss: float) -> None:
     print(f"step {step}: loss {loss:.5f}", file=sys.stderr)
 
@@ -472,7 +474,7 @@ def _put(text: str, out: str | None) -> None:
 
 def _json_values(record: TrialRecord) -> dict[str, object]:
     """Return a record as JSON values; a number that is not finite becomes null, and its state says why."""
-    values = asdict(record)
+    values = {"trial_id": record.trial_id, "label": record.label, **asdict(record)}
     return {
         key: None if isinstance(value, float) and not math.isfinite(value) else value
         for key, value in values.items()

@@ -1,14 +1,11 @@
 """The arguments and options that several verbs of the command line share, and how their values are read."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
-
-from pareto_unlearn.errors import ConfigError
-from pareto_unlearn.records import TrialRecord
 
 Choice = TypeVar("Choice", bound=StrEnum)
 
@@ -45,6 +42,18 @@ AllowImport = Annotated[
         help="Run the code of the file that model.family names, as in my_model.py:FAMILY.",
     ),
 ]
+TrialName = Annotated[
+    str | None,
+    typer.Option(
+        "--trial",
+        metavar="NAME",
+        help="A trial: its label or role as `ls` shows it (highest, 'epsilon 14.6%'), its id, or the first "
+        "digits of it.",
+    ),
+]
+TrialSeed = Annotated[
+    int | None, typer.Option("--seed", help="Which seed's trial --trial means, if the run has several.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -70,24 +79,3 @@ def parse_digests(values: Sequence[str]) -> dict[str, str]:
         if not sign:
             raise typer.BadParameter(f"--weights-sha256: expected NAME=HEX, found {value!r}")
     return {name: digest for name, _, digest in pairs}
-
-
-def find_record(records: Mapping[str, TrialRecord], trial: str) -> TrialRecord:
-    """Return the record of the trial whose id starts with ``trial``.
-
-    Raises:
-        ConfigError: no trial or several trials have such an id, or the trial left no model.
-    """
-    found = [record for trial_id, record in records.items() if trial_id.startswith(trial)]
-    if len(found) != 1:
-        some = ", ".join(f"{record.trial_id} ({record.label})" for record in list(records.values())[:5])
-        raise ConfigError(
-            f"expected the id of one trial, found {len(found)} that start with {trial!r}; "
-            f"this run has {some}, ..."
-        )
-    record = found[0]
-    if record.checkpoint is None:
-        raise ConfigError(
-            f"trial {record.trial_id} ({record.label}) has no model: {record.state}, {record.reason}"
-        )
-    return record

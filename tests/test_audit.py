@@ -385,7 +385,7 @@ def test_the_verb_adds_all_attacks_once_and_leaves_the_rest_of_the_run_as_it_is(
 def test_the_verb_says_what_is_wrong(finished):
     path = path_of(finished)
     for arguments, words in (
-        ([path, "--trial", "zz"], "one unlearned model"),
+        ([path, "--trial", "zz"], "expected a label or role"),
         ([path, "--trial", "1", "--all"], "either"),
         ([], "run directory"),
     ):

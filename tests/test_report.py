@@ -692,14 +692,51 @@ def test_row_button_selects_a_failed_trial_with_its_reason(shared: Opened) -> No
 
 
 @needs_browser
+def test_the_export_command_of_the_selected_model_is_copied_without_network(browser, page_path) -> None:
+    context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
+    opened = Opened(context, page_path)
+    opened.page.locator("#trials button", has_text="highest").press("Enter")
+    line = opened.page.inner_text("#details .command")
+    opened.page.click("#details .take-out button")
+    opened.page.wait_for_selector("#details .take-out button:has-text('Copied')")
+    assert opened.page.evaluate("navigator.clipboard.readText()") == line
+    assert re.fullmatch(
+        r"pareto-unlearn export runs/digits digits-(\w{8})\.safetensors --trial \1\w{8}", line
+    )
+    assert opened.column(1)[0] in opened.page.inner_text("#trials tbody tr:first-child code")
+    assert opened.complaints == []
+    context.close()
+
+
+@needs_browser
+def test_a_refused_clipboard_falls_back_to_the_selection(browser, page_path) -> None:
+    opened = Opened(browser, page_path)
+    opened.page.evaluate(
+        "() => { navigator.clipboard.writeText = () => Promise.reject(new Error('refused')); }"
+    )
+    opened.page.click("#details .take-out button")
+    opened.page.wait_for_selector("#details .take-out button:has-text('Copied')")
+    assert opened.page.evaluate("getSelection().toString()") == opened.page.inner_text("#details .command")
+    assert opened.complaints == []
+    opened.page.close()
+
+
+@needs_browser
+def test_a_trial_without_a_model_shows_its_id_and_no_command(shared: Opened) -> None:
+    shared.page.locator("#trials button", has_text="noisy_label").press("Enter")
+    assert "trial " in shared.page.inner_text("#details .take-out")
+    assert shared.page.locator("#details .command").count() == 0
+
+
+@needs_browser
 def test_heads_sort_the_table_and_keep_empty_cells_last(shared: Opened) -> None:
-    head = shared.page.locator("#trials thead th").nth(3)
+    head = shared.page.locator("#trials thead th").nth(4)
     head.locator("button").press("Enter")
-    rising = [float(text) for text in shared.column(3) if text not in ("\u2013", "NaN")]
+    rising = [float(text) for text in shared.column(4) if text not in ("\u2013", "NaN")]
     assert rising == sorted(rising)
     assert head.get_attribute("aria-sort") == "ascending"
     head.locator("button").press("Enter")
-    falling = shared.column(3)
+    falling = shared.column(4)
     assert falling[0] == "38.69"
     assert set(falling[-2:]) == {"\u2013", "NaN"}
 

@@ -15,6 +15,7 @@ from functools import cache
 from safetensors.torch import load as load_safetensors
 
 from pareto_unlearn.analysis.audit import ModelAudit, audit_models, find_company
+from pareto_unlearn.analysis.naming import find_trial
 from pareto_unlearn.audit import audit_closeness, audit_full, audit_quick
 from pareto_unlearn.catalogue.audits import AUDIT, GAP_ATTACKS, RHO, lowest_error
 from pareto_unlearn.catalogue.methods import EPSILON_CONSTRAINT, RETRAINED
@@ -55,6 +56,7 @@ def audit_run(
     policy: AuditPolicy,
     *,
     trial: str | None = None,
+    seed: int | None = None,
     every: bool = False,
     quick: bool = False,
     jobs: int | None = 1,
@@ -68,7 +70,9 @@ def audit_run(
     Args:
         run_path: the run directory.
         policy: thresholds of the verdicts.
-        trial: first digits of the id of one trial; None for the solutions of the run's own method.
+        trial: the name of one unlearned model, see ``find_trial``; None for the solutions of the run's own
+            method.
+        seed: of that trial, where several have the name.
         every: audit every trial with a model, baselines too.
         quick: only what a sweep itself measures of every model.
         jobs: processes that audit a model each; None for one on each core that is free for it. More than one
@@ -82,7 +86,8 @@ def audit_run(
         StoreError: a checkpoint is damaged.
     """
     run = open_run(run_path)
-    chosen = _choose(run, trial, every)
+    named = None if trial is None else find_trial(run.records, trial, seed)
+    chosen = _choose(run, named, every)
     with run.store.lock():
         lacking = _lacking(run, chosen, quick)
         if lacking:
@@ -97,7 +102,7 @@ def read_audits(run: StoredRun, policy: AuditPolicy) -> tuple[ModelAudit, ...]:
     return audit_models(run.records, rows, policy, find_company(run.records, rows))
 
 
-def _choose(run: StoredRun, trial: str | None, every: bool) -> list[TrialRecord]:
+def _choose(run: StoredRun, trial: TrialRecord | None, every: bool) -> list[TrialRecord]:
     """Return the models to audit, those that the others are compared with first."""
     with_model = [record for record in run.records if record.state in HAS_MODEL]
     company = [record for record in with_model if record.phase in (Phase.ORIGINAL, Phase.CONTROL)]
@@ -106,12 +111,9 @@ def _choose(run: StoredRun, trial: str | None, every: bool) -> list[TrialRecord]
     originals = [record for record in company if record.phase is Phase.ORIGINAL]
     company = [record for record in company if record not in originals[1:]]
     if trial is not None:
-        others = [record for record in others if record.trial_id.startswith(trial)]
-        if len(others) != 1:
-            raise ConfigError(
-                f"{run.path}: expected the id of one unlearned model, found {len(others)} whose id starts "
-                f"with {trial!r}; `ls --json` lists them"
-            )
+        if trial not in others:
+            raise ConfigError(f"--trial: expected an unlearned model, found {trial.label}; leave --trial out")
+        others = [trial]
     elif not every:
         others = [record for record in others if record.method == EPSILON_CONSTRAINT]
     return [*company, *others]

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
+from pareto_unlearn.analysis.naming import find_trial
 from pareto_unlearn.catalogue.metrics import PUBLISHED_KEYS
 from pareto_unlearn.config import SweepConfig, parse_config
 from pareto_unlearn.data import SplitData, load_split
@@ -51,6 +52,7 @@ def rescore(
     weights: str | None = None,
     weights_sha256: Mapping[str, str] | None = None,
     trial: str | None = None,
+    seed: int | None = None,
     allow_import: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> list[ScoredRow]:
@@ -64,7 +66,8 @@ def rescore(
             ``PARETO_UNLEARN_WEIGHTS``.
         weights_sha256: digests by file name, beside those of the sweep file, for files whose publisher names
             none.
-        trial: first digits of the id of one trial; None for all trials.
+        trial: the name of one trial, see ``find_trial``; None for all trials.
+        seed: of that trial, where several have the name.
         allow_import: run the code of the file that the run's family may be.
         say: called with a line of text for every trial that is measured.
 
@@ -79,7 +82,7 @@ def rescore(
     if weights is not None:
         evaluate = config.evaluate.model_copy(update={"weights": weights})
         config = config.model_copy(update={"evaluate": evaluate})
-    chosen = _choose_trials(run, trial)
+    chosen = _choose_trials(run, trial, seed)
     found = check_weights(config)
     with run.store.lock():
         split = _open_images(config, run.store)
@@ -118,15 +121,12 @@ def _config_for(
     return parse_config(text, "sweep.yaml", pinned, allow_import=allow_import, stored=True)
 
 
-def _choose_trials(run: StoredRun, trial: str | None) -> list[TrialRecord]:
-    with_model = [record for record in run.records if record.state in HAS_MODEL]
-    chosen = [record for record in with_model if record.trial_id.startswith(trial or "")]
-    if not chosen or (trial is not None and len(chosen) != 1):
-        raise ConfigError(
-            f"{run.path}: expected {'trials' if trial is None else 'the id of one trial'} with a model, "
-            f"found {len(chosen)}{'' if trial is None else f' whose id starts with {trial!r}'}; "
-            "`ls --json` lists them"
-        )
+def _choose_trials(run: StoredRun, trial: str | None, seed: int | None) -> list[TrialRecord]:
+    if trial is not None:
+        return [find_trial(run.records, trial, seed)]
+    chosen = [record for record in run.records if record.state in HAS_MODEL]
+    if not chosen:
+        raise ConfigError(f"{run.path}: expected trials with a model, found none")
     return chosen
 
 

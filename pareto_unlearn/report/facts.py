@@ -91,6 +91,8 @@ class Solution:
     steps: int
     seconds: float | None
     start: str
+    export: str
+    """The command that writes the model to a file; empty without a file of its own."""
 
     @property
     def mixed_from(self) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, cast
 
+from pareto_unlearn.analysis.naming import export_command
 from pareto_unlearn.analysis.robustness import explain_gap, find_gains, find_gap, spread_of_ends
 from pareto_unlearn.analysis.scores import median_scores
 from pareto_unlearn.catalogue.audits import AUDIT
@@ -67,7 +68,7 @@ def gather(run: StoredRun, sweep_file: str = "") -> Report:
     """
     records = run.records
     seeds = tuple(sorted({record.seed for record in records}))
-    solutions = ordered(tuple(_solution(record, run.info.scales, seeds) for record in records))
+    solutions = ordered(tuple(_solution(run, record, seeds) for record in records))
     fronts = tuple(front_view(solutions, split, log) for split in Split for log in (False, True))
     columns = drawn_keys(solutions)
     slider = [key for key in columns if solutions[key].kind not in (Kind.BASELINE, Kind.CONTROL)]
@@ -161,7 +162,19 @@ def _requested(record: TrialRecord, scales: Scales | None) -> float | None:
     return None if record.reached != record.f1 else 1.0 - scales.normalised_f1(record.epsilon)
 
 
-def _solution(record: TrialRecord, scales: Scales | None, seeds: Sequence[int]) -> Solution:
+def _export(run: StoredRun, record: TrialRecord) -> str:
+    """Return the command that writes a trial's model to a file.
+
+    It names the run as it lies in the folder of runs: where that folder is on this machine is nobody's
+    business, and the page may be read on another.
+    """
+    if record.checkpoint is None:
+        return ""
+    name = run.path.partition("?")[0].rstrip("/").rpartition("/")[2]
+    return export_command(f"runs/{name}", record, smoke=run.info.smoke)
+
+
+def _solution(run: StoredRun, record: TrialRecord, seeds: Sequence[int]) -> Solution:
     suffix = f" · seed {record.seed}" if len(seeds) > 1 and record.phase is not Phase.ORIGINAL else ""
     return Solution(
         trial_id=record.trial_id,
@@ -182,7 +195,7 @@ def _solution(record: TrialRecord, scales: Scales | None, seeds: Sequence[int]) 
             worst_class=record.completeness_worst_class,
             worst_5pct=record.completeness_worst_5pct,
             retained_quality=record.retained_quality,
-            requested=_requested(record, scales),
+            requested=_requested(record, run.info.scales),
         ),
         heldout=Measured(
             f1=record.f1_heldout,
@@ -202,6 +215,7 @@ def _solution(record: TrialRecord, scales: Scales | None, seeds: Sequence[int]) 
         steps=record.steps,
         seconds=record.seconds,
         start=record.start,
+        export=_export(run, record),
     )
 
 

@@ -149,6 +149,7 @@ def _solution_data(report: Report, key: int, solution: Solution) -> dict[str, An
         "stateMark": STATE_MARKS.get(solution.state, ""),
         "reason": solution.reason,
         "trial": solution.trial_id,
+        "export": solution.export,
         "evidence": _evidence(solution, report.audit.of(key)),
         "bars": {split.value: _bars(solution.on(split)) for split in Split},
         "noCurve": no_curve(solution),

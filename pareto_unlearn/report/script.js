@@ -134,12 +134,39 @@
     return part;
   };
 
+  // A page opened as a file may be refused the clipboard; then the old command copies what is selected.
+  const copy = async (line, button) => {
+    const done = await navigator.clipboard?.writeText(line.textContent).then(() => true, () => false);
+    if (!done) {
+      getSelection().selectAllChildren(line);
+      if (!document.execCommand("copy")) return;
+    }
+    button.textContent = "Copied";
+    setTimeout(() => { button.textContent = "Copy"; }, 1500);
+  };
+
+  const takeOut = (solution) => {
+    const part = make("div", "take-out");
+    const head = make("p", "minor", "trial ");
+    head.append(make("code", "", solution.trial), solution.export ? "; to write its model to a file:" : "");
+    part.append(head);
+    if (!solution.export) return part;
+    const line = make("code", "command", solution.export);
+    const button = make("button", "action", "Copy");
+    button.type = "button";
+    button.setAttribute("aria-label", "Copy the export command");
+    button.setAttribute("aria-live", "polite");
+    button.addEventListener("click", () => copy(line, button));
+    part.append(line, button);
+    return part;
+  };
+
   const showDetails = (solution) => {
     const head = make("h3");
     head.append(markOf(state.key), ` ${solution.label}`);
     const sub = make("p", "sub");
     sub.append(make("span", `state state-${solution.state}`, `${solution.stateMark} ${solution.state}`), ` ${solution.reason}`);
-    byId("details").replaceChildren(head, sub, barList(solution.bars[state.split]), evidenceList(solution.evidence), strip("forget"), strip("retain"));
+    byId("details").replaceChildren(head, sub, barList(solution.bars[state.split]), evidenceList(solution.evidence), takeOut(solution), strip("forget"), strip("retain"));
   };
 
   const showDial = (solution) => {

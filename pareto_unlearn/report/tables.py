@@ -4,6 +4,7 @@ Cells of a model carry its index as ``data-key``, so that the script can highlig
 select a model carry it as ``data-select``.
 """
 
+from pareto_unlearn.analysis.naming import short_id
 from pareto_unlearn.records import TrialState
 from pareto_unlearn.report.facts import (
     ClassTable,
@@ -162,6 +163,7 @@ def classes(report: Report) -> str:
 
 _COLUMNS = (
     ("Model", False),
+    ("Id", False),
     ("State", False),
     ("Epsilon", True),
     ("f1", True),
@@ -213,6 +215,7 @@ def _trial_row(report: Report, solution: Solution, key: int) -> str:
     return (
         f'<tr data-key="{key}" data-order="{key}"><th scope="row" class="stick stick-0" data-v="{key}">'
         f'<button type="button" data-select="{key}">{mark(solution)} {text(solution.label)}</button></th>'
+        f'<td data-v="{text(solution.trial_id)}"><code>{text(short_id(solution.trial_id))}</code></td>'
         f'<td data-v="{text(solution.state)}">{state_badge(solution.state, solution.state.lower())}</td>'
         f'{numbers}<td class="reason" data-v="{text(solution.reason)}">{text(solution.reason)}</td></tr>'
     )

@@ -30,7 +30,7 @@ from pareto_unlearn.sweep.executors import Executor, LocalExecutor
 from pareto_unlearn.sweep.planner import Planner
 from pareto_unlearn.sweep.preparing import prepare_run
 from pareto_unlearn.sweep.progress import ProgressDisplay, describe_budget, describe_range, say
-from pareto_unlearn.sweep.summary import closing_table, print_summary
+from pareto_unlearn.sweep.summary import closing_table, print_summary, print_table
 
 COMPLETE, PARTIAL, INTERRUPTED = 0, 4, 130
 
@@ -162,7 +162,7 @@ def _conclude(planner: Planner, info: RunInfo, options: SweepOptions, console: C
     """Write the report, print the closing table and the summary, and return the exit code."""
     records = planner.committed()
     report = options.report(planner.store.path) if options.report else None
-    console.print(closing_table(open_run(planner.store.path)))
+    print_table(closing_table(open_run(planner.store.path)), console)
     print_summary(planner.store.path, info, report, console)
     broken = [record for record in records if record.state in BROKEN]
     for record in broken:

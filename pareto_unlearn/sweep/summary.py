@@ -4,11 +4,13 @@ from collections.abc import Sequence
 
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from pareto_unlearn.analysis.audit import Finding, audit_models, find_company
 from pareto_unlearn.analysis.likeness import Likeness, explain_likeness
+from pareto_unlearn.analysis.naming import short_id
 from pareto_unlearn.analysis.robustness import (
     HOW_TO_READ_GAINS,
     StepGain,
@@ -26,6 +28,8 @@ from pareto_unlearn.store import StoredRun, open_run
 from pareto_unlearn.sweep.progress import STATE_STYLES, as_percent, describe_range, say
 
 SPLITS = ("heldout", "train")
+_UNBOUNDED = 10_000
+"""Columns; more than any table has."""
 
 
 def print_summary(path: str, info: RunInfo, report: str | None, console: Console) -> None:
@@ -168,21 +172,26 @@ def describe_gap(record: TrialRecord | None) -> list[str]:
 
 
 def closing_table(run: StoredRun) -> Table:
-    """Return the table that a sweep ends with, the most complete trial first; it fits into 80 columns.
+    """Return the table that a sweep ends with, the most complete trial first.
+
+    It fits into 80 columns where the run has one seed; in a narrower terminal labels fold.
 
     ``complete`` is the mean completeness, ``worst`` that of the worst class, ``quality`` the retained quality
     on the training split and ``held out`` on the held-out split. ``gap`` is the relearning gap, 1 where a
     short attack brings all back; the column is there where models were audited beside a control.
     """
-    gaps, smoke = _gaps_of(run), run.info.smoke
+    gaps, smoke, many = _gaps_of(run), run.info.smoke, len({record.seed for record in run.records}) > 1
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim", pad_edge=False)
-    table.add_column(f"{SMOKE} trial" if smoke else "trial", no_wrap=True)
-    table.add_column("state", no_wrap=True)
-    for name in ("f1", "f2", "complete", "worst", "quality", "held out", *(["gap"] if gaps else [])):
-        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column(f"{SMOKE} trial" if smoke else "trial", overflow="fold")
+    for name in ("id", *(["seed"] if many else []), "state"):
+        table.add_column(name, overflow="fold")
+    for name in ("f1", "f2", "complete", "worst", "quality", "held\nout", *(["gap"] if gaps else [])):
+        table.add_column(name, justify="right", overflow="fold")
     for record in sorted(run.records, key=_by_completeness):
         table.add_row(
             record.label,
+            short_id(record.trial_id),
+            *([str(record.seed)] if many else []),
             Text(record.state, style=STATE_STYLES.get(record.state, "white")),
             _number(record.f1),
             _number(record.f2, 3),
@@ -193,6 +202,16 @@ def closing_table(run: StoredRun) -> Table:
             *([gaps.get(record.trial_id, "")] if gaps else []),
         )
     return table
+
+
+def print_table(table: Table, console: Console) -> None:
+    """Print a table, outside a terminal as wide as it is: nothing that a file or a pipe gets may be cut."""
+    width = console.width
+    if not console.is_terminal:
+        free = console.options.update(max_width=_UNBOUNDED)
+        console.width = max(width, Measurement.get(console, free, table).maximum)
+    console.print(table)
+    console.width = width
 
 
 def _gaps_of(run: StoredRun) -> dict[str, str]:
