@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pareto_unlearn import __version__
-from pareto_unlearn.catalogue.methods import EPSILON_CONSTRAINT
-from pareto_unlearn.catalogue.metrics import published_keys_in_words, published_protocols_in_words
+from pareto_unlearn import __version__, cli_finished
 from pareto_unlearn.cli_arguments import (
     AllowImport,
     AsJson,
@@ -22,11 +20,8 @@ from pareto_unlearn.cli_arguments import (
     RunPaths,
     Smoke,
     SweepFile,
-    TrialName,
-    TrialSeed,
     Weights,
     choose,
-    parse_digests,
 )
 from pareto_unlearn.errors import ParetoUnlearnError, explain_machine
 from pareto_unlearn.records import TrialRecord
@@ -159,174 +154,10 @@ def list_trials(run: RunPath, as_json: AsJson = False) -> None:
         print_table(closing_table(opened), Console())
 
 
-@app.command()
-def export(
-    run: RunPath,
-    out: Annotated[
-        Path,
-        typer.Argument(
-            help="The file to write, with the suffix of the original's file (.pth, .ckpt) or .safetensors.",
-            show_default=False,
-        ),
-    ],
-    trial: TrialName = None,
-    epsilon: Annotated[
-        float | None,
-        typer.Option(
-            "--epsilon", help="Any epsilon, a fraction of the valid range: interpolate a model and verify it."
-        ),
-    ] = None,
-    absolute: Annotated[bool, typer.Option("--absolute", help="Read --epsilon as raw f1.")] = False,
-    seed: Annotated[
-        int | None, typer.Option("--seed", help="With --epsilon: the seed whose solutions are mixed.")
-    ] = None,
-    method: Annotated[
-        str,
-        typer.Option(
-            "--method",
-            help="With --epsilon: the method whose solutions are mixed, ours or a baseline that left a whole "
-            "front.",
-        ),
-    ] = EPSILON_CONSTRAINT,
-    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
-    allow_import: AllowImport = False,
-) -> None:
-    """Write an unlearned model, of a trial or of any epsilon, to a file in the form of the original's.
-
-    Example: pareto-unlearn export runs/quickstart model.safetensors --trial highest
-    """
-    from pareto_unlearn.finished.shipping import Wanted, ship
-
-    if (trial is None) == (epsilon is None):
-        raise typer.BadParameter("give either --trial NAME or --epsilon E")
-    wanted = Wanted(trial=trial, epsilon=epsilon, absolute=absolute, seed=seed, method=method)
-    print(f"{out} sha256 {ship(run, out, wanted, force=force, allow_import=allow_import, say=_say)}")
-
-
-@app.command(name="eval")
-def evaluate(
-    run: RunPath,
-    metrics: Annotated[
-        str | None,
-        typer.Option(
-            "--metrics",
-            help=f"Any of {published_keys_in_words()}; default: all.",
-        ),
-    ] = None,
-    protocol: Annotated[
-        str, typer.Option("--protocol", help=f"{published_protocols_in_words()}.")
-    ] = "standard",
-    weights: Weights = None,
-    weights_sha256: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--weights-sha256",
-            metavar="NAME=HEX",
-            help="SHA-256 of a weights file whose publisher names none; may be repeated.",
-        ),
-    ] = None,
-    trial: TrialName = None,
-    seed: TrialSeed = None,
-    allow_import: AllowImport = False,
-    as_json: AsJson = False,
-) -> None:
-    """Measure published metrics of a finished run from its checkpoints, and write its report again.
-
-    Example: pareto-unlearn eval runs/quickstart --metrics fid,kid --trial highest
-    """
-    from pareto_unlearn.finished.rescore import rescore
-    from pareto_unlearn.report import write_report
-
-    names = None if metrics is None else [name.strip() for name in metrics.split(",") if name.strip()]
-    rows = rescore(
-        run,
-        protocol,
-        names,
-        weights=weights,
-        weights_sha256=parse_digests(weights_sha256 or []),
-        trial=trial,
-        seed=seed,
-        allow_import=allow_import,
-        say=_say,
-    )
-    if as_json:
-        print(json.dumps([{"trial_id": record.trial_id, **asdict(row)} for record, row in rows], indent=1))
-    else:
-        for record, row in rows:
-            print(f"{record.trial_id} {row.set} {row.metric} {row.protocol} {row.value:.6g} n={row.n}")
-    print(f"report {write_report(run, None)}", file=sys.stderr)
-
-
-@app.command()
-def audit(
-    run: Annotated[
-        str | None, typer.Argument(help="The run directory, e.g. runs/quickstart.", show_default=False)
-    ] = None,
-    trial: TrialName = None,
-    seed: TrialSeed = None,
-    every: Annotated[
-        bool, typer.Option("--all", help="Audit the baselines too, not only the run's own solutions.")
-    ] = False,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Only what the sweep measures of every model, no further attack.")
-    ] = False,
-    policy: Annotated[
-        Path | None,
-        typer.Option("--policy", help="A YAML file of thresholds in place of the built-in ones."),
-    ] = None,
-    print_policy: Annotated[
-        bool, typer.Option("--print-policy", help="Print the thresholds as YAML and stop.")
-    ] = False,
-    jobs: Annotated[
-        int | None,
-        typer.Option(
-            "--jobs",
-            min=1,
-            help="Models audited side by side; one for each free core if not given, one on a GPU.",
-        ),
-    ] = None,
-    allow_import: AllowImport = False,
-    as_json: AsJson = False,
-) -> None:
-    """Attack the models of a finished run: is what they forgot gone, or only hidden?
-
-    Example: pareto-unlearn audit runs/quickstart --trial "epsilon 14.6%"
-    """
-    from pareto_unlearn.config import dump_policy, load_policy
-
-    thresholds = load_policy(policy)
-    if print_policy:
-        print(dump_policy(thresholds), end="")
-        return
-    if run is None:
-        raise typer.BadParameter("expected a run directory, found none")
-    if trial is not None and every:
-        raise typer.BadParameter("give either --trial NAME or --all")
-    from pareto_unlearn.analysis.naming import find_trial
-    from pareto_unlearn.finished.audit import audit_run
-    from pareto_unlearn.report import describe, write_audit, write_report
-    from pareto_unlearn.store import open_run
-
-    found = audit_run(
-        run,
-        thresholds,
-        trial=trial,
-        seed=seed,
-        every=every,
-        quick=quick,
-        jobs=jobs,
-        allow_import=allow_import,
-        say=_say,
-    )
-    if as_json:
-        print(json.dumps([asdict(one) for one in found], indent=1))
-    else:
-        print(write_audit(found), end="")
-        named = None if trial is None else find_trial(open_run(run).records, trial, seed).trial_id
-        for one in found:
-            if one.trial_id == named:
-                print("\n".join(describe(one)))
-    print(f"report {write_report(run, None)}", file=sys.stderr)
+app.command()(cli_finished.pick)
+app.command()(cli_finished.export)
+app.command(name="eval")(cli_finished.evaluate)
+app.command()(cli_finished.audit)
 
 
 @app.command()
@@ -444,10 +275,6 @@ def _train_of_sweep(
         config, target, leave_out_forget=leave_out_forget, steps=steps, seed=seed, report=_print_loss
     )
     print(f"{target} sha256 {digest}")
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
 
 
 def _print_loss(step: int, loss: float) -> None:

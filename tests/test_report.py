@@ -33,9 +33,10 @@ from pareto_unlearn.report import write_report
 from pareto_unlearn.report.facts import Kind, Report, Solution, Split
 from pareto_unlearn.report.figures import CONFIG, plain
 from pareto_unlearn.report.front_figure import edge_labels, front_figure
-from pareto_unlearn.report.gather import gather, verdict
+from pareto_unlearn.report.gather import gather
 from pareto_unlearn.report.page import embedded_json, no_curve, page_data, render
 from pareto_unlearn.report.tables import worst_sentence
+from pareto_unlearn.report.verdict import verdict
 from pareto_unlearn.report.views import axis_limits, curves, image_grid
 from pareto_unlearn.report.words import number, share
 from pareto_unlearn.store import open_run
@@ -133,6 +134,31 @@ def from_path(report: Report, held: int = 0, boundaries: int = 2) -> list[Soluti
     models = [dataclasses.replace(one, steps=steps) for one, steps in zip(models, (2400, 400), strict=False)]
     epsilons = [one for one in report.solutions if one.kind is Kind.EPSILON and one.has_model][:4]
     return models + [dataclasses.replace(one, start="path:80+90", steps=held) for one in epsilons]
+
+
+def test_the_second_sentence_recommends_the_model_that_the_page_opens_at(report: Report) -> None:
+    assert report.recommended is not None
+    chosen = report.solutions[report.recommended.key]
+    second = report.verdict.replace("\u00a0", " ").split(". ")[1]
+    assert second.startswith(f"Recommended: {chosen.label}, {100 * chosen.train.completeness:.1f} % complete")
+    assert report.start == report.recommended.key
+    assert chosen.state is TrialState.DONE
+
+
+def test_the_recommended_model_has_a_star_in_figure_and_table(report: Report) -> None:
+    assert report.recommended is not None
+    for view in report.fronts:
+        figure = front_figure(view, report.solutions, report.recommended.key)
+        (star,) = (one for one in figure["layout"]["annotations"] if "recommended" in one["text"])
+        (point,) = (one for one in view.points if one.key == report.recommended.key)
+        assert star["x"] == point.x
+    (row,) = re.findall(r'<tr data-key="(\d+)"(?:(?!</tr>).)*title="recommended">★', render(report))
+    assert int(row) == report.recommended.key
+
+
+def test_a_smoke_run_recommends_nothing(tmp_path: Path) -> None:
+    info = dataclasses.replace(synthetic_info(), smoke=True)
+    assert gather(open_run(write_run(str(tmp_path), info=info))).recommended is None
 
 
 def test_verdict_says_that_epsilons_are_mixed_from_the_path(report: Report) -> None:
@@ -625,7 +651,7 @@ class Opened:
         return [text.strip() for text in texts]
 
     def selected_row(self) -> str:
-        return str(self.page.locator('#trials tr[aria-current="true"] th').inner_text()).strip()
+        return str(self.page.locator('#trials tr[aria-current="true"] th button').inner_text()).strip()
 
 
 @pytest.fixture(scope="module")

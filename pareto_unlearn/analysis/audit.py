@@ -31,6 +31,7 @@ __all__ = [
     "Verdict",
     "audit_models",
     "find_company",
+    "find_gaps",
     "relearning_gap",
 ]
 
@@ -99,6 +100,15 @@ def find_company(records: Iterable[TrialRecord], rows: Mapping[str, Rows]) -> Co
     controls = tuple(own for record, own in known if record.method == RETRAINED)
     originals = [own for record, own in known if record.phase is Phase.ORIGINAL]
     return Company(controls, originals[0] if originals else None)
+
+
+def find_gaps(
+    records: Sequence[TrialRecord], rows: Mapping[str, Rows], policy: AuditPolicy
+) -> dict[str, float]:
+    """Return the relearning gap of each audited model that has one, by trial id."""
+    audits = audit_models(records, rows, policy, find_company(records, rows))
+    values = {one.trial_id: one.finding("relearning_gap").value for one in audits}
+    return {trial_id: value for trial_id, value in values.items() if value is not None}
 
 
 def _audit(record: TrialRecord, rows: Rows, company: Company, policy: AuditPolicy) -> ModelAudit:

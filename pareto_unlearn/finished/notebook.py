@@ -11,6 +11,7 @@ from pareto_unlearn.catalogue.methods import EPSILON_CONSTRAINT
 from pareto_unlearn.records import TrialRecord
 
 if TYPE_CHECKING:
+    from pareto_unlearn.analysis.picking import Pick
     from pareto_unlearn.models import ImageToImage
 
 
@@ -63,6 +64,42 @@ class Run(store.StoredRun):
             self.path, epsilon, absolute=absolute, seed=seed, method=method, allow_import=allow_import
         )
         return UnlearnedModel(load_trial_model(self.store, record, allow_import=allow_import), record)
+
+    def pick(
+        self,
+        *,
+        knee: bool = False,
+        epsilon: float | None = None,
+        min_quality: float | None = None,
+        split: str = "heldout",
+        min_completeness: float | None = None,
+        worst_class: bool = False,
+        max_gap: float | None = None,
+        seed: int | None = None,
+    ) -> "Pick":
+        """Return the model that keeps all criteria and is best in what they do not bound, with the reasons.
+
+        Without criteria it is the recommendation of the report. The arguments are those of
+        ``analysis.picking.Criteria``, whose ``pick_model`` says how a choice is made. Nothing is written;
+        the verb ``pick`` also records its choice in the run.
+
+        Raises:
+            ConfigError: no model keeps all criteria; names the nearest.
+        """
+        from pareto_unlearn.analysis.picking import Criteria
+        from pareto_unlearn.finished.pick import pick_from
+
+        criteria = Criteria(
+            knee=knee,
+            epsilon=epsilon,
+            min_quality=min_quality,
+            split=split,
+            min_completeness=min_completeness,
+            worst_class=worst_class,
+            max_gap=max_gap,
+            seed=seed,
+        )
+        return pick_from(self, criteria)[0]
 
 
 def load_run(path: str | os.PathLike[str]) -> Run:

@@ -328,12 +328,20 @@ class AuditFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Recommendation:
+    """The index of the solution to take if nothing else is known, and the reason."""
+
+    key: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """All data of the page.
 
     ``slider`` holds the indices of the solutions that the slider selects, ``start`` the solution selected
-    first. ``spread_of_ends`` belongs to the lower and the upper end of the valid range; None if only one seed
-    has a range.
+    first, which is the recommended one if there is any. ``spread_of_ends`` belongs to the lower and the upper
+    end of the valid range; None if only one seed has a range.
     """
 
     name: str
@@ -359,6 +367,7 @@ class Report:
     solutions: tuple[Solution, ...]
     slider: tuple[int, ...]
     start: int | None
+    recommended: Recommendation | None
     fronts: tuple[FrontView, ...]
     grid: ImageGrid
     class_tables: tuple[ClassTable, ...]

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import plotly.graph_objects as go
 
@@ -248,8 +249,34 @@ def _staircase(view: FrontView, solutions: Sequence[Solution]) -> list[go.Scatte
     ]
 
 
-def front_figure(view: FrontView, solutions: Sequence[Solution]) -> Figure:
-    """Draw quality loss against completeness; the last trace is the ring around the selected model."""
+def _star(view: FrontView, recommended: int | None) -> list[dict[str, Any]]:
+    """Return the name beside the recommended model, on the side where the front leaves room."""
+    point = next((one for one in view.points if one.key == recommended and not one.off_scale), None)
+    if point is None:
+        return []
+    x, y = point.drawn
+    return [
+        {
+            "text": "★ recommended",
+            "x": x,
+            "y": math.log10(y) if view.logarithmic else y,
+            "ax": -44,
+            "ay": -40,
+            "xanchor": "right",
+            "arrowwidth": 1.2,
+            "standoff": 11,
+            "arrowhead": 0,
+            "arrowcolor": "var(--ink-soft)",
+            "font": {"size": 13, "color": "var(--ink)"},
+        }
+    ]
+
+
+def front_figure(view: FrontView, solutions: Sequence[Solution], recommended: int | None = None) -> Figure:
+    """Draw quality loss against completeness; the last trace is the ring around the selected model.
+
+    The model of the key ``recommended`` gets a star.
+    """
     figure = go.Figure(
         [
             *_staircase(view, solutions),
@@ -272,6 +299,7 @@ def front_figure(view: FrontView, solutions: Sequence[Solution]) -> Figure:
         yaxis=y_axis,
         margin={"l": 60, "r": 24, "t": BUTTONS_HEIGHT + 12, "b": 56},
         annotations=[
+            *_star(view, recommended),
             {
                 "text": "better ↘",
                 "xref": "paper",
@@ -282,7 +310,7 @@ def front_figure(view: FrontView, solutions: Sequence[Solution]) -> Figure:
                 "yanchor": "bottom",
                 "showarrow": False,
                 "font": {"size": 12, "color": "var(--ink-faint)"},
-            }
+            },
         ],
     )
     return drawn | {"positions": {str(point.key): list(point.drawn) for point in view.points}}

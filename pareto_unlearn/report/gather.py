@@ -24,6 +24,7 @@ from pareto_unlearn.report.facts import (
     Solution,
     Split,
 )
+from pareto_unlearn.report.verdict import recommendation, verdict
 from pareto_unlearn.report.views import (
     class_table,
     curves,
@@ -33,7 +34,6 @@ from pareto_unlearn.report.views import (
     group,
     image_grid,
     metric_panels,
-    percent,
 )
 from pareto_unlearn.store import StoredRun
 
@@ -75,10 +75,12 @@ def gather(run: StoredRun, sweep_file: str = "") -> Report:
     originals = [key for key in columns if solutions[key].kind is Kind.ORIGINAL]
     metrics = [row for row in _rows(run.metrics, solutions) if row["protocol"] != AUDIT]
     info = run.info
+    recommended = recommendation(run, solutions)
+    middle = slider[len(slider) // 2] if slider else (columns[0] if columns else None)
     return Report(
         name=info.name,
         smoke=info.smoke,
-        verdict=verdict(solutions) + _gap(records, info),
+        verdict=verdict(solutions, recommended) + _gap(records, info),
         objective=info.objective,
         code_version=info.code_version,
         config_hash=info.config_hash,
@@ -98,7 +100,8 @@ def gather(run: StoredRun, sweep_file: str = "") -> Report:
         likeness=run.compare_with_retrained(),
         solutions=solutions,
         slider=tuple(slider),
-        start=slider[len(slider) // 2] if slider else (columns[0] if columns else None),
+        start=middle if recommended is None else recommended.key,
+        recommended=recommended,
         fronts=fronts,
         grid=image_grid(
             _rows(run.samples, solutions),
@@ -233,70 +236,6 @@ def _rows(frame: "pd.DataFrame", solutions: Sequence[Solution]) -> list[dict[str
 def _states(solutions: Sequence[Solution]) -> tuple[tuple[TrialState, int], ...]:
     counts = Counter(solution.state for solution in solutions)
     return tuple((state, counts[state]) for state in STATE_ORDER if counts[state])
-
-
-def _span(values: Sequence[float], digits: int = 1) -> str:
-    low, high = f"{min(values):.{digits}f}\u00a0%", f"{max(values):.{digits}f}\u00a0%"
-    return low if low == high else f"{low} to {high}"
-
-
-def _models(solutions: Sequence[Solution]) -> list[Solution]:
-    return [s for s in solutions if s.has_model and s.kind in (Kind.BOUNDARY, Kind.EPSILON)]
-
-
-def _reach(models: Sequence[Solution], split: Split) -> tuple[str, str] | None:
-    """Return the ranges of completeness and of retained quality on one split, as text."""
-    completeness = [p for m in models if (p := percent(m.on(split).completeness)) is not None]
-    quality = [p for m in models if (p := percent(m.on(split).retained_quality)) is not None]
-    if not completeness or not quality:
-        return None
-    return _span(completeness), _span(quality)
-
-
-def _budget(models: Sequence[Solution]) -> str:
-    """Return a sentence on how the models came about: with how many steps, or mixed from others."""
-    mixed = [model for model in models if model.mixed_from]
-    stepped = [model for model in models if not model.mixed_from]
-    if not mixed:
-        return f" {'It' if len(models) == 1 else 'Each'} took {_step_span(models)} steps."
-    sources = {model.mixed_from for model in mixed}
-    source = sources.pop() if len(sources) == 1 else "other models"
-    held = [model for model in mixed if model.steps]
-    then = f"then trained for {_step_span(held)} steps" if held else "without training"
-    if not stepped:
-        return f" {'It was' if len(models) == 1 else 'All were'} mixed from {source}, {then}."
-    return (
-        f" {len(stepped)} of them took {_step_span(stepped)} steps; the other {len(mixed)} "
-        f"{'was' if len(mixed) == 1 else 'were'} mixed from {source}, {then}."
-    )
-
-
-def _step_span(models: Sequence[Solution]) -> str:
-    low, high = min(model.steps for model in models), max(model.steps for model in models)
-    return f"{low}" if low == high else f"{low} to {high}"
-
-
-def verdict(solutions: Sequence[Solution]) -> str:
-    """Return one or two sentences on what the sweep reached, and with how many steps."""
-    models = _models(solutions)
-    if not models:
-        ended = sum(1 for s in solutions if s.kind is not Kind.ORIGINAL)
-        return (
-            f"No unlearned model: {ended} trial{'s' * (ended != 1)} ended without one. "
-            "The reasons are in the table of trials."
-        )
-    one = len(models) == 1
-    count = "One unlearned model" if one else f"{len(models)} unlearned models"
-    train, heldout = _reach(models, Split.TRAIN), _reach(models, Split.HELDOUT)
-    if train is None:
-        return f"{count}; completeness and retained quality were not measured.{_budget(models)}"
-    text = (
-        f"{count} with {train[0]} completeness of forgetting {'keeps' if one else 'keep'} {train[1]} of "
-        f"the quality on the retain images.{_budget(models)}"
-    )
-    if heldout is not None:
-        text += f" On images never trained on: {heldout[0]} completeness, {heldout[1]} retained quality."
-    return text
 
 
 def _gap(records: Sequence[TrialRecord], info: RunInfo) -> str:

@@ -166,7 +166,8 @@
     head.append(markOf(state.key), ` ${solution.label}`);
     const sub = make("p", "sub");
     sub.append(make("span", `state state-${solution.state}`, `${solution.stateMark} ${solution.state}`), ` ${solution.reason}`);
-    byId("details").replaceChildren(head, sub, barList(solution.bars[state.split]), evidenceList(solution.evidence), takeOut(solution), strip("forget"), strip("retain"));
+    const advice = solution.recommended ? [make("p", "advice", `★ Recommended: ${solution.recommended}.`)] : [];
+    byId("details").replaceChildren(head, sub, ...advice, barList(solution.bars[state.split]), evidenceList(solution.evidence), takeOut(solution), strip("forget"), strip("retain"));
   };
 
   const showDial = (solution) => {

@@ -190,7 +190,8 @@ def _number_cell(value: float | None, shown: str) -> str:
 
 
 def _trial_row(report: Report, solution: Solution, key: int) -> str:
-    audit = report.audit.of(key)
+    audit, one = report.audit.of(key), report.recommended
+    star = "" if one is None or one.key != key else ' <span title="recommended">★</span>'
     relearnt = None if audit is None else audit.finding("relearning_gap").value
     train, heldout, gap = solution.train, solution.heldout, solution.gap_to_epsilon(Split.TRAIN)
     numbers = "".join(
@@ -214,7 +215,8 @@ def _trial_row(report: Report, solution: Solution, key: int) -> str:
     )
     return (
         f'<tr data-key="{key}" data-order="{key}"><th scope="row" class="stick stick-0" data-v="{key}">'
-        f'<button type="button" data-select="{key}">{mark(solution)} {text(solution.label)}</button></th>'
+        f'<button type="button" data-select="{key}">{mark(solution)} {text(solution.label)}</button>'
+        f"{star}</th>"
         f'<td data-v="{text(solution.trial_id)}"><code>{text(short_id(solution.trial_id))}</code></td>'
         f'<td data-v="{text(solution.state)}">{state_badge(solution.state, solution.state.lower())}</td>'
         f'{numbers}<td class="reason" data-v="{text(solution.reason)}">{text(solution.reason)}</td></tr>'

@@ -8,7 +8,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from pareto_unlearn.analysis.audit import Finding, audit_models, find_company
+from pareto_unlearn.analysis.audit import Finding, audit_models, find_company, find_gaps
 from pareto_unlearn.analysis.likeness import Likeness, explain_likeness
 from pareto_unlearn.analysis.naming import short_id
 from pareto_unlearn.analysis.robustness import (
@@ -216,10 +216,8 @@ def print_table(table: Table, console: Console) -> None:
 
 def _gaps_of(run: StoredRun) -> dict[str, str]:
     """Return the relearning gap of each audited model that has one, by trial id."""
-    rows = run.audit_rows()
-    audits = audit_models(run.records, rows, AuditPolicy(), find_company(run.records, rows))
-    values = {one.trial_id: one.finding("relearning_gap").value for one in audits}
-    return {trial_id: f"{value:.2f}" for trial_id, value in values.items() if value is not None}
+    gaps = find_gaps(run.records, run.audit_rows(), AuditPolicy())
+    return {trial_id: f"{gap:.2f}" for trial_id, gap in gaps.items()}
 
 
 def _by_completeness(record: TrialRecord) -> tuple[bool, float, str]:

@@ -1,0 +1,96 @@
+"""The sentences at the top of the page: what the sweep reached, which model to take, and at what cost."""
+
+from collections.abc import Sequence
+
+from pareto_unlearn.analysis.picking import recommend
+from pareto_unlearn.report.facts import Kind, Recommendation, Solution, Split
+from pareto_unlearn.report.views import percent
+from pareto_unlearn.store import StoredRun
+
+__all__ = ["recommendation", "verdict"]
+
+
+def _span(values: Sequence[float], digits: int = 1) -> str:
+    low, high = f"{min(values):.{digits}f}\u00a0%", f"{max(values):.{digits}f}\u00a0%"
+    return low if low == high else f"{low} to {high}"
+
+
+def _models(solutions: Sequence[Solution]) -> list[Solution]:
+    return [s for s in solutions if s.has_model and s.kind in (Kind.BOUNDARY, Kind.EPSILON)]
+
+
+def _reach(models: Sequence[Solution], split: Split) -> tuple[str, str] | None:
+    """Return the ranges of completeness and of retained quality on one split, as text."""
+    completeness = [p for m in models if (p := percent(m.on(split).completeness)) is not None]
+    quality = [p for m in models if (p := percent(m.on(split).retained_quality)) is not None]
+    if not completeness or not quality:
+        return None
+    return _span(completeness), _span(quality)
+
+
+def _budget(models: Sequence[Solution]) -> str:
+    """Return a sentence on how the models came about: with how many steps, or mixed from others."""
+    mixed = [model for model in models if model.mixed_from]
+    stepped = [model for model in models if not model.mixed_from]
+    if not mixed:
+        return f" {'It' if len(models) == 1 else 'Each'} took {_step_span(models)} steps."
+    sources = {model.mixed_from for model in mixed}
+    source = sources.pop() if len(sources) == 1 else "other models"
+    held = [model for model in mixed if model.steps]
+    then = f"then trained for {_step_span(held)} steps" if held else "without training"
+    if not stepped:
+        return f" {'It was' if len(models) == 1 else 'All were'} mixed from {source}, {then}."
+    return (
+        f" {len(stepped)} of them took {_step_span(stepped)} steps; the other {len(mixed)} "
+        f"{'was' if len(mixed) == 1 else 'were'} mixed from {source}, {then}."
+    )
+
+
+def _step_span(models: Sequence[Solution]) -> str:
+    low, high = min(model.steps for model in models), max(model.steps for model in models)
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
+def recommendation(run: StoredRun, solutions: Sequence[Solution]) -> Recommendation | None:
+    """Return which model to take; None of a smoke run, and if no model is measured held out."""
+    pick = None if run.info.smoke else recommend(run.records)
+    if pick is None:
+        return None
+    keys = {solution.trial_id: key for key, solution in enumerate(solutions)}
+    return Recommendation(key=keys[pick.record.trial_id], why=pick.why)
+
+
+def _recommend_in_words(solutions: Sequence[Solution], recommended: Recommendation | None) -> str:
+    if recommended is None:
+        return ""
+    solution = solutions[recommended.key]
+    train, quality = solution.train, solution.heldout.retained_quality
+    worst = "" if train.worst_class is None else f" (worst class {_span([100.0 * train.worst_class])})"
+    complete = _span([100.0 * (train.completeness or 0.0)])
+    return (
+        f" Recommended: {solution.label}, {complete} complete{worst}, which keeps "
+        f"{_span([100.0 * (quality or 0.0)])} of the quality on held-out images."
+    )
+
+
+def verdict(solutions: Sequence[Solution], recommended: Recommendation | None = None) -> str:
+    """Return a few sentences on what the sweep reached, which model to take, and the number of steps."""
+    models = _models(solutions)
+    if not models:
+        ended = sum(1 for s in solutions if s.kind is not Kind.ORIGINAL)
+        return (
+            f"No unlearned model: {ended} trial{'s' * (ended != 1)} ended without one. "
+            "The reasons are in the table of trials."
+        )
+    one = len(models) == 1
+    count = "One unlearned model" if one else f"{len(models)} unlearned models"
+    train, heldout = _reach(models, Split.TRAIN), _reach(models, Split.HELDOUT)
+    if train is None:
+        return f"{count}; completeness and retained quality were not measured.{_budget(models)}"
+    text = (
+        f"{count} with {train[0]} completeness of forgetting {'keeps' if one else 'keep'} {train[1]} of "
+        f"the quality on the retain images.{_recommend_in_words(solutions, recommended)}{_budget(models)}"
+    )
+    if heldout is not None:
+        text += f" On images never trained on: {heldout[0]} completeness, {heldout[1]} retained quality."
+    return text
