@@ -365,7 +365,7 @@ TRIAL: dict[str, Any] = {
 # One other valid value for every key that can change a result, and for every one that cannot.
 COUNTING = [
     "seed=1", "model.family=mage", "model.variant=vit_large", "model.predicts=normalised_patches",
-    "model.channels_last=true", "model.recompute=true", "data.dataset=generated",
+    "model.channels_last=true", "model.schedule=file", "model.recompute=true", "data.dataset=generated",
     "data.forget_classes=[0, 2]", "data.forget_classes=2", "data.retain_classes=[4]",
     "data.train_per_class=5", "data.heldout_per_class=5", "task.size=0.25", "task.kind=random",
     "task.patches=2", "task.removal=published", "objective.retain_target=computed",
@@ -418,7 +418,7 @@ ONE_VALUE_ONLY = {
 # The family that has a second value for a key, where the embedded one has none.
 FAMILY_WITH = {
     "model.family=mage": "mae", "model.variant=vit_large": "mae", "model.predicts=normalised_patches": "mae",
-    "model.channels_last=true": "mage", "model.recompute=true": "palette",
+    "model.channels_last=true": "mage", "model.schedule=file": "palette", "model.recompute=true": "palette",
     "model.tokenizer=vqgan.ckpt": "mage", "task.removal=published": "mae",
 }  # fmt: skip
 

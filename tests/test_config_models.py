@@ -49,6 +49,7 @@ def test_an_unknown_family_brings_no_second_error() -> None:
 FAMILIES_WITH_KEY = [
     ("model.tokenizer=vqgan.ckpt", {"mage"}),
     ("model.predicts=normalised_patches", {"mae"}),
+    ("model.schedule=file", {"palette"}),
     ("model.channels_last=true", {"mage", "palette"}),
     ("model.recompute=true", {"palette"}),
 ]
@@ -70,7 +71,14 @@ def test_a_key_of_some_families_is_refused_with_others(
 
 
 @pytest.mark.parametrize(
-    "default", ["tokenizer: null", "predicts: pixels", "channels_last: false", "recompute: false"]
+    "default",
+    [
+        "tokenizer: null",
+        "predicts: pixels",
+        "schedule: published",
+        "channels_last: false",
+        "recompute: false",
+    ],
 )
 @pytest.mark.parametrize("family", ["digits_mae", "mae", "mage", "palette"])
 def test_the_default_of_a_key_is_no_error_with_any_family(family: str, default: str) -> None:

@@ -14,7 +14,7 @@ from pareto_unlearn.config import TaskSection
 from pareto_unlearn.errors import WeightsError
 from pareto_unlearn.models import ImageToImage, export_model, family_of, load_model
 from pareto_unlearn.models.checkpoint_files import write_checkpoint
-from pareto_unlearn.models.palette_schedule import SCHEDULE_NAMES
+from pareto_unlearn.models.palette_schedule import SCHEDULE_NAMES, LinearSchedule, build_schedule
 
 TRAINED = ("mae", "mage", "palette")
 """The families that read files of others."""
@@ -215,6 +215,26 @@ def test_averaged_weights_of_palette_go_out_without_a_schedule(tmp_path):
     torch.save(state, source)
     out = export(tmp_path, "palette", source, "17_Network_ema.pth")
     assert form_of(torch.load(out, weights_only=True)) == form_of(state)
+
+
+@pytest.mark.parametrize("steps", [2000, 300])
+def test_palette_follows_another_schedule_where_it_is_told_to(tmp_path, steps):
+    source, state = tmp_path / "own_Network.pth", build("palette").state_dict()
+    own = build_schedule(LinearSchedule(steps=steps, first=1e-4, last=0.02))
+    state |= {name: getattr(own, name) for name in SCHEDULE_NAMES}
+    torch.save(state, source)
+    config = section("palette", checkpoint=str(source))
+    with pytest.raises(WeightsError, match=r"set model\.schedule: file"):
+        load_model(config, task_of("palette"))
+    out = export(tmp_path, "palette", source, "unlearned.pth", schedule="file")
+    assert torch.equal(torch.load(out, weights_only=True)["gammas"], own.gammas)
+
+
+def test_palette_cannot_follow_a_schedule_that_is_not_there(tmp_path):
+    source, state = tmp_path / "16_Network_ema.pth", build("palette").state_dict()
+    torch.save({name: one for name, one in state.items() if name not in SCHEDULE_NAMES}, source)
+    with pytest.raises(WeightsError, match="expected a file that holds its schedule"):
+        load_model(section("palette", checkpoint=str(source), schedule="file"), task_of("palette"))
 
 
 def test_the_original_beside_unlearned_weights_of_palette_goes(tmp_path):

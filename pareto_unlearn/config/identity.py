@@ -100,6 +100,8 @@ def _model_identity(config: SweepConfig) -> dict[str, Any]:
     """Return the model section with files by content instead of path: weights elsewhere, a family's here."""
     row = config.model.row
     identity = config.model.model_dump(mode="json", exclude={"checkpoint", "tokenizer"})
+    if config.model.schedule == "published":
+        del identity["schedule"]  # trials of before the key have none
     file = {} if row.source_sha256 is None else {"family_sha256": row.source_sha256}
     return {**identity, "family": row.name, **file}
 

@@ -51,6 +51,11 @@ class ModelSection(Section):
         description="mae: what the checkpoint was trained to predict; mae_pretrain_*_full.pth predicts "
         "normalised_patches",
     )
+    schedule: Literal["published", "file"] = Field(
+        default="published",
+        description="palette: noise schedule of the training: published: linear, 2000 steps, 1e-6 to .01; "
+        "a file with another is refused; file: the one that the checkpoint holds",
+    )
     channels_last: bool = Field(
         default=False,
         description="mage and palette: keep convolution maps channels last, which GPUs compute faster; "
@@ -114,7 +119,7 @@ class ModelSection(Section):
             )
         return value
 
-    @field_validator("tokenizer", "predicts", "channels_last", "recompute")
+    @field_validator("tokenizer", "predicts", "schedule", "channels_last", "recompute")
     @classmethod
     def _check_key_of_family(cls, value: object, info: ValidationInfo) -> object:
         name, row = str(info.field_name), _row_of(info)

@@ -10,7 +10,7 @@ from pareto_unlearn.models.palette import PLACES2, TINY, Palette
 from pareto_unlearn.models.palette_baselines import BASELINES
 from pareto_unlearn.models.palette_files import PaletteFile, fill_palette, save_palette
 from pareto_unlearn.models.palette_sampling import Method, Sampling
-from pareto_unlearn.models.palette_schedule import UPSTREAM_TEST
+from pareto_unlearn.models.palette_schedule import UPSTREAM_TEST, respace_schedule
 from pareto_unlearn.models.protocol import Family, Setting
 from pareto_unlearn.records import PixelFormat
 
@@ -41,7 +41,10 @@ def _build(setting: Setting) -> Palette:
 
 def _load(setting: Setting, path: Path) -> tuple[Palette, PaletteFile]:
     model = _build(setting)
-    file = fill_palette(model, path)
+    follows = setting.model.schedule == "file"
+    file = fill_palette(model, path, own_schedule=follows)
+    if follows and setting.sampling.steps is not None and setting.sampling.schedule == "training":
+        respace_schedule(model.training_schedule(), setting.sampling.steps)  # raises where it has fewer
     return model, replace(file, wrapper=file.wrapper.without_extras())
 
 

@@ -60,10 +60,15 @@ def read_palette(path: Path) -> tuple[dict[str, Tensor], PaletteFile]:
     )
 
 
-def fill_palette(model: Palette, path: Path) -> PaletteFile:
+def fill_palette(model: Palette, path: Path, *, own_schedule: bool = False) -> PaletteFile:
     """Load a file into a model, make it ready for inference, and return what else the file holds.
 
     Where the file holds no schedule, the model keeps the one of its shape.
+
+    Args:
+        model: The network.
+        path: The file.
+        own_schedule: Follow the schedule that the file holds, of whatever length, in place of the shape's.
 
     Raises:
         WeightsError: the file is missing, damaged, refused, does not fit, or was trained with another
@@ -73,8 +78,11 @@ def fill_palette(model: Palette, path: Path) -> PaletteFile:
     if not file.has_schedule:
         own = model.state_dict()
         tensors = {name: own[name] for name in SCHEDULE_NAMES} | tensors
+    if own_schedule:
+        _take_schedule(model, tensors, file, path)
+    else:
+        _check_schedule(model, tensors, path)
     load_strictly(model, tensors, path, EXPECTED)
-    _check_schedule(model, path)
     model.eval()
     return file
 
@@ -86,13 +94,33 @@ def save_palette(path: Path, model: Palette, file: PaletteFile) -> None:
     write_checkpoint(path, tensors, file.wrapper)
 
 
-def _check_schedule(model: Palette, path: Path) -> None:
+def _take_schedule(model: Palette, tensors: Mapping[str, Tensor], file: PaletteFile, path: Path) -> None:
+    """Make room for the schedule of a file; refuse values that are none."""
+    if not file.has_schedule:
+        raise WeightsError(
+            f"{path}: expected a file that holds its schedule, since model.schedule is file, found none, as "
+            "in averaged weights (*_ema.pth); name the file beside it, or set model.schedule: published"
+        )
+    for name in SCHEDULE_NAMES:
+        if name in tensors:
+            setattr(model, name, tensors[name].float().clone())
+    levels = model.gammas
+    if levels.ndim != 1 or not bool(((levels > 0) & (levels <= 1)).all() and (levels.diff() <= 0).all()):
+        raise WeightsError(
+            f"{path}: expected a noise schedule, found gammas that do not fall from 1 to 0; the "
+            "file is damaged"
+        )
+
+
+def _check_schedule(model: Palette, tensors: Mapping[str, Tensor], path: Path) -> None:
     """Raise if the file's own schedule is not that of the model's shape, instead of following it silently."""
     linear = model.shape.schedule
     wanted = build_schedule(linear)
     for name in SCHEDULE_NAMES:
-        if not torch.allclose(getattr(model, name), getattr(wanted, name), rtol=1e-4, atol=1e-6):
+        own, theirs = getattr(wanted, name), tensors.get(name, getattr(wanted, name)).float()
+        if own.shape != theirs.shape or not torch.allclose(theirs, own, rtol=1e-4, atol=1e-6):
             raise WeightsError(
                 f"{path}: expected the schedule of {linear.steps} steps from {linear.first:g} to "
-                f"{linear.last:g}, found other values of {name}; give the schedule the file was trained with"
+                f"{linear.last:g}, found other values of {name}; "
+                "set model.schedule: file to follow the file's own"
             )
