@@ -5,7 +5,8 @@ The rule for added fields and columns stands in ``store.schemas``; here it is ca
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 Record = TypeVar("Record")
 
@@ -23,7 +24,7 @@ def read_fields(kind: type[Record], stored: Mapping[str, Any]) -> Record:
 
     Raises:
         ValueError: a field is missing and another one is unknown, so a name is damaged.
-        TypeError: a field without a default is missing.
+        TypeError: a field without a default is missing, or a value is of another type than its field.
     """
     known = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     missing, unknown = sorted(known - stored.keys()), sorted(stored.keys() - known)
@@ -32,4 +33,23 @@ def read_fields(kind: type[Record], stored: Mapping[str, Any]) -> Record:
             f"{kind.__name__} lacks the fields {', '.join(missing)} "
             f"and has the unknown fields {', '.join(unknown)}"
         )
+    hints = get_type_hints(kind)
+    for name in known & stored.keys():
+        if not _fits(stored[name], hints[name]):
+            raise TypeError(f"{kind.__name__}.{name}: expected {hints[name]}, found {stored[name]!r:.80}")
     return kind(**{name: value for name, value in stored.items() if name in known})
+
+
+def _fits(value: object, hint: Any) -> bool:
+    """Return whether a value from JSON may stand in a field; a type that JSON does not have is let pass."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return any(_fits(value, one) for one in arguments)
+    if origin is tuple and isinstance(value, tuple):
+        kinds = arguments[:1] * len(value) if arguments[1:] == (...,) else arguments
+        return len(kinds) == len(value) and all(map(_fits, value, kinds))
+    if hint in (int, float):
+        return isinstance(value, int if hint is int else int | float) and not isinstance(value, bool)
+    if hint in (str, bool, type(None)):
+        return isinstance(value, hint)
+    return origin is not tuple

@@ -1,13 +1,16 @@
-"""Run directories of strangers: reading one changes nothing in it, and its links lead nowhere."""
+"""Run directories of strangers, and damaged ones: reading changes nothing, and no traceback comes out."""
 
+import json
 import shutil
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from command_line import call
-from small_sweep import run_of
+from small_sweep import run, run_of
 
+from pareto_unlearn.records import RunInfo
 from pareto_unlearn.store import open_run
 
 PRECIOUS = b"a file of the user's"
@@ -27,12 +30,15 @@ def highest_of(path: Path) -> str:
     return next(record.trial_id for record in open_run(path).records if record.label == "highest")
 
 
-def commands(path: Path, out: Path) -> dict[str, list[object]]:
+TRIAL = "highest"
+
+
+def commands(path: Path, out: Path, trial: str | None = None) -> dict[str, list[object]]:
     """Return every verb that takes a run, with all that it needs."""
-    trial = highest_of(path)
+    trial = trial or highest_of(path)
     return {
         "ls": ["ls", path],
-        "export": ["export", path, out / "model.safetensors", "--trial", trial],
+        "export": ["export", path, out / "model.safetensors", "--force", "--trial", trial],
         "export --epsilon": ["export", path, out / "mixed.safetensors", "--epsilon", "0.4"],
         "report": ["report", path, "--out", out / "report.html"],
         "compare": ["compare", path, path],
@@ -103,3 +109,29 @@ def test_a_part_that_is_a_link_is_refused(foreign, tmp_path, table):
 def test_a_link_to_the_run_itself_is_followed(foreign, tmp_path):
     (tmp_path / "linked").symlink_to(foreign)
     assert call("ls", tmp_path / "linked").returncode == 0
+
+
+WRONG = (5, "x", None, [1], {"a": 1}, True, [{"a": 1}])
+
+
+@pytest.mark.parametrize("key", [field.name for field in fields(RunInfo)])
+def test_values_of_wrong_types_in_run_json_are_one_sentence(foreign, tmp_path, key):
+    stored = json.loads((foreign / "run.json").read_text())
+    for value in WRONG:
+        (foreign / "run.json").write_text(json.dumps(stored | {key: value}))
+        for verb in READING:
+            done = call(*commands(foreign, tmp_path, TRIAL)[verb])
+            assert done.returncode in (0, 6), (verb, value, done.stderr)
+            assert (
+                done.returncode == 0 or "run.json is damaged" in done.stderr or "is newer than" in done.stderr
+            )
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"f1_floor": "x"}'])
+def test_scales_that_are_damaged_change_nothing(copy_small_sweep, tmp_path, text):
+    config = copy_small_sweep(tmp_path)
+    path = Path(run_of(config).path)
+    before = json.loads((path / "run.json").read_text())["scales"]
+    (path / "scales.json").write_text(text)
+    assert run(config) == 0
+    assert json.loads((path / "run.json").read_text())["scales"] == before

@@ -31,7 +31,7 @@ def decode_info(text: str, origin: str) -> RunInfo:
         content = json.loads(text)
         check_schema_version(content["schema_version"], origin)
         return _info_from(content)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise StoreError(f"{origin} is damaged ({error!r}); restore it from a copy") from error
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from pareto_unlearn.config import SweepConfig, trial_id
 from pareto_unlearn.errors import ParetoUnlearnError, RangeError
-from pareto_unlearn.records import HAS_MODEL, Phase, Role, RunInfo, TrialRecord, TrialSpec
+from pareto_unlearn.records import HAS_MODEL, Phase, Role, RunInfo, Scales, TrialRecord, TrialSpec
 from pareto_unlearn.schedule import (
     NoTrial,
     SweepState,
@@ -57,8 +57,13 @@ class Planner:
         on_path = self.config.solver.start == "path"
         paths = [record.trial_id for record in records.values() if on_path and record.role is Role.HIGHEST]
         banks = {trial_id: self.store.read_bank(trial_id) for trial_id in paths}
-        scales = read_scales(self.store)
+        scales = read_scales(self.store) or self._scales_of_run()
         return SweepState(records, live, scales, self.retry, banks, self.check_convergence)
+
+    def _scales_of_run(self) -> Scales | None:
+        """Return the scales that run.json has, where their own file is lost; None for a run without any."""
+        info = self.store.read_info()
+        return None if info is None else info.scales
 
     def identify(self, spec: TrialSpec) -> str:
         """Return the id of a planned trial."""

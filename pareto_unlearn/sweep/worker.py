@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pareto_unlearn.config import SweepConfig, parse_config
@@ -20,6 +20,7 @@ from pareto_unlearn.records import (
     TrialSpec,
 )
 from pareto_unlearn.store import RunStore
+from pareto_unlearn.stored_fields import read_fields
 
 SCALES_FILE = "scales.json"
 logger = logging.getLogger(__name__)
@@ -129,12 +130,17 @@ def publish_scales(store: RunStore, scales: Scales) -> None:
 
 
 def read_scales(store: RunStore) -> Scales | None:
-    """Return the run's scales; None until the first trial has loaded its targets."""
+    """Return the run's scales; None until the first trial has loaded its targets, and where they are damaged.
+
+    Every trial has the same scales from its own targets, and publishes them where there are none.
+    """
     try:
-        values = json.loads(store.read_text(SCALES_FILE))
+        return read_fields(Scales, json.loads(store.read_text(SCALES_FILE)))
     except StoreError:
         return None
-    return Scales(**{field.name: values[field.name] for field in fields(Scales)})
+    except (ValueError, TypeError, AttributeError):
+        logger.warning("%s of %s is damaged: the next trial writes it again", SCALES_FILE, store)
+        return None
 
 
 def commit_lost(store: RunStore, spec: TrialSpec, reason: str, code_version: str) -> TrialRecord:
