@@ -399,9 +399,10 @@ def test_no_audited_model_is_said():
     assert "no unlearned model" in write_audit(())
 
 
-def test_models_audited_side_by_side_get_the_rows_that_they_get_one_after_the_other(tmp_path):
-    config = small_sweep(tmp_path / "runs", "epsilon.points=1", "baselines=[]", "evaluate.audit=off")
-    assert run(config) == 0
+def test_models_audited_side_by_side_get_the_rows_that_they_get_one_after_the_other(
+    copy_small_sweep, tmp_path
+):
+    config = copy_small_sweep(tmp_path / "runs")
     found = []
     for jobs in ("1", "2"):
         folder = tmp_path / jobs
@@ -413,9 +414,8 @@ def test_models_audited_side_by_side_get_the_rows_that_they_get_one_after_the_ot
     assert len(found[0]) > len(list(Path(path_of(config)).glob("metrics/*.parquet")))
 
 
-def test_a_fault_of_one_model_ends_an_audit_of_several_at_once(tmp_path):
-    config = small_sweep(tmp_path / "runs", "epsilon.points=1", "baselines=[]", "evaluate.audit=off")
-    assert run(config) == 0
+def test_a_fault_of_one_model_ends_an_audit_of_several_at_once(copy_small_sweep, tmp_path):
+    config = copy_small_sweep(tmp_path / "runs")
     folder = Path(path_of(config))
     (next(iter((folder / "checkpoints").rglob("model.safetensors")))).write_bytes(b"")
     result = runner.invoke(app, ["audit", str(folder), "--quick", "--jobs", "2"])
@@ -424,8 +424,8 @@ def test_a_fault_of_one_model_ends_an_audit_of_several_at_once(tmp_path):
 
 def test_ls_and_report_show_the_gap_of_each_audited_model(finished):
     path = path_of(finished)
-    listed = runner.invoke(app, ["ls", path], env={"COLUMNS": "100"}).stdout
-    assert "gap" in listed.splitlines()[0]
+    listed = runner.invoke(app, ["ls", path], env={"COLUMNS": "200"}).stdout
+    assert "gap" in listed.splitlines()[1]
     run_found = run_of(finished)
     rows = run_found.audit_rows()
     audits = audit_models(run_found.records, rows, AuditPolicy(), find_company(run_found.records, rows))

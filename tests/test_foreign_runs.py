@@ -72,10 +72,7 @@ def plant(link: Path, precious: Path) -> None:
     link.symlink_to(precious)
 
 
-LINKS = (
-    "lock.json", "run.json", "sweep.yaml", "manifest.csv", "scales.json", "report.html",
-    "trials", "curves", "metrics", "samples", "checkpoints", "cache",
-)  # fmt: skip
+LINKS = ("lock.json", "run.json", "report.html", "curves", "checkpoints", "cache")
 
 
 @pytest.mark.parametrize("name", LINKS)
@@ -111,7 +108,7 @@ def test_a_link_to_the_run_itself_is_followed(foreign, tmp_path):
     assert call("ls", tmp_path / "linked").returncode == 0
 
 
-WRONG = (5, "x", None, [1], {"a": 1}, True, [{"a": 1}])
+WRONG = (5, None, [{"a": 1}])
 
 
 @pytest.mark.parametrize("key", [field.name for field in fields(RunInfo)])
@@ -119,7 +116,7 @@ def test_values_of_wrong_types_in_run_json_are_one_sentence(foreign, tmp_path, k
     stored = json.loads((foreign / "run.json").read_text())
     for value in WRONG:
         (foreign / "run.json").write_text(json.dumps(stored | {key: value}))
-        for verb in READING:
+        for verb in ("ls", "report"):
             done = call(*commands(foreign, tmp_path, TRIAL)[verb])
             assert done.returncode in (0, 6), (verb, value, done.stderr)
             assert (

@@ -379,7 +379,7 @@ def test_a_folder_is_no_checkpoint(tmp_path):
     assert "expected a .safetensors file" in refused(tmp_path)
 
 
-@pytest.mark.parametrize("kept", [0, 4, 100, 5000, 254_000])
+@pytest.mark.parametrize("kept", [4, 100, 5000, 254_000])
 def test_a_truncated_file_is_refused(tmp_path, kept):
     message = refused_content(tmp_path, checkpoint_path(BUILTIN).read_bytes()[:kept])
     assert "not a safetensors file, or damaged" in message
@@ -392,7 +392,7 @@ def test_a_pickled_checkpoint_is_refused(tmp_path):
 
 def test_a_pickle_under_the_right_name_is_refused(tmp_path):
     torch.save(shipped_state(), tmp_path / "model.safetensors")
-    assert "not a safetensors file, or damaged" in refused(tmp_path / "model.safetensors")
+    assert "found a file of torch.save under .safetensors" in refused(tmp_path / "model.safetensors")
 
 
 def test_weights_of_another_family_are_refused(tmp_path):

@@ -60,6 +60,13 @@ SPEC = TrialSpec(
 )
 
 
+@pytest.fixture(autouse=True)
+def short_attacks(monkeypatch, request):
+    """Attacks of a few steps, but where their kinds are looked at."""
+    if "every_kind" not in request.node.name:
+        monkeypatch.setattr("pareto_unlearn.trial.relearning.ATTACK_STEPS", (1, 2, 5))
+
+
 def tiny_config(*overrides: str) -> SweepConfig:
     return small_sweep(Path("unused"), *TINY, *overrides)
 
@@ -256,7 +263,11 @@ def test_without_a_bank_the_step_size_is_that_of_the_path(cache):
 
 def test_what_ends_near_the_end_of_the_path_is_done(cache):
     record = harden(
-        cache, {}, "solver.path.end=0.49", "solver.path.top=0.99", "solver.relearning.steps=80"
+        cache,
+        {},
+        "solver.path.end=0.49",
+        "solver.path.top=0.99",
+        "solver.relearning={steps: 120, weight: 0.1, every: 4}",
     ).record
     assert (record.state, record.violation) == (TrialState.DONE, pytest.approx(0.0, abs=0.02))
 

@@ -12,7 +12,7 @@ from small_sweep import rows_of, run, run_of, small_sweep
 from pareto_unlearn.analysis.scores import LEVELS
 from pareto_unlearn.config import SweepConfig, dump_config
 from pareto_unlearn.errors import ConfigError, RangeError, RunLockedError, WeightsError
-from pareto_unlearn.records import Phase, Role, TrialRecord, TrialSpec, TrialState
+from pareto_unlearn.records import MACHINE_FAULT, Phase, Role, TrialRecord, TrialSpec, TrialState
 from pareto_unlearn.schedule import EpsilonError, NoTrial
 from pareto_unlearn.solver import PathPlan
 from pareto_unlearn.store import RunStore, open_run
@@ -389,7 +389,7 @@ def test_trial_that_raises_is_a_failed_row_with_its_reason(continued, tmp_path):
     )
     record = execute(assignment, lambda step, f1, f2: None)
     assert record.state is TrialState.FAILED
-    assert record.reason.startswith("WeightsError: model.checkpoint")
+    assert record.reason.startswith(f"{MACHINE_FAULT}WeightsError: model.checkpoint")
     assert store.records()[spec.trial_id] == record
 
 

@@ -77,7 +77,7 @@ def test_a_path_may_start_at_home(tmp_path, checkpoint, monkeypatch):
     ("place", "words"),
     [
         ("https://dl.example.org/a.pth", "found https://dl.example.org/a.pth; download it"),
-        ("images", "found a folder; name the file in it"),
+        ("images", "found the folder images; name the file in it"),
         ("nowhere.pth", "found nothing at nowhere.pth"),
     ],
 )

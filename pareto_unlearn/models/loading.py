@@ -228,7 +228,7 @@ def _existing(name: str, key: str, expected: str) -> Path:
         )
     path = Path(name).expanduser()
     if path.is_dir():
-        raise WeightsError(f"{key}: expected {expected}, found a folder; name the file in it")
+        raise WeightsError(f"{key}: expected {expected}, found the folder {path}; name the file in it")
     if not path.is_file():
         raise WeightsError(
             f"{key}: expected {expected}, found nothing at {path}; give its path (relative to the current "

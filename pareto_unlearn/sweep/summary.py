@@ -209,7 +209,7 @@ def print_table(table: Table, console: Console) -> None:
     width = console.width
     if not console.is_terminal:
         free = console.options.update(max_width=_UNBOUNDED)
-        console.width = max(width, Measurement.get(console, free, table).maximum)
+        console.width = max(width, Measurement.get(console, free, table).maximum + len(table.columns))
     console.print(table)
     console.width = width
 
