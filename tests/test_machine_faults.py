@@ -4,6 +4,7 @@ import errno
 import os
 import resource
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -116,10 +117,13 @@ def test_every_error_of_the_machine_says_where_and_what_to_do():
 def largest_file(size: int) -> Iterator[None]:
     """Let no file grow beyond a size, as ``ulimit -f`` does: the nearest thing to a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # What is imported meanwhile must not leave a truncated .pyc behind, which no later import could read.
+    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
         yield
     finally:
+        sys.dont_write_bytecode = writes
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
