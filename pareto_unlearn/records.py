@@ -216,6 +216,11 @@ class TrialRecord:
         return self.spec.label
 
     @property
+    def is_fault_of_machine(self) -> bool:
+        """Whether the trial ended for what surrounds it, so that the same command runs it again."""
+        return self.state is TrialState.FAILED and self.reason.startswith(MACHINE_FAULT)
+
+    @property
     def spec(self) -> TrialSpec:
         """The part of the record that was planned."""
         return TrialSpec(**{field.name: getattr(self, field.name) for field in fields(TrialSpec)})

@@ -20,12 +20,12 @@ from pareto_unlearn.catalogue.families import FamilyRow
 from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.models.baselines import PAPER
 from pareto_unlearn.models.checkpoint_files import (
-    SAFETENSORS,
     Wrapper,
     load_strictly,
     read_checkpoint,
     write_checkpoint,
 )
+from pareto_unlearn.models.file_kinds import SAFETENSORS
 from pareto_unlearn.models.initialisation import fill_weights
 from pareto_unlearn.models.protocol import Family, ImageToImage, Setting, describe_model
 from pareto_unlearn.records import PixelFormat

@@ -19,11 +19,10 @@ from safetensors.torch import save_file as save_safetensors_file
 from torch import Tensor, nn
 
 from pareto_unlearn.errors import WeightsError
-from pareto_unlearn.models.file_kinds import HARMLESS, require_checkpoint
+from pareto_unlearn.models.file_kinds import HARMLESS, SAFETENSORS, require_checkpoint
 
 __all__ = ["Wrapper", "exported_dtype", "load_strictly", "read_checkpoint", "write_checkpoint"]
 
-SAFETENSORS = ".safetensors"
 PREFIXES = ("module.", "_orig_mod.")
 """Of DistributedDataParallel and torch.compile."""
 LIGHTNING = "pytorch-lightning_version"

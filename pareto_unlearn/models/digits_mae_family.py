@@ -8,13 +8,13 @@ import torch
 from pareto_unlearn.errors import WeightsError
 from pareto_unlearn.models.baselines import PAPER
 from pareto_unlearn.models.checkpoint_files import (
-    SAFETENSORS,
     Wrapper,
     load_strictly,
     read_checkpoint,
     write_checkpoint,
 )
 from pareto_unlearn.models.digits_mae import DigitsMae, DigitsMaeShape, initialise
+from pareto_unlearn.models.file_kinds import SAFETENSORS
 from pareto_unlearn.models.holes import build_hole
 from pareto_unlearn.models.protocol import DESCRIPTION, Family, Setting, describe_model
 from pareto_unlearn.records import PixelFormat

@@ -15,7 +15,6 @@ from pareto_unlearn.config.smoke import SMOKE_NOTICE
 from pareto_unlearn.errors import MachineError
 from pareto_unlearn.records import (
     BROKEN,
-    MACHINE_FAULT,
     Phase,
     RunInfo,
     ScanProgress,
@@ -167,7 +166,7 @@ def _conclude(planner: Planner, info: RunInfo, options: SweepOptions, console: C
     broken = [record for record in records if record.state in BROKEN]
     for record in broken:
         say(console, f"[red]{record.state}[/] {record.label}: {escape(record.reason)}")
-    if faults := [record for record in broken if record.reason.startswith(MACHINE_FAULT)]:
+    if faults := [record for record in broken if record.is_fault_of_machine]:
         raise MachineError(
             f"{planner.store.path}: {len(faults)} of {len(records)} trials met a fault of the machine, as "
             "said above; put it right and start the same command again, which runs them and keeps the others"

@@ -9,7 +9,6 @@ from pareto_unlearn.catalogue.methods import ORIGINAL
 from pareto_unlearn.config import SweepConfig, config_hash, dump_config
 from pareto_unlearn.config.model_section import BUILTIN, RANDOM
 from pareto_unlearn.records import (
-    MACHINE_FAULT,
     SCHEMA_VERSION,
     WEIGHTS_VARIABLE,
     Phase,
@@ -92,7 +91,7 @@ def _failed_attempts(store: RunStore, *, every: bool) -> frozenset[tuple[str, in
     return frozenset(
         (record.trial_id, record.attempt)
         for record in store.records().values()
-        if record.state is TrialState.FAILED and (every or record.reason.startswith(MACHINE_FAULT))
+        if record.is_fault_of_machine or (every and record.state is TrialState.FAILED)
     )
 
 
