@@ -109,19 +109,59 @@ def export(
             "front.",
         ),
     ] = EPSILON_CONSTRAINT,
-    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Write over files that are there.")] = False,
+    base_model: Annotated[
+        str | None,
+        typer.Option("--base-model", help="Id of the original on the Hugging Face Hub, for the card."),
+    ] = None,
     allow_import: AllowImport = False,
 ) -> None:
     """Write an unlearned model, of a trial or of any epsilon, to a file in the form of the original's.
 
+    Beside OUT, say model.safetensors, lie its card (model.card.md) and its evidence (model.evidence.json).
+
     Example: pareto-unlearn export runs/quickstart model.safetensors --trial highest
     """
-    from pareto_unlearn.finished.shipping import Wanted, ship
+    from pareto_unlearn.finished.shipping import Wanted, beside, ship
 
     if (trial is None) == (epsilon is None):
         raise typer.BadParameter("give either --trial NAME or --epsilon E")
     wanted = Wanted(trial=trial, epsilon=epsilon, absolute=absolute, seed=seed, method=method)
-    print(f"{out} sha256 {ship(run, out, wanted, force=force, allow_import=allow_import, say=_say)}")
+    digest = ship(run, out, wanted, force=force, base_model=base_model, allow_import=allow_import, say=_say)
+    print(f"{out} sha256 {digest}")
+    if epsilon is not None:
+        from pareto_unlearn.report import write_report
+
+        _say(f"report {write_report(run, None)}")  # the dial has added a row
+    card, evidence = beside(out)
+    _say(f"card {card}\nevidence {evidence}; check it: pareto-unlearn verify {evidence} --model {out}")
+
+
+def verify(
+    evidence: Annotated[
+        Path, typer.Argument(help="The evidence file, model.evidence.json.", show_default=False)
+    ],
+    model: Annotated[Path, typer.Option("--model", help="The model file beside it.", show_default=False)],
+    run: Annotated[
+        str | None, typer.Option("--run", help="The run that it came from: compare all numbers with it.")
+    ] = None,
+    allow_import: AllowImport = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare a model and its evidence, line by line; exit code 1 if anything does not match.
+
+    Example: pareto-unlearn verify model.evidence.json --model model.safetensors --run runs/quickstart
+    """
+    from pareto_unlearn.finished.verifying import Outcome
+    from pareto_unlearn.finished.verifying import verify as compare
+
+    lines = compare(evidence, model, run, allow_import=allow_import)
+    if as_json:
+        print(json.dumps([asdict(line) for line in lines], indent=1))
+    else:
+        for line in lines:
+            print(f"{line.outcome:11}  {line.name}{f': {line.detail}' if line.detail else ''}")
+    raise typer.Exit(1 if any(line.outcome is Outcome.MISMATCH for line in lines) else 0)
 
 
 def evaluate(

@@ -64,6 +64,7 @@ def test_an_epsilon_with_a_trial_names_the_command_for_the_trial(run_path, rows,
     assert done.returncode == 0, done.stderr
     assert f"a trial lies at this epsilon, {row['label']}" in done.stderr
     assert f"--trial {row['trial_id']}" in done.stderr
+    assert "interpolated" in (run_path / "report.html").read_text()
     assert "a trial lies" not in call("export", run_path, out, "--epsilon", "0.5", "--force").stderr
 
 

@@ -105,7 +105,9 @@ def test_model_of_a_smoke_run_is_exported_under_a_name_that_says_so(tried, tmp_p
     out = tmp_path / f"{SMOKE}-model.pth"
     done = call("export", run.path, out, "--trial", trial)
     assert done.returncode == 0, done.stderr
-    assert [path.name for path in tmp_path.iterdir()] == [out.name]
+    written = [f"{SMOKE}-model.card.md", f"{SMOKE}-model.evidence.json", out.name]
+    assert sorted(path.name for path in tmp_path.iterdir()) == written
+    assert SMOKE in (tmp_path / written[0]).read_text().split("---")[2]
     config = parse_config(Path(run.path, "sweep.yaml").read_text(), "sweep.yaml")
     section = config.model.model_copy(update={"checkpoint": str(out)})
     exported = load_model(section, config.task, sampling=config.evaluate.sampling).state_dict()

@@ -1,1 +1,1 @@
-"""Weights that ship with the package; ``pareto-unlearn train`` makes the same files again."""
+"""Files that ship with the package: weights, which ``pareto-unlearn train`` makes again, and of evidence."""

@@ -1,5 +1,6 @@
-"""A model out of a run: which one it is, where it may be written, and what lies beside it."""
+"""A model out of a run: which one it is, where it may be written, and the card and evidence beside it."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,13 +8,17 @@ from pathlib import Path
 from pareto_unlearn.analysis.naming import export_command, find_trial
 from pareto_unlearn.catalogue.methods import EPSILON_CONSTRAINT
 from pareto_unlearn.config import SweepConfig, parse_config
-from pareto_unlearn.errors import ConfigError
+from pareto_unlearn.errors import ConfigError, StoreError
+from pareto_unlearn.finished.card import CardFacts, write_card
 from pareto_unlearn.finished.dial import dial
+from pareto_unlearn.finished.evidence import make_evidence
 from pareto_unlearn.finished.export import export_trial
+from pareto_unlearn.finished.pick import PICK_FILE
 from pareto_unlearn.records import HAS_MODEL, TrialRecord
 from pareto_unlearn.store import RunStore, StoredRun, open_run
+from pareto_unlearn.store.filesystem import LocalStorage
 
-__all__ = ["Wanted", "ship"]
+__all__ = ["Wanted", "beside", "ship"]
 
 SAFETENSORS = ".safetensors"
 PICKLED = (".pth", ".pt", ".ckpt")
@@ -42,16 +47,20 @@ def ship(
     wanted: Wanted,
     *,
     force: bool = False,
+    base_model: str | None = None,
     allow_import: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> str:
-    """Write a model of a run to a file and return the file's SHA-256.
+    """Write a model of a run to a file, its card and evidence beside it, and return the file's SHA-256.
+
+    The evidence comes last: where it is, the other two are whole.
 
     Args:
         run_path: the run directory.
         out: the file; its name ends as the published one does, or in .safetensors.
         wanted: which model.
-        force: write over a file that is there.
+        force: write over files that are there.
+        base_model: id of the original model on the Hugging Face Hub, for the card.
         allow_import: run the code of the file that the run's family may be.
         say: called with a line of text on what the model is.
 
@@ -66,7 +75,36 @@ def ship(
     # Before the dial is turned: it takes seconds, and leaves a row in the run.
     _check_target(config, out, force)
     record = _choose(run, run_path, wanted, allow_import, say)
-    return export_trial(RunStore.open(run_path), record, out, allow_import=allow_import)
+    digest = export_trial(RunStore.open(run_path), record, out, allow_import=allow_import)
+    run = open_run(run_path)  # with the row that the dial may have added
+    card, evidence = beside(out)
+    facts = CardFacts(
+        run=run,
+        config=config,
+        record=record,
+        file=out.name,
+        sha256=digest,
+        evidence=evidence.name,
+        base_model=base_model,
+    )
+    folder = LocalStorage(out.absolute().parent)
+    folder.put(card.name, write_card(facts).encode())
+    folder.put(evidence.name, make_evidence(run, config, record, (out.name, digest), _find_pick(run, record)))
+    return digest
+
+
+def beside(out: Path) -> tuple[Path, Path]:
+    """Return the files of the card and of the evidence that lie beside a model."""
+    return out.with_name(f"{out.stem}.card.md"), out.with_name(f"{out.stem}.evidence.json")
+
+
+def _find_pick(run: StoredRun, record: TrialRecord) -> object:
+    """Return the note of ``pick`` if it chose this model."""
+    try:
+        note = json.loads(run.store.read_text(PICK_FILE))
+    except (StoreError, ValueError):
+        return None
+    return note if isinstance(note, dict) and note.get("trial_id") == record.trial_id else None
 
 
 def _config_of(run: StoredRun, allow_import: bool) -> SweepConfig:
@@ -88,8 +126,11 @@ def _check_target(config: SweepConfig, out: Path, force: bool) -> None:
         )
     if out.is_dir():
         raise ConfigError(f"{out}: expected a file name, found a folder; name a file in it")
-    if out.exists() and not force:
-        raise ConfigError(f"{out} is there already; choose another name, or add --force to write over it")
+    for path in (out, *beside(out)):
+        if path.exists() and not force:
+            raise ConfigError(
+                f"{path} is there already; choose another name, or add --force to write over it"
+            )
 
 
 def _choose(
