@@ -112,16 +112,28 @@ def report(
         ),
     ] = None,
     form: Annotated[str, typer.Option("--format", help="Format of the table: md, latex or csv.")] = "md",
+    forget_images: Annotated[
+        str | None,
+        typer.Option(
+            "--forget-images",
+            help="Pictures of forget images in this report: shown, veiled (mosaics) or none; default: "
+            "report.forget_images of the sweep file, which lasts.",
+        ),
+    ] = None,
 ) -> None:
-    """Write the HTML report of a run again, or a table in the form of the papers, from the store alone."""
-    from pareto_unlearn.report import Layout, TextFormat, make_table, write_report
+    """Write the HTML report of a run again, or a table in the form of the papers, from the store alone.
+
+    Example: pareto-unlearn report runs/quickstart --forget-images none --out for-others.html
+    """
+    from pareto_unlearn.report import ForgetImages, Layout, TextFormat, make_table, write_report
 
     if table is not None:
         _put(make_table(runs, choose(Layout, table, "--table"), choose(TextFormat, form, "--format")), out)
     elif len(runs) > 1:
         raise typer.BadParameter(f"expected one run without --table, found {len(runs)}")
     else:
-        print(write_report(runs[0], out))
+        mode = None if forget_images is None else choose(ForgetImages, forget_images, "--forget-images")
+        print(write_report(runs[0], out, mode))
 
 
 @app.command()

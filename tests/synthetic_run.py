@@ -43,7 +43,7 @@ SCALES = Scales(
 )
 FRACTIONS = (0.03, 0.07, 0.14, 0.25, 0.41, 0.6, 0.8)
 SWEEP_FILE = (
-    "name: digits\nseed: 0\nmodel: {family: digits_mae, checkpoint: builtin}\n"
+    "name: digits\nseed: 0\nmodel: {family: digits_mae, checkpoint: builtin}\ndata: {dataset: digits}\n"
     "solver: {steps: 400, batch: 32}\n"
 )
 # How strongly each forget class clings: the exponent of e, so the mean hides that digit 3 stays.

@@ -311,7 +311,7 @@ def test_dump_shows_resolved_defaults_in_order() -> None:
     lines = dump_config(parse()).splitlines()
     assert [line.split(":")[0] for line in lines if not line.startswith((" ", "-"))] == [
         "name", "seed", "smoke", "preset", "model", "data", "task", "objective", "solver", "epsilon", "seeds",
-        "baselines", "controls", "evaluate", "run",
+        "baselines", "controls", "evaluate", "run", "report",
     ]  # fmt: skip
     assert "  learning_rate: 0.003" in lines
     assert "  noise_target: mean" in lines
@@ -402,6 +402,7 @@ NOT_COUNTING = [
     "solver.budget.wall_steps=null", "solver.learning_rate=0.003", "objective.noise_target=mean", "seeds=[0]",
     "task.size=5e-1", "data.cache_bytes=0", "objective.reference=a.safetensors",
     "objective.retain_target=cached", "model.variant=small", "solver.relearning.steps=9",
+    "report.forget_images=none",
     "solver.relearning.level=0.4", "solver.relearning.every=1", "solver.relearning.weight=2",
 ]  # fmt: skip
 # preset: the keys that it fills in count.

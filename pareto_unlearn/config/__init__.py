@@ -24,6 +24,7 @@ from pareto_unlearn.config.model_section import (
 )
 from pareto_unlearn.config.presets import fill_preset
 from pareto_unlearn.config.problems import problems_of
+from pareto_unlearn.config.report_section import ForgetImages, forget_images_of
 from pareto_unlearn.config.retired import drop_retired, refuse_retired
 from pareto_unlearn.config.schema import EvaluateSection, RunSection, SweepConfig
 from pareto_unlearn.config.smoke import as_smoke
@@ -60,6 +61,7 @@ __all__ = [
     "ConvergenceSection",
     "DataSection",
     "EvaluateSection",
+    "ForgetImages",
     "GridEpsilon",
     "HoldSection",
     "Limits",
@@ -81,6 +83,7 @@ __all__ = [
     "describe_difference",
     "dump_config",
     "dump_policy",
+    "forget_images_of",
     "is_redrawn",
     "known_slots",
     "load_config",

@@ -32,6 +32,7 @@ from pareto_unlearn.config.model_section import (
     fill_objective,
     fill_task,
 )
+from pareto_unlearn.config.report_section import ReportSection
 from pareto_unlearn.config.solver_section import SolverSection
 from pareto_unlearn.config.value_types import (
     Count,
@@ -205,6 +206,7 @@ class SweepConfig(Section):
     )
     evaluate: EvaluateSection = Field(default={}, validate_default=True)
     run: RunSection = RunSection()
+    report: ReportSection = ReportSection()
 
     @model_validator(mode="before")
     @classmethod

@@ -6,6 +6,7 @@ The report shows front, images, classes, metrics, convergence and trials. None o
 from collections.abc import Sequence
 from pathlib import Path
 
+from pareto_unlearn.config import ForgetImages, forget_images_of
 from pareto_unlearn.errors import StoreError
 from pareto_unlearn.report.audit_text import describe, write_audit
 from pareto_unlearn.report.comparison import ComparisonFormat, compare_runs, write_comparison
@@ -20,6 +21,7 @@ from pareto_unlearn.whole_files import write_bytes_whole
 
 __all__ = [
     "ComparisonFormat",
+    "ForgetImages",
     "Layout",
     "Split",
     "TextFormat",
@@ -34,7 +36,7 @@ __all__ = [
 REPORT_FILE = "report.html"
 
 
-def write_report(run_path: str, out: str | None = None) -> str:
+def write_report(run_path: str, out: str | None = None, forget_images: ForgetImages | None = None) -> str:
     """Write the report of a stored run as one HTML file that needs no network, and return its path or URI.
 
     The same store gives the same bytes. An older report stays whole until the new file replaces it.
@@ -42,6 +44,7 @@ def write_report(run_path: str, out: str | None = None) -> str:
     Args:
         run_path: the run directory, local or a URI such as ``s3://bucket/runs/name``.
         out: the file to write, local or a URI; None means ``report.html`` in the run directory.
+        forget_images: how much of the forget images the page may hold; None: what the sweep file says.
 
     Raises:
         ConfigError: there is no run at ``run_path``, or the folder of ``out`` cannot be reached.
@@ -49,7 +52,8 @@ def write_report(run_path: str, out: str | None = None) -> str:
         OSError: the file cannot be written.
     """
     run = open_run(run_path)
-    page = render(gather(run, _sweep_file(run)))
+    sweep_file = _sweep_file(run)
+    page = render(gather(run, sweep_file, forget_images or forget_images_of(sweep_file)))
     if out is None:
         run.store.write_text(REPORT_FILE, page)
         return join_path(run_path, REPORT_FILE)

@@ -12,6 +12,7 @@ from pareto_unlearn.analysis.audit import ModelAudit
 from pareto_unlearn.analysis.likeness import Likeness
 from pareto_unlearn.analysis.robustness import EndSpread, StepGain
 from pareto_unlearn.analysis.scores import Scores
+from pareto_unlearn.config import ForgetImages
 from pareto_unlearn.records import HAS_MODEL, EmbeddedPicture, TrialState
 
 
@@ -378,3 +379,4 @@ class Report:
     trial_columns: tuple[str, ...]
     trial_rows: tuple[tuple[str | float | int | None, ...], ...]
     sweep_file: str
+    forget_images: ForgetImages

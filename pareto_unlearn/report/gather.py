@@ -10,6 +10,7 @@ from pareto_unlearn.analysis.robustness import explain_gap, find_gains, find_gap
 from pareto_unlearn.analysis.scores import median_scores
 from pareto_unlearn.catalogue.audits import AUDIT
 from pareto_unlearn.catalogue.methods import FIGURE_ORDER
+from pareto_unlearn.config import ForgetImages
 from pareto_unlearn.records import Phase, RunInfo, Scales, TrialRecord, TrialState, name_bounded
 from pareto_unlearn.report.audit_facts import gather_audit
 from pareto_unlearn.report.facts import (
@@ -24,6 +25,7 @@ from pareto_unlearn.report.facts import (
     Solution,
     Split,
 )
+from pareto_unlearn.report.veil import veil
 from pareto_unlearn.report.verdict import recommendation, verdict
 from pareto_unlearn.report.views import (
     class_table,
@@ -59,12 +61,13 @@ _KINDS = {
 }
 
 
-def gather(run: StoredRun, sweep_file: str = "") -> Report:
+def gather(run: StoredRun, sweep_file: str = "", forget_images: ForgetImages = ForgetImages.SHOWN) -> Report:
     """Return the data of the whole report.
 
     Args:
         run: a stored run; its records and tables hold the newest attempt of every trial.
         sweep_file: the text of the resolved sweep file; empty if the run has lost it.
+        forget_images: how much of the forget images the page may hold.
     """
     records = run.records
     seeds = tuple(sorted({record.seed for record in records}))
@@ -104,7 +107,7 @@ def gather(run: StoredRun, sweep_file: str = "") -> Report:
         recommended=recommended,
         fronts=fronts,
         grid=image_grid(
-            _rows(run.samples, solutions),
+            veil(_rows(run.samples, solutions), solutions, forget_images),
             columns,
             originals[0] if originals else None,
             (*info.classes_forget, *info.classes_retain),
@@ -117,6 +120,7 @@ def gather(run: StoredRun, sweep_file: str = "") -> Report:
         trial_columns=tuple(field.name for field in fields(TrialRecord)),
         trial_rows=_trial_rows(records, solutions),
         sweep_file=sweep_file,
+        forget_images=forget_images,
     )
 
 

@@ -5,6 +5,7 @@ select a model carry it as ``data-select``.
 """
 
 from pareto_unlearn.analysis.naming import short_id
+from pareto_unlearn.config import ForgetImages
 from pareto_unlearn.records import TrialState
 from pareto_unlearn.report.facts import (
     ClassTable,
@@ -57,6 +58,14 @@ def _image_row(report: Report, row: GridRow, index: int) -> str:
     )
 
 
+_VEILS = {
+    ForgetImages.SHOWN: "",
+    ForgetImages.VEILED: " Forget images are veiled: inputs, truths, and the pictures of models less than "
+    "90 % complete are mosaics, made before this page was written.",
+    ForgetImages.NONE: " This page holds no picture of a forget image.",
+}
+
+
 def images(report: Report) -> str:
     """Return the grid of images: the same images for every model."""
     grid = report.grid
@@ -82,10 +91,11 @@ def images(report: Report) -> str:
     )
     lead = (
         "Held-out images, never trained on. Columns run from lowest to highest completeness, "
-        f"baselines last.{left_out}"
+        f"baselines last.{left_out}{_VEILS[report.forget_images]}"
     )
+    blur = '<label class="check"><input type="checkbox" id="hide-forget"> blur the forget images</label>'
     body = (
-        '<label class="check"><input type="checkbox" id="hide-forget"> blur the forget images</label>'
+        f"{'' if report.forget_images is ForgetImages.NONE else blur}"
         '<div class="card scroll" tabindex="0" role="region" aria-label="Image grid">'
         '<table id="grid" class="grid"><thead><tr>'
         '<th scope="col" class="stick stick-0">class</th><th scope="col" class="stick stick-1">input</th>'
