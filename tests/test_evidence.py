@@ -94,10 +94,13 @@ def resealed(statement: dict[str, Any]) -> bytes:
 # What the evidence says
 
 
+def published_schema():
+    return json.loads(files("pareto_unlearn.assets").joinpath("evidence.schema.json").read_text())
+
+
 def test_the_evidence_keeps_the_published_schema(shipped):
-    schema = json.loads(files("pareto_unlearn.assets").joinpath("evidence.schema.json").read_text())
-    jsonschema.Draft202012Validator.check_schema(schema)
-    jsonschema.validate(shipped.statement, schema)
+    jsonschema.Draft202012Validator.check_schema(published_schema())
+    jsonschema.validate(shipped.statement, published_schema())
 
 
 def test_the_subject_is_the_file(shipped):
@@ -274,7 +277,30 @@ def test_another_run_of_the_same_sweep_does_not_match(copy, tmp_path):
     assert run(config) in (0, 4, 7)
     found = outcomes(copy, tmp_path / "quickstart")
     assert found["trial"] is Outcome.MISMATCH
-    assert found["images to forget"] is Outcome.NOT_CHECKED  # it has no salt: nothing was exported from it
+    assert found["images to forget"] is Outcome.MISMATCH  # each run has a salt of its own
+
+
+def test_a_run_of_an_earlier_version_has_no_commitments(copy, tmp_path):
+    older = tmp_path / "quickstart"
+    shutil.copytree(copy.run, older)
+    (older / "evidence-salt.txt").unlink()
+    assert outcomes(copy, older)["images to forget"] is Outcome.NOT_CHECKED
+    done = call("export", older, tmp_path / "d.safetensors", "--trial", "highest")
+    assert done.returncode == 0, done.stderr
+    assert not (older / "evidence-salt.txt").exists()
+    statement = json.loads((tmp_path / "d.evidence.json").read_text())
+    jsonschema.validate(statement, published_schema())
+    assert statement["predicate"]["forget_set"]["commitment"] is None
+
+
+@pytest.mark.parametrize("salt", ["", "short", "AB" * 32])
+def test_a_damaged_salt_is_no_key(copy, tmp_path, salt):
+    damaged = tmp_path / "quickstart"
+    shutil.copytree(copy.run, damaged)
+    (damaged / "evidence-salt.txt").write_text(salt)
+    done = call("export", damaged, tmp_path / "d.safetensors", "--trial", "highest")
+    assert done.returncode == 6
+    assert "64 hexadecimal digits" in done.stderr
 
 
 def test_a_damaged_checkpoint_of_the_run_is_found(copy, tmp_path):

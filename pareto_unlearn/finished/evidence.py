@@ -8,7 +8,6 @@ import csv
 import io
 import math
 import platform
-import secrets
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
@@ -20,23 +19,20 @@ from pareto_unlearn.analysis.audit import ModelAudit, audit_models, find_company
 from pareto_unlearn.assets.verify_evidence import PREDICATE_TYPE, STATEMENT_TYPE, canonical, commit, seal
 from pareto_unlearn.catalogue.audits import AUDIT
 from pareto_unlearn.config import AuditPolicy, SweepConfig
-from pareto_unlearn.errors import StoreError, WeightsError
+from pareto_unlearn.errors import WeightsError
 from pareto_unlearn.models import weights_sha256
 from pareto_unlearn.records import HAS_MODEL, MetricRow, Phase, TrialRecord
-from pareto_unlearn.store import RunStore, StoredRun
+from pareto_unlearn.store import StoredRun, read_salt
 
 __all__ = [
     "LIMITS",
     "audit_of",
     "describe_model",
     "describe_run",
-    "find_salt",
     "make_evidence",
     "training_digests",
 ]
 
-SALT_FILE = "evidence-salt.txt"
-"""Keys the commitments. It stays in the run: whoever has it can try out whether an image is in a set."""
 SCHEMA_VERSION = "0.1"
 LIMITS = (
     "Unlearning is approximate: there is no guarantee in the sense of differential privacy.",
@@ -55,7 +51,7 @@ def make_evidence(
 ) -> bytes:
     """Return the content of the evidence file of an exported model.
 
-    A run without a salt gets one.
+    Without a salt, in a run of an earlier version, images are counted and not committed to.
 
     Args:
         run: the run.
@@ -64,7 +60,7 @@ def make_evidence(
         file: name and SHA-256 of the exported file.
         picked: the note of ``pick``, if it chose this model.
     """
-    salt = find_salt(run.store) or _make_salt(run.store)
+    salt = read_salt(run.store)
     name, digest = file
     statement: dict[str, Any] = {
         "_type": STATEMENT_TYPE,
@@ -97,21 +93,7 @@ def _original_digest(config: SweepConfig) -> str | None:
         return None
 
 
-def find_salt(store: RunStore) -> str | None:
-    """Return the salt of a run's commitments; None if nothing was exported yet."""
-    try:
-        return store.read_text(SALT_FILE).strip()
-    except StoreError:
-        return None
-
-
-def _make_salt(store: RunStore) -> str:
-    salt = secrets.token_hex(32)
-    store.write_text(SALT_FILE, salt + "\n")
-    return salt
-
-
-def describe_run(run: StoredRun, config: SweepConfig, salt: str) -> dict[str, Any]:
+def describe_run(run: StoredRun, config: SweepConfig, salt: str | None) -> dict[str, Any]:
     """Return the parts of a predicate that all models of a run share.
 
     Images are committed to with a salt: a plain hash would let anyone who has an image confirm that it was
@@ -123,7 +105,7 @@ def describe_run(run: StoredRun, config: SweepConfig, salt: str) -> dict[str, An
             "name": run.info.name,
             "smoke": run.info.smoke,
             "config_sha256": run.info.config_hash,
-            "manifest_hmac_sha256": commit(salt, [manifest]),
+            "manifest_hmac_sha256": salt and commit(salt, [manifest]),
             "objective": run.info.objective,
             "family": config.model.row.name,
             "variant": config.model.variant,
@@ -142,12 +124,12 @@ def training_digests(run: StoredRun, names: Sequence[str]) -> list[str]:
     return [row["sha256"] for row in rows if row["set"] in names and row["split"] == "train"]
 
 
-def _describe_set(digests: Sequence[str], classes: Sequence[str], salt: str) -> dict[str, Any]:
+def _describe_set(digests: Sequence[str], classes: Sequence[str], salt: str | None) -> dict[str, Any]:
     """Return what is said of a set of training images."""
     return {
         "count": len(digests),
         "classes": list(classes),
-        "commitment": commit(salt, digests),
+        "commitment": salt and commit(salt, digests),
         "algorithm": "HMAC-SHA256 of the sorted SHA-256 of the images, one a line; the salt is kept in the "
         "run",
     }

@@ -10,9 +10,9 @@ from pareto_unlearn.assets.verify_evidence import check_model, read_statement
 from pareto_unlearn.catalogue.audits import EVALUATIONS
 from pareto_unlearn.config import SweepConfig, parse_config
 from pareto_unlearn.errors import ConfigError, StoreError, WeightsError
-from pareto_unlearn.finished.evidence import describe_model, describe_run, find_salt
+from pareto_unlearn.finished.evidence import describe_model, describe_run
 from pareto_unlearn.models import weights_sha256
-from pareto_unlearn.store import StoredRun, open_run
+from pareto_unlearn.store import StoredRun, open_run, read_salt
 
 __all__ = ["Compared", "Outcome", "verify"]
 
@@ -113,7 +113,7 @@ def _compare_original(told: object, config: SweepConfig) -> Compared:
 
 
 def _compare_run(predicate: dict[str, Any], run: StoredRun, config: SweepConfig) -> list[Compared]:
-    salt = find_salt(run.store)
+    salt = read_salt(run.store)
     if salt is None:
         return [Compared(name, Outcome.NOT_CHECKED, "the run has no salt") for name in OF_RUN.values()]
     stored = describe_run(run, config, salt)

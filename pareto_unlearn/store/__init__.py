@@ -3,5 +3,14 @@
 from pareto_unlearn.store.extractors import read_extractors, record_extractors
 from pareto_unlearn.store.run import StoredRun, open_run
 from pareto_unlearn.store.run_store import RunStore
+from pareto_unlearn.store.salt import add_salt, read_salt
 
-__all__ = ["RunStore", "StoredRun", "open_run", "read_extractors", "record_extractors"]
+__all__ = [
+    "RunStore",
+    "StoredRun",
+    "add_salt",
+    "open_run",
+    "read_extractors",
+    "read_salt",
+    "record_extractors",
+]

@@ -16,7 +16,7 @@ from pareto_unlearn.records import (
     TrialSpec,
     TrialState,
 )
-from pareto_unlearn.store import RunStore, record_extractors
+from pareto_unlearn.store import RunStore, add_salt, record_extractors
 from pareto_unlearn.sweep.checking import CheckedSweep, check_same_images, check_same_sweep
 from pareto_unlearn.sweep.planner import Planner
 from pareto_unlearn.sweep.worker import Assignment
@@ -49,6 +49,7 @@ def prepare_run(
     record_extractors(store, checked.extractors)
     store.write_text("sweep.yaml", dump_config(config))
     store.write_text("manifest.csv", checked.manifest)
+    add_salt(store)
     retry = _failed_attempts(store, every=retry_failed)
     template = _assignment_template(config, store, digest)
     planner = Planner(config, store, checked.weights_sha256, template, retry, check_convergence)
