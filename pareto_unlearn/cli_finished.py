@@ -86,7 +86,8 @@ def export(
     out: Annotated[
         Path,
         typer.Argument(
-            help="The file to write, with the suffix of the original's file (.pth, .ckpt) or .safetensors.",
+            help="The file to write, with the suffix of the original's file (.pth, .ckpt) or .safetensors; a "
+            "folder with --hub.",
             show_default=False,
         ),
     ],
@@ -110,9 +111,19 @@ def export(
         ),
     ] = EPSILON_CONSTRAINT,
     force: Annotated[bool, typer.Option("--force", help="Write over files that are there.")] = False,
+    hub: Annotated[
+        bool,
+        typer.Option(
+            "--hub",
+            help="Write a folder for the Hugging Face Hub; transformers loads it if the family is mae.",
+        ),
+    ] = False,
     base_model: Annotated[
         str | None,
         typer.Option("--base-model", help="Id of the original on the Hugging Face Hub, for the card."),
+    ] = None,
+    sign_key: Annotated[
+        Path | None, typer.Option("--sign-key", help="A private key in PEM: sign the evidence with it.")
     ] = None,
     allow_import: AllowImport = False,
 ) -> None:
@@ -122,19 +133,25 @@ def export(
 
     Example: pareto-unlearn export runs/quickstart model.safetensors --trial highest
     """
-    from pareto_unlearn.finished.shipping import Wanted, beside, ship
+    from pareto_unlearn.finished.shipping import Delivery, Wanted, ship
 
     if (trial is None) == (epsilon is None):
         raise typer.BadParameter("give either --trial NAME or --epsilon E")
     wanted = Wanted(trial=trial, epsilon=epsilon, absolute=absolute, seed=seed, method=method)
-    digest = ship(run, out, wanted, force=force, base_model=base_model, allow_import=allow_import, say=_say)
-    print(f"{out} sha256 {digest}")
+    delivery = Delivery(force=force, hub=hub, base_model=base_model, sign_key=sign_key)
+    package, digest = ship(run, out, wanted, delivery, allow_import=allow_import, say=_say)
+    print(f"{package.model} sha256 {digest}")
     if epsilon is not None:
         from pareto_unlearn.report import write_report
 
         _say(f"report {write_report(run, None)}")  # the dial has added a row
-    card, evidence = beside(out)
-    _say(f"card {card}\nevidence {evidence}; check it: pareto-unlearn verify {evidence} --model {out}")
+    evidence = package.evidence
+    _say(
+        f"card {package.card}\nevidence {evidence}; check it: pareto-unlearn verify {evidence} --model "
+        f"{package.model}"
+    )
+    if sign_key is not None:
+        _say(f"signature {package.signature}; add --public-key PEM to check it too")
 
 
 def verify(
@@ -144,6 +161,12 @@ def verify(
     model: Annotated[Path, typer.Option("--model", help="The model file beside it.", show_default=False)],
     run: Annotated[
         str | None, typer.Option("--run", help="The run that it came from: compare all numbers with it.")
+    ] = None,
+    public_key: Annotated[
+        Path | None,
+        typer.Option(
+            "--public-key", help="A public key in PEM: the evidence must be signed with its private one."
+        ),
     ] = None,
     allow_import: AllowImport = False,
     as_json: AsJson = False,
@@ -155,13 +178,37 @@ def verify(
     from pareto_unlearn.finished.verifying import Outcome
     from pareto_unlearn.finished.verifying import verify as compare
 
-    lines = compare(evidence, model, run, allow_import=allow_import)
+    lines = compare(evidence, model, run, public_key, allow_import=allow_import)
     if as_json:
         print(json.dumps([asdict(line) for line in lines], indent=1))
     else:
         for line in lines:
             print(f"{line.outcome:11}  {line.name}{f': {line.detail}' if line.detail else ''}")
     raise typer.Exit(1 if any(line.outcome is Outcome.MISMATCH for line in lines) else 0)
+
+
+def purge_forget(
+    run: RunPath,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Remove the pictures of the images to forget from a run, and say what stays.
+
+    Gone are what its report shows of them, and the cache of inputs, targets and features, which is made again
+    from the images by whatever needs it. Models, numbers and the list of images stay.
+
+    Example: pareto-unlearn purge-forget runs/quickstart
+    """
+    from pareto_unlearn.finished.purge import purge_forget as purge
+    from pareto_unlearn.report import write_report
+
+    if not yes:
+        typer.confirm(f"Remove the pictures of the images to forget from {run}?", abort=True)
+    purged = purge(run)
+    print(f"removed {purged.pictures} pictures and {purged.cache_bytes / 1e6:.1f} MB of caches")
+    print("What stays:")
+    for line in purged.remains:
+        print(f"- {line}")
+    _say(f"report {write_report(run)}")
 
 
 def evaluate(

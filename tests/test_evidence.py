@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from base64 import b64encode
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ import jsonschema
 import pytest
 import torch
 from command_line import call
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 from small_sweep import run, small_sweep
@@ -315,6 +318,75 @@ def test_a_damaged_checkpoint_of_the_run_is_found(copy, tmp_path):
 def test_missing_files_are_told_with_3(copy):
     assert call("verify", copy.evidence, "--model", "nowhere").returncode == 3
     assert call("verify", "nowhere", "--model", copy.model).returncode == 3
+
+
+# Signatures
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory):
+    """Return two pairs of keys as PEM files: (private, public) of ours, and of somebody else."""
+    folder = tmp_path_factory.mktemp("keys")
+    for name in ("ours", "theirs"):
+        private = Ed25519PrivateKey.generate()
+        pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
+        secret = private.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain)
+        public = private.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo)
+        (folder / f"{name}.pem").write_bytes(secret)
+        (folder / f"{name}.pub").write_bytes(public)
+    return folder
+
+
+@pytest.fixture
+def signed(copy, keys, tmp_path):
+    """Return the model, the evidence and the signature of a signed export."""
+    out = tmp_path / "signed.safetensors"
+    done = call("export", copy.run, out, "--trial", "highest", "--sign-key", keys / "ours.pem")
+    assert done.returncode == 0, done.stderr
+    return out, tmp_path / "signed.evidence.json", tmp_path / "signed.evidence.dsse.json"
+
+
+def signature_line(signed, key):
+    model, evidence, _ = signed
+    return next(line for line in verify(evidence, model, None, key) if line.name == "signature")
+
+
+def test_the_public_key_of_who_signed_is_needed(signed, keys):
+    assert signature_line(signed, keys / "ours.pub").outcome is Outcome.MATCH
+    assert signature_line(signed, keys / "theirs.pub").outcome is Outcome.MISMATCH
+    assert signature_line(signed, None).outcome is Outcome.NOT_CHECKED
+
+
+def test_a_seal_made_anew_does_not_pass_the_signature(signed, keys):
+    model, evidence, envelope = signed
+    statement = json.loads(evidence.read_text())
+    statement["predicate"]["trial"]["completeness"] = 1.0
+    evidence.write_bytes(resealed(statement))
+    assert verify(evidence, model, None)[0].outcome is Outcome.MATCH
+    line = signature_line(signed, keys / "ours.pub")
+    assert (line.outcome, line.detail) == (Outcome.MISMATCH, "the envelope signs another file")
+    forged = json.loads(envelope.read_text()) | {"payload": b64encode(evidence.read_bytes()).decode()}
+    envelope.write_text(json.dumps(forged))
+    assert signature_line(signed, keys / "ours.pub").detail.startswith("not signed by")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"{}", b"\xff", b'{"payload": 1, "payloadType": 2, "signatures": 3}']
+)
+def test_what_is_no_envelope_is_a_mismatch(signed, keys, content):
+    signed[2].write_bytes(content)
+    assert signature_line(signed, keys / "ours.pub").detail.startswith("the envelope is damaged")
+    signed[2].unlink()
+    assert "found no such file" in signature_line(signed, keys / "ours.pub").detail
+
+
+def test_what_is_no_key_is_refused_before_the_export(copy, keys, tmp_path):
+    out = tmp_path / "never.safetensors"
+    for key in (keys / "ours.pub", keys / "nowhere.pem", copy.model):
+        done = call("export", copy.run, out, "--trial", "highest", "--sign-key", key)
+        assert done.returncode == 3
+        assert str(key) in done.stderr
+    assert not out.exists()
 
 
 # The verifier for others

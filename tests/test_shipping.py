@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from command_line import call
+from huggingface_hub import ModelCard
 
 
 @pytest.fixture(scope="module")
@@ -72,3 +73,23 @@ def test_a_refused_file_leaves_no_row_in_the_run(run_path, tmp_path):
     before = call("ls", run_path, "--json").stdout
     assert call("export", run_path, tmp_path / "x.onnx", "--epsilon", "0.4").returncode == 3
     assert call("ls", run_path, "--json").stdout == before
+
+
+def test_a_folder_for_the_hub_holds_model_card_and_evidence(run_path, tmp_path):
+    folder = tmp_path / "hub"
+    done = call("export", run_path, folder, "--trial", "highest", "--hub", "--base-model", "somebody/digits")
+    assert done.returncode == 0, done.stderr
+    evidence, model = folder / "model.evidence.json", folder / "model.safetensors"
+    assert set(folder.iterdir()) == {folder / "README.md", evidence, model}
+    assert ModelCard.load(folder / "README.md").data.base_model == "somebody/digits"
+    checked = call("verify", evidence, "--model", model, "--run", run_path)
+    assert checked.returncode == 0, checked.stdout
+    again = call("export", run_path, folder, "--trial", "highest", "--hub")
+    assert (again.returncode, "--force" in again.stderr) == (3, True)
+
+
+def test_a_folder_for_the_hub_is_no_file(run_path, tmp_path):
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file", tmp_path / "nowhere" / "hub"):
+        done = call("export", run_path, out, "--trial", "highest", "--hub")
+        assert (done.returncode, "expected a folder" in done.stderr) == (3, True)

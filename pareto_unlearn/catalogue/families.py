@@ -57,6 +57,7 @@ class FamilyRow:
             takes the sweep's own size, weights and images, where these are small.
         smoke_learning_rate: random weights are far from any optimum: small steps would move nothing.
         exports_as_stored: the files of weights that a run stores are files of the family.
+        transformers_class: the class of Hugging Face's transformers that loads its models; empty: none.
         generates_whole: pictures are generated whole, what lies around the hole included.
         reads_digits: its images are those of the embedded digits, which the embedded feature network knows.
         source_sha256: of the file that defines it, where it is a single file; set by whoever reads the file.
@@ -83,6 +84,7 @@ class FamilyRow:
     smoke_variant: str | None = None
     smoke_learning_rate: float = 0.003
     exports_as_stored: bool = False
+    transformers_class: str = ""
     generates_whole: bool = False
     reads_digits: bool = False
     source_sha256: str | None = None
@@ -129,6 +131,7 @@ FAMILIES: Sequence[FamilyRow] = (
         "of facebookresearch/mae",
         keys=("predicts",),
         removals=("hole", "published"),
+        transformers_class="ViTMAEForPreTraining",
         patches=8,  # half of the 14 x 14 patches cannot be centred
         recipe=Recipe(peak_learning_rate=0.001, published="1600 epochs of ImageNet"),
         smoke_variant="tiny",

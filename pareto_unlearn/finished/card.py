@@ -45,7 +45,11 @@ _NUMBERS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CardFacts:
-    """What a card is written from. ``file`` is the exported file's name, ``base_model`` an id on the Hub."""
+    """What a card is written from.
+
+    ``file`` is the exported file's name, ``base_model`` an id on the Hub, ``transformers_class`` what loads
+    the model's folder, if anything but this package does.
+    """
 
     run: StoredRun
     config: SweepConfig
@@ -54,6 +58,7 @@ class CardFacts:
     sha256: str
     evidence: str
     base_model: str | None = None
+    transformers_class: str = ""
 
 
 def write_card(facts: CardFacts) -> str:
@@ -87,7 +92,7 @@ def _metadata(facts: CardFacts) -> dict[str, Any]:
     ]
     base = {"base_model": facts.base_model, "base_model_relation": "finetune"} if facts.base_model else {}
     return {
-        "library_name": "pareto-unlearn",
+        "library_name": "transformers" if facts.transformers_class else "pareto-unlearn",
         "pipeline_tag": "image-to-image",
         "tags": ["machine-unlearning", "image-to-image", "pareto-unlearn", facts.config.model.row.name],
         **base,
@@ -199,18 +204,31 @@ def _making(facts: CardFacts) -> str:
 
 
 def _loading(facts: CardFacts) -> str:
-    row = facts.config.model.row
-    published = (
-        ""
-        if row.exports_as_stored or not row.file
-        else "\n\nThe file has the form of the original's own file: its code loads it as it loaded that."
-    )
-    code = _code_by_sections(facts) if row.source_sha256 is None else _code_by_sweep_file(facts)
+    code = _code_by_transformers(facts.transformers_class) if facts.transformers_class else _own_code(facts)
     return (
-        f"```python\n{code}\n```{published}\n\n`pareto-unlearn verify {facts.evidence} --model {facts.file}` "
-        "checks "
-        "that file and evidence are whole."
+        f"```python\n{code}\n```{_own_form(facts)}\n\n`pareto-unlearn verify {facts.evidence} --model "
+        f"{facts.file}` checks that file and evidence are whole."
     )
+
+
+def _own_form(facts: CardFacts) -> str:
+    row = facts.config.model.row
+    if facts.transformers_class or row.exports_as_stored or not row.file:
+        return ""
+    return "\n\nThe file has the form of the original's own file: its code loads it as it loaded that."
+
+
+def _code_by_transformers(name: str) -> str:
+    return (
+        f"from transformers import AutoImageProcessor, {name}\n\n"
+        f'model = {name}.from_pretrained(".").eval()  # this folder, or its id on the Hub\n'
+        'processor = AutoImageProcessor.from_pretrained(".")'
+    )
+
+
+def _own_code(facts: CardFacts) -> str:
+    row = facts.config.model.row
+    return _code_by_sections(facts) if row.source_sha256 is None else _code_by_sweep_file(facts)
 
 
 def _code_by_sections(facts: CardFacts) -> str:

@@ -42,7 +42,8 @@ LIMITS = (
     "Whoever has the original model, or other models of this front, can come back to what was forgotten; "
     "copies "
     "that were handed out before are not covered.",
-    "The file is a record by whoever made the model, not an attestation by a third party, and is not signed.",
+    "The file is a record by whoever made the model, not an attestation by a third party; a signature "
+    "beside it says who that was.",
 )
 
 

@@ -8,7 +8,7 @@ from safetensors.torch import load as load_safetensors
 from pareto_unlearn.config import parse_config
 from pareto_unlearn.config.smoke import SMOKE
 from pareto_unlearn.errors import ConfigError
-from pareto_unlearn.models import export_model
+from pareto_unlearn.models import export_model, export_to_hub
 from pareto_unlearn.records import MODEL_FILE, TrialRecord
 from pareto_unlearn.store import RunStore
 from pareto_unlearn.whole_files import write_bytes_whole
@@ -16,13 +16,16 @@ from pareto_unlearn.whole_files import write_bytes_whole
 __all__ = ["export_trial"]
 
 
-def export_trial(store: RunStore, record: TrialRecord, out: Path, *, allow_import: bool = False) -> str:
+def export_trial(
+    store: RunStore, record: TrialRecord, out: Path, *, hub: bool = False, allow_import: bool = False
+) -> str:
     """Write the model of a trial as the original's file holds it: its keys, their order, types and wrapper.
 
     Args:
         store: the run.
         record: a trial that left a model.
         out: the file; its name ends as the published one does (.pth, .ckpt), or in .safetensors.
+        hub: write it, and its settings beside it, as transformers loads them where it knows the family.
         allow_import: run the code of the file that the run's family may be.
 
     Returns:
@@ -34,15 +37,20 @@ def export_trial(store: RunStore, record: TrialRecord, out: Path, *, allow_impor
         WeightsError: the original's file, which tells the form, is missing.
     """
     config = parse_config(store.read_text("sweep.yaml"), "sweep.yaml", allow_import=allow_import, stored=True)
-    if config.smoke and SMOKE.lower() not in out.name.lower():
+    named = out.parent if hub else out
+    if config.smoke and SMOKE.lower() not in named.name.lower():
         raise ConfigError(
-            f"{out}: expected a file name with `{SMOKE}` in it, since the weights come from a {SMOKE} run "
-            f"and are worth nothing; name it {out.with_name(f'{SMOKE}-{out.name}')}"
+            f"{named}: expected a name with `{SMOKE}` in it, since the weights come from a {SMOKE} run "
+            f"and are worth nothing; name it {named.with_name(f'{SMOKE}-{named.name}')}"
         )
+    if hub:
+        named.mkdir(exist_ok=True)
     if not out.absolute().parent.is_dir():
         raise ConfigError(f"{out}: expected a folder that exists, found none at {out.absolute().parent}")
     weights = store.read_checkpoint(record)[MODEL_FILE]
-    if config.model.row.exports_as_stored:
+    if hub and export_to_hub(out.parent, config.model, config.task, load_safetensors(weights)):
+        pass  # it has written the file
+    elif config.model.row.exports_as_stored:
         write_bytes_whole(out, weights)
     else:
         export_model(out, config.model, config.task, load_safetensors(weights))

@@ -14,17 +14,46 @@ from pareto_unlearn.finished.dial import dial
 from pareto_unlearn.finished.evidence import make_evidence
 from pareto_unlearn.finished.export import export_trial
 from pareto_unlearn.finished.pick import PICK_FILE
+from pareto_unlearn.finished.signing import load_signer, sign, signature_of
 from pareto_unlearn.records import HAS_MODEL, TrialRecord
 from pareto_unlearn.store import RunStore, StoredRun, open_run
-from pareto_unlearn.store.filesystem import LocalStorage
+from pareto_unlearn.whole_files import write_bytes_whole
 
-__all__ = ["Wanted", "beside", "ship"]
+__all__ = ["Delivery", "Package", "Wanted", "ship"]
 
 SAFETENSORS = ".safetensors"
 PICKLED = (".pth", ".pt", ".ckpt")
 """How files of ``torch.save`` end, by custom; the original's own ending is one too."""
 ROUNDING = 0.0005
 """Half the last digit of an epsilon in a trial's label: closer than this, a label cannot tell two apart."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """How a model is handed over.
+
+    ``force``: write over files that are there. ``hub``: as a folder that the Hugging Face Hub takes.
+    ``base_model``: id of the original there, for the card. ``sign_key``: a private key for the evidence.
+    """
+
+    force: bool = False
+    hub: bool = False
+    base_model: str | None = None
+    sign_key: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """The files of a shipped model; the signature is there if a key was given."""
+
+    model: Path
+    card: Path
+    evidence: Path
+
+    @property
+    def signature(self) -> Path:
+        """The envelope that signs the evidence."""
+        return signature_of(self.evidence)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,22 +74,20 @@ def ship(
     run_path: str,
     out: Path,
     wanted: Wanted,
+    delivery: Delivery = Delivery(),
     *,
-    force: bool = False,
-    base_model: str | None = None,
     allow_import: bool = False,
     say: Callable[[str], None] = lambda _: None,
-) -> str:
-    """Write a model of a run to a file, its card and evidence beside it, and return the file's SHA-256.
+) -> tuple[Package, str]:
+    """Write a model of a run to a file, its card and evidence beside it; return them and the file's SHA-256.
 
-    The evidence comes last: where it is, the other two are whole.
+    The evidence comes last, its signature after it: where it is, the others are whole.
 
     Args:
         run_path: the run directory.
-        out: the file; its name ends as the published one does, or in .safetensors.
+        out: the file; its name ends as the published one does, or in .safetensors. For the Hub, a folder.
         wanted: which model.
-        force: write over files that are there.
-        base_model: id of the original model on the Hugging Face Hub, for the card.
+        delivery: how it is handed over.
         allow_import: run the code of the file that the run's family may be.
         say: called with a line of text on what the model is.
 
@@ -73,29 +100,37 @@ def ship(
     run = open_run(run_path)
     config = _config_of(run, allow_import)
     # Before the dial is turned: it takes seconds, and leaves a row in the run.
-    _check_target(config, out, force)
+    signer = None if delivery.sign_key is None else load_signer(delivery.sign_key)
+    package = _package_at(out, delivery.hub)
+    _check_target(config, out, package, delivery)
     record = _choose(run, run_path, wanted, allow_import, say)
-    digest = export_trial(RunStore.open(run_path), record, out, allow_import=allow_import)
+    digest = export_trial(
+        RunStore.open(run_path), record, package.model, hub=delivery.hub, allow_import=allow_import
+    )
     run = open_run(run_path)  # with the row that the dial may have added
-    card, evidence = beside(out)
     facts = CardFacts(
         run=run,
         config=config,
         record=record,
-        file=out.name,
+        file=package.model.name,
         sha256=digest,
-        evidence=evidence.name,
-        base_model=base_model,
+        evidence=package.evidence.name,
+        base_model=delivery.base_model,
+        transformers_class=config.model.row.transformers_class if delivery.hub else "",
     )
-    folder = LocalStorage(out.absolute().parent)
-    folder.put(card.name, write_card(facts).encode())
-    folder.put(evidence.name, make_evidence(run, config, record, (out.name, digest), _find_pick(run, record)))
-    return digest
+    write_bytes_whole(package.card, write_card(facts).encode())
+    subject = package.model.name, digest
+    evidence = make_evidence(run, config, record, subject, _find_pick(run, record))
+    write_bytes_whole(package.evidence, evidence)
+    if signer is not None:
+        write_bytes_whole(package.signature, sign(evidence, signer))
+    return package, digest
 
 
-def beside(out: Path) -> tuple[Path, Path]:
-    """Return the files of the card and of the evidence that lie beside a model."""
-    return out.with_name(f"{out.stem}.card.md"), out.with_name(f"{out.stem}.evidence.json")
+def _package_at(out: Path, hub: bool) -> Package:
+    if hub:
+        return Package(out / "model.safetensors", out / "README.md", out / "model.evidence.json")
+    return Package(out, out.with_name(f"{out.stem}.card.md"), out.with_name(f"{out.stem}.evidence.json"))
 
 
 def _find_pick(run: StoredRun, record: TrialRecord) -> object:
@@ -113,8 +148,32 @@ def _config_of(run: StoredRun, allow_import: bool) -> SweepConfig:
     )
 
 
-def _check_target(config: SweepConfig, out: Path, force: bool) -> None:
-    """Refuse a file that cannot be written in the form its name promises, or that is there already."""
+def _check_target(config: SweepConfig, out: Path, package: Package, delivery: Delivery) -> None:
+    """Refuse what cannot be written in the form its name promises, or what is there already."""
+    if delivery.hub:
+        _check_folder(out)
+    else:
+        _check_ending(config, out)
+    files = [package.model, package.card, package.evidence]
+    if delivery.sign_key is not None:
+        files.append(package.signature)
+    for path in files:
+        if path.exists() and not delivery.force:
+            raise ConfigError(
+                f"{path} is there already; choose another name, or add --force to write over it"
+            )
+
+
+def _check_folder(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise ConfigError(
+            f"{out}: expected a folder, or a name for a new one, found a file; --hub writes several"
+        )
+    if not out.absolute().parent.is_dir():
+        raise ConfigError(f"{out}: expected a folder that exists, found none at {out.absolute().parent}")
+
+
+def _check_ending(config: SweepConfig, out: Path) -> None:
     own = Path(str(config.model.checkpoint)).suffix
     endings = [SAFETENSORS] if config.model.row.exports_as_stored else [SAFETENSORS, *PICKLED]
     if not config.model.row.exports_as_stored and own not in ("", *endings):
@@ -125,12 +184,7 @@ def _check_target(config: SweepConfig, out: Path, force: bool) -> None:
             f"model can be written as; found {out.suffix or 'no ending'}"
         )
     if out.is_dir():
-        raise ConfigError(f"{out}: expected a file name, found a folder; name a file in it")
-    for path in (out, *beside(out)):
-        if path.exists() and not force:
-            raise ConfigError(
-                f"{path} is there already; choose another name, or add --force to write over it"
-            )
+        raise ConfigError(f"{out}: expected a file name, found a folder; name a file in it, or add --hub")
 
 
 def _choose(

@@ -11,6 +11,7 @@ from pareto_unlearn.catalogue.audits import EVALUATIONS
 from pareto_unlearn.config import SweepConfig, parse_config
 from pareto_unlearn.errors import ConfigError, StoreError, WeightsError
 from pareto_unlearn.finished.evidence import describe_model, describe_run
+from pareto_unlearn.finished.signing import check_signature, signature_of
 from pareto_unlearn.models import weights_sha256
 from pareto_unlearn.store import StoredRun, open_run, read_salt
 
@@ -51,7 +52,12 @@ OF_MODEL = {
 
 
 def verify(
-    evidence: Path, model: Path, run_path: str | None, *, allow_import: bool = False
+    evidence: Path,
+    model: Path,
+    run_path: str | None,
+    public_key: Path | None = None,
+    *,
+    allow_import: bool = False,
 ) -> list[Compared]:
     """Return a line for everything in an evidence file that can be compared.
 
@@ -59,6 +65,7 @@ def verify(
         evidence: the file.
         model: the model beside it.
         run_path: the run that the model came from; None if it is not at hand.
+        public_key: of whoever should have signed the evidence.
         allow_import: run the code of the file that the run's family may be.
 
     Raises:
@@ -67,17 +74,30 @@ def verify(
     for path in (evidence, model):
         if not path.is_file():
             raise ConfigError(f"{path}: expected a file, found none")
-    statement, whole = read_statement(evidence.read_bytes())
+    content = evidence.read_bytes()
+    statement, whole = read_statement(content)
     checks = [_compared(whole.ok, whole.name, whole.detail)]
     if not whole.ok:
         # What a damaged file says of the model is worth nothing, and may have any shape.
         return [*checks, Compared("all else", Outcome.NOT_CHECKED, "the evidence is not whole")]
+    if public_key is not None or signature_of(evidence).is_file():
+        checks.append(_compare_signature(evidence, content, public_key))
     found = check_model(statement, model)
     checks.append(_compared(found.ok, found.name, found.detail))
     if run_path is None:
         parts = ("original weights", *OF_RUN.values(), *OF_MODEL.values())
         return [*checks, *(Compared(name, Outcome.NOT_CHECKED, "needs --run") for name in parts)]
     return [*checks, *_ask_run(statement["predicate"], open_run(run_path), allow_import)]
+
+
+def _compare_signature(evidence: Path, content: bytes, public_key: Path | None) -> Compared:
+    envelope = signature_of(evidence)
+    if public_key is None:
+        return Compared("signature", Outcome.NOT_CHECKED, "needs --public-key")
+    if not envelope.is_file():
+        return Compared("signature", Outcome.MISMATCH, f"expected {envelope}, found no such file")
+    is_signed, detail = check_signature(envelope.read_bytes(), content, public_key)
+    return _compared(is_signed, "signature", detail)
 
 
 def _ask_run(predicate: dict[str, Any], run: StoredRun, allow_import: bool) -> list[Compared]:

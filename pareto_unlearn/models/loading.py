@@ -167,13 +167,7 @@ def export_model(path: Path, config: ModelSection, task: TaskSection, weights: M
             does not load again with the same values.
     """
     setting = Setting(model=config, task=task)
-    model, form = _load(setting)
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise WeightsError(
-            f"{path}: expected all weights of {config.row.name} {config.variant}: {error}"
-        ) from error
+    model, form = _filled(setting, weights, path)
 
     def write(staging: Path) -> None:
         family_of(config.family).write(staging, model, form)
@@ -181,6 +175,42 @@ def export_model(path: Path, config: ModelSection, task: TaskSection, weights: M
         _require_equal(model, again, path)
 
     write_whole(path, write)
+
+
+def export_to_hub(
+    folder: Path, config: ModelSection, task: TaskSection, weights: Mapping[str, Tensor]
+) -> bool:
+    """Write unlearned weights and their settings as a library of others loads them, by the name of a folder.
+
+    Args:
+        folder: where to; it exists.
+        config: the model section of the sweep.
+        task: the task of the sweep.
+        weights: all weights by name.
+
+    Returns:
+        Whether there is such a library for the family; if not, nothing is written.
+
+    Raises:
+        WeightsError: the original's file is missing, or the weights are not those of the family.
+    """
+    hub = family_of(config.family).hub
+    if hub is None:
+        return False
+    hub(folder, _filled(Setting(model=config, task=task), weights, folder)[0])
+    return True
+
+
+def _filled(setting: Setting, weights: Mapping[str, Tensor], path: Path) -> tuple[ImageToImage, Published]:
+    """Return the original with other weights, and the form of its file."""
+    model, form = _load(setting)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise WeightsError(
+            f"{path}: expected all weights of {setting.model.row.name} {setting.model.variant}: {error}"
+        ) from error
+    return model, form
 
 
 def _load(setting: Setting, key: str = CHECKPOINT) -> tuple[ImageToImage, Published]:

@@ -20,6 +20,7 @@ from pareto_unlearn.models.mae import (
     initialise,
     write_mae,
 )
+from pareto_unlearn.models.mae_hub import write_hub_folder
 from pareto_unlearn.models.protocol import Family, Setting
 from pareto_unlearn.records import PixelFormat
 
@@ -67,4 +68,5 @@ FAMILY = Family(
     write=_write,
     own_form=_own_form,
     baselines=PAPER,
+    hub=write_hub_folder,
 )

@@ -29,8 +29,16 @@ _INSIDE = {
     "layernorm_before": "norm1",
     "layernorm_after": "norm2",
 }
-_LAYERS = {"vit.encoder.layer": "blocks", "decoder.decoder_layers": "decoder_blocks"}
+_LAYERS = {
+    "vit.encoder.layer": "blocks",
+    "decoder.decoder_encoder.layer": "decoder_blocks",  # what version 5 of transformers writes
+    "decoder.decoder_layers": "decoder_blocks",
+}
 _LAYER = re.compile(rf"({'|'.join(map(re.escape, _LAYERS))})\.(\d+)\.(.+)\.(weight|bias)")
+_THEIR_OUTSIDE, _THEIR_INSIDE, _THEIR_LAYERS = (
+    {ours: theirs for theirs, ours in names.items()} for names in (_OUTSIDE, _INSIDE, _LAYERS)
+)
+_PUBLISHED_LAYER = re.compile(r"(blocks|decoder_blocks)\.(\d+)\.(.+)")
 _PARTS = ("query", "key", "value")
 
 
@@ -57,6 +65,30 @@ def transformers_tensor(state: Mapping[str, Tensor], name: str) -> Tensor:
     whole, part = _place(name)
     tensor = state[whole]
     return tensor.chunk(len(_PARTS))[part] if ".attn.qkv." in whole else tensor
+
+
+def transformers_names(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return published weights under the names of transformers; the inverse of ``published_names``."""
+    found: dict[str, Tensor] = {}
+    for name, tensor in published.items():
+        if ".attn.qkv." not in name:
+            found[_their_name(name)] = tensor
+            continue
+        layer, _, ending = name.partition("attn.qkv.")
+        for part, third in zip(_PARTS, tensor.chunk(len(_PARTS)), strict=True):
+            found[_their_name(f"{layer}attention.attention.{part}.{ending}")] = third
+    return found
+
+
+def _their_name(name: str) -> str:
+    """Return what transformers calls a tensor; queries, keys and values have their own part already."""
+    stem, _, ending = name.rpartition(".")
+    if name in _THEIR_OUTSIDE:
+        return _THEIR_OUTSIDE[name]
+    if (layer := _PUBLISHED_LAYER.fullmatch(stem)) is None:
+        return f"{_THEIR_OUTSIDE[stem]}.{ending}"
+    kind, number, inner = layer.groups()
+    return f"{_THEIR_LAYERS[kind]}.{number}.{_THEIR_INSIDE.get(inner, inner)}.{ending}"
 
 
 def _place(name: str) -> tuple[str, int]:

@@ -212,6 +212,7 @@ class Family:
     ``write`` writes weights in a form; ``own_form`` is the form of the published file, and ``suffix`` is how
     its name ends. ``baselines`` are the published baselines by method name. ``row`` holds the facts about a
     family that is a single file; other families have theirs in ``catalogue.families`` or in their package.
+    ``hub`` writes the weights and settings from which a library of others loads a model by its folder.
     """
 
     pixels: Callable[[str], PixelFormat]
@@ -223,6 +224,7 @@ class Family:
     baselines: Mapping[str, BaselineLosses]
     suffix: str = ".pth"
     row: FamilyRow | None = None
+    hub: Callable[[Path, Any], None] | None = None
 
 
 def describe_model(model: ImageToImage) -> dict[str, str]:
