@@ -169,6 +169,7 @@ def list_trials(run: RunPath, as_json: AsJson = False) -> None:
 app.command()(cli_finished.pick)
 app.command()(cli_finished.export)
 app.command()(cli_finished.verify)
+app.command(name="purge-forget")(cli_finished.purge_forget)
 app.command(name="eval")(cli_finished.evaluate)
 app.command()(cli_finished.audit)
 

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from pareto_unlearn.errors import StoreError
-from pareto_unlearn.records import MetricRow, TrialRecord
+from pareto_unlearn.records import MetricRow, SampleRow, TrialRecord
 from pareto_unlearn.store.filesystem import Storage
 from pareto_unlearn.store.names import added_name, part_name, writer_lock
 from pareto_unlearn.store.schemas import decode_record, decode_table, encode_rows
+from pareto_unlearn.stored_fields import read_fields
 
 
 def read_record(storage: Storage, part: str, label: str) -> TrialRecord:
@@ -34,6 +35,22 @@ def read_part(storage: Storage, table: str, part: str, label: str) -> pa.Table:
         StoreError: the file is damaged or of a newer schema.
     """
     return decode_table(storage.read(f"{table}/{part}"), table, f"{label}: {table}/{part}")
+
+
+def drop_pictures(storage: Storage, part: str, image_set: str, label: str) -> int:
+    """Write a file of samples again without those of a set of images; return how many these were.
+
+    Raises:
+        StoreError: the file is damaged or of a newer schema.
+    """
+    rows = read_part(storage, "samples", part, label).to_pylist()
+    if not rows:
+        return 0
+    kept = [read_fields(SampleRow, row) for row in rows if row["set"] != image_set]
+    content = encode_rows("samples", rows[0]["trial_id"], rows[0]["attempt"], kept)
+    if len(kept) < len(rows):
+        storage.put(f"samples/{part}", content)
+    return len(rows) - len(kept)
 
 
 def add_metric(storage: Storage, record: TrialRecord, rows: Sequence[MetricRow]) -> bool:

@@ -285,6 +285,20 @@ class RunStore:
         tables = [parts.read_part(self._storage, name, file, self._label) for file in (*present, *added)]
         return pa.concat_tables([empty_table(name), *tables], promote_options="permissive")
 
+    def drop_pictures(self, image_set: str) -> int:
+        """Remove the pictures of a set of images, those of earlier attempts too; return how many there were.
+
+        The lock must be held.
+
+        Raises:
+            StoreError: a file is damaged.
+        """
+        return sum(
+            parts.drop_pictures(self._storage, part, image_set, self._label)
+            for part in self._storage.file_names("samples")
+            if is_part(part)
+        )
+
     def read_checkpoint(self, record: TrialRecord) -> dict[str, bytes]:
         """Return the files of a trial's checkpoint by name, verified against manifest and record.
 
