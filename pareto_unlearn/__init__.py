@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pareto_unlearn.config import load_config
     from pareto_unlearn.finished.notebook import load_run
+    from pareto_unlearn.scripting import run_sweep
     from pareto_unlearn.solver import (
         BoundaryControl,
         EpsilonSolver,
@@ -31,6 +32,7 @@ _HOMES = {
     "direction": "solver",
     "load_config": "config",
     "load_run": "finished.notebook",
+    "run_sweep": "scripting",
     "solve": "solver",
 }
 
@@ -44,6 +46,7 @@ __all__ = [
     "direction",
     "load_config",
     "load_run",
+    "run_sweep",
     "solve",
 ]
 

@@ -198,6 +198,18 @@ def doctor(
         raise typer.Exit(WeightsError.exit_code)
 
 
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of sweep files, by which editors complete keys and explain them.
+
+    Example: pareto-unlearn schema > sweep.schema.json, and as the first line of a sweep file beside it:
+    # yaml-language-server: $schema=sweep.schema.json
+    """
+    from pareto_unlearn.config import make_json_schema
+
+    print(json.dumps(make_json_schema(), indent=1))
+
+
 @app.command(name="check-family")
 def check_family(
     name: Annotated[

@@ -14,6 +14,7 @@ from pareto_unlearn.config.comparison_section import Baseline, ControlModel
 from pareto_unlearn.config.data_section import DataSection, ProxySection
 from pareto_unlearn.config.epsilon_section import SCHEDULES, AdaptiveEpsilon, GridEpsilon, ListEpsilon
 from pareto_unlearn.config.identity import config_hash, describe_difference, result_fields, trial_id
+from pareto_unlearn.config.json_schema import make_json_schema
 from pareto_unlearn.config.model_section import (
     ALLOW_IMPORT,
     ModelSection,
@@ -88,6 +89,7 @@ __all__ = [
     "known_slots",
     "load_config",
     "load_policy",
+    "make_json_schema",
     "parse_config",
     "result_fields",
     "trial_id",

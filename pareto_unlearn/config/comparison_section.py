@@ -221,15 +221,19 @@ def _fill_controls(value: object, info: ValidationInfo) -> object:
     return model.row.controls
 
 
+_Baseline = Annotated[Baseline, BeforeValidator(_by_name, json_schema_input_type=Baseline | BaselineName)]
+_Control = Annotated[
+    ControlModel, BeforeValidator(_by_name, json_schema_input_type=ControlModel | ControlName)
+]
 Baselines = Annotated[
-    tuple[Annotated[Baseline, BeforeValidator(_by_name)], ...],
+    tuple[_Baseline, ...],
     Field(strict=False),
     AfterValidator(_methods_once),
     AfterValidator(_of_family),
     AfterValidator(_solvable),
 ]
 Controls = Annotated[
-    tuple[Annotated[ControlModel, BeforeValidator(_by_name)], ...],
+    tuple[_Control, ...],
     Field(strict=False),
     BeforeValidator(_fill_controls),
     AfterValidator(_trainable),

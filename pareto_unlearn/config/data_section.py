@@ -38,6 +38,11 @@ def _read_proxy(value: object) -> object:
     return value
 
 
+_Proxy = Annotated[
+    ProxySection | None, BeforeValidator(_read_proxy, json_schema_input_type=ProxySection | bool | None)
+]
+
+
 class DataSection(Section):
     """The images to forget and the images to keep."""
 
@@ -94,7 +99,7 @@ class DataSection(Section):
         default=None,
         description="training images of each retain class, where fewer are available; null: train_per_class",
     )
-    proxy_retain: Annotated[ProxySection | None, BeforeValidator(_read_proxy)] = Field(
+    proxy_retain: _Proxy = Field(
         default=None,
         description="train on other classes in place of the retain classes, which are then only measured: "
         "true, or {classes, per_class}",

@@ -84,7 +84,10 @@ Text = Annotated[str, AfterValidator(_check_single_line)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
-Classes = Annotated[tuple[str, ...] | int, BeforeValidator(_read_classes)]
+_NameList = Annotated[list[str | int], Field(min_length=1)]
+Classes = Annotated[
+    tuple[str, ...] | int, BeforeValidator(_read_classes, json_schema_input_type=Count | _NameList)
+]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Location = Annotated[Text, AfterValidator(_check_no_credentials)]
 RunName = Annotated[str, AfterValidator(_check_run_name)]

@@ -93,12 +93,14 @@ def load_trial_model(store: RunStore, record: TrialRecord, *, allow_import: bool
     """Return the model of a trial on the CPU, in evaluation mode, its weights verified.
 
     Raises:
-        StoreError: the trial left no checkpoint, or it is damaged.
+        StoreError: the checkpoint is damaged.
         WeightsError: the original model's weights, which describe the network, are missing.
     """
     config = parse_config(store.read_text("sweep.yaml"), "sweep.yaml", allow_import=allow_import, stored=True)
-    weights = store.read_checkpoint(record)[MODEL_FILE]
     model = load_original(config)
+    if record.phase is Phase.ORIGINAL:
+        return model
+    weights = store.read_checkpoint(record)[MODEL_FILE]
     model.load_state_dict(load_safetensors(weights))
     return model
 

@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from pareto_unlearn import store
+from pareto_unlearn.analysis.naming import find_trial
 from pareto_unlearn.catalogue.methods import EPSILON_CONSTRAINT
 from pareto_unlearn.records import TrialRecord
 
@@ -24,6 +25,28 @@ class UnlearnedModel(NamedTuple):
 
 class Run(store.StoredRun):
     """A stored run that also makes models; everything it reads is described in ``store.StoredRun``."""
+
+    def model(self, name: str, *, seed: int | None = None, allow_import: bool = False) -> UnlearnedModel:
+        """Return the model of a trial: ``model, record = run.model("highest")``.
+
+        Args:
+            name: the trial's label or role as ``pareto-unlearn ls`` shows it, its id, or its first digits.
+            seed: of the trial; None where the name fits one trial only.
+            allow_import: run the code of the file that the run's family may be.
+
+        Returns:
+            The model and its row. The model is on the CPU in evaluation mode, its weights verified against
+            the row; that of the trial ``original`` is read from its own file.
+
+        Raises:
+            ConfigError: the name fits no trial or several, or the trial left no model.
+            StoreError: its checkpoint is damaged.
+            WeightsError: the original's file, which describes the network, is missing.
+        """
+        from pareto_unlearn.finished.dial import load_trial_model
+
+        record = find_trial(self.records, name, seed)
+        return UnlearnedModel(load_trial_model(self.store, record, allow_import=allow_import), record)
 
     def model_at(
         self,
