@@ -123,8 +123,8 @@ def table_below(text: str, head: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize(("head", "is_course"), [("| method |", False), ("| method with a front", True)])
-def test_readme_lists_the_baselines(head: str, is_course: bool):
-    listed = [name for row in table_below((ROOT / "README.md").read_text(), head) for name in row]
+def test_docs_list_the_baselines(head: str, is_course: bool):
+    listed = [name for row in table_below((ROOT / "docs/baselines.md").read_text(), head) for name in row]
     expected = [name for name, row in BASELINES.items() if (row.kind is MethodKind.COURSE) == is_course]
     assert sorted(listed) == sorted(expected)
 
