@@ -29,9 +29,9 @@ def reference_of_keys() -> str:
         "# Reference: keys of a sweep file\n",
         REMAKE,
         "A key is written as `solver.path.steps` here and after `-o`; in the file it stands in its sections. "
-        "Only `name`, `model.family`, `model.checkpoint`, `data.dataset` and the images to forget must be given. "
-        "Where a meaning says what `null` stands for, the key may be left out. `pareto-unlearn sweep FILE "
-        "--print-config` shows what every key of a file comes to.\n",
+        "Only `name`, `model.family`, `model.checkpoint`, `data.dataset` and the images to forget must be "
+        "given. Where a meaning says what `null` stands for, the key may be left out. `pareto-unlearn sweep "
+        "FILE --print-config` shows what every key of a file comes to.\n",
     ]
     parts += _section("", schema, schema["$defs"])
     return "\n".join(parts)

@@ -1,7 +1,11 @@
 """The examples: families that are single files, from the sweep file to an exported model."""
 
+import json
+import runpy
+import shutil
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -78,3 +82,18 @@ def test_a_package_that_is_not_installed_is_named(name, package, monkeypatch):
     config = load_config(ROOT / "examples" / name / "sweep.yaml", allow_import=True)
     with pytest.raises(WeightsError, match=f"in the installed package {package}, found no such file"):
         checkpoint_path(config.model)
+
+
+@pytest.mark.nightly
+def test_the_cells_of_the_notebook_run_in_their_order(tmp_path):
+    shutil.copytree(ROOT / "sweeps", tmp_path / "sweeps")
+    shutil.copytree(ROOT / "examples", tmp_path / "examples", ignore=shutil.ignore_patterns("runs"))
+    run_notebook = runpy.run_path(str(ROOT / "examples" / "run_notebook.py"))["run_notebook"]
+    notebook = run_notebook(tmp_path / "examples" / "quickstart.ipynb")
+    stored = json.loads((ROOT / "examples" / "quickstart.ipynb").read_text())
+    assert [kinds_of(cell) for cell in notebook["cells"]] == [kinds_of(cell) for cell in stored["cells"]]
+
+
+def kinds_of(cell: dict[str, Any]) -> list[set[str]]:
+    """Return the forms in which a cell of a notebook shows its values."""
+    return [set(output["data"]) for output in cell.get("outputs", ()) if "data" in output]

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from command_line import call
 from small_sweep import QUICKSTART, SMALL, small_sweep, without_times
 
 import pareto_unlearn
@@ -20,8 +19,7 @@ def run(copy_small_sweep, tmp_path_factory) -> "pareto_unlearn.finished.notebook
 def test_a_second_call_continues_the_sweep_and_writes_the_report(run, small_storage):
     before = pareto_unlearn.load_run(small_storage / "quickstart")
     assert [without_times(one) for one in run.records] == [without_times(one) for one in before.records]
-    assert call("ls", run.path, "--json").returncode == 0
-    assert run.store.exists("report.html")
+    assert "epsilon" in run.store.read_text("report.html")
 
 
 def test_overrides_beside_a_resolved_sweep_are_refused(tmp_path):
