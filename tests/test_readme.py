@@ -6,9 +6,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+import typer.main
 from command_line import call
 from doc_commands import NOT_RUN, PAGES, ROOT, Block, arguments_of, read_blocks
 from small_sweep import SMALL
+
+from pareto_unlearn.cli import app
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = read_blocks()
@@ -92,6 +95,21 @@ def test_every_command_of_the_pages_is_in_a_block():
         and "--trial" not in line  # what `pick` prints
     ]
     assert outside == []
+
+
+def test_commands_in_the_text_name_what_there_is():
+    verbs = typer.main.get_command(app).commands
+    wrong = []
+    for page in PAGES:
+        for code in re.findall(r"`((?:uv run )?(?:pareto-unlearn|python) [^`]+)`", page.read_text()):
+            words = code.removeprefix("uv run ").split()
+            if words[0] == "python":
+                is_right = (ROOT / words[1]).exists()
+            else:
+                names = {name for one in getattr(verbs.get(words[1]), "params", ()) for name in one.opts}
+                is_right = names >= {word for word in words[2:] if word.startswith("-")} and words[1] in verbs
+            wrong += [] if is_right else [f"{page.name}: {code}"]
+    assert wrong == []
 
 
 def test_commands_that_are_not_run_are_still_shown():
