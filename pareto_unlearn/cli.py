@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import math
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -11,12 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pareto_unlearn import __version__, cli_finished
+from pareto_unlearn import __version__, cli_finished, cli_watch
 from pareto_unlearn.cli_arguments import (
     AllowImport,
     AsJson,
     Overrides,
-    RunPath,
     RunPaths,
     Smoke,
     SweepFile,
@@ -24,7 +22,6 @@ from pareto_unlearn.cli_arguments import (
     choose,
 )
 from pareto_unlearn.errors import ParetoUnlearnError, explain_machine
-from pareto_unlearn.records import TrialRecord
 
 if TYPE_CHECKING:
     from pareto_unlearn.config import SweepConfig
@@ -150,22 +147,8 @@ def compare(
     _put(make_comparison(runs, choose(ComparisonFormat, form, "--format"), chosen), out)
 
 
-@app.command(name="ls")
-def list_trials(run: RunPath, as_json: AsJson = False) -> None:
-    """List the trials of a run, the most complete first: `pareto-unlearn ls runs/quickstart`."""
-    from rich.console import Console
-
-    from pareto_unlearn.store import open_run
-    from pareto_unlearn.sweep.summary import closing_table, print_table
-
-    opened = open_run(run)
-    records = opened.records
-    if as_json:
-        print(json.dumps([_json_values(record) for record in records], indent=1))
-    else:
-        print_table(closing_table(opened), Console())
-
-
+app.command(name="ls")(cli_watch.list_trials)
+app.command()(cli_watch.status)
 app.command()(cli_finished.pick)
 app.command()(cli_finished.export)
 app.command()(cli_finished.verify)
@@ -323,15 +306,6 @@ def _put(text: str, out: str | None) -> None:
 
     write_out(out, text)
     print(out)
-
-
-def _json_values(record: TrialRecord) -> dict[str, object]:
-    """Return a record as JSON values; a number that is not finite becomes null, and its state says why."""
-    values = {"trial_id": record.trial_id, "label": record.label, **asdict(record)}
-    return {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value
-        for key, value in values.items()
-    }
 
 
 @app.callback(invoke_without_command=True)

@@ -83,7 +83,7 @@ def plan(config: SweepConfig, progress: SweepState, identify: Identify) -> Trial
     Raises:
         EpsilonError: an absolute epsilon lies outside the range.
     """
-    for spec in _wanted(config, progress, identify):
+    for spec in wanted_trials(config, progress, identify):
         if spec.trial_id in progress.live:
             continue
         record = progress.committed.get(spec.trial_id)
@@ -245,8 +245,12 @@ def _bridged(fractions: Float[np.ndarray, " n"], costs: Float[np.ndarray, "n 2"]
     return np.stack([np.interp(fractions, fractions[finite], column[finite]) for column in costs.T], axis=1)
 
 
-def _wanted(config: SweepConfig, progress: SweepState, identify: Identify) -> Iterator[TrialSpec]:
-    """Yield all trials that can be planned now, the most urgent first."""
+def wanted_trials(config: SweepConfig, progress: SweepState, identify: Identify) -> Iterator[TrialSpec]:
+    """Yield all trials that can be planned now, ended or not, the most urgent first.
+
+    Raises:
+        EpsilonError: an absolute epsilon lies outside the range.
+    """
     for seed in config.trial_seeds:
         yield from boundary_specs(seed, identify)
     for seed in config.trial_seeds:

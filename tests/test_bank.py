@@ -394,7 +394,7 @@ def interrupting_path(at: int, seen: list[int]) -> Callable:
     The steps of a scan are noted as step 0.
     """
 
-    def execute_until(assignment, on_progress, on_scan):
+    def execute_until(assignment, on_progress, on_scan, on_stage):
         assert assignment.spec.role is Role.HIGHEST
 
         def stop(step, f1, f2):

@@ -197,7 +197,7 @@ def test_the_table_of_trials_with_checks_fits_80_columns(checked):
 
 
 def interrupt_at(label: str) -> Callable:
-    def execute_until(assignment, on_progress, on_scan):
+    def execute_until(assignment, on_progress, on_scan, on_stage):
         if assignment.spec.label == label:
             raise KeyboardInterrupt
         return execute(assignment, on_progress, on_scan)

@@ -409,7 +409,7 @@ def test_range_is_readable_as_soon_as_phase_one_ends_and_while_a_run_goes_on(sma
 
     seen = []
 
-    def look(assignment, on_progress, on_scan):
+    def look(assignment, on_progress, on_scan, on_stage):
         if assignment.spec.phase is Phase.EPSILON:
             seen.append(open_run(assignment.run_path).info.ranges)
         return execute(assignment, on_progress, on_scan)

@@ -1,6 +1,7 @@
 """The run directory and its reader: committed results in Parquet, checkpoints with manifests, one lock."""
 
 from pareto_unlearn.store.extractors import read_extractors, record_extractors
+from pareto_unlearn.store.folders import find_runs
 from pareto_unlearn.store.run import StoredRun, open_run
 from pareto_unlearn.store.run_store import RunStore
 from pareto_unlearn.store.salt import add_salt, read_salt
@@ -9,6 +10,7 @@ __all__ = [
     "RunStore",
     "StoredRun",
     "add_salt",
+    "find_runs",
     "open_run",
     "read_extractors",
     "read_salt",

@@ -113,7 +113,7 @@ def save_generation(storage: Storage, trial_id: str, step: int, files: Mapping[s
     abandoned.
     """
     write_directory(storage, _generation(trial_id, step), files, trial_id=trial_id, attempt=None, steps=step)
-    steps = _generation_steps(storage, trial_id)
+    steps = generation_steps(storage, trial_id)
     kept = [known for known in steps if known <= step][:GENERATIONS_KEPT]
     for known in steps:
         if known not in kept:
@@ -122,7 +122,7 @@ def save_generation(storage: Storage, trial_id: str, step: int, files: Mapping[s
 
 def load_generation(storage: Storage, trial_id: str, label: str) -> tuple[int, dict[str, bytes]] | None:
     """Return step and files of the newest generation that verifies; damaged generations are logged."""
-    for step in _generation_steps(storage, trial_id):
+    for step in generation_steps(storage, trial_id):
         try:
             manifest, files = read_directory(storage, _generation(trial_id, step), label)
         except StoreError as error:
@@ -134,7 +134,7 @@ def load_generation(storage: Storage, trial_id: str, label: str) -> tuple[int, d
 
 def remove_generations(storage: Storage, trial_id: str) -> None:
     """Remove every resume generation of a trial."""
-    for step in _generation_steps(storage, trial_id):
+    for step in generation_steps(storage, trial_id):
         storage.remove_directory(_generation(trial_id, step))
 
 
@@ -163,6 +163,7 @@ def _generation(trial_id: str, step: int) -> str:
     return f"checkpoints/{trial_id}/.resume-{step}"
 
 
-def _generation_steps(storage: Storage, trial_id: str) -> list[int]:
+def generation_steps(storage: Storage, trial_id: str) -> list[int]:
+    """Return the steps of a trial's resume generations, the newest first."""
     names = storage.directory_names(f"checkpoints/{trial_id}")
     return sorted((int(match[1]) for name in names if (match := _GENERATION.fullmatch(name))), reverse=True)

@@ -84,6 +84,18 @@ def hold_run(storage: Storage, label: str, lease_seconds: float = LEASE_SECONDS)
             os.close(descriptor)
 
 
+def find_holder(storage: Storage) -> Holder | None:
+    """Return the driver that holds a run, by what its lock file says; nothing is locked or written.
+
+    On a file system, a driver that was killed on another machine is still named.
+    """
+    holder = _read_lease(storage)
+    if holder is None or holder.is_dead():
+        return None
+    is_lease = not isinstance(storage, LocalStorage)
+    return None if is_lease and time.time() - holder.renewed > LEASE_SECONDS else holder
+
+
 def _take_file(path: Path, label: str) -> int | None:
     """Return a locked descriptor, None if the file system has no flock."""
     try:

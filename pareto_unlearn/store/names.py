@@ -11,13 +11,18 @@ _PART_NAME = re.compile(r"part-([0-9a-f]{8,64})-([1-9][0-9]{0,8})\.parquet")
 _ADDED_NAME = re.compile(r"(part-[0-9a-f]{8,64}-[1-9][0-9]{0,8})\.[a-z0-9_-]+\.[a-z0-9_]+\.parquet")
 
 
+def is_trial_id(name: str) -> bool:
+    """Return whether a name is a trial id: 8 to 64 lower-case hexadecimal digits."""
+    return _TRIAL_ID.fullmatch(name) is not None
+
+
 def checked_trial_id(trial_id: str) -> str:
     """Return a trial id unchanged.
 
     Raises:
         ValueError: it is no trial id.
     """
-    if not _TRIAL_ID.fullmatch(trial_id):
+    if not is_trial_id(trial_id):
         raise ValueError(f"{trial_id!r} is no trial id: expected 8 to 64 lower-case hexadecimal digits")
     return trial_id
 

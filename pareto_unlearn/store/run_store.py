@@ -38,13 +38,14 @@ from pareto_unlearn.store.filesystem import (
     open_storage,
     without_secrets,
 )
-from pareto_unlearn.store.lock import hold_run
+from pareto_unlearn.store.lock import Holder, find_holder, hold_run
 from pareto_unlearn.store.names import (
     INFO_FILE,
     checked_file_name,
     checked_trial_id,
     checkpoint_directory,
     is_part,
+    is_trial_id,
     part_added_to,
     part_name,
     writer_lock,
@@ -141,6 +142,20 @@ class RunStore:
             RunLockedError: on entering, if another driver holds the run.
         """
         return hold_run(self._storage, self._label)
+
+    def holder(self) -> Holder | None:
+        """Return the driver that holds the run, None where there is none; see ``lock.find_holder``."""
+        return find_holder(self._storage)
+
+    def kept_steps(self) -> dict[str, int]:
+        """Return the newest step to resume from, by trial id, of all trials that are not committed."""
+        ended = {trial_id for trial_id, row in self.records().items() if row.state not in RESUMABLE}
+        found = {
+            trial_id: checkpoints.generation_steps(self._storage, trial_id)
+            for trial_id in self._storage.directory_names("checkpoints")
+            if is_trial_id(trial_id) and trial_id not in ended
+        }
+        return {trial_id: steps[0] for trial_id, steps in found.items() if steps}
 
     def remove_leftovers(self) -> int:
         """Remove what writers that were killed an hour ago or more have left; return the bytes freed.

@@ -29,6 +29,7 @@ from pareto_unlearn.sweep.executors import Executor, LocalExecutor
 from pareto_unlearn.sweep.planner import Planner
 from pareto_unlearn.sweep.preparing import prepare_run
 from pareto_unlearn.sweep.progress import ProgressDisplay, describe_budget, describe_range, say
+from pareto_unlearn.sweep.progress_file import ProgressFile
 from pareto_unlearn.sweep.summary import closing_table, print_summary, print_table
 
 COMPLETE, PARTIAL, INTERRUPTED = 0, 4, 130
@@ -74,6 +75,7 @@ def run_sweep(config: SweepConfig, options: SweepOptions, console: Console) -> i
     """
     if config.smoke:
         say(console, f"[bold yellow]{SMOKE_NOTICE}[/]")
+    say(console, "reading weights and images to check them ...")
     checked = check_inputs(config)
     store = RunStore.create(config.run.storage, config.name)
     with store.lock():
@@ -101,7 +103,14 @@ def run_sweep(config: SweepConfig, options: SweepOptions, console: Console) -> i
 def _execute(planner: Planner, info: RunInfo, options: SweepOptions, console: Console) -> int | None:
     """Run all trials that are left; return the signal that stopped them, None for none or Ctrl-C."""
     config = planner.config
-    progress = ProgressDisplay(console, total=planner.total, committed=planner.num_committed, config=config)
+    progress = ProgressDisplay(
+        console,
+        total=planner.total,
+        committed=planner.num_committed,
+        config=config,
+        waiting=planner.waiting(),
+        file=ProgressFile(planner.store),
+    )
     executor = _make_executor(config, options, progress.say)
     if planner.is_finished():
         return None
@@ -135,6 +144,9 @@ class _RangeAnnouncer:
 
     def on_scan(self, spec: TrialSpec, progress: ScanProgress) -> None:
         self._progress.on_scan(spec, progress)
+
+    def on_stage(self, spec: TrialSpec, doing: str) -> None:
+        self._progress.on_stage(spec, doing)
 
     def on_end(self, spec: TrialSpec, record: TrialRecord) -> None:
         self._progress.on_end(spec, record)

@@ -27,6 +27,10 @@ class Observer(Protocol):
         """A path looks for its step size, before its first step."""
         ...
 
+    def on_stage(self, spec: TrialSpec, doing: str) -> None:
+        """A trial does something else than steps, such as reading images; in words."""
+        ...
+
     def on_end(self, spec: TrialSpec, record: TrialRecord) -> None:
         """A trial is committed."""
         ...
@@ -95,5 +99,6 @@ class LocalExecutor:
             assignment,
             lambda step, f1, f2: observer.on_progress(spec, step, f1, f2),
             lambda progress: observer.on_scan(spec, progress),
+            lambda doing: observer.on_stage(spec, doing),
         )
         observer.on_end(spec, record)

@@ -1,5 +1,6 @@
 """The planner of a sweep: reads the store and asks ``schedule`` for the next trial."""
 
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
@@ -16,6 +17,7 @@ from pareto_unlearn.schedule import (
     range_of_seed,
 )
 from pareto_unlearn.store import RunStore
+from pareto_unlearn.sweep.forecast import Task, count_ended, tasks_of
 from pareto_unlearn.sweep.worker import Assignment, commit_lost, read_scales
 
 
@@ -132,6 +134,13 @@ class Planner:
         """How many of ``total`` are committed; checks of convergence count only if they are in this sweep."""
         checks = (record.phase is Phase.CHECK for record in self.committed())
         return sum(self.check_convergence or not check for check in checks)
+
+    def waiting(self) -> Counter[Task]:
+        """Return how many trials of each purpose are left, the most urgent first."""
+        progress = self.progress()
+        left = Counter(tasks_of(self.config, check_convergence=self.check_convergence))
+        left.subtract(count_ended(self.config, progress, self.identify))
+        return +left
 
     def committed(self) -> list[TrialRecord]:
         """Return the committed rows."""

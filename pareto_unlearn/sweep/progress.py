@@ -2,6 +2,8 @@
 
 import math
 import time
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from rich.console import Console, Group, RenderableType
@@ -25,6 +27,8 @@ from pareto_unlearn.records import (
     ValidRange,
     name_bounded,
 )
+from pareto_unlearn.sweep.forecast import Pace, Task, UnderWay, seconds_left, steps_of, task_of, tasks_of
+from pareto_unlearn.sweep.progress_file import ProgressFile, RunningTrial, SweepProgress
 
 STATE_STYLES = {
     "DONE": "green",
@@ -35,8 +39,14 @@ STATE_STYLES = {
 }
 
 
+ESTIMATE_SECONDS = 5.0
+"""For how long an estimate of the time left holds, less the time that passes."""
+
+
 @dataclass(slots=True)
 class _Running:
+    """A trial that runs; ``marked`` is when the steps ``taken`` were reported, those of its scan included."""
+
     spec: TrialSpec
     started: float
     step: int = 0
@@ -45,6 +55,9 @@ class _Running:
     halfway: bool = False
     scan: ScanProgress | None = None
     scans_said: int = 0
+    doing: str = ""
+    taken: int = 0
+    marked: float | None = None
 
     @property
     def label(self) -> str:
@@ -52,14 +65,48 @@ class _Running:
         return self.spec.label if self.scan is None else f"{self.spec.label}: {_describe_scan(self.scan)}"
 
 
-class ProgressDisplay:
-    """Follows a sweep as an ``Observer``; use it as a context manager around the executor."""
+@dataclass(frozen=True, slots=True)
+class _Estimate:
+    """Seconds left, as known at a time; ``is_least`` while no trial has ended."""
 
-    def __init__(self, console: Console, *, total: int, committed: int, config: SweepConfig) -> None:
+    seconds: float
+    made: float
+    is_least: bool
+
+
+class ProgressDisplay:
+    """Follows a sweep as an ``Observer``; use it as a context manager around the executor.
+
+    Args:
+        console: where to print.
+        total: trials of the sweep.
+        committed: how many of them are committed already.
+        config: the sweep.
+        waiting: how many trials of each purpose are left; None for all.
+        file: where to keep what is known for others; None for nowhere.
+        clock: seconds from any start.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        *,
+        total: int,
+        committed: int,
+        config: SweepConfig,
+        waiting: Mapping[Task, int] | None = None,
+        file: ProgressFile | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._console, self._total, self._config = console, total, config
-        self._already, self._done, self._broken = committed, committed, 0
+        self._done, self._broken = committed, 0
         self._running: dict[str, _Running] = {}
-        self._started = time.monotonic()
+        self._waiting = Counter(tasks_of(config) if waiting is None else waiting)
+        self._pace, self._slots = Pace(config), known_slots(config.run) or 1
+        self._estimate: _Estimate | None = None
+        self._file, self._now = file, clock
+        self._said: set[str] = set()
+        self._started = clock()
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> "ProgressDisplay":
@@ -70,6 +117,7 @@ class ProgressDisplay:
     def __exit__(self, *exception: object) -> None:
         if self._console.is_terminal:
             self._live.stop()
+        self._keep(urgent=True)
 
     def say(self, text: str) -> None:
         """Print one line above the live table."""
@@ -77,65 +125,123 @@ class ProgressDisplay:
 
     def on_start(self, spec: TrialSpec) -> None:
         """A trial starts, or starts again after its process died."""
-        self._running[spec.trial_id] = _Running(spec, time.monotonic())
+        if spec.trial_id not in self._running:
+            self._waiting[task_of(spec)] -= 1
+        self._running[spec.trial_id] = _Running(spec, self._now())
+        self._slots = max(self._slots, len(self._running))
         if not self._console.is_terminal:
-            self.say(f"{self._clock()} {_phase_name(spec):9} {spec.label}: started")
+            self._say_of(spec, f"{spec.label}: started")
+        self._keep(urgent=True)
+
+    def on_stage(self, spec: TrialSpec, doing: str) -> None:
+        """A trial does something else than steps; what no trial did before is said once."""
+        self._get(spec).doing = doing
+        if doing not in self._said and not self._console.is_terminal:
+            self._say_of(spec, f"{spec.label}: {doing}")
+        self._said.add(doing)
+        self._keep(urgent=False)
 
     def on_progress(self, spec: TrialSpec, step: int, f1: float, f2: float) -> None:
         """A trial took steps."""
-        running = self._running.setdefault(spec.trial_id, _Running(spec, time.monotonic()))
+        running, steps = self._get(spec), self._config.steps_of(spec)
         running.step, running.f1, running.f2, running.scan = step, f1, f2, None
-        steps = self._config.steps_of(spec)
+        self._count(running, steps_of(self._config, task_of(spec)) - steps + step)
         halfway = step >= steps // 2 and not running.halfway
         running.halfway |= halfway
         if not self._console.is_terminal and halfway:
-            self.say(
-                f"{self._clock()} {_phase_name(spec):9} {spec.label}: step {step} of {steps}, f1 {f1:.4g}, "
-                f"f2 {f2:.3g}"
-            )
+            self._say_of(spec, f"{spec.label}: step {step} of {steps}, f1 {f1:.4g}, f2 {f2:.3g}")
+        self._keep(urgent=False)
 
     def on_scan(self, spec: TrialSpec, progress: ScanProgress) -> None:
         """A path looks for its step size; once it is found, what was tried is said on a terminal too."""
-        running = self._running.setdefault(spec.trial_id, _Running(spec, time.monotonic()))
+        running = self._get(spec)
         if progress.rows:
             running.scan = None
-            self.say(
-                f"{self._clock()} {_phase_name(spec):9} {spec.label}: {_describe_scan_outcome(progress)}"
-            )
+            self._say_of(spec, f"{spec.label}: {_describe_scan_outcome(progress)}")
             return
         running.scan = progress
+        self._count(running, (progress.place - 1) * progress.steps + progress.step)
         halfway = progress.step >= progress.steps // 2 and progress.place > running.scans_said
         if not self._console.is_terminal and halfway:
             running.scans_said = progress.place
-            self.say(
-                f"{self._clock()} {_phase_name(spec):9} {running.label}, step {progress.step} of "
-                f"{progress.steps}"
-            )
+            self._say_of(spec, f"{running.label}, step {progress.step} of {progress.steps}")
+        self._keep(urgent=False)
 
     def on_end(self, spec: TrialSpec, record: TrialRecord) -> None:
         """A trial is committed."""
-        self._running.pop(spec.trial_id, None)
+        running = self._running.pop(spec.trial_id, None)
+        if running is not None:
+            self._pace.add_trial(task_of(spec), self._now() - running.started)
         self._done += 1
         self._broken += record.state in BROKEN
+        self._estimate = None
         style = STATE_STYLES.get(record.state, "white")
-        self.say(
-            f"{self._clock()} {_phase_name(spec):9} {spec.label}: [{style}]{record.state}[/] "
-            f"{_outcome_of(record)} ({self._done} of {self._total} trials, {self._time_left()})"
+        self._say_of(
+            spec,
+            f"{spec.label}: [{style}]{record.state}[/] {_outcome_of(record)} ({self._done} of {self._total} "
+            f"trials, {self._time_left()})",
         )
+        self._keep(urgent=True)
+
+    def snapshot(self) -> SweepProgress:
+        """Return what is known now, for others to read."""
+        estimate = self._estimated()
+        return SweepProgress(
+            written=time.time(),
+            total=self._total,
+            slots=self._slots,
+            seconds_left=None if estimate is None else estimate.seconds,
+            is_least=estimate is not None and estimate.is_least,
+            running=tuple(self._describe(running) for running in self._running.values()),
+        )
+
+    def _describe(self, running: _Running) -> RunningTrial:
+        step, steps = self._steps(running)
+        scan = running.scan
+        return RunningTrial(
+            trial_id=running.spec.trial_id,
+            label=running.spec.label,
+            phase=name_phase(running.spec),
+            seed=running.spec.seed,
+            step=step,
+            steps=steps,
+            f1=running.f1,
+            f2=running.f2,
+            doing=running.doing if scan is None else _describe_scan(scan),
+            seconds=self._now() - running.started,
+        )
+
+    def _get(self, spec: TrialSpec) -> _Running:
+        return self._running.setdefault(spec.trial_id, _Running(spec, self._now()))
+
+    def _steps(self, running: _Running) -> tuple[int, int]:
+        """Return the steps taken and all of them: of the trial, or of the short path that it follows."""
+        if running.scan is not None:
+            return running.scan.step, running.scan.steps
+        return running.step, self._config.steps_of(running.spec)
+
+    def _count(self, running: _Running, taken: int) -> None:
+        """Learn what a step takes; loading, which comes before the first report, is no step."""
+        now = self._now()
+        if running.marked is not None and taken > running.taken:
+            self._pace.add_steps(taken - running.taken, now - running.marked)
+        running.taken, running.marked, running.doing = taken, now, ""
+
+    def _keep(self, *, urgent: bool) -> None:
+        if self._file is not None and self._file.is_due(urgent=urgent):
+            self._file.write(self.snapshot())
 
     def _render(self) -> RenderableType:
         table = Table(box=None, padding=(0, 2), show_header=True, header_style="dim")
         for name in ("phase", "trial", "step", "", "f1", "f2"):
             table.add_column(name)
         for running in self._running.values():
-            spec, scan = running.spec, running.scan
-            steps = self._config.steps_of(spec) if scan is None else scan.steps
-            step = running.step if scan is None else scan.step
+            spec, (step, steps) = running.spec, self._steps(running)
             table.add_row(
-                _phase_name(spec),
+                name_phase(spec),
                 running.label,
                 f"{step}/{steps}",
-                ProgressBar(total=steps, completed=step, width=20),
+                running.doing or ProgressBar(total=steps, completed=step, width=20),
                 "" if running.f1 is None else f"{running.f1:.4g}",
                 "" if running.f2 is None else f"{running.f2:.3g}",
             )
@@ -146,15 +252,38 @@ class ProgressDisplay:
         return Group(Text(head, style="bold"), table)
 
     def _time_left(self) -> str:
-        """Return an estimate from the pace of the trials that this driver ran itself."""
-        fresh = self._done - self._already
-        if fresh < 2 or self._done >= self._total:
-            return "nearly done" if self._done >= self._total else "time left unknown yet"
-        seconds = (time.monotonic() - self._started) / fresh * (self._total - self._done)
-        return f"about {_duration(seconds)} left"
+        if self._done >= self._total:
+            return "nearly done"
+        estimate = self._estimated()
+        return describe_time_left(*(None, False) if estimate is None else (estimate.seconds, estimate.is_least))
+
+    def _estimated(self) -> _Estimate | None:
+        """Return the time left by what the sweep's own steps and trials took; None while nothing is known."""
+        now = self._now()
+        if not self._pace.is_known:
+            return None
+        if self._estimate is None or now - self._estimate.made > ESTIMATE_SECONDS:
+            running = [
+                UnderWay(task_of(one.spec), one.taken, now - one.started) for one in self._running.values()
+            ]
+            seconds = seconds_left(self._pace, (+self._waiting).elements(), running, self._slots)
+            self._estimate = _Estimate(seconds, now, not self._pace.besides)
+        estimate = self._estimate
+        left = max(0.0, estimate.seconds - (now - estimate.made))
+        return _Estimate(left, now, estimate.is_least)
+
+    def _say_of(self, spec: TrialSpec, text: str) -> None:
+        self.say(f"{self._clock()} {name_phase(spec):9} {text}")
 
     def _clock(self) -> str:
-        return f"[dim]{_duration(time.monotonic() - self._started):>6}[/]"
+        return f"[dim]{describe_duration(self._now() - self._started):>6}[/]"
+
+
+def describe_time_left(seconds: float | None, is_least: bool) -> str:
+    """Return the time left in words; ``is_least`` if only the steps of trials are known."""
+    if seconds is None:
+        return "time left unknown yet"
+    return f"{'at least' if is_least else 'about'} {describe_duration(seconds)} left"
 
 
 def say(console: Console, text: str) -> None:
@@ -247,7 +376,8 @@ def _describe_worth(row: ScanRow) -> str:
     return "not finite" if math.isnan(row.hypervolume) else f"{row.hypervolume:.3f}"
 
 
-def _phase_name(spec: TrialSpec) -> str:
+def name_phase(spec: TrialSpec | TrialRecord) -> str:
+    """Return the phase of a trial in words."""
     return {Phase.BOUNDARY: "Phase I", Phase.EPSILON: "Phase II"}.get(spec.phase, str(spec.phase))
 
 
@@ -270,7 +400,8 @@ def as_percent(value: float | None) -> str:
     return f"{value:.1%}" if abs(value) < 10 else ("< -999%" if value < 0 else "> 999%")
 
 
-def _duration(seconds: float) -> str:
+def describe_duration(seconds: float) -> str:
+    """Return a length of time in words."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

@@ -60,7 +60,9 @@ class TuneExecutor:
         """
         if self.dashboard:
             check_dashboard()
-        set_environment(local=cluster_address(self.run_section) is None)
+        address = cluster_address(self.run_section)
+        self.say("starting Ray on this machine ..." if address is None else f"connecting to Ray at {address} ...")
+        set_environment(local=address is None)
         import ray  # here, since it takes two seconds and must come after the environment is set
         from ray.tune import TuneError
 
@@ -200,11 +202,12 @@ def _trainable(values: dict[str, Any]) -> None:
     """Run one trial on a worker of Tune: the result goes to the store, Tune receives progress only."""
     from ray import tune
 
-    from pareto_unlearn.sweep.tune_parts import SCAN  # imports Ray
+    from pareto_unlearn.sweep.tune_parts import SCAN, STAGE  # imports Ray
 
     execute(
         Assignment.from_plain(values),
         lambda step, f1, f2: tune.report({"step": step, "f1": f1, "f2": f2}),
         lambda progress: tune.report({**NO_STEP, SCAN: asdict(progress)}),
+        lambda doing: tune.report({**NO_STEP, STAGE: doing}),
     )
     tune.report(NO_STEP)

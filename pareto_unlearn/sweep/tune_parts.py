@@ -20,6 +20,8 @@ from pareto_unlearn.sweep.worker import scan_from_plain, spec_from_plain
 
 SCAN = "scan"
 """In a result that a trial reports to Tune: how far a path is with finding its step size."""
+STAGE = "stage"
+"""In a result that a trial reports to Tune: what it does besides its steps, in words."""
 LOST = (
     f"{MACHINE_FAULT}the worker process died and every retry was used up (killed, or out of memory); see the "
     "Ray logs"
@@ -105,6 +107,8 @@ class ObserverCallback(Callback):
         spec = spec_from_plain(trial.config["spec"])
         if SCAN in result:
             self._observer.on_scan(spec, scan_from_plain(result[SCAN]))
+        elif STAGE in result:
+            self._observer.on_stage(spec, result[STAGE])
         elif result.get("step", -1) >= 0:
             self._observer.on_progress(spec, result["step"], result["f1"], result["f2"])
 

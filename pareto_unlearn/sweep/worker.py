@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 OnProgress = Callable[[int, float, float], None]
 OnScan = Callable[[ScanProgress], None]
+OnStage = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +69,12 @@ def scan_from_plain(values: Mapping[str, Any]) -> ScanProgress:
     return ScanProgress(**{**values, "rows": tuple(ScanRow(**row) for row in values["rows"])})
 
 
-def execute(assignment: Assignment, on_progress: OnProgress, on_scan: OnScan = lambda _: None) -> TrialRecord:
+def execute(
+    assignment: Assignment,
+    on_progress: OnProgress,
+    on_scan: OnScan = lambda _: None,
+    on_stage: OnStage = lambda _: None,
+) -> TrialRecord:
     """Run a trial and commit its result; an exception of the trial becomes a FAILED row, not raised.
 
     The reason of that row tells faults of the machine, which the next sweep command runs again, from those of
@@ -78,6 +84,7 @@ def execute(assignment: Assignment, on_progress: OnProgress, on_scan: OnScan = l
         assignment: the trial.
         on_progress: takes step, f1 and f2 of a mini-batch.
         on_scan: takes how far a path is with finding its step size.
+        on_stage: takes what the trial does besides its steps, in words.
 
     Returns:
         The committed record; another worker's record if that worker committed the same trial first.
@@ -89,6 +96,7 @@ def execute(assignment: Assignment, on_progress: OnProgress, on_scan: OnScan = l
     hooks = Hooks(
         on_progress=on_progress,
         on_scan=on_scan,
+        on_stage=on_stage,
         save_resume=lambda step, files: store.save_resume(spec.trial_id, step, files),
         load_resume=lambda: store.load_resume(spec.trial_id),
         save_bank_state=lambda step, state: store.save_bank_state(spec.trial_id, spec.attempt, step, state),
@@ -100,7 +108,7 @@ def execute(assignment: Assignment, on_progress: OnProgress, on_scan: OnScan = l
     )
     try:
         config = _read_config(assignment)
-        material = load_material(config, store.cache_dir(), assignment.targets_key)
+        material = load_material(config, store.cache_dir(), assignment.targets_key, on_stage)
         publish_scales(store, material.scales)
         result = run_trial(Trial(config, spec, material), hooks, assignment.code_version)
     except Exception as error:  # any error of a trial is its result; the sweep goes on

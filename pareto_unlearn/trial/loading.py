@@ -1,7 +1,7 @@
 """The loading of what trials start from: images, the original model, and the targets of f1 and f2."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,13 +45,16 @@ OWN_TARGETS = ("reference", "background", "nearest_retain")
 """The values of ``objective.forget_target`` that give every forget image a target of its own to store."""
 
 
-def load_material(config: SweepConfig, cache: Path, targets_key: str) -> Material:
+def load_material(
+    config: SweepConfig, cache: Path, targets_key: str, on_stage: Callable[[str], None] = lambda _: None
+) -> Material:
     """Load data and model, and open the targets, computing them if no trial has yet.
 
     Args:
         config: the sweep.
         cache: folder of the run's memory-mapped files on this machine.
         targets_key: changes whenever anything that decides the targets changes.
+        on_stage: takes what is done, in words.
 
     Raises:
         ConfigError: the data does not fit the sweep file.
@@ -59,8 +62,11 @@ def load_material(config: SweepConfig, cache: Path, targets_key: str) -> Materia
     """
     torch.set_num_threads(config.run.cpus_per_trial)
     device = torch.device("cuda" if config.run.gpus_per_trial > 0 else "cpu")
+    on_stage("reading images")
     split = load_split(config.data, config.seed, pixel_format(config.model), cache)
-    return assemble_material(config, split, load_original(config, device), device, cache, targets_key)
+    on_stage("loading the model")
+    model = load_original(config, device)
+    return assemble_material(config, split, model, device, cache, targets_key, on_stage)
 
 
 def assemble_material(
@@ -70,6 +76,7 @@ def assemble_material(
     device: torch.device,
     cache: Path,
     targets_key: str,
+    on_stage: Callable[[str], None] = lambda _: None,
 ) -> Material:
     """Return what trials start from, given images and the original model.
 
@@ -80,12 +87,19 @@ def assemble_material(
         device: where the model is.
         cache: folder of the run's memory-mapped files on this machine.
         targets_key: changes whenever anything that decides the targets changes.
+        on_stage: takes what is done, in words.
     """
+
+    def compute() -> Targets:
+        count = sum(len(images) for _, _, images in split.items())
+        on_stage(f"computing targets: the original's outputs on {count:,} images, once a run")
+        return source.compute(cache)
+
     scoring = open_scoring(config, cache, targets_key, device)
     inputs = open_inputs(model, split, config.seed, device, cache, targets_key)
     sampler = open_noise(config, split, cache, targets_key)
     source = _TargetSource(config, model, split, inputs, build_objectives(config.objective), sampler)
-    targets = open_targets(cache / f"targets-{targets_key}", lambda: source.compute(cache)).to(device)
+    targets = open_targets(cache / f"targets-{targets_key}", compute).to(device)
     answers = source.original_answers(targets)
     return Material(
         model=model,

@@ -57,7 +57,8 @@ class Hooks:
     """How a running trial speaks to the world; every call returns quickly and may do nothing.
 
     ``on_progress(step, f1, f2)`` takes mini-batch values. ``on_scan(progress)`` is called while a path looks
-    for its step size, before its first step. ``save_resume(step, files)`` keeps a state and
+    for its step size, before its first step. ``on_stage(doing)`` is told in words what comes now, where that
+    is no step. ``save_resume(step, files)`` keeps a state and
     ``load_resume()`` returns the newest intact one. ``save_bank_state(step, content)`` keeps a checkpoint of
     a bank; ``read_bank(trial_id)`` returns those of a committed trial, and ``read_bank_state(trial_id,
     entry)`` one of them, also of the running trial's own. ``read_model(trial_id)`` returns the weights file
@@ -66,6 +67,7 @@ class Hooks:
 
     on_progress: Callable[[int, float, float], None] = lambda *_: None
     on_scan: Callable[[ScanProgress], None] = lambda _: None
+    on_stage: Callable[[str], None] = lambda _: None
     save_resume: Callable[[int, Mapping[str, bytes]], None] = lambda *_: None
     load_resume: Callable[[], tuple[int, dict[str, bytes]] | None] = lambda: None
     save_bank_state: Callable[[int, bytes], None] = lambda *_: None
@@ -344,6 +346,7 @@ def _solve(solving: _Solving) -> Outcome:
         pause_after=problem.is_due,
     )
     logger.info("trial %s (%s): %s", spec.trial_id, spec.label, outcome)
+    solving.hooks.on_stage("measuring the model")
     return outcome
 
 

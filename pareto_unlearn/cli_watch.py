@@ -1,0 +1,141 @@
+"""Verbs of the command line that look at runs: how far they are, what is in them, and whether all is whole."""
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pareto_unlearn.cli_arguments import AsJson, RunPath
+from pareto_unlearn.records import TrialRecord
+
+if TYPE_CHECKING:
+    from pareto_unlearn.store import RunStore
+    from pareto_unlearn.sweep.status import RunStatus
+
+SECONDS_BETWEEN_LOOKS = 2.0
+
+
+def list_trials(
+    run: Annotated[
+        str,
+        typer.Argument(help="The run directory, or a folder of runs, e.g. runs.", show_default=False),
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """List the trials of a run, the most complete first; of a folder of runs, list the runs.
+
+    Examples: pareto-unlearn ls runs/quickstart, pareto-unlearn ls runs
+    """
+    from rich.console import Console
+
+    from pareto_unlearn.store import find_runs, open_run
+    from pareto_unlearn.sweep.summary import closing_table, print_table
+
+    stores = find_runs(run)
+    if stores is not None:
+        _list_runs(stores, as_json)
+        return
+    opened = open_run(run)
+    if as_json:
+        print(json.dumps([_json_values(record) for record in opened.records], indent=1))
+    else:
+        print_table(closing_table(opened), Console())
+
+
+def _list_runs(stores: "list[RunStore]", as_json: bool) -> None:
+    from rich.console import Console
+
+    from pareto_unlearn.sweep.status import look_at, runs_table
+    from pareto_unlearn.sweep.summary import print_table
+
+    statuses = [look_at(store) for store in stores]
+    if as_json:
+        print(json.dumps([status.to_plain() for status in statuses], indent=1))
+    else:
+        print_table(runs_table(statuses), Console())
+
+
+def status(
+    run: RunPath,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show it again every two seconds, until no driver holds the run.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON; with --watch a line for every change.")
+    ] = False,
+) -> None:
+    """Show how far a run is: running, done, failed and planned trials, time left, range, last f1 and f2.
+
+    It reads the files of the run alone, on any machine that sees them, and writes nothing.
+
+    Examples: pareto-unlearn status runs/quickstart, pareto-unlearn status runs/quickstart --watch
+    """
+    from pareto_unlearn.store import RunStore
+
+    store = RunStore.open(run)
+    if watch:
+        _watch(store, as_json)
+    else:
+        _show(store, as_json)
+
+
+def _show(store: "RunStore", as_json: bool) -> None:
+    from rich.console import Console
+
+    from pareto_unlearn.sweep.status import describe_status, look_at
+
+    found = look_at(store)
+    if as_json:
+        print(json.dumps(found.to_plain(), indent=1))
+    else:
+        Console().print(describe_status(found), highlight=False, soft_wrap=True)
+
+
+def _watch(store: "RunStore", as_json: bool) -> None:
+    """Show a run until nobody works on it, or until Ctrl-C: in place on a terminal, elsewhere every change."""
+    from rich.console import Console
+    from rich.live import Live
+
+    from pareto_unlearn.sweep.status import describe_status
+
+    console = Console()
+    try:
+        if console.is_terminal and not as_json:
+            with Live(console=console, auto_refresh=False) as live:
+                for found in _looks(store):
+                    live.update(describe_status(found), refresh=True)
+            return
+        shown: object = None
+        for found in _looks(store):
+            if found.signature != shown and as_json:
+                print(json.dumps(found.to_plain()), flush=True)
+            elif found.signature != shown:
+                console.print(describe_status(found), highlight=False, soft_wrap=True)
+            shown = found.signature
+    except KeyboardInterrupt:
+        return
+
+
+def _looks(store: "RunStore") -> "Iterator[RunStatus]":
+    """Yield how far a run is, now and every few seconds, until no driver holds it."""
+    from pareto_unlearn.sweep.status import RunState, look_at
+
+    while True:
+        found = look_at(store)
+        yield found
+        if found.state is not RunState.RUNNING:
+            return
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def _json_values(record: TrialRecord) -> dict[str, object]:
+    """Return a record as JSON values; a number that is not finite becomes null, and its state says why."""
+    values = {"trial_id": record.trial_id, "label": record.label, **asdict(record)}
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in values.items()
+    }
