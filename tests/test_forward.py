@@ -165,6 +165,15 @@ def test_validate_finds_a_missing_compiler(monkeypatch):
     assert "solver.compile" in done.stderr
 
 
+def test_validate_refuses_a_gpu_that_is_not_there(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    done = call("validate", QUICKSTART, "-o", "run.gpus_per_trial=1", "-o", "run.executor=local")
+    assert done.returncode == 3
+    assert "run.gpus_per_trial: expected 0" in done.stderr
+    # A cluster may have GPUs that the driver's machine has not.
+    check_forward(load_config(QUICKSTART, ["run.gpus_per_trial=1", "run.executor=tune"]))
+
+
 COMPILED = """
 import sys, torch
 from pathlib import Path

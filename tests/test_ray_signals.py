@@ -34,8 +34,15 @@ def test_interrupt_ends_with_130_and_can_be_continued(start, tmp_path):
 
 
 @pytest.mark.slow
-def test_terminated_driver_ends_with_143(start, tmp_path):
-    process = start_until(in_phase_one, start, tmp_path, "solver.steps=2000")
+@pytest.mark.parametrize("in_background", [False, pytest.param(True, marks=pytest.mark.nightly)])
+def test_terminated_driver_ends_with_143(start, tmp_path, in_background):
+    """A script's background job has SIGINT ignored, and its children inherit that."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if in_background else None
+    try:
+        process = start_until(in_phase_one, start, tmp_path, "solver.steps=2000")
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGINT, before)
     process.terminate()
     process.communicate(timeout=STALLED_AFTER)
     assert process.returncode == 143

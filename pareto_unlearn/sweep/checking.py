@@ -44,12 +44,12 @@ def check_inputs(config: SweepConfig) -> CheckedSweep:
         weights_digest,
     )
 
+    check_forward(config)
     digest = weights_digest(config)
     extractors = digests_of(check_weights(config))
     model = load_original(config)
     check_reference(config, model)
     check_bank(config, model)
-    check_forward(config)
     split = load_split(config.data, config.seed, pixel_format(config.model))
     check_heldout(config, split)
     check_outputs(config, model, split)

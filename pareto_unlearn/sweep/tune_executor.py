@@ -8,8 +8,11 @@ import importlib.util
 import logging
 import os
 import shutil
+import signal
 import tempfile
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -64,27 +67,57 @@ class TuneExecutor:
         self.say("starting Ray on this machine ..." if address is None else f"connecting to Ray at {address} ...")
         set_environment(local=address is None)
         import ray  # here, since it takes two seconds and must come after the environment is set
+
+        with _own_sigterm() as received:
+            url = start_ray(self.run_section, dashboard=self.dashboard)
+            if self.dashboard:
+                self.say(
+                    f"Ray dashboard: http://{url}" if url else "Ray dashboard: none runs on this cluster"
+                )
+            folder = tempfile.mkdtemp(prefix="pareto-unlearn-tune-")
+            try:
+                resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+                slots = count_slots(self.run_section, resources)
+                with terminable() as later:
+                    self._run_tuners(planner, observer, slots, folder)
+                received += later
+            finally:
+                ray.shutdown()
+                shutil.rmtree(folder, ignore_errors=True)
+        return received[0] if received else None
+
+    def _run_tuners(self, planner: Planner, observer: Observer, slots: int, folder: str) -> None:
         from ray.tune import TuneError
 
-        url = start_ray(self.run_section, dashboard=self.dashboard)
-        if self.dashboard:
-            self.say(f"Ray dashboard: http://{url}" if url else "Ray dashboard: none runs on this cluster")
-        folder = tempfile.mkdtemp(prefix="pareto-unlearn-tune-")
-        try:
-            slots = count_slots(self.run_section, ray.cluster_resources())  # type: ignore[no-untyped-call]
-            with terminable() as received:
-                for abort in range(ABORTS_SURVIVED):
-                    try:
-                        _fit(planner, observer, self.run_section, slots, folder)
-                        break
-                    except (RuntimeError, TuneError) as error:
-                        logger.warning(
-                            "Ray Tune aborted, continuing from the store (%d): %s", abort + 1, error
-                        )
-        finally:
-            ray.shutdown()
-            shutil.rmtree(folder, ignore_errors=True)
-        return received[0] if received else None
+        for abort in range(ABORTS_SURVIVED):
+            try:
+                _fit(planner, observer, self.run_section, slots, folder)
+                break
+            except (RuntimeError, TuneError) as error:
+                logger.warning("Ray Tune aborted, continuing from the store (%d): %s", abort + 1, error)
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[list[int]]:
+    """Let SIGTERM end what Ray starts as everywhere else, and take Ray's handler away in the end.
+
+    That handler is in place from Ray's start until ours, and stays after Ray's end: it exits with 15, which
+    says nothing of a signal.
+
+    Yields:
+        A list that holds the signal's number once Ray's handler received it.
+    """
+    received: list[int] = []
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield received
+    except SystemExit as stop:
+        if stop.code != signal.SIGTERM:
+            raise
+        received.append(int(signal.SIGTERM))
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def check_dashboard() -> None:

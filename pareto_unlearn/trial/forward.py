@@ -63,12 +63,18 @@ def run_in_precision(config: SweepConfig, function: Forward) -> Forward:
 
 
 def check_forward(config: SweepConfig) -> None:
-    """Refuse a compiled or narrow forward pass where this machine lacks what it needs.
+    """Refuse trials on a GPU, and a compiled or narrow forward pass, where this machine lacks what they need.
 
     Raises:
         ConfigError: names what is missing.
     """
     on_gpu = config.run.gpus_per_trial > 0
+    if on_gpu and config.run.executor == "local" and not torch.cuda.is_available():
+        raise ConfigError(
+            f"run.gpus_per_trial: expected 0, since run.executor local runs trials on this machine and torch "
+            f"{torch.__version__} finds no GPU here; found {config.run.gpus_per_trial:g}. Set "
+            "run.gpus_per_trial: 0, or start the sweep where a GPU is"
+        )
     if config.solver.compile:
         _check_compiler(on_gpu=on_gpu)
     if config.solver.precision == "bfloat16" and on_gpu:
