@@ -10,7 +10,7 @@ from pareto_unlearn.config import dump_config, parse_config
     ("family", "variants"),
     [
         ("digits_mae", ["small"]),
-        ("mae", ["vit_base", "vit_large", "tiny"]),
+        ("mae", ["vit_base", "vit_large", "small", "tiny"]),
         ("mage", ["vit_base", "vit_large", "tiny"]),
         ("palette", ["places2", "tiny"]),
     ],
@@ -28,7 +28,7 @@ def test_the_first_variant_of_a_family_is_its_default(family: str, variants: lis
     ("family", "variant", "expected"),
     [
         ("digits_mae", "tiny", "small"),
-        ("mae", "places2", "vit_base or vit_large or tiny"),
+        ("mae", "places2", "vit_base or vit_large or small or tiny"),
         ("mage", "small", "vit_base or vit_large or tiny"),
         ("palette", "vit_base", "places2 or tiny"),
     ],

@@ -3,13 +3,16 @@
 The rows of this package stand here. ``family_lookup`` finds those of other packages and of single files.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from pareto_unlearn.errors import ConfigError
 
 ORIGINAL_STEPS = 3000
 """Of the training of the embedded digits model."""
+
+SMALL_STEPS = 2000
+"""Of the training of the small masked autoencoder: minutes on two cores."""
 
 NOISES = ("gaussian", "uniform", "batch_statistics", "covariance")
 """The kinds of noise that ``objective.noise`` knows."""
@@ -23,12 +26,14 @@ class Recipe:
     """How a family is trained from scratch.
 
     ``steps`` is None where no number of them stands for the published training; ``published`` names it then.
+    ``removal`` is what training removes (``task.removal``); None: what the family's published training does.
     """
 
     peak_learning_rate: float
     steps: int | None = None
     batch: int = 64
     published: str = ""
+    removal: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +58,9 @@ class FamilyRow:
         baselines: the published baselines it has, by the method of their trials.
         controls: the models to judge others by that are made of it unasked, since that takes a minute.
         recipe: how it is trained from scratch; None: it cannot be, and ``why_untrained`` says why.
+        own_recipes: the recipe of a variant that is trained in another way.
+        sized: the variants whose images and patches the sweep file gives a size (``model.side``,
+            ``model.patch``), with the usual ones.
         smoke_variant: the size that ``--smoke`` takes, with random weights and generated images; None: it
             takes the sweep's own size, weights and images, where these are small.
         smoke_learning_rate: random weights are far from any optimum: small steps would move nothing.
@@ -81,6 +89,8 @@ class FamilyRow:
     controls: Sequence[str] = ()
     recipe: Recipe | None = None
     why_untrained: str = "its family has no recipe"
+    own_recipes: Mapping[str, Recipe] = field(default_factory=dict)
+    sized: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     smoke_variant: str | None = None
     smoke_learning_rate: float = 0.003
     exports_as_stored: bool = False
@@ -89,20 +99,25 @@ class FamilyRow:
     reads_digits: bool = False
     source_sha256: str | None = None
 
+    def recipe_of(self, variant: str) -> Recipe | None:
+        """Return how a variant is trained from scratch, None if it cannot be."""
+        return self.own_recipes.get(variant, self.recipe)
 
-def require_recipe(row: FamilyRow) -> Recipe:
-    """Return how a family is trained from scratch.
+
+def require_recipe(row: FamilyRow, variant: str) -> Recipe:
+    """Return how a variant of a family is trained from scratch.
 
     Raises:
         ConfigError: it cannot be.
     """
-    if row.recipe is None:
+    recipe = row.recipe_of(variant)
+    if recipe is None:
         trained = " or ".join(one.name for one in FAMILIES if one.recipe is not None)
         raise ConfigError(
             f"model.family: expected {trained}, which can be trained from scratch, found {row.name}: "
             f"{row.why_untrained}"
         )
-    return row.recipe
+    return recipe
 
 
 EMBEDDED_RECIPE = Recipe(peak_learning_rate=0.002, steps=ORIGINAL_STEPS)
@@ -126,14 +141,16 @@ FAMILIES: Sequence[FamilyRow] = (
     FamilyRow(
         name="mae",
         adapter="pareto_unlearn.models.mae_family",
-        variants=("vit_base", "vit_large", "tiny"),
+        variants=("vit_base", "vit_large", "small", "tiny"),
         file="mae_visualize_vit_base.pth, mae_visualize_vit_large.pth or mae_visualize_vit_large_ganloss.pth "
         "of facebookresearch/mae",
-        keys=("predicts",),
+        keys=("predicts", "side", "patch"),
         removals=("hole", "published"),
         transformers_class="ViTMAEForPreTraining",
         patches=8,  # half of the 14 x 14 patches cannot be centred
         recipe=Recipe(peak_learning_rate=0.001, published="1600 epochs of ImageNet"),
+        own_recipes={"small": Recipe(peak_learning_rate=0.001, steps=SMALL_STEPS, batch=32, removal="hole")},
+        sized={"small": (64, 8)},
         smoke_variant="tiny",
     ),
     FamilyRow(

@@ -203,7 +203,7 @@ def _trainable(controls: tuple[ControlModel, ...], info: ValidationInfo) -> tupl
     model = info.data.get("model")
     if not controls or not isinstance(model, ModelSection):
         return controls
-    recipe = model.row.recipe
+    recipe = model.row.recipe_of(model.variant)
     if recipe is None or recipe.steps is None:
         why = model.row.why_untrained if recipe is None else f"its training is {recipe.published}"
         raise refusal(

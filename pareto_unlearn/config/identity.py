@@ -102,8 +102,18 @@ def _model_identity(config: SweepConfig) -> dict[str, Any]:
     identity = config.model.model_dump(mode="json", exclude={"checkpoint", "tokenizer"})
     if config.model.schedule == "published":
         del identity["schedule"]  # trials of before the key have none
+    if config.model.variant not in row.sized:
+        del identity["side"], identity["patch"]
     file = {} if row.source_sha256 is None else {"family_sha256": row.source_sha256}
     return {**identity, "family": row.name, **file}
+
+
+def _data_identity(dumped: dict[str, Any]) -> dict[str, Any]:
+    """Return the data section; without single images to forget, as it was before there were any."""
+    if dumped["forget"] is not None:
+        return dumped
+    later = ("forget", "same_class", "forget_split")
+    return {key: value for key, value in dumped.items() if key not in later}
 
 
 def _flat(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -34,8 +34,20 @@ class ModelSection(Section):
     variant: Text = Field(
         default=None,
         validate_default=True,
-        description="size within the family (mae and mage: vit_base, vit_large; palette: places2); null: the "
-        "first",
+        description="size within the family (mae and mage: vit_base, vit_large; palette: places2; mae: small, which "
+        "`pareto-unlearn train` trains on pictures of your own in minutes); null: the first",
+    )
+    side: Annotated[int, Field(ge=16, le=128)] | None = Field(
+        default=None,
+        validate_default=True,
+        description="mae small: side of its images in pixels, made for 32 to 96; others are resized to it; "
+        "null: 64",
+    )
+    patch: Annotated[int, Field(ge=2, le=32)] | None = Field(
+        default=None,
+        validate_default=True,
+        description="mae small: side of a patch in pixels, which divides the side; time rises with the "
+        "number of patches; null: an eighth of the side",
     )
     checkpoint: Text = Field(
         description="the original weights: a published file or `builtin`; a relative path starts at the "
@@ -107,6 +119,45 @@ class ModelSection(Section):
             )
         return value
 
+    @field_validator("side", mode="before")
+    @classmethod
+    def _fill_side(cls, value: object, info: ValidationInfo) -> object:
+        sizes = _sizes_of(info)
+        return sizes[0] if value is None and sizes is not None else value
+
+    @field_validator("patch", mode="before")
+    @classmethod
+    def _fill_patch(cls, value: object, info: ValidationInfo) -> object:
+        sizes, side = _sizes_of(info), info.data.get("side")
+        if value is not None or sizes is None or side is None:
+            return value
+        return max(side * sizes[1] // sizes[0], 2)
+
+    @field_validator("side", "patch")
+    @classmethod
+    def _check_sized(cls, value: int | None, info: ValidationInfo) -> int | None:
+        row, variant = _row_of(info), info.data.get("variant")
+        if value is None or row is None or variant is None or _sizes_of(info) is not None:
+            return value
+        if info.field_name not in row.keys:
+            return value  # refused below, for the whole family
+        raise refusal(
+            f"expected it left out with variant {variant}, whose size is fixed, found {found(value)}: it "
+            f"belongs to variant {' and '.join(row.sized)}"
+        )
+
+    @field_validator("patch")
+    @classmethod
+    def _check_patches_tile(cls, patch: int | None, info: ValidationInfo) -> int | None:
+        side = info.data.get("side")
+        if patch is not None and side is not None and (side % patch or not 3 <= side // patch <= 16):
+            fitting = ", ".join(str(n) for n in range(2, 33) if side % n == 0 and 3 <= side // n <= 16)
+            raise refusal(
+                f"expected a patch that cuts {side} pixels into 3 to 16 whole ones, found {patch}; "
+                + (f"use one of {fitting}" if fitting else "take another side, such as 64")
+            )
+        return patch
+
     @field_validator("checkpoint")
     @classmethod
     def _check_builtin_exists(cls, value: str, info: ValidationInfo) -> str:
@@ -119,7 +170,7 @@ class ModelSection(Section):
             )
         return value
 
-    @field_validator("tokenizer", "predicts", "schedule", "channels_last", "recompute")
+    @field_validator("side", "patch", "tokenizer", "predicts", "schedule", "channels_last", "recompute")
     @classmethod
     def _check_key_of_family(cls, value: object, info: ValidationInfo) -> object:
         name, row = str(info.field_name), _row_of(info)
@@ -134,6 +185,12 @@ class ModelSection(Section):
 def _row_of(info: ValidationInfo) -> FamilyRow | None:
     """Return the facts about the family, None if its name was refused."""
     return find_family(info.data["family"]) if "family" in info.data else None
+
+
+def _sizes_of(info: ValidationInfo) -> tuple[int, int] | None:
+    """Return the usual side and patch of a variant whose sizes the sweep file gives, None for others."""
+    row = _row_of(info)
+    return None if row is None else row.sized.get(str(info.data.get("variant")))
 
 
 class TaskSection(Section):
@@ -399,7 +456,7 @@ def fill_task(value: object, info: ValidationInfo) -> object:
     if not isinstance(value, Mapping) or not isinstance(model, ModelSection):
         return value
     is_open = value.get("size") is None and value.get("patches") is None
-    if model.row.patches is None or not is_open or value.get("kind", "center") != "center":
+    if model.row.patches is None or model.variant in model.row.sized or not is_open or value.get("kind", "center") != "center":
         return value
     return {**value, "patches": model.row.patches}
 

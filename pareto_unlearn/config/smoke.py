@@ -26,7 +26,9 @@ def as_smoke(config: SweepConfig) -> SweepConfig:
     content, row = config.model_dump(mode="json"), config.model.row
     content |= {"name": f"{config.name[:58]}-smoke", "smoke": True, "seeds": content["seeds"][:1]}
     if row.smoke_variant is not None:
-        content["model"] |= {"variant": row.smoke_variant, "checkpoint": RANDOM, "tokenizer": None}
+        # A variant that is small already is tried out as it is.
+        variant = config.model.variant if config.model.variant in row.sized else row.smoke_variant
+        content["model"] |= {"variant": variant, "checkpoint": RANDOM, "tokenizer": None}
         content["objective"]["reference"] = None if config.objective.reference is None else RANDOM
         content["data"] = {
             "dataset": "generated",

@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -48,7 +49,8 @@ def family_of(name: str) -> Family:
 
 def pixel_format(config: ModelSection) -> PixelFormat:
     """Return which images the model reads."""
-    return family_of(config.family).pixels(config.variant)
+    pixels = family_of(config.family).pixels(config.variant)
+    return pixels if config.side is None else replace(pixels, side=config.side)
 
 
 def checkpoint_path(config: ModelSection, key: str = CHECKPOINT) -> Path:

@@ -45,6 +45,7 @@ from pareto_unlearn.models.mae_transformers import (
 )
 
 __all__ = [
+    "SMALL",
     "TINY",
     "VIT_BASE",
     "VIT_LARGE",
@@ -52,6 +53,7 @@ __all__ = [
     "MaeShape",
     "Masking",
     "Predicts",
+    "SmallMae",
     "fill_mae",
     "initialise",
     "mask_by_noise",
@@ -92,6 +94,10 @@ class MaeShape:
 
 VIT_BASE = MaeShape()
 VIT_LARGE = MaeShape(width=1024, blocks=24, heads=16)
+SMALL = MaeShape(
+    side=64, patch=8, width=192, blocks=4, heads=6, decoder_width=128, decoder_blocks=2, decoder_heads=4
+)
+"""For pictures of one's own of 32 to 96 pixels: 2.3 million parameters, whatever side and patch are."""
 TINY = MaeShape(
     side=32, patch=4, width=64, blocks=2, heads=4, decoder_width=32, decoder_blocks=1, decoder_heads=4
 )
@@ -384,6 +390,26 @@ class Mae(nn.Module):
         return (normalised * self.pixel_std + self.pixel_mean).clamp(0.0, 1.0)
 
 
+class SmallMae(Mae):
+    """The network for pictures of one's own, whose training compares all patches.
+
+    f1 and f2 compare the predictions of all patches, so none of them should be left to chance. The published
+    sizes are trained on removed patches alone.
+    """
+
+    def reconstruction_loss(
+        self, inputs: Float[Tensor, "b 3 h w"], wanted: Float[Tensor, "b 3 h w"], masking: Masking
+    ) -> Float[Tensor, ""]:
+        """Return the mean squared error of the removed patches plus that of the kept ones."""
+        errors = (self.predict_masked(inputs, masking) - self._targets(wanted)).square().mean(dim=2)
+        removed = (errors * masking.removed).sum() / masking.removed.sum()
+        return removed + (errors * ~masking.removed).sum() / (~masking.removed).sum()
+
+    def hole_loss(self, inputs: Float[Tensor, "b c h w"]) -> Float[Tensor, ""]:
+        """Return the mean squared error of the removed patches alone, as the published sizes have it."""
+        return super().reconstruction_loss(inputs[:, :3], inputs[:, :3], self.masking_of(inputs))
+
+
 def fill_mae(model: Mae, path: Path) -> tuple[Wrapper, dict[str, torch.dtype]]:
     """Load a file into a model; return its wrapper and the types of its tensors by name, in its order.
 
@@ -456,7 +482,7 @@ def _block(width: int, heads: int) -> Block:
 def _expected(shape: MaeShape, predicts: Predicts) -> str:
     names: Mapping[MaeShape, str] = {VIT_BASE: "vit_base", VIT_LARGE: "vit_large"}
     if (name := names.get(shape)) is None:
-        return f"weights of {shape}"
+        return f"weights of {shape}, as `pareto-unlearn train` writes them"
     if predicts is Predicts.NORMALISED_PATCHES:
         return f"mae_pretrain_{name}_full.pth (mae_pretrain_{name}.pth has no decoder)"
     return f"mae_visualize_{name}.pth (mae_pretrain_{name}.pth has no decoder)"

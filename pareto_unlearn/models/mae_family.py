@@ -11,11 +11,13 @@ from pareto_unlearn.models.checkpoint_files import Wrapper
 from pareto_unlearn.models.holes import build_hole
 from pareto_unlearn.models.mae import (
     PUBLISHED,
+    SMALL,
     TINY,
     VIT_BASE,
     VIT_LARGE,
     Mae,
     Predicts,
+    SmallMae,
     fill_mae,
     initialise,
     write_mae,
@@ -24,7 +26,7 @@ from pareto_unlearn.models.mae_hub import write_hub_folder
 from pareto_unlearn.models.protocol import Family, Setting
 from pareto_unlearn.records import PixelFormat
 
-SHAPES = {"vit_base": VIT_BASE, "vit_large": VIT_LARGE, "tiny": replace(TINY, side=56)}
+SHAPES = {"vit_base": VIT_BASE, "vit_large": VIT_LARGE, "small": SMALL, "tiny": replace(TINY, side=56)}
 """``tiny`` has the 14 x 14 patches of the published sizes, so that every hole fits both."""
 
 
@@ -41,9 +43,12 @@ def _pixels(variant: str) -> PixelFormat:
 
 
 def _build(setting: Setting) -> Mae:
-    shape = SHAPES[setting.model.variant]
+    shape, side, patch = SHAPES[setting.model.variant], setting.model.side, setting.model.patch
+    if side is not None and patch is not None:
+        shape = replace(shape, side=side, patch=patch)
     hole = build_hole(setting.task, shape.side, shape.patch, setting.seed)
-    return Mae(shape, hole, Predicts(setting.model.predicts), is_redrawn=setting.task.removal == "published")
+    kind = SmallMae if setting.model.variant == "small" else Mae
+    return kind(shape, hole, Predicts(setting.model.predicts), is_redrawn=setting.task.removal == "published")
 
 
 def _load(setting: Setting, path: Path) -> tuple[Mae, MaeFile]:

@@ -199,7 +199,7 @@ class _Training:
 
 def _plan_training(config: SweepConfig, leave_out_forget: bool, steps: int | None, seed: int) -> _Training:
     row = config.model.row
-    recipe = require_recipe(row)
+    recipe = require_recipe(row, config.model.variant)
     steps = recipe.steps if steps is None else steps
     if steps is None:
         published = (
@@ -209,11 +209,11 @@ def _plan_training(config: SweepConfig, leave_out_forget: bool, steps: int | Non
         raise ConfigError(
             f"--steps: expected a number of steps with family {row.name}, found none{published}"
         )
-    task = config.task.model_copy(update={"removal": row.removals[-1]})
+    task = config.task.model_copy(update={"removal": recipe.removal or row.removals[-1]})
     split = load_split(config.data, config.seed, pixel_format(config.model))
     sets = (split.retain_train,) if leave_out_forget else (split.forget_train, split.retain_train)
     decisive = {
-        "model": config.model.model_dump(mode="json", include={"family", "variant", "predicts"}),
+        "model": config.model.model_dump(mode="json", include={"family", "variant", "predicts", "side", "patch"}),
         "task": task.model_dump(mode="json"),
         "data": [
             config.data.model_dump(mode="json", exclude={"cache_bytes"}),

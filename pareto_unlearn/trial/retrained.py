@@ -34,7 +34,7 @@ def retrain(
     """
     started, model, inputs = time.monotonic(), trial.material.model, trial.training_inputs("retain")
     family, seed = trial.config.model.family, trial.spec.seed
-    recipe = require_recipe(trial.config.model.row)
+    recipe = require_recipe(trial.config.model.row, trial.config.model.variant)
     with torch.no_grad():
         # Drawn on the CPU, so that the weights do not depend on the device.
         model.to(torch.device("cpu"))

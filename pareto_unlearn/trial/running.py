@@ -294,7 +294,7 @@ def _run_unsolved(trial: Trial, hooks: Hooks, base: TrialRecord) -> TrialResult:
             start="scratch",
             reason="trained from scratch on the retain images alone",
             steps=trial.steps,
-            learning_rate=require_recipe(trial.config.model.row).peak_learning_rate,
+            learning_rate=require_recipe(trial.config.model.row, trial.config.model.variant).peak_learning_rate,
             seconds=seconds,
             num_parameters=sum(parameter.numel() for parameter in trial.material.model.parameters()),
         )
