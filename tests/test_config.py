@@ -415,6 +415,11 @@ ONE_VALUE_ONLY = {
     "data.forget_share",
     "data.class_list",
     "data.class_rule",
+    "data.forget",
+    "data.same_class",
+    "data.forget_split",
+    "model.side",
+    "model.patch",
 }
 # The family that has a second value for a key, where the embedded one has none.
 FAMILY_WITH = {
@@ -524,8 +529,24 @@ def test_other_ways_to_split_count() -> None:
         by_list("b", "imagenet_r"),
     ]
     sweeps.append(by_list("a", "places_flist"))
+    named = "data.forget_classes=null", "data.retain_classes=null", "data.forget=[a, b]"
+    sweeps += [named, (*named[:2], "data.forget=[a]"), (*named, "data.same_class=leave_out")]
+    sweeps.append((*named, "data.forget_split=named"))
     assert len({trial_id(parse("", *sweep), **TRIAL) for sweep in sweeps}) == len(sweeps)
     assert parse("", *random) == parse("", *random, "data.forget_share=0.5")
+
+
+def test_the_size_of_a_small_model_counts() -> None:
+    small = "model={family: mae, variant: small, checkpoint: a.pth}"
+    sweeps = [(small,), (small, "model.side=32"), (small, "model.patch=16")]
+    assert len({trial_id(parse("", *sweep), **TRIAL) for sweep in sweeps}) == len(sweeps)
+    assert parse("", small) == parse("", small, "model.side=64", "model.patch=8")
+
+
+def test_keys_that_came_later_leave_the_ids_of_other_sweeps_as_they_were() -> None:
+    fields = result_fields(parse())
+    assert not {"forget", "same_class", "forget_split"} & fields["data"].keys()
+    assert not {"side", "patch"} & fields["model"].keys()
 
 
 def test_trial_id_does_not_mix_up_epsilon_and_weight() -> None:

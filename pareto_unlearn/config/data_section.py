@@ -4,6 +4,7 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
+from pareto_unlearn.config.image_list import read_image_names
 from pareto_unlearn.config.value_types import Classes, Count, Section, Text, refusal
 from pareto_unlearn.config.wording import found, quoted
 
@@ -73,6 +74,24 @@ class DataSection(Section):
         description="format of class_list. imagenet_r: a JSON object from wnid to number; classes below "
         "100 are forgotten, the others retained. places_flist: one class a line; the first 50 are retained, "
         "the next 50 forgotten",
+    )
+    forget: Annotated[tuple[str, ...] | None, BeforeValidator(read_image_names)] = Field(
+        default=None,
+        description="single images to forget, such as one person's photos: a text file with a path relative "
+        "to `root` on each line, a CSV with a column image_id or path, or a list of such paths; all other "
+        "images are kept",
+        json_schema_extra={"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
+    )
+    same_class: Literal["retain", "leave_out"] = Field(
+        default="retain",
+        description="with `forget`: what becomes of the other images of the named images' classes: kept like "
+        "all others, or left out: neither trained on nor measured",
+    )
+    forget_split: Literal["data_set", "named"] = Field(
+        default="data_set",
+        description="with `forget`: which named images are held out: those that the data set holds out "
+        "anyway, or a fifth of the named ones; then train the original from this sweep file, so that it does "
+        "not know them",
     )
     forget_classes: Classes | None = Field(
         default=None,
@@ -152,13 +171,28 @@ class DataSection(Section):
             )
         return rule
 
+    @field_validator("forget")
+    @classmethod
+    def _check_forget(cls, names: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
+        return _not_beside_list(_only_with_classes(names, info), info)
+
+    @field_validator("same_class", "forget_split")
+    @classmethod
+    def _check_beside_forget(cls, value: str, info: ValidationInfo) -> str:
+        name = str(info.field_name)
+        if info.data.get("forget") is None and "forget" in info.data and value != cls.model_fields[name].default:
+            raise refusal(f"expected it left out without `forget`, found {found(value)}; remove it")
+        return value
+
     @field_validator("forget_classes")
     @classmethod
     def _check_forget_classes(
         cls, forget: tuple[str, ...] | int | None, info: ValidationInfo
     ) -> tuple[str, ...] | int | None:
-        if not {"split", "class_list"} <= info.data.keys():
+        if not {"split", "class_list", "forget"} <= info.data.keys():
             return forget
+        if info.data["forget"] is not None:
+            return _not_beside_forget(forget, info)
         is_listed, is_random = info.data["class_list"] is not None, info.data["split"] == "random_images"
         if forget is None and not is_listed and not is_random:
             meaning = cls.model_fields["forget_classes"].description
@@ -198,7 +232,7 @@ class DataSection(Section):
                 "expected either retain_per_class or proxy_retain, found both: with a proxy no image of the "
                 "retain classes is trained on; its own limit is proxy_retain.per_class"
             )
-        return _only_with_classes(proxy, info)
+        return _not_beside_forget(_only_with_classes(proxy, info), info)
 
 
 def _only_with_classes(value: _Value, info: ValidationInfo) -> _Value:
@@ -208,6 +242,16 @@ def _only_with_classes(value: _Value, info: ValidationInfo) -> _Value:
         raise refusal(
             f"expected none with `split: random_images`, which does not look at classes, found {shown}; "
             "remove it"
+        )
+    return value
+
+
+def _not_beside_forget(value: _Value, info: ValidationInfo) -> _Value:
+    """Return the value; refuse it beside single images to forget, which decide it."""
+    if value is not None and info.data.get("forget") is not None:
+        shown = "a mapping of keys" if isinstance(value, Section) else found(value)
+        raise refusal(
+            f"expected none beside `forget`, which names the images to forget, found {shown}; remove either"
         )
     return value
 

@@ -50,7 +50,7 @@ def trial_id(
             "identity_version": _IDENTITY_VERSION,
             "model": _model_identity(config),
             "weights_sha256": weights_sha256,
-            "data": dumped["data"],
+            "data": _data_identity(dumped["data"]),
             "split_seed": config.seed,
             "task": dumped["task"],
             "objective": dumped["objective"],
@@ -77,6 +77,7 @@ def result_fields(config: SweepConfig) -> dict[str, Any]:
     # The content of a folder of weights is verified and recorded; its place changes no result.
     del dumped["data"]["cache_bytes"], dumped["evaluate"]["weights"], dumped["evaluate"]["weights_sha256"]
     del dumped["objective"]["reference"]
+    dumped["data"] = _data_identity(dumped["data"])
     cpus = {"cpus_per_trial": config.run.cpus_per_trial}
     return {"seed": config.seed, "model": _model_identity(config), **dumped, "run": cpus}
 

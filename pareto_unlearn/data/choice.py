@@ -11,6 +11,7 @@ import torch
 
 from pareto_unlearn.config import DataSection
 from pareto_unlearn.data.class_lists import read_class_list
+from pareto_unlearn.data.named_images import divide_named
 from pareto_unlearn.data.order import seeded_generator
 from pareto_unlearn.data.sources import Members, Source
 from pareto_unlearn.errors import ConfigError
@@ -48,6 +49,8 @@ def choose_images(config: DataSection, source: Source, seed: int) -> dict[str, C
     """
     if config.split == "random_images":
         chosen = _choose_random_images(config, source, seed)
+    elif config.forget is not None:
+        chosen = _choose_named_images(config, source, seed)
     else:
         chosen = _choose_by_class(config, source, seed)
     for name, choice in chosen.items():
@@ -149,6 +152,23 @@ def _choose_random_images(config: DataSection, source: Source, seed: int) -> dic
         chosen[f"forget_{split}"] = _part(whole, ranked[:count])
         chosen[f"retain_{split}"] = _part(whole, ranked[count:])
     return chosen
+
+
+def _choose_named_images(config: DataSection, source: Source, seed: int) -> dict[str, Choice]:
+    """Return a choice that forgets the named images; limits per class bound the retain set alone."""
+    names = source.class_names
+    forget, rest = divide_named(config, source.list_images(names))
+    retain = tuple(name for name in names if name in rest)
+    if config.retain_classes is not None:
+        retain = _named_or_drawn("data.retain_classes", config.retain_classes, retain, seed + 1)
+    limit = config.retain_per_class or config.train_per_class
+    key = "data.train_per_class" if config.retain_per_class is None else "data.retain_per_class"
+    return {
+        "forget_train": _take(forget, tuple(forget), "train", None),
+        "retain_train": _take(rest, retain, "train", limit, key),
+        "forget_heldout": _take(forget, tuple(forget), "heldout", None),
+        "retain_heldout": _take(rest, retain, "heldout", config.heldout_per_class, "data.heldout_per_class"),
+    }
 
 
 def _rank(seed: int, image_id: str) -> str:
