@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -71,6 +72,7 @@ def sweep(
     from pareto_unlearn.sweep import SweepOptions, run_sweep
 
     options = SweepOptions(
+        train_command=_train_command(file, override, allow_import),
         dashboard=dashboard,
         retry_failed=retry_failed,
         check_convergence=check_convergence,
@@ -90,8 +92,58 @@ def validate(
     from pareto_unlearn.sweep import check_sweep
 
     config = _read(file, override, smoke, allow_import)
-    count, budget = check_sweep(config)
+    count, budget = check_sweep(config, _train_command(file, override, allow_import))
     print(f"{file}: valid, {count} trials; {budget}", file=sys.stderr)
+
+
+@app.command()
+def init(
+    kind: Annotated[
+        str,
+        typer.Argument(
+            help="folder: your own pictures with the model that suits them; mae, mage, palette: a published "
+            "model; digits: the embedded one.",
+            show_default=False,
+        ),
+    ],
+    path: Annotated[
+        Path | None,
+        typer.Argument(
+            help="The folder of pictures: a folder per person or thing in it.", show_default=False
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", help="The sweep file to write; default: named after the folder."),
+    ] = None,
+    forget: Annotated[
+        str | None,
+        typer.Option(
+            "--forget",
+            help="Which folder to forget, or a file that names single pictures; default: the first.",
+        ),
+    ] = None,
+) -> None:
+    """Write a commented sweep file for what is found in a folder of pictures."""
+    from pareto_unlearn.first_sweep import Kind, look_at, sweep_name, write_sweep
+    from pareto_unlearn.whole_files import write_bytes_whole
+
+    chosen = choose(Kind, kind, "KIND")
+    if chosen is Kind.FOLDER and path is None:
+        raise typer.BadParameter("init folder needs the PATH of a folder of pictures")
+    if chosen is Kind.DIGITS and (path or forget):
+        raise typer.BadParameter("init digits knows neither PATH nor --forget: its images are embedded")
+    found = None if path is None else look_at(path)
+    name = sweep_name(chosen, found)
+    target = out or Path(f"{name}.yaml")
+    if target.exists():
+        raise typer.BadParameter(f"{target} is there already; remove it, or name another file with -o")
+    text = write_sweep(chosen, name, found, forget)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes_whole(target, text.encode())
+    print(target)
+    seen = "" if found is None else f"found {found.describe()}; "
+    print(f"{seen}next: pareto-unlearn validate {shlex.quote(str(target))}", file=sys.stderr)
 
 
 @app.command()
@@ -230,7 +282,9 @@ def train(
     out: Annotated[
         Path | None,
         typer.Argument(
-            help="The file to write; default with a sweep file: named after the sweep.", show_default=False
+            help="The file to write; default with a sweep file: its model.checkpoint (or with "
+            "--leave-out-forget its objective.reference), where no file may be yet.",
+            show_default=False,
         ),
     ] = None,
     out_option: Annotated[Path | None, typer.Option("--out", help="The same as OUT.")] = None,
@@ -240,7 +294,11 @@ def train(
     ] = None,
     steps: Annotated[
         int | None,
-        typer.Option("--steps", min=1, help="Training steps, 64 images each; default: the embedded model's."),
+        typer.Option(
+            "--steps",
+            min=1,
+            help="Training steps; default: the usual number of the model, which published sizes lack.",
+        ),
     ] = None,
     leave_out_forget: Annotated[
         bool, typer.Option("--leave-out-forget", help="Train a sweep's model on its retain images alone.")
@@ -277,6 +335,9 @@ def _train_of_sweep(
     steps: int | None,
     seed: int | None,
 ) -> None:
+    from pareto_unlearn.catalogue.families import require_steps
+
+    require_steps(config.model.row, config.model.variant, steps)  # before torch is loaded
     from pareto_unlearn.pretraining.runs import default_file, train_sweep_model
 
     target = out or default_file(config, leave_out_forget=leave_out_forget)
@@ -284,6 +345,13 @@ def _train_of_sweep(
         config, target, leave_out_forget=leave_out_forget, steps=steps, seed=seed, report=_print_loss
     )
     print(f"{target} sha256 {digest}")
+
+
+def _train_command(file: Path, override: list[str] | None, allow_import: bool) -> str:
+    """Return the command that trains the model of a sweep with the same overrides, to be copied."""
+    overrides = [part for one in override or [] for part in ("-o", one)]
+    allow = ["--allow-import"] if allow_import else []
+    return shlex.join(["pareto-unlearn", "train", str(file), *overrides, *allow])
 
 
 def _print_loss(step: int, loss: float) -> None:

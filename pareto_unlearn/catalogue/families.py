@@ -120,6 +120,26 @@ def require_recipe(row: FamilyRow, variant: str) -> Recipe:
     return recipe
 
 
+def require_steps(row: FamilyRow, variant: str, steps: int | None) -> int:
+    """Return the steps of a training from scratch: those asked for, or the recipe's.
+
+    Raises:
+        ConfigError: the variant cannot be trained, or there is no usual number of steps.
+    """
+    recipe = require_recipe(row, variant)
+    wanted = recipe.steps if steps is None else steps
+    if wanted is not None:
+        return wanted
+    published = (
+        recipe.published and f": its published training, {recipe.published}, is no default for other images"
+    )
+    usual = [f"model.variant: {name}" for name, one in row.own_recipes.items() if one.steps is not None]
+    raise ConfigError(
+        f"--steps: expected a number of steps with family {row.name}, found none{published}"
+        + (f"; {' or '.join(usual)} has a usual number" if usual else "")
+    )
+
+
 EMBEDDED_RECIPE = Recipe(peak_learning_rate=0.002, steps=ORIGINAL_STEPS)
 
 EMBEDDED = FamilyRow(

@@ -180,7 +180,11 @@ class DataSection(Section):
     @classmethod
     def _check_beside_forget(cls, value: str, info: ValidationInfo) -> str:
         name = str(info.field_name)
-        if info.data.get("forget") is None and "forget" in info.data and value != cls.model_fields[name].default:
+        if (
+            info.data.get("forget") is None
+            and "forget" in info.data
+            and value != cls.model_fields[name].default
+        ):
             raise refusal(f"expected it left out without `forget`, found {found(value)}; remove it")
         return value
 

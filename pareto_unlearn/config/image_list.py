@@ -40,8 +40,8 @@ def _each_once(named: Iterable[tuple[int, object]], place: str) -> Iterator[str]
         plain = name.removeprefix("./")
         if plain in first:
             raise refusal(
-                f"expected every image once, found `{quoted(plain)}` twice {place}, entries {first[plain]} and "
-                f"{number}; remove one"
+                f"expected every image once, found `{quoted(plain)}` twice {place}, entries {first[plain]} "
+                f"and {number}; remove one"
             )
         first[plain] = number
         yield plain
@@ -71,8 +71,8 @@ def _read_csv(text: str, shown: str) -> Iterator[tuple[int, str]]:
     column = next((head.index(name) for name in NAME_COLUMNS if name in head), None)
     if column is None:
         raise refusal(
-            f"expected a first line that names a column {' or '.join(NAME_COLUMNS)} in {quoted(shown)}, found "
-            f"`{quoted(', '.join(head))}`; a list without such a line is a .txt file"
+            f"expected a first line that names a column {' or '.join(NAME_COLUMNS)} in {quoted(shown)}, "
+            f"found `{quoted(', '.join(head))}`; a list without such a line is a .txt file"
         )
     for row in rows:
         if row:

@@ -34,8 +34,8 @@ class ModelSection(Section):
     variant: Text = Field(
         default=None,
         validate_default=True,
-        description="size within the family (mae and mage: vit_base, vit_large; palette: places2; mae: small, which "
-        "`pareto-unlearn train` trains on pictures of your own in minutes); null: the first",
+        description="size within the family (mae and mage: vit_base, vit_large; palette: places2; mae small, "
+        "which `pareto-unlearn train` trains on pictures of your own in minutes); null: the first",
     )
     side: Annotated[int, Field(ge=16, le=128)] | None = Field(
         default=None,
@@ -456,7 +456,12 @@ def fill_task(value: object, info: ValidationInfo) -> object:
     if not isinstance(value, Mapping) or not isinstance(model, ModelSection):
         return value
     is_open = value.get("size") is None and value.get("patches") is None
-    if model.row.patches is None or model.variant in model.row.sized or not is_open or value.get("kind", "center") != "center":
+    if (
+        model.row.patches is None
+        or model.variant in model.row.sized
+        or not is_open
+        or value.get("kind", "center") != "center"
+    ):
         return value
     return {**value, "patches": model.row.patches}
 

@@ -9,6 +9,7 @@ from pareto_unlearn.data.choice import ClassChoice, choose_classes
 from pareto_unlearn.data.digits import DIGITS_PIXELS, DIGITS_SIDE, load_digits
 from pareto_unlearn.data.duplicates import check_duplicates
 from pareto_unlearn.data.image_sets import Digests, Images, ImageSet, ReadsAhead, SplitData, write_manifest
+from pareto_unlearn.data.layouts import find_folder
 from pareto_unlearn.data.nearest import nearest_rows
 from pareto_unlearn.data.noise import (
     PixelNoise,
@@ -19,6 +20,7 @@ from pareto_unlearn.data.noise import (
     uniform_noise,
 )
 from pareto_unlearn.data.order import BatchOrder, Order, StratifiedOrder, reading_ahead, seeded_generator
+from pareto_unlearn.data.reading import read_size
 from pareto_unlearn.data.sources import HELDOUT_RATIO, mark_heldout
 from pareto_unlearn.data.split import DATASETS, load_split
 
@@ -42,12 +44,14 @@ __all__ = [
     "clipped_noise",
     "correlated_noise",
     "fill_hole",
+    "find_folder",
     "fit_covariance",
     "load_digits",
     "load_split",
     "mark_heldout",
     "measure_pixels",
     "nearest_rows",
+    "read_size",
     "reading_ahead",
     "seeded_generator",
     "uniform_noise",

@@ -62,7 +62,9 @@ def _check_known(named: set[str], members: Mapping[str, Members]) -> None:
     unknown = sorted(named - known)
     if not unknown:
         return
-    shown = ", ".join(unknown[:_SHOWN]) + (f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else "")
+    shown = ", ".join(unknown[:_SHOWN]) + (
+        f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
+    )
     near = difflib.get_close_matches(unknown[0], known, n=1) if len(known) <= _LARGEST_COMPARED else []
     example = near or sorted(known)[:1]
     raise ConfigError(

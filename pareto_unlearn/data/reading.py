@@ -16,6 +16,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -55,6 +56,25 @@ def read_image(path: Path, pixels: PixelFormat) -> UInt8[np.ndarray, "c h w"]:
         fitted = _fit(_convert(image, pixels.channels), pixels)
     array = np.asarray(fitted)
     return array[None] if pixels.channels == 1 else np.ascontiguousarray(array.transpose(2, 0, 1))
+
+
+class Size(NamedTuple):
+    """What the header of an image file says of it."""
+
+    width: int
+    height: int
+    channels: int
+
+
+def read_size(path: Path) -> Size:
+    """Return the size of an image from its file's header; its pixels are not read.
+
+    Raises:
+        ConfigError: names a file that is no image.
+    """
+    with _naming(path), Image.open(path, formats=FORMATS) as image:
+        gray = image.mode in ("1", "L", "LA") or image.mode.startswith("I")
+        return Size(*image.size, channels=1 if gray else 3)
 
 
 def check_image(path: Path, pixels: PixelFormat) -> str:

@@ -23,8 +23,10 @@ from pareto_unlearn.catalogue.families import (
     ORIGINAL_STEPS,
     Recipe,
     require_recipe,
+    require_steps,
 )
 from pareto_unlearn.config import SweepConfig, TaskSection
+from pareto_unlearn.config.model_section import BUILTIN, RANDOM
 from pareto_unlearn.data import (
     BatchOrder,
     ImageSet,
@@ -122,9 +124,9 @@ def train_sweep_model(
 
     Args:
         config: family, variant, task and data count; the checkpoint is not looked at.
-        out: the file to write, named as the family's files are.
+        out: the file to write, named as the family's files are; its folder is made.
         leave_out_forget: train on the retain images alone, as if the forget images had never been seen.
-        steps: of 64 images; None: the embedded model's, where the family has it.
+        steps: None: the usual number of the family's variant, where it has one.
         seed: decides initial weights, batches and masks; None: the sweep's.
         report: hears of the loss.
 
@@ -135,6 +137,7 @@ def train_sweep_model(
         ConfigError: the family cannot be trained here, steps are missing, or the data does not fit.
     """
     plan = _plan_training(config, leave_out_forget, steps, config.seed if seed is None else seed)
+    out.parent.mkdir(parents=True, exist_ok=True)
     state = out.with_name(f".{out.name}.{plan.key}.state")
     device = torch.device("cuda" if config.run.gpus_per_trial > 0 else "cpu")
     with limited_threads(config.run.cpus_per_trial):
@@ -158,7 +161,24 @@ def train_sweep_model(
 
 
 def default_file(config: SweepConfig, *, leave_out_forget: bool) -> Path:
-    """Return where the model of a sweep goes unless told: into the working directory."""
+    """Return where the model of a sweep goes unless told: where the sweep looks for it.
+
+    That is ``model.checkpoint``, or ``objective.reference`` for a model without the forget images. Where the
+    sweep names no such file, it is one in the working directory that is named after the sweep.
+
+    Raises:
+        ConfigError: the file is there already.
+    """
+    key = "objective.reference" if leave_out_forget else "model.checkpoint"
+    named = config.objective.reference if leave_out_forget else config.model.checkpoint
+    if named not in (None, BUILTIN, RANDOM):
+        path = Path(str(named)).expanduser()
+        if path.exists():
+            raise ConfigError(
+                f"{key}: expected no file at {path} yet, found one, which a training would replace; sweep "
+                "with it as it is, remove it, or name another file as OUT"
+            )
+        return path
     part = "-without-forget" if leave_out_forget else ""
     return Path(f"{config.name}{part}{family_of(config.model.family).suffix}")
 
@@ -200,20 +220,14 @@ class _Training:
 def _plan_training(config: SweepConfig, leave_out_forget: bool, steps: int | None, seed: int) -> _Training:
     row = config.model.row
     recipe = require_recipe(row, config.model.variant)
-    steps = recipe.steps if steps is None else steps
-    if steps is None:
-        published = (
-            recipe.published
-            and f": its published training, {recipe.published}, is no default for other images"
-        )
-        raise ConfigError(
-            f"--steps: expected a number of steps with family {row.name}, found none{published}"
-        )
+    steps = require_steps(row, config.model.variant, steps)
     task = config.task.model_copy(update={"removal": recipe.removal or row.removals[-1]})
     split = load_split(config.data, config.seed, pixel_format(config.model))
     sets = (split.retain_train,) if leave_out_forget else (split.forget_train, split.retain_train)
     decisive = {
-        "model": config.model.model_dump(mode="json", include={"family", "variant", "predicts", "side", "patch"}),
+        "model": config.model.model_dump(
+            mode="json", include={"family", "variant", "predicts", "side", "patch"}
+        ),
         "task": task.model_dump(mode="json"),
         "data": [
             config.data.model_dump(mode="json", exclude={"cache_bytes"}),

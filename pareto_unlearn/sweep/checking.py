@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from pareto_unlearn.config import SweepConfig, describe_difference, parse_config, result_fields
-from pareto_unlearn.errors import ConfigError, StoreError
+from pareto_unlearn.config.model_section import BUILTIN, RANDOM
+from pareto_unlearn.errors import ConfigError, StoreError, WeightsError
 from pareto_unlearn.store import RunStore
 
 
@@ -24,8 +26,15 @@ class CheckedSweep:
     features: str
 
 
-def check_inputs(config: SweepConfig) -> CheckedSweep:
+TRAIN = "pareto-unlearn train SWEEP"
+
+
+def check_inputs(config: SweepConfig, train_command: str = TRAIN) -> CheckedSweep:
     """Check the weights and data that a sweep names, and return what its run keeps of them.
+
+    Args:
+        config: the sweep.
+        train_command: what a user is told to run where the original is not trained yet.
 
     Raises:
         ParetoUnlearnError: something is missing or does not fit.
@@ -45,6 +54,7 @@ def check_inputs(config: SweepConfig) -> CheckedSweep:
     )
 
     check_forward(config)
+    _check_trained(config, train_command)
     digest = weights_digest(config)
     extractors = digests_of(check_weights(config))
     model = load_original(config)
@@ -63,6 +73,33 @@ def check_inputs(config: SweepConfig) -> CheckedSweep:
         # The training set may hold a proxy's classes; the held-out set never does.
         classes_retain=split.retain_heldout.class_names,
         features=model.describe_features(config.objective.space),
+    )
+
+
+def _check_trained(config: SweepConfig, train_command: str) -> None:
+    """Say how to train an original that is not there yet, once all else that a training reads is right."""
+    model = config.model
+    recipe = model.row.recipe_of(model.variant)
+    is_there = model.checkpoint in (BUILTIN, RANDOM) or Path(model.checkpoint).expanduser().exists()
+    if is_there or "://" in model.checkpoint or recipe is None or recipe.steps is None:
+        return
+    from pareto_unlearn.data import check_duplicates, load_split, seeded_generator, write_manifest
+    from pareto_unlearn.models import initialise_model, pixel_format
+    from pareto_unlearn.random_streams import Stream
+    from pareto_unlearn.trial import check_heldout, check_weights
+
+    check_weights(config)
+    generator = seeded_generator(config.seed, Stream.INITIAL_WEIGHTS)
+    initialise_model(config.task, generator, model, seed=config.seed)  # does the hole fit?
+    split = load_split(config.data, config.seed, pixel_format(model))
+    check_heldout(config, split)
+    write_manifest(split)
+    check_duplicates(split, config.data.duplicates)
+    raise WeightsError(
+        f"model.checkpoint: nothing at {model.checkpoint}: not trained yet. The sweep file and its images "
+        f"are valid; run `{train_command}` ({recipe.steps} steps, on {len(split.forget_train)} images to "
+        f"forget and {len(split.retain_train)} to keep), then this command again. If the file is elsewhere, "
+        "give its path (relative to the current folder); --smoke tries the sweep out without it"
     )
 
 

@@ -24,7 +24,7 @@ from pareto_unlearn.records import (
 )
 from pareto_unlearn.schedule import count_trials
 from pareto_unlearn.store import RunStore, open_run
-from pareto_unlearn.sweep.checking import check_inputs
+from pareto_unlearn.sweep.checking import TRAIN, check_inputs
 from pareto_unlearn.sweep.executors import Executor, LocalExecutor
 from pareto_unlearn.sweep.planner import Planner
 from pareto_unlearn.sweep.preparing import prepare_run
@@ -40,21 +40,27 @@ class SweepOptions:
     """What the command line adds to a sweep file; nothing here changes a result.
 
     ``report`` writes the report of a run path and returns where it lies; None writes no report.
+    ``train_command`` is what a user is told to run where the original is not trained yet.
     """
 
     dashboard: bool = False
     retry_failed: bool = False
     check_convergence: bool = False
     report: Callable[[str], str] | None = None
+    train_command: str = TRAIN
 
 
-def check_sweep(config: SweepConfig) -> tuple[int, str]:
+def check_sweep(config: SweepConfig, train_command: str = TRAIN) -> tuple[int, str]:
     """Check data and weights without writing; return the number of trials and the budget in words.
+
+    Args:
+        config: the sweep.
+        train_command: what a user is told to run where the original is not trained yet.
 
     Raises:
         ParetoUnlearnError: something is missing or does not fit.
     """
-    check_inputs(config)
+    check_inputs(config, train_command)
     return count_trials(config), describe_budget(config)
 
 
@@ -76,7 +82,7 @@ def run_sweep(config: SweepConfig, options: SweepOptions, console: Console) -> i
     if config.smoke:
         say(console, f"[bold yellow]{SMOKE_NOTICE}[/]")
     say(console, "reading weights and images to check them ...")
-    checked = check_inputs(config)
+    checked = check_inputs(config, options.train_command)
     store = RunStore.create(config.run.storage, config.name)
     with store.lock():
         planner, info = prepare_run(

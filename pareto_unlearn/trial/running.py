@@ -286,6 +286,7 @@ def _run_unsolved(trial: Trial, hooks: Hooks, base: TrialRecord) -> TrialResult:
     The steps of that training are no gradient pairs, and nothing is measured to solve it.
     """
     record = replace(base, state=TrialState.DONE, reason="not trained", measuring_pairs=0.0)
+    model = trial.config.model
     if trial.spec.phase is Phase.CONTROL:
         kept = hooks.load_resume()
         seconds = retrain(trial, hooks.on_progress, hooks.save_resume, None if kept is None else kept[1])
@@ -294,7 +295,7 @@ def _run_unsolved(trial: Trial, hooks: Hooks, base: TrialRecord) -> TrialResult:
             start="scratch",
             reason="trained from scratch on the retain images alone",
             steps=trial.steps,
-            learning_rate=require_recipe(trial.config.model.row, trial.config.model.variant).peak_learning_rate,
+            learning_rate=require_recipe(model.row, model.variant).peak_learning_rate,
             seconds=seconds,
             num_parameters=sum(parameter.numel() for parameter in trial.material.model.parameters()),
         )
