@@ -827,6 +827,15 @@ def test_lease_of_a_dead_process_of_this_machine_is_taken_over(tmp_path, changes
         pass
 
 
+def test_a_lease_that_another_driver_took_over_is_known_to_be_lost(tmp_path):
+    storage = ObjectStorage(fs.LocalFileSystem(), str(tmp_path))
+    with lock_module.hold_run(storage, "run", lease_seconds=0.1) as hold:
+        assert hold.lost is None
+        write_holder(tmp_path, host="elsewhere")
+        wait_until(lambda: hold.lost is not None)
+        assert "elsewhere" in str(hold.lost)
+
+
 def renewed_at(tmp_path) -> float:
     """Return when the lease was renewed last, or 0 while it is being written."""
     text = (tmp_path / "lock.json").read_text()
@@ -967,6 +976,17 @@ def test_resume_states_in_an_object_store(bucket, caplog):
     assert store.load_resume(TRIAL) == (2, {"state": b"\2"})
     store.commit(make_result())
     assert store.load_resume(TRIAL) is None
+
+
+def test_drivers_of_a_run_in_an_object_store_are_told_apart(bucket):
+    store = RunStore.create(bucket("bucket/drivers"), "run")
+    first, second = "1" * 32, "2" * 32
+    store.announce_driver(first)
+    assert store.has_driver(first)
+    store.announce_driver(second)
+    assert (store.has_driver(first), store.has_driver(second)) == (False, True)
+    store.withdraw_driver()
+    assert not store.has_driver(second)
 
 
 def test_lock_in_an_object_store_excludes(bucket):

@@ -382,7 +382,7 @@ class ObjectStorage:
         return info[0] if isinstance(info, list) else info
 
     def _listing(self, directory: str) -> list[fs.FileInfo]:
-        selector = fs.FileSelector(f"{self._root}/{directory}", allow_not_found=True)
+        selector = fs.FileSelector(f"{self._root}/{directory}".rstrip("/"), allow_not_found=True)
         listing = self._filesystem.get_file_info(selector)
         return listing if isinstance(listing, list) else [listing]
 

@@ -61,8 +61,15 @@ class Holder:
         return start != self.process_start if start is not None else not Path(f"/proc/{self.pid}").exists()
 
 
+@dataclass(slots=True)
+class Hold:
+    """A run that is held; ``lost`` is set once another driver has taken the lease over."""
+
+    lost: RunLockedError | None = None
+
+
 @contextmanager
-def hold_run(storage: Storage, label: str, lease_seconds: float = LEASE_SECONDS) -> Iterator[None]:
+def hold_run(storage: Storage, label: str, lease_seconds: float = LEASE_SECONDS) -> Iterator[Hold]:
     """Hold a run for the length of a ``with`` block.
 
     Raises:
@@ -71,11 +78,11 @@ def hold_run(storage: Storage, label: str, lease_seconds: float = LEASE_SECONDS)
     """
     descriptor = _take_file(storage.root / LOCK_FILE, label) if isinstance(storage, LocalStorage) else None
     if descriptor is None:
-        with _hold_lease(storage, label, lease_seconds):
-            yield
+        with _hold_lease(storage, label, lease_seconds) as hold:
+            yield hold
         return
     try:
-        yield
+        yield Hold()
     finally:
         # The file stays: without it, a third driver could lock a new file while a second waits on this.
         try:
@@ -120,20 +127,20 @@ def _take_file(path: Path, label: str) -> int | None:
 
 
 @contextmanager
-def _hold_lease(storage: Storage, label: str, lease_seconds: float) -> Iterator[None]:
+def _hold_lease(storage: Storage, label: str, lease_seconds: float) -> Iterator[Hold]:
     found = _read_lease(storage)
     if found is not None and not found.is_dead() and time.time() - found.renewed < lease_seconds:
         raise _locked(label, found)
     mine = _this_process()
     storage.put(LOCK_FILE, _encode(mine))
-    stop = threading.Event()
+    stop, hold = threading.Event(), Hold()
     renewal = threading.Thread(
-        target=_renew, args=(storage, mine, stop, lease_seconds / 4, label), name="run lease", daemon=True
+        target=_renew, args=(storage, mine, stop, lease_seconds, label, hold), name="run lease", daemon=True
     )
     _check_lease(storage, mine, label)
     renewal.start()
     try:
-        yield
+        yield hold
     finally:
         stop.set()
         renewal.join()
@@ -142,13 +149,16 @@ def _hold_lease(storage: Storage, label: str, lease_seconds: float) -> Iterator[
             storage.remove(LOCK_FILE)
 
 
-def _renew(storage: Storage, mine: Holder, stop: threading.Event, every_seconds: float, label: str) -> None:
-    while not stop.wait(every_seconds):
+def _renew(
+    storage: Storage, mine: Holder, stop: threading.Event, lease_seconds: float, label: str, hold: Hold
+) -> None:
+    while not stop.wait(lease_seconds / 4):
         try:
             _check_lease(storage, mine, label)
             storage.put(LOCK_FILE, _encode(replace(mine, renewed=time.time())))
         except RunLockedError as error:
-            _logger.error("the lock was lost, stop this driver: %s", error)
+            _logger.error("the lock was lost, so this driver ends: %s", error)
+            hold.lost = error
             return
         except OSError as error:
             _logger.warning("the lock of %s could not be renewed: %s", label, error)

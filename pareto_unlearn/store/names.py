@@ -8,6 +8,7 @@ INFO_FILE = "run.json"
 
 _TRIAL_ID = re.compile(r"[0-9a-f]{8,64}")
 _PART_NAME = re.compile(r"part-([0-9a-f]{8,64})-([1-9][0-9]{0,8})\.parquet")
+_DRIVER_NAME = re.compile(r"driver-[0-9a-f]{32}\.json")
 _ADDED_NAME = re.compile(r"(part-[0-9a-f]{8,64}-[1-9][0-9]{0,8})\.[a-z0-9_-]+\.[a-z0-9_]+\.parquet")
 
 
@@ -63,6 +64,23 @@ def part_added_to(name: str) -> str | None:
     """Return the part to which a file of an added metric belongs, None for any other file."""
     match = _ADDED_NAME.fullmatch(name)
     return None if match is None else f"{match[1]}.parquet"
+
+
+def driver_file(run_id: str) -> str:
+    """Return the file that announces the driver of one start.
+
+    Raises:
+        ValueError: the id is not 32 lower-case hexadecimal digits.
+    """
+    name = f"driver-{run_id}.json"
+    if not is_driver_file(name):
+        raise ValueError(f"{run_id!r} is no id of a driver: expected 32 lower-case hexadecimal digits")
+    return name
+
+
+def is_driver_file(name: str) -> bool:
+    """Return whether a file announces a driver."""
+    return _DRIVER_NAME.fullmatch(name) is not None
 
 
 def writer_lock(trial_id: str) -> str:

@@ -38,12 +38,14 @@ from pareto_unlearn.store.filesystem import (
     open_storage,
     without_secrets,
 )
-from pareto_unlearn.store.lock import Holder, find_holder, hold_run
+from pareto_unlearn.store.lock import Hold, Holder, find_holder, hold_run
 from pareto_unlearn.store.names import (
     INFO_FILE,
     checked_file_name,
     checked_trial_id,
     checkpoint_directory,
+    driver_file,
+    is_driver_file,
     is_part,
     is_trial_id,
     part_added_to,
@@ -77,6 +79,7 @@ class RunStore:
         self._storage = storage
         self._label = without_secrets(path)
         self._records: dict[str, TrialRecord] = {}
+        self._learned: dict[str, TrialRecord] = {}
         self._banks: dict[tuple[str, int], tuple[BankEntry, ...]] = {}
 
     def __repr__(self) -> str:
@@ -135,7 +138,7 @@ class RunStore:
         """Whether the run lies on a file system of this machine."""
         return isinstance(self._storage, LocalStorage)
 
-    def lock(self) -> AbstractContextManager[None]:
+    def lock(self) -> AbstractContextManager[Hold]:
         """Return a context manager that makes this process the run's only driver.
 
         Raises:
@@ -211,8 +214,8 @@ class RunStore:
         trial_id, attempt = result.record.trial_id, result.record.attempt
         part = part_name(trial_id, attempt)
         with self._storage.exclusive(writer_lock(trial_id)):
-            if self._storage.exists(f"trials/{part}"):
-                return self._tidied(self._read_record(part))
+            if (committed := self.find(trial_id, attempt)) is not None:
+                return self._tidied(committed)
             encoded = {
                 "curves": encode_rows("curves", trial_id, attempt, result.curves),
                 "metrics": encode_rows("metrics", trial_id, attempt, result.metrics),
@@ -258,7 +261,8 @@ class RunStore:
     def records(self) -> dict[str, TrialRecord]:
         """Return the committed row of every trial by trial id, the highest attempt of each.
 
-        Only files that appeared since the last call are read, so a driver may call it often.
+        Rows that this process has learned of count too, whether or not the listing shows them by now. Only
+        files that appeared since the last call are read.
 
         Raises:
             StoreError: a file is damaged or of a newer schema.
@@ -267,9 +271,62 @@ class RunStore:
         # A new dictionary rather than changes in place: several threads may call this at the same time.
         self._records = {name: self._records.get(name) or self._read_record(name) for name in names}
         newest: dict[str, TrialRecord] = {}
-        for record in sorted(self._records.values(), key=lambda record: record.attempt):
+        known = [*self._records.values(), *self._learned.values()]
+        for record in sorted(known, key=lambda record: record.attempt):
             newest[record.trial_id] = record
         return newest
+
+    def find(self, trial_id: str, attempt: int) -> TrialRecord | None:
+        """Return the row of one attempt, None if it is not committed.
+
+        Its file is opened by name, so the answer is right where listings lag.
+
+        Raises:
+            StoreError: the file is damaged or of a newer schema.
+        """
+        part = part_name(trial_id, attempt)
+        try:
+            return self._records.get(part) or self._read_record(part)
+        except FileNotFoundError:
+            return None
+
+    def row_of(self, trial_id: str) -> TrialRecord:
+        """Return the committed row of a trial: the highest attempt learned of, or else listed.
+
+        Raises:
+            StoreError: the trial is not committed.
+        """
+        record = self._learned.get(trial_id) or self.records().get(trial_id)
+        if record is None:
+            raise StoreError(f"{self._label}: trial {trial_id} is not committed")
+        return record
+
+    def learn(self, record: TrialRecord) -> None:
+        """Count a committed row that a worker told of, which a listing may show much later."""
+        self._learned[record.trial_id] = record
+
+    def count_unlisted(self) -> int:
+        """Return how many of the rows that this process has learned of no listing shows yet."""
+        parts_known = {part_name(record.trial_id, record.attempt) for record in self._learned.values()}
+        return len(parts_known - set(self._storage.file_names("trials")))
+
+    def announce_driver(self, run_id: str) -> None:
+        """Tell workers that the driver of this start holds the run; older announcements are removed.
+
+        The name of the file is new, so no machine can have an old copy of it in a cache.
+        """
+        self.withdraw_driver()
+        self._storage.put(driver_file(run_id), b"{}")
+
+    def withdraw_driver(self) -> None:
+        """Remove what announces a driver."""
+        for name in self._storage.file_names(""):
+            if is_driver_file(name):
+                self._storage.remove(name)
+
+    def has_driver(self, run_id: str) -> bool:
+        """Return whether the driver of a start still holds the run, as this machine sees it."""
+        return self._storage.exists(driver_file(run_id))
 
     def table(self, name: str) -> pa.Table:
         """Return a table restricted to the committed attempt of every trial.
@@ -288,7 +345,9 @@ class RunStore:
         wanted = {part_name(record.trial_id, record.attempt) for record in self.records().values()}
         files = self._storage.file_names(name)
         added = [file for file in files if part_added_to(file) in wanted]
-        present = [part for part in files if part in wanted]
+        # A listing may lag behind what a name opens.
+        late = [part for part in wanted - set(files) if self._storage.exists(f"{name}/{part}")]
+        present = sorted([*(wanted & set(files)), *late])
         if len(present) < len(wanted):
             _logger.warning(
                 "%s: %d of %d trials have no file in %s",
@@ -358,9 +417,7 @@ class RunStore:
         Raises:
             StoreError: the trial is not committed, or its list is damaged.
         """
-        record = self.records().get(trial_id)
-        if record is None:
-            raise StoreError(f"{self._label}: trial {trial_id} is not committed")
+        record = self.row_of(trial_id)
         key = (trial_id, record.attempt)
         if key not in self._banks:
             self._banks[key] = banks.read_listing(self._storage, record, self._label)
@@ -377,7 +434,7 @@ class RunStore:
         Raises:
             StoreError: the checkpoint is missing or damaged.
         """
-        attempt = self.records()[trial_id].attempt if attempt is None else attempt
+        attempt = self.row_of(trial_id).attempt if attempt is None else attempt
         return banks.read_bank_state(self._storage, trial_id, attempt, entry, self._label)
 
     def save_resume(self, trial_id: str, step: int, files: Mapping[str, bytes]) -> None:
