@@ -150,6 +150,7 @@ def test_line_is_that_of_the_item_in_a_list() -> None:
         ("run.gpus_per_trial", ["-1", "1.5"]),
         ("run.max_concurrent", ["0"]),
         ("run.max_failures", ["-1"]),
+        ("run.wait_for_resources", ["-1", "1e9999"]),
         ("run.memory_bytes", ["0", "1e9"]),
         ("run.storage", ["''", "s3://key:secret@bucket", "3"]),
     ],

@@ -125,7 +125,9 @@ class RunSection(Section):
     )
     max_concurrent: Count | None = Field(
         default=None,
-        description="trials at a time; null: as many as the cluster holds. solver.budget.wall_steps needs it",
+        description="trials at a time; null: as many as the nodes of the cluster hold, those that join later "
+        "too. If they hold fewer, one more waits in Ray's queue, so that an autoscaler adds nodes. "
+        "solver.budget.wall_steps needs it",
     )
     storage: Location = Field(
         default="runs", description="where run directories go: a local path or s3://bucket/prefix"
@@ -138,7 +140,16 @@ class RunSection(Section):
         validate_default=True,
         description="solve several trials in one process; null: yes on CPU, a fresh process per trial on GPU",
     )
-    max_failures: int = Field(default=2, ge=0, description="retries of a trial whose process died")
+    wait_for_resources: int = Field(
+        default=300,
+        ge=0,
+        description="seconds to wait while no node of the cluster holds a trial; a local Ray never waits",
+    )
+    max_failures: int = Field(
+        default=2,
+        ge=0,
+        description="retries of a trial whose process died; those for lost nodes do not count",
+    )
     memory_bytes: Count | None = Field(
         default=None, description="memory a trial reserves from Ray; null: none reserved"
     )
