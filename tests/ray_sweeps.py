@@ -80,7 +80,7 @@ def members_of(driver: int) -> dict[int, bytes]:
 
 def workers_of(driver: int) -> list[int]:
     """Return pids of the processes that solve and commit trials of a driver."""
-    return [pid for pid, title in members_of(driver).items() if title.startswith(b"ray::ImplicitFunc")]
+    return [pid for pid, title in members_of(driver).items() if title.startswith(b"ray::SweepTrial")]
 
 
 def end_session(process: Process) -> None:

@@ -18,9 +18,13 @@ LOOKED_UP = "FAMILY"
 
 CALLED_BY_LIBRARIES = {
     "forward",  # torch
-    "on_trial_complete",  # Ray, like the next four
+    "default_resource_request",  # Ray, like the next eight
+    "on_trial_complete",
+    "on_trial_error",
     "on_trial_result",
     "on_trial_start",
+    "reset_config",
+    "setup",
     "stop_all",
     "suggest",
     "compose_node",  # PyYAML

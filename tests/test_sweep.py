@@ -387,7 +387,7 @@ def test_trial_that_raises_is_a_failed_row_with_its_reason(continued, tmp_path):
     assignment = Assignment(
         run_path=store.path, config_text=dump_config(gone), targets_key="other", code_version="1", spec=spec
     )
-    record = execute(assignment, lambda step, f1, f2: None)
+    record = execute(assignment, lambda step, f1, f2: None).record
     assert record.state is TrialState.FAILED
     assert record.reason.startswith(f"{MACHINE_FAULT}WeightsError: model.checkpoint")
     assert store.records()[spec.trial_id] == record

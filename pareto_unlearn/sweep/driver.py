@@ -4,6 +4,7 @@ Whether a trial is done is decided by the store alone: an interrupted sweep is c
 no committed trial runs again.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from rich.markup import escape
 
 from pareto_unlearn.config import SweepConfig
 from pareto_unlearn.config.smoke import SMOKE_NOTICE
-from pareto_unlearn.errors import MachineError
+from pareto_unlearn.errors import ConfigError, MachineError
 from pareto_unlearn.records import (
     BROKEN,
     Phase,
@@ -25,14 +26,18 @@ from pareto_unlearn.records import (
 from pareto_unlearn.schedule import count_trials
 from pareto_unlearn.store import RunStore, open_run
 from pareto_unlearn.sweep.checking import TRAIN, check_inputs
+from pareto_unlearn.sweep.cluster import check_address
 from pareto_unlearn.sweep.executors import Executor, LocalExecutor
 from pareto_unlearn.sweep.planner import Planner
 from pareto_unlearn.sweep.preparing import prepare_run
 from pareto_unlearn.sweep.progress import ProgressDisplay, describe_budget, describe_range, say
 from pareto_unlearn.sweep.progress_file import ProgressFile
 from pareto_unlearn.sweep.summary import closing_table, print_summary, print_table
+from pareto_unlearn.sweep.worker import SHARE_IT
 
 COMPLETE, PARTIAL, INTERRUPTED = 0, 4, 130
+LISTING_LAG_SECONDS = 120.0
+"""How long a listing may lag: twice what clients of network file systems keep one for at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,10 +86,12 @@ def run_sweep(config: SweepConfig, options: SweepOptions, console: Console) -> i
     """
     if config.smoke:
         say(console, f"[bold yellow]{SMOKE_NOTICE}[/]")
+    if config.run.executor == "tune":
+        check_address(config.run)  # before the checks below, which take a while
     say(console, "reading weights and images to check them ...")
     checked = check_inputs(config, options.train_command)
     store = RunStore.create(config.run.storage, config.name)
-    with store.lock():
+    with store.lock() as hold:
         planner, info = prepare_run(
             config,
             store,
@@ -96,6 +103,7 @@ def run_sweep(config: SweepConfig, options: SweepOptions, console: Console) -> i
             say(console, f"continuing {store.path}: {len(committed)} trials are committed already")
         if freed := store.remove_leftovers():
             say(console, f"removed {freed / 1e6:.1f} MB that killed writers had left")
+        planner.hold = hold
         stopped_by = _execute(planner, info, options, console)
         info = planner.describe_run(info)
         store.write_info(info)
@@ -103,11 +111,43 @@ def run_sweep(config: SweepConfig, options: SweepOptions, console: Console) -> i
             raise planner.error
         if not planner.is_finished():
             return _say_interrupted(planner, stopped_by, console)
+        _await_listings(store, console)
         return _conclude(planner, info, options, console)
 
 
+def _await_listings(store: RunStore, console: Console) -> None:
+    """Wait until a listing shows every row that workers committed, as the report will list them.
+
+    Raises:
+        ConfigError: they do not appear, so they lie elsewhere.
+    """
+    if store.count_unlisted():
+        say(console, "waiting until the storage lists what other nodes have written")
+    deadline = time.monotonic() + LISTING_LAG_SECONDS
+    while missing := store.count_unlisted():
+        if time.monotonic() > deadline:
+            raise ConfigError(
+                f"{store.path}: {missing} trials are committed, but this machine has not seen their files "
+                f"for {LISTING_LAG_SECONDS:.0f} s. {SHARE_IT}"
+            )
+        time.sleep(1.0)
+
+
 def _execute(planner: Planner, info: RunInfo, options: SweepOptions, console: Console) -> int | None:
-    """Run all trials that are left; return the signal that stopped them, None for none or Ctrl-C."""
+    """Run all trials that are left; return the signal that stopped them, None for none or Ctrl-C.
+
+    Raises:
+        RunLockedError: another driver took the run over, so this one may write nothing more.
+    """
+    try:
+        return _run_trials(planner, info, options, console)
+    finally:
+        if planner.hold.lost is not None:
+            raise planner.hold.lost
+        planner.store.withdraw_driver()
+
+
+def _run_trials(planner: Planner, info: RunInfo, options: SweepOptions, console: Console) -> int | None:
     config = planner.config
     progress = ProgressDisplay(
         console,

@@ -89,16 +89,17 @@ class LocalExecutor:
         """Execute trials one after the other; see ``Executor``."""
         with terminable() as received:
             while not isinstance(assignment := planner.next_trial(()), NoTrial):
-                self._run_one(assignment, observer)
+                self._run_one(assignment, planner, observer)
         return received[0] if received else None
 
-    def _run_one(self, assignment: Assignment, observer: Observer) -> None:
+    def _run_one(self, assignment: Assignment, planner: Planner, observer: Observer) -> None:
         spec = assignment.spec
         observer.on_start(spec)
-        record = execute(
+        answer = execute(
             assignment,
             lambda step, f1, f2: observer.on_progress(spec, step, f1, f2),
             lambda progress: observer.on_scan(spec, progress),
             lambda doing: observer.on_stage(spec, doing),
         )
-        observer.on_end(spec, record)
+        if (record := planner.take(spec, answer)) is not None:
+            observer.on_end(spec, record)

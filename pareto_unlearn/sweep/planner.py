@@ -1,11 +1,11 @@
-"""The planner of a sweep: reads the store and asks ``schedule`` for the next trial."""
+"""The planner of a sweep: reads the store once, then counts what workers answer, and asks ``schedule``."""
 
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from pareto_unlearn.config import SweepConfig, trial_id
-from pareto_unlearn.errors import ParetoUnlearnError, RangeError
+from pareto_unlearn.errors import ConfigError, ParetoUnlearnError, RangeError
 from pareto_unlearn.records import HAS_MODEL, Phase, Role, RunInfo, Scales, TrialRecord, TrialSpec
 from pareto_unlearn.schedule import (
     NoTrial,
@@ -17,15 +17,19 @@ from pareto_unlearn.schedule import (
     range_of_seed,
 )
 from pareto_unlearn.store import RunStore
+from pareto_unlearn.store.lock import Hold
 from pareto_unlearn.sweep.forecast import Task, count_ended, tasks_of
-from pareto_unlearn.sweep.worker import Assignment, commit_lost, read_scales
+from pareto_unlearn.sweep.worker import Answer, Assignment, commit_lost, read_scales
 
 
 @dataclass(slots=True)
 class Planner:
-    """Plans the trials of a run from its store alone; ``error`` is what ended planning, if anything did.
+    """Plans the trials of a run from its committed rows; ``error`` is what ended planning, if anything did.
 
-    ``retry`` holds (trial id, attempt) of the rows that are to run again.
+    The rows are listed once, at the start. Later ones are those that workers answered with: a listing of a
+    network file system may show a file half a minute late, and its trial would run again until then.
+
+    ``retry`` holds (trial id, attempt) of the rows that are to run again, ``hold`` whether the run is held.
     """
 
     config: SweepConfig
@@ -34,7 +38,14 @@ class Planner:
     template: Assignment
     retry: frozenset[tuple[str, int]] = frozenset()
     check_convergence: bool = False
+    hold: Hold = field(default_factory=Hold)
     error: ParetoUnlearnError | None = None
+    rows: dict[str, TrialRecord] = field(init=False)
+    scales: Scales | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.rows = self.store.records()
+        self.scales = read_scales(self.store) or self._scales_of_run()
 
     def next_trial(self, live: Collection[str]) -> Assignment | NoTrial:
         """Return the next assignment, or why there is none.
@@ -44,6 +55,8 @@ class Planner:
         Args:
             live: ids of the trials that run now.
         """
+        if self.has_ended():
+            return NoTrial.FINISHED
         try:
             decision = plan(self.config, self.progress(live), self.identify)
         except ParetoUnlearnError as error:
@@ -51,16 +64,20 @@ class Planner:
             return NoTrial.FINISHED
         if isinstance(decision, NoTrial):
             return decision
-        return replace(self.template, spec=decision)
+        return replace(self.template, spec=decision, parent=self.rows.get(decision.parents or ""))
+
+    def has_ended(self) -> bool:
+        """Return whether planning ended by an error: its own, or that another driver took the run over."""
+        self.error = self.error or self.hold.lost
+        return self.error is not None
 
     def progress(self, live: Collection[str] = ()) -> SweepState:
-        """Return everything that planning decides by, read from the store now."""
-        records = self.store.records()
+        """Return everything that planning decides by, as it is known now."""
+        records = self.rows
         on_path = self.config.solver.start == "path"
         paths = [record.trial_id for record in records.values() if on_path and record.role is Role.HIGHEST]
         banks = {trial_id: self.store.read_bank(trial_id) for trial_id in paths}
-        scales = read_scales(self.store) or self._scales_of_run()
-        return SweepState(records, live, scales, self.retry, banks, self.check_convergence)
+        return SweepState(records, live, self.scales, self.retry, banks, self.check_convergence)
 
     def _scales_of_run(self) -> Scales | None:
         """Return the scales that run.json has, where their own file is lost; None for a run without any."""
@@ -80,15 +97,32 @@ class Planner:
             seed=spec.seed,
         )
 
-    def record_of(self, spec: TrialSpec) -> TrialRecord | None:
-        """Return the committed row of a trial and attempt, if there is one."""
-        record = self.store.records().get(spec.trial_id)
-        return record if record is not None and record.attempt >= spec.attempt else None
+    def take(self, spec: TrialSpec, answer: Answer) -> TrialRecord | None:
+        """Count what a worker answered; return the row, None if the answer ends the sweep.
+
+        A trial whose worker could not commit gets a FAILED row with the worker's reason.
+
+        Raises:
+            ParetoUnlearnError: the row of such a trial cannot be committed here either.
+            OSError: neither can it, for want of disk.
+        """
+        if answer.refusal:
+            self.error = ConfigError(answer.refusal)
+            return None
+        self.scales = self.scales or answer.scales
+        if answer.record is None:
+            return self.commit_lost(spec, answer.reason)
+        return self._count(answer.record)
 
     def commit_lost(self, spec: TrialSpec, reason: str) -> TrialRecord:
         """Return the row of a trial that ended; if its process left none, commit a FAILED row."""
-        record = self.record_of(spec)
-        return record or commit_lost(self.store, spec, reason, self.template.code_version)
+        committed = self.store.find(spec.trial_id, spec.attempt)
+        return self._count(committed or commit_lost(self.store, spec, reason, self.template.code_version))
+
+    def _count(self, record: TrialRecord) -> TrialRecord:
+        self.store.learn(record)
+        self.rows[record.trial_id] = record
+        return record
 
     def describe_run(self, info: RunInfo) -> RunInfo:
         """Return ``info`` with what is known by now: scales, ranges and, once fixed, the reference point."""
@@ -144,4 +178,4 @@ class Planner:
 
     def committed(self) -> list[TrialRecord]:
         """Return the committed rows."""
-        return list(self.store.records().values())
+        return list(self.rows.values())

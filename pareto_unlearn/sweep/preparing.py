@@ -1,6 +1,7 @@
 """Prepares a run: its files, what is known of it at the start, and the planner that continues it."""
 
 import os
+import uuid
 from pathlib import Path
 
 from pareto_unlearn import __version__
@@ -51,7 +52,9 @@ def prepare_run(
     store.write_text("manifest.csv", checked.manifest)
     add_salt(store)
     retry = _failed_attempts(store, every=retry_failed)
-    template = _assignment_template(config, store, digest)
+    run_id = uuid.uuid4().hex
+    store.announce_driver(run_id)
+    template = _assignment_template(config, store, digest, run_id)
     planner = Planner(config, store, checked.weights_sha256, template, retry, check_convergence)
     info = planner.describe_run(_describe_start(config, checked, digest, before))
     store.write_info(info)
@@ -75,7 +78,7 @@ def _describe_start(
     )
 
 
-def _assignment_template(config: SweepConfig, store: RunStore, digest: str) -> Assignment:
+def _assignment_template(config: SweepConfig, store: RunStore, digest: str, run_id: str) -> Assignment:
     """Return the assignment of which every trial gets a copy with its own spec."""
     return Assignment(
         run_path=os.path.abspath(store.path) if store.is_local else store.path,  # noqa: PTH100 - keeps links
@@ -84,6 +87,7 @@ def _assignment_template(config: SweepConfig, store: RunStore, digest: str) -> A
         code_version=__version__,
         spec=TrialSpec(trial_id="", phase=Phase.ORIGINAL, method=ORIGINAL, seed=config.seed),
         family_sha256=config.model.row.source_sha256,
+        run_id=run_id,
     )
 
 

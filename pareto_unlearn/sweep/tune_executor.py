@@ -1,4 +1,4 @@
-"""Runs trials on Ray Tune: one Tuner whose searcher gets trials from the planner, which reads the store.
+"""Runs trials on Ray Tune: one Tuner whose searcher gets trials from the planner.
 
 Tune's own experiment state is never restored and lies in a folder that is removed afterwards; an interrupted
 sweep is continued by a new Tuner over the same store.
@@ -11,16 +11,21 @@ import shutil
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pareto_unlearn.config import RunSection
-from pareto_unlearn.errors import ConfigError
+from pareto_unlearn.errors import ConfigError, MachineError
+from pareto_unlearn.sweep.cluster import Cluster, cluster_address, start_ray
 from pareto_unlearn.sweep.executors import Observer, terminable
+from pareto_unlearn.sweep.losses import Losses
 from pareto_unlearn.sweep.planner import Planner
-from pareto_unlearn.sweep.worker import Assignment, execute
+
+if TYPE_CHECKING:
+    from pareto_unlearn.sweep.tune_parts import PlannedWork
 
 QUIET_ENVIRONMENT = {
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # under `uv run` Ray would build a second environment for workers
@@ -31,15 +36,15 @@ QUIET_ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # a logger would import torch: half a gigabyte in the driver
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    # How many trials may wait in Ray's queue: the searcher gives out no more than there are places.
+    "TUNE_MAX_PENDING_TRIALS_PG": "10000",
 }
 LOOPBACK_ENVIRONMENT = {
     # Despite its name: on Linux too, every Ray process then binds 127.0.0.1.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
 }
-OBJECT_STORE_BYTES = 128 * 2**20
-"""Trials exchange a few kilobytes; targets are shared through memory-mapped files."""
 ABORTS_SURVIVED = 5
-NO_STEP = {"step": -1, "f1": 0.0, "f2": 0.0}
+"""In a row, without a committed trial between them."""
 
 logger = logging.getLogger(__name__)
 
@@ -59,42 +64,64 @@ class TuneExecutor:
         store.
 
         Raises:
-            ConfigError: the cluster cannot be reached or can never hold one trial.
+            ConfigError: the cluster cannot be reached, or holds no trial for too long.
         """
         if self.dashboard:
             check_dashboard()
         address = cluster_address(self.run_section)
-        self.say("starting Ray on this machine ..." if address is None else f"connecting to Ray at {address} ...")
-        set_environment(local=address is None)
+        is_local = address is None
+        self.say("starting Ray on this machine ..." if is_local else f"connecting to Ray at {address} ...")
+        set_environment(local=is_local)
         import ray  # here, since it takes two seconds and must come after the environment is set
 
+        from pareto_unlearn.sweep.tune_parts import PlannedWork  # imports Ray
+
         with _own_sigterm() as received:
-            url = start_ray(self.run_section, dashboard=self.dashboard)
+            url = start_ray(self.run_section, self.say, dashboard=self.dashboard)
             if self.dashboard:
                 self.say(
                     f"Ray dashboard: http://{url}" if url else "Ray dashboard: none runs on this cluster"
                 )
-            folder = tempfile.mkdtemp(prefix="pareto-unlearn-tune-")
+            cluster = Cluster(self.run_section, self.say, is_local, ray.nodes, _demand)
+            losses = Losses(self.run_section.max_failures, cluster.dead, time.monotonic)
             try:
-                resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
-                slots = count_slots(self.run_section, resources)
                 with terminable() as later:
-                    self._run_tuners(planner, observer, slots, folder)
+                    self._run_to_the_end(PlannedWork(planner, observer, cluster, losses))
                 received += later
             finally:
                 ray.shutdown()
-                shutil.rmtree(folder, ignore_errors=True)
         return received[0] if received else None
 
-    def _run_tuners(self, planner: Planner, observer: Observer, slots: int, folder: str) -> None:
+    def _run_to_the_end(self, work: "PlannedWork") -> None:
+        """Start Tuners until nothing is left or the user stops: one is enough if nothing happens."""
         from ray.tune import TuneError
 
-        for abort in range(ABORTS_SURVIVED):
+        from pareto_unlearn.sweep.tune_parts import chain_of  # imports Ray
+
+        aborts, committed = 0, -1
+        while True:
+            work.wait()
             try:
-                _fit(planner, observer, self.run_section, slots, folder)
-                break
+                with _temporary_folder() as folder:
+                    was_interrupted = _fit(work, folder)
             except (RuntimeError, TuneError) as error:
-                logger.warning("Ray Tune aborted, continuing from the store (%d): %s", abort + 1, error)
+                aborts = aborts + 1 if work.planner.num_committed == committed else 1
+                committed = work.planner.num_committed
+                logger.warning("Ray Tune aborted, continuing from the store (%d): %s", aborts, error)
+                work.aborted(error)
+                if aborts == ABORTS_SURVIVED:
+                    raise MachineError(
+                        f"Ray Tune aborted {aborts} times without a committed trial between them: "
+                        f"{chain_of(error)[-1]!r:.300}; start the same command again once that is mended"
+                    ) from error
+            else:
+                if was_interrupted or not work.is_paused:
+                    break
+        if not was_interrupted and not work.planner.has_ended() and not work.planner.is_finished():
+            raise MachineError(
+                "Ray Tune ended although trials are left and nobody stopped it; start the same command "
+                "again, or run without Ray: `-o run.executor=local`"
+            )
 
 
 @contextmanager
@@ -116,7 +143,7 @@ def _own_sigterm() -> Iterator[list[int]]:
             raise
         received.append(int(signal.SIGTERM))
     finally:
-        if threading.current_thread() is threading.main_thread():
+        if is_main_thread():
             signal.signal(signal.SIGTERM, before)
 
 
@@ -135,11 +162,6 @@ def check_dashboard() -> None:
         )
 
 
-def cluster_address(section: RunSection) -> str | None:
-    """Return the address of the cluster to use; None if a local Ray is to be started on this machine."""
-    return section.address or os.environ.get("RAY_ADDRESS")
-
-
 def set_environment(*, local: bool) -> None:
     """Set the environment variables that Ray reads while it is imported; values set by the user are kept.
 
@@ -150,97 +172,62 @@ def set_environment(*, local: bool) -> None:
     os.environ.update({name: os.environ.get(name, value) for name, value in wanted.items()})
 
 
-def start_ray(section: RunSection, *, dashboard: bool) -> str | None:
-    """Connect to the cluster of the sweep file or environment, or start a local Ray on loopback.
-
-    Returns:
-        The dashboard's address; None if no dashboard runs.
-
-    Raises:
-        ConfigError: no cluster answers at the address.
-    """
-    import ray
-
-    address = cluster_address(section)
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address is None:
-        options |= {
-            "address": "local",
-            "include_dashboard": dashboard,
-            "object_store_memory": OBJECT_STORE_BYTES,
-        }
-    else:
-        options["address"] = address
-    for name in ("ray.tune", "ray.train", "ray.data"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+@contextmanager
+def _temporary_folder() -> Iterator[str]:
+    folder = tempfile.mkdtemp(prefix="pareto-unlearn-tune-")
     try:
-        context = ray.init(**options)
-    except (ConnectionError, ValueError) as error:
-        raise ConfigError(f"run.address: no Ray cluster answers at {address}: {error}") from error
-    return context.dashboard_url or None
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def count_slots(section: RunSection, resources: Mapping[str, float]) -> int:
-    """Return how many trials fit side by side.
+def _demand(resources: Mapping[str, float]) -> Callable[[], None]:
+    """Ask for a node with these resources in the way an autoscaler sees; return what takes it back."""
+    from ray.util import placement_group, remove_placement_group
 
-    Raises:
-        ConfigError: not even one trial fits, so a sweep would wait for ever.
-    """
-    fits = resources.get("CPU", 0.0) // section.cpus_per_trial
-    if section.gpus_per_trial > 0:
-        fits = min(fits, resources.get("GPU", 0.0) // section.gpus_per_trial)
-    if fits < 1:
-        raise ConfigError(
-            f"run: a trial needs {section.cpus_per_trial} CPU and {section.gpus_per_trial:g} GPU, but the "
-            f"cluster has {resources.get('CPU', 0.0):g} CPU and {resources.get('GPU', 0.0):g} GPU: lower "
-            "run.cpus_per_trial or run.gpus_per_trial, or give the address of a larger cluster as run.address"
-        )
-    return int(min(fits, section.max_concurrent or fits))
+    group = placement_group([{name: amount for name, amount in resources.items() if amount}])
+    return lambda: remove_placement_group(group)
 
 
-def _fit(planner: Planner, observer: Observer, section: RunSection, slots: int, folder: str) -> None:
+def _fit(work: "PlannedWork", folder: str) -> bool:
+    """Run one Tuner; return whether a signal ended it before its time."""
     from ray import tune
 
-    from pareto_unlearn.sweep.tune_parts import (  # imports Ray
-        ObserverCallback,
-        PlannerSearcher,
-        PlannerStopper,
-    )
+    from pareto_unlearn.sweep.store_searcher import FailureCallback, StoreSearcher
+    from pareto_unlearn.sweep.trainable import SweepTrial, Task, describe_trial
+    from pareto_unlearn.sweep.tune_parts import PlannerStopper, WorkCallback
 
-    resources: dict[str, float] = {"cpu": section.cpus_per_trial, "gpu": section.gpus_per_trial}
-    if section.memory_bytes is not None:
-        resources["memory"] = section.memory_bytes
+    searcher = StoreSearcher(work)
     tuner = tune.Tuner(
-        tune.with_resources(_trainable, resources),
+        SweepTrial,
         tune_config=tune.TuneConfig(
-            search_alg=PlannerSearcher(planner, observer),
+            search_alg=searcher,
             num_samples=-1,
-            max_concurrent_trials=slots,
-            reuse_actors=section.reuse_workers,
+            reuse_actors=work.planner.config.run.reuse_workers,
+            trial_name_creator=lambda trial: describe_trial(Task.from_config(trial.config).spec),
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),
         run_config=tune.RunConfig(
             name="sweep",
             storage_path=folder,
             verbose=0,
-            failure_config=tune.FailureConfig(max_failures=section.max_failures),
-            callbacks=[ObserverCallback(observer)],
-            stop=PlannerStopper(planner),
+            # Which failures count is for ``Losses`` to say.
+            failure_config=tune.FailureConfig(max_failures=0),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            callbacks=[WorkCallback(work), FailureCallback(searcher)],
+            stop=PlannerStopper(work.planner),
         ),
     )
-    tuner.fit()
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        tuner.fit()
+        # Tune's own handler puts the earlier one back when it is called, and tells nobody else.
+        return signal.getsignal(signal.SIGINT) is handler and is_main_thread()
+    finally:
+        if is_main_thread():
+            signal.signal(signal.SIGINT, handler)
 
 
-def _trainable(values: dict[str, Any]) -> None:
-    """Run one trial on a worker of Tune: the result goes to the store, Tune receives progress only."""
-    from ray import tune
-
-    from pareto_unlearn.sweep.tune_parts import SCAN, STAGE  # imports Ray
-
-    execute(
-        Assignment.from_plain(values),
-        lambda step, f1, f2: tune.report({"step": step, "f1": f1, "f2": f2}),
-        lambda progress: tune.report({**NO_STEP, SCAN: asdict(progress)}),
-        lambda doing: tune.report({**NO_STEP, STAGE: doing}),
-    )
-    tune.report(NO_STEP)
+def is_main_thread() -> bool:
+    """Return whether this is the thread that alone may set handlers of signals."""
+    return threading.current_thread() is threading.main_thread()

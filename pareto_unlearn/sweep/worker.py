@@ -2,12 +2,13 @@
 
 import json
 import logging
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pareto_unlearn.config import SweepConfig, parse_config
-from pareto_unlearn.errors import ConfigError, StoreError, is_fault_of_machine
+from pareto_unlearn.errors import ConfigError, ParetoUnlearnError, StoreError, is_fault_of_machine
 from pareto_unlearn.records import (
     MACHINE_FAULT,
     MODEL_FILE,
@@ -17,17 +18,38 @@ from pareto_unlearn.records import (
     ScanProgress,
     ScanRow,
     TrialRecord,
+    TrialResult,
     TrialSpec,
+    TrialState,
 )
 from pareto_unlearn.store import RunStore
 from pareto_unlearn.stored_fields import read_fields
 
+if TYPE_CHECKING:
+    from pareto_unlearn.trial import Hooks
+
 SCALES_FILE = "scales.json"
+SHARE_IT = (
+    "Set run.storage to a place that all nodes share, such as a network file system or s3://bucket/runs"
+)
 logger = logging.getLogger(__name__)
 
 OnProgress = Callable[[int, float, float], None]
 OnScan = Callable[[ScanProgress], None]
 OnStage = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Reports:
+    """Where a worker tells how far a trial is."""
+
+    on_progress: OnProgress
+    on_scan: OnScan
+    on_stage: OnStage
+
+
+class ForeignRunError(ConfigError):
+    """A worker sees no run of its driver: another copy, or one that another driver has taken over."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +58,8 @@ class Assignment:
 
     ``config_text`` is the resolved sweep file with absolute paths; ``run_path`` is an absolute path or a URL.
     ``family_sha256`` is the hash of the file of the model's family, which the worker may run; None if the
-    family is not a file.
+    family is not a file. ``run_id`` is that of the driver's start, None without a driver. ``parent`` is the
+    committed row of the trial in ``spec.parents``: a worker that had to find it might not see it yet.
     """
 
     run_path: str
@@ -45,6 +68,8 @@ class Assignment:
     code_version: str
     spec: TrialSpec
     family_sha256: str | None = None
+    run_id: str | None = None
+    parent: TrialRecord | None = None
 
     def to_plain(self) -> dict[str, Any]:
         """Return the assignment as JSON-like values."""
@@ -53,7 +78,49 @@ class Assignment:
     @classmethod
     def from_plain(cls, values: Mapping[str, Any]) -> "Assignment":
         """Return the assignment whose ``to_plain`` gave these values."""
-        return cls(**{**values, "spec": spec_from_plain(values["spec"])})
+        spec, parent = spec_from_plain(values["spec"]), values.get("parent")
+        return cls(**{**values, "spec": spec, "parent": parent and record_from_plain(parent)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a worker tells the driver of a trial: its committed row and the run's scales, where known.
+
+    Without a row, ``reason`` says why none could be committed, or ``refusal`` why no trial of this sweep can
+    run on that machine.
+    """
+
+    record: TrialRecord | None = None
+    scales: Scales | None = None
+    reason: str = ""
+    refusal: str = ""
+
+    def to_text(self) -> str:
+        """Return the answer as JSON, in which NaN stays NaN."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_text(cls, text: str) -> "Answer":
+        """Return the answer whose ``to_text`` gave this text."""
+        values = json.loads(text)
+        record, scales = values["record"], values["scales"]
+        return cls(
+            record=record and record_from_plain(record),
+            scales=scales and Scales(**scales),
+            reason=values["reason"],
+            refusal=values["refusal"],
+        )
+
+
+def record_from_plain(values: Mapping[str, Any]) -> TrialRecord:
+    """Return the row whose ``dataclasses.asdict`` gave these values."""
+    role = values["role"]
+    enums = {
+        "phase": Phase(values["phase"]),
+        "state": TrialState(values["state"]),
+        "role": None if role is None else Role(role),
+    }
+    return TrialRecord(**{**values, **enums})
 
 
 def spec_from_plain(values: Mapping[str, Any]) -> TrialSpec:
@@ -74,48 +141,119 @@ def execute(
     on_progress: OnProgress,
     on_scan: OnScan = lambda _: None,
     on_stage: OnStage = lambda _: None,
-) -> TrialRecord:
-    """Run a trial and commit its result; an exception of the trial becomes a FAILED row, not raised.
+) -> Answer:
+    """Run a trial, commit its result, and answer with the committed row; see ``Answer``.
 
-    The reason of that row tells faults of the machine, which the next sweep command runs again, from those of
-    the trial.
+    An exception of the trial becomes a FAILED row and is not raised. The reason of that row tells faults of
+    the machine, which the next sweep command runs again, from those of the trial. A trial that is committed
+    already is not run.
 
     Args:
         assignment: the trial.
         on_progress: takes step, f1 and f2 of a mini-batch.
         on_scan: takes how far a path is with finding its step size.
         on_stage: takes what the trial does besides its steps, in words.
-
-    Returns:
-        The committed record; another worker's record if that worker committed the same trial first.
     """
-    from pareto_unlearn.trial import Hooks, Trial, failed_result, load_material, run_trial  # imports torch
+    spec = assignment.spec
+    try:
+        store = _open_shared(assignment)
+        if (committed := store.find(spec.trial_id, spec.attempt)) is not None:
+            return Answer(record=committed, scales=read_scales(store))
+        result, scales = _solve(assignment, store, _Reports(on_progress, on_scan, on_stage))
+        _check_driver(assignment, store)
+        return Answer(record=store.commit(result), scales=scales or read_scales(store))
+    except ForeignRunError as error:
+        return Answer(refusal=str(error))
+    except (ParetoUnlearnError, OSError) as error:
+        # The store itself gave out here; the driver may reach it still.
+        logger.exception("trial %s (%s) could not be committed", spec.trial_id, spec.label)
+        return Answer(reason=_reason_of(error))
+
+
+def _solve(
+    assignment: Assignment, store: RunStore, reports: _Reports
+) -> tuple[TrialResult, Scales | None]:
+    """Return the result of a trial and, once its targets were loaded, the run's scales."""
+    from pareto_unlearn.trial import Trial, failed_result, load_material, run_trial  # imports torch
+
+    spec, scales = assignment.spec, None
+    try:
+        config = _read_config(assignment)
+        material = load_material(config, store.cache_dir(), assignment.targets_key, reports.on_stage)
+        scales = material.scales
+        publish_scales(store, scales)
+        hooks = _hooks_of(assignment, store, reports)
+        return run_trial(Trial(config, spec, material), hooks, assignment.code_version), scales
+    except Exception as error:  # any error of a trial is its result; the sweep goes on
+        logger.exception("trial %s (%s) failed", spec.trial_id, spec.label)
+        return failed_result(spec, _reason_of(error), assignment.code_version), scales
+
+
+def _hooks_of(assignment: Assignment, store: RunStore, reports: _Reports) -> "Hooks":
+    from pareto_unlearn.trial import Hooks  # imports torch
 
     spec = assignment.spec
-    store = RunStore.open(assignment.run_path)
-    hooks = Hooks(
-        on_progress=on_progress,
-        on_scan=on_scan,
-        on_stage=on_stage,
-        save_resume=lambda step, files: store.save_resume(spec.trial_id, step, files),
+
+    def save_resume(step: int, files: Mapping[str, bytes]) -> None:
+        _check_driver(assignment, store)
+        store.save_resume(spec.trial_id, step, files)
+
+    return Hooks(
+        on_progress=reports.on_progress,
+        on_scan=reports.on_scan,
+        on_stage=reports.on_stage,
+        save_resume=save_resume,
         load_resume=lambda: store.load_resume(spec.trial_id),
         save_bank_state=lambda step, state: store.save_bank_state(spec.trial_id, spec.attempt, step, state),
         read_bank=store.read_bank,
         read_bank_state=lambda path, entry: store.read_bank_state(
             path, entry, spec.attempt if path == spec.trial_id else None
         ),
-        read_model=lambda trial_id: store.read_checkpoint(store.records()[trial_id])[MODEL_FILE],
+        read_model=lambda trial_id: store.read_checkpoint(store.row_of(trial_id))[MODEL_FILE],
     )
+
+
+def _open_shared(assignment: Assignment) -> RunStore:
+    """Return the store of the run, in which the driver of this start can be seen.
+
+    Raises:
+        ForeignRunError: this machine sees no such run, or one without this driver.
+    """
+    place = f"{assignment.run_path} on {socket.gethostname()}"
     try:
-        config = _read_config(assignment)
-        material = load_material(config, store.cache_dir(), assignment.targets_key, on_stage)
-        publish_scales(store, material.scales)
-        result = run_trial(Trial(config, spec, material), hooks, assignment.code_version)
-    except Exception as error:  # any error of a trial is its result; the sweep goes on
-        logger.exception("trial %s (%s) failed", spec.trial_id, spec.label)
-        kind = MACHINE_FAULT if is_fault_of_machine(error) else ""
-        result = failed_result(spec, f"{kind}{type(error).__name__}: {error}", assignment.code_version)
-    return store.commit(result)
+        store = RunStore.open(assignment.run_path)
+    except ConfigError as error:
+        raise ForeignRunError(
+            f"{place}: expected the run of this sweep, found none ({error}). {SHARE_IT}"
+        ) from error
+    if assignment.run_id is not None and not store.has_driver(assignment.run_id):
+        raise ForeignRunError(
+            f"{place}: expected driver-{assignment.run_id}.json, which this sweep wrote when it started, "
+            f"found a run without it: another copy of the run, or an older one. {SHARE_IT}"
+        )
+    if assignment.parent is not None:
+        store.learn(assignment.parent)
+    return store
+
+
+def _check_driver(assignment: Assignment, store: RunStore) -> None:
+    """Refuse to write into a run that another driver has taken over: its workers write the same files.
+
+    Raises:
+        ForeignRunError: the driver of this start no longer holds the run.
+    """
+    if assignment.run_id is not None and not store.has_driver(assignment.run_id):
+        raise ForeignRunError(
+            f"{assignment.run_path} on {socket.gethostname()}: driver-{assignment.run_id}.json was there "
+            "when the trial started and is gone: another driver has taken the run over, or this one has "
+            "ended. Nothing more is written here; see that one sweep runs, and start it again"
+        )
+
+
+def _reason_of(error: BaseException) -> str:
+    """Return an error in words, marked where the machine is at fault."""
+    kind = MACHINE_FAULT if is_fault_of_machine(error) else ""
+    return f"{kind}{type(error).__name__}: {error}"
 
 
 def _read_config(assignment: Assignment) -> SweepConfig:
