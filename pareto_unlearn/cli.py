@@ -58,14 +58,26 @@ def sweep(
     ] = False,
     smoke: Smoke = False,
     allow_import: AllowImport = False,
+    dry_run: cli_watch.DryRun = False,
+    as_json: cli_watch.DryRunJson = False,
+    no_measure: cli_watch.NoMeasure = False,
+    ignore_space: cli_watch.IgnoreSpace = False,
 ) -> None:
-    """Run or continue a sweep: Phase I, the range of epsilon, Phase II, baselines, report."""
+    """Run or continue a sweep: Phase I, the range of epsilon, Phase II, baselines, report.
+
+    Examples: pareto-unlearn sweep sweeps/quickstart.yaml, and before it the same with --dry-run
+    """
     from pareto_unlearn.config import dump_config
 
     config = _read(file, override, smoke, allow_import)
     if print_config:
         print(dump_config(config), end="")
         return
+    if dry_run:
+        cli_watch.print_prediction(config, check_convergence, not no_measure, as_json)
+        return
+    if as_json or no_measure:
+        raise typer.BadParameter("--json and --no-measure go with --dry-run")
     from rich.console import Console
 
     from pareto_unlearn.report import write_report
@@ -77,6 +89,7 @@ def sweep(
         retry_failed=retry_failed,
         check_convergence=check_convergence,
         report=write_report,
+        check_space=not ignore_space,
     )
     raise typer.Exit(run_sweep(config, options, Console(stderr=True)))
 

@@ -13,10 +13,39 @@ from pareto_unlearn.cli_arguments import AsJson, RunPath
 from pareto_unlearn.records import TrialRecord
 
 if TYPE_CHECKING:
+    from pareto_unlearn.config import SweepConfig
     from pareto_unlearn.store import RunStore
     from pareto_unlearn.sweep.status import RunStatus
 
 SECONDS_BETWEEN_LOOKS = 2.0
+
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Run nothing: print trials, steps, hours (from a few steps that are measured) and bytes.",
+    ),
+]
+DryRunJson = Annotated[bool, typer.Option("--json", help="With --dry-run: print JSON.")]
+NoMeasure = Annotated[
+    bool, typer.Option("--no-measure", help="With --dry-run: measure no steps, so no hours are printed.")
+]
+IgnoreSpace = Annotated[
+    bool, typer.Option("--ignore-space", help="Start although the disk is probably too small.")
+]
+
+
+def print_prediction(
+    config: "SweepConfig", check_convergence: bool, measure: bool, as_json: bool
+) -> None:
+    """Print what a sweep will take, without running or writing anything of it."""
+    from pareto_unlearn.sweep.dry_run import describe_prediction, predict_sweep
+
+    found = predict_sweep(config, check_convergence=check_convergence, measure=measure)
+    if as_json:
+        print(json.dumps(found.to_plain(), indent=1))
+    else:
+        print("\n".join(describe_prediction(found)))
 
 
 def list_trials(

@@ -3,11 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pareto_unlearn.config import SweepConfig, describe_difference, parse_config, result_fields
 from pareto_unlearn.config.model_section import BUILTIN, RANDOM
 from pareto_unlearn.errors import ConfigError, StoreError, WeightsError
 from pareto_unlearn.store import RunStore
+
+if TYPE_CHECKING:
+    from pareto_unlearn.data import SplitData
+    from pareto_unlearn.trial import Sizes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,7 +20,7 @@ class CheckedSweep:
     """What the checks read of a sweep and its run keeps.
 
     ``extractors`` holds the SHA-256 of the metric networks' files by name, ``features`` says in words what f1
-    and f2 compare.
+    and f2 compare, ``sizes`` what the sweep writes.
     """
 
     weights_sha256: str
@@ -24,6 +29,8 @@ class CheckedSweep:
     classes_forget: tuple[str, ...]
     classes_retain: tuple[str, ...]
     features: str
+    sizes: "Sizes"
+    split: "SplitData"
 
 
 TRAIN = "pareto-unlearn train SWEEP"
@@ -50,6 +57,7 @@ def check_inputs(config: SweepConfig, train_command: str = TRAIN) -> CheckedSwee
         check_reference,
         check_weights,
         load_original,
+        predict_sizes,
         weights_digest,
     )
 
@@ -73,6 +81,8 @@ def check_inputs(config: SweepConfig, train_command: str = TRAIN) -> CheckedSwee
         # The training set may hold a proxy's classes; the held-out set never does.
         classes_retain=split.retain_heldout.class_names,
         features=model.describe_features(config.objective.space),
+        sizes=predict_sizes(config, model, split),
+        split=split,
     )
 
 

@@ -27,6 +27,7 @@ from pareto_unlearn.schedule import count_trials
 from pareto_unlearn.store import RunStore, open_run
 from pareto_unlearn.sweep.checking import TRAIN, check_inputs
 from pareto_unlearn.sweep.cluster import check_address
+from pareto_unlearn.sweep.dry_run import check_space
 from pareto_unlearn.sweep.executors import Executor, LocalExecutor
 from pareto_unlearn.sweep.planner import Planner
 from pareto_unlearn.sweep.preparing import prepare_run
@@ -45,7 +46,8 @@ class SweepOptions:
     """What the command line adds to a sweep file; nothing here changes a result.
 
     ``report`` writes the report of a run path and returns where it lies; None writes no report.
-    ``train_command`` is what a user is told to run where the original is not trained yet.
+    ``train_command`` is what a user is told to run where the original is not trained yet. Without
+    ``check_space`` a sweep starts that will probably not fit on its disk.
     """
 
     dashboard: bool = False
@@ -53,6 +55,7 @@ class SweepOptions:
     check_convergence: bool = False
     report: Callable[[str], str] | None = None
     train_command: str = TRAIN
+    check_space: bool = True
 
 
 def check_sweep(config: SweepConfig, train_command: str = TRAIN) -> tuple[int, str]:
@@ -92,6 +95,8 @@ def run_sweep(config: SweepConfig, options: SweepOptions, console: Console) -> i
     checked = check_inputs(config, options.train_command)
     store = RunStore.create(config.run.storage, config.name)
     with store.lock() as hold:
+        if options.check_space:
+            check_space(config, store, checked.sizes, check_convergence=options.check_convergence)
         planner, info = prepare_run(
             config,
             store,

@@ -15,12 +15,15 @@ from pareto_unlearn.trial.image_metrics import (
 )
 from pareto_unlearn.trial.judging import failed_result, measure_trial, plan_record
 from pareto_unlearn.trial.loading import load_material, load_original
+from pareto_unlearn.trial.prediction import Sizes, Speeds, count_gpus, count_work, measure_speeds, predict_sizes
 from pareto_unlearn.trial.reference_model import check_reference, reference_section, weights_digest
 from pareto_unlearn.trial.running import Hooks, run_trial
 
 __all__ = [
     "Hooks",
     "Material",
+    "Sizes",
+    "Speeds",
     "Trial",
     "audit_subject",
     "check_bank",
@@ -29,15 +32,19 @@ __all__ = [
     "check_outputs",
     "check_reference",
     "check_weights",
+    "count_gpus",
+    "count_work",
     "failed_result",
     "generate_pictures",
     "heldout_pictures",
     "load_material",
     "load_original",
+    "measure_speeds",
     "measure_trial",
     "measures_of",
     "open_scoring",
     "plan_record",
+    "predict_sizes",
     "reference_section",
     "run_trial",
     "weights_digest",

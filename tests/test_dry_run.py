@@ -1,0 +1,73 @@
+"""What a sweep costs is known before: trials, steps, hours, bytes; and one that cannot fit is refused."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from command_line import call
+from small_sweep import QUICKSTART, SMALL, run, run_of, small_sweep
+
+from pareto_unlearn.errors import ConfigError
+from pareto_unlearn.records import Phase
+from pareto_unlearn.sweep import dry_run
+from pareto_unlearn.sweep.dry_run import predict_sweep
+
+
+def size_of(paths) -> int:
+    return sum(file.stat().st_size for path in paths for file in [path, *path.rglob("*")] if file.is_file())
+
+
+def written_by(run: Path) -> dict[str, int]:
+    """Bytes of a finished run by the kinds of a prediction."""
+    patterns = {
+        "models": "checkpoints/*/1",
+        "banks": "checkpoints/*/bank-*",
+        "inputs": "cache/inputs-*.npy",
+        "targets": "cache/targets-*/*",
+    }
+    found = {kind: size_of(run.glob(pattern)) for kind, pattern in patterns.items()}
+    return found | {"tables": size_of(run / table for table in ("trials", "curves", "metrics", "samples"))}
+
+
+def test_bytes_and_steps_are_those_that_a_sweep_then_takes(copy_small_sweep, tmp_path):
+    config = copy_small_sweep(tmp_path)
+    predicted, written = predict_sweep(config, measure=False), written_by(tmp_path / config.name)
+    for kind, size in written.items():
+        assert size / 1.5 < predicted.num_bytes[kind] < 1.5 * size + 20_000, kind
+    rows = run_of(config).records
+    assert sum(predicted.trials.values()) == len(rows)
+    solved = [row for row in rows if row.phase is not Phase.CONTROL]
+    assert predicted.gradients == 2 * sum(row.gradient_pairs for row in solved)
+    assert predicted.wall_seconds is None
+
+
+def test_a_dry_run_measures_steps_and_writes_nothing(tmp_path):
+    overrides = [part for text in (*SMALL, f"run.storage={tmp_path}/runs") for part in ("-o", text)]
+    done = call("sweep", QUICKSTART, *overrides, "--dry-run", "--json")
+    found = json.loads(done.stdout)
+    assert found["trials"] == {"highest": 1, "lowest": 1, "epsilon": 2, "original": 1, "baseline": 1}
+    assert 0 < found["step_seconds"] < found["wall_seconds"] < 3600 * found["unit_hours"] * 1.001
+    assert found["unit"] == "CPU"
+    assert found["needed_bytes"] < found["free_bytes"]
+    assert list(tmp_path.iterdir()) == []
+    said = call("sweep", QUICKSTART, *overrides, "--dry-run", "--no-measure").stdout
+    assert "trials     6: 1 highest" in said
+    assert "time       not measured" in said
+    refused = call("sweep", QUICKSTART, *overrides, "--json")
+    assert refused.returncode == 2
+
+
+def test_a_sweep_that_cannot_fit_is_refused_before_any_work_unless_told_otherwise(tmp_path, monkeypatch):
+    monkeypatch.setattr(dry_run.shutil, "disk_usage", lambda _: SimpleNamespace(free=300_000))
+    config = small_sweep(tmp_path, "baselines=[]", "epsilon.points=1", "solver.path.steps=60")
+    with pytest.raises(ConfigError, match=r"needs \d.* MB, 300 kB free at .*quickstart.*--ignore-space"):
+        run(config)
+    assert not (tmp_path / config.name / "run.json").exists()
+    assert run(config, check_space=False) in (0, 4)
+
+
+def test_what_a_run_holds_already_needs_no_room(copy_small_sweep, tmp_path, monkeypatch):
+    config = copy_small_sweep(tmp_path)
+    monkeypatch.setattr(dry_run.shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    assert run(config) == 0
