@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pareto_unlearn.cli_arguments import AsJson, RunPath
+from pareto_unlearn.errors import StoreError
 from pareto_unlearn.records import TrialRecord
 
 if TYPE_CHECKING:
     from pareto_unlearn.config import SweepConfig
-    from pareto_unlearn.store import RunStore
+    from pareto_unlearn.store import Fault, RunStore
     from pareto_unlearn.sweep.status import RunStatus
 
 SECONDS_BETWEEN_LOOKS = 2.0
@@ -35,9 +36,7 @@ IgnoreSpace = Annotated[
 ]
 
 
-def print_prediction(
-    config: "SweepConfig", check_convergence: bool, measure: bool, as_json: bool
-) -> None:
+def print_prediction(config: "SweepConfig", check_convergence: bool, measure: bool, as_json: bool) -> None:
     """Print what a sweep will take, without running or writing anything of it."""
     from pareto_unlearn.sweep.dry_run import describe_prediction, predict_sweep
 
@@ -86,6 +85,53 @@ def _list_runs(stores: "list[RunStore]", as_json: bool) -> None:
         print(json.dumps([status.to_plain() for status in statuses], indent=1))
     else:
         print_table(runs_table(statuses), Console())
+
+
+store_app = typer.Typer(
+    name="store", help="Check and repair the files of a run.", no_args_is_help=True, rich_markup_mode=None
+)
+
+
+@store_app.command(name="check")
+def check_store(run: RunPath, as_json: AsJson = False) -> None:
+    """Read every file of a run and say what is damaged or lost; exit code 6 if anything is.
+
+    Nothing is written. Example: pareto-unlearn store check runs/quickstart
+    """
+    from pareto_unlearn.store import check_run, open_damaged
+
+    found = check_run(open_damaged(run))
+    _print_faults(found, as_json, "will")
+    if found:
+        raise typer.Exit(StoreError.exit_code)
+
+
+@store_app.command(name="repair")
+def repair_store(run: RunPath, as_json: AsJson = False) -> None:
+    """Mend what can be mended of a run: no result is deleted, what is damaged is moved to damaged/ in it.
+
+    Exit code 6 if anything is left to do by hand. Start the sweep again afterwards: it solves what is missing.
+
+    Example: pareto-unlearn store repair runs/quickstart
+    """
+    from pareto_unlearn.store import open_damaged, repair_run
+
+    mended, left = repair_run(open_damaged(run))
+    _print_faults([*mended, *left], as_json, "did")
+    if left:
+        raise typer.Exit(StoreError.exit_code)
+
+
+def _print_faults(found: "list[Fault]", as_json: bool, when: str) -> None:
+    if as_json:
+        print(json.dumps([fault.to_plain() for fault in found], indent=1))
+        return
+    for fault in found:
+        plain = fault.to_plain()
+        print(f"{plain['kind']}: {plain['file']}: {plain['detail']}")
+        print(f"  it means: {plain['meaning']}; repair {when}: {plain['repair']}")
+    if not found:
+        print("all files are whole")
 
 
 def status(

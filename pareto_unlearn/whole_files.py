@@ -90,16 +90,23 @@ def _is_whole(path: Path) -> bool:
     state = (str(path), *((str(file), *_stamp(file)) for file in files))
     if files and state in _checked:
         return True
-    expected = _read_sums(path)
-    if expected is None:
-        return False
-    found = {str(file.relative_to(path.parent)): sum_of(file) for file in files}
-    if found != expected:
-        wrong = sorted(name for name in expected | found if expected.get(name) != found.get(name))
-        _logger.warning("%s is damaged (%s): it is made again", path, ", ".join(wrong))
+    damage = find_damage(path)
+    if damage is not None:
+        if _read_sums(path) is not None:
+            _logger.warning("%s is damaged (%s): it is made again", path, damage)
         return False
     _checked.add(state)
     return True
+
+
+def find_damage(path: Path) -> str | None:
+    """Return what is wrong with a file or folder of the cache, by its sums; None if it is whole."""
+    expected = _read_sums(path)
+    if expected is None:
+        return "no sums, as in the cache of an older release"
+    found = {str(file.relative_to(path.parent)): sum_of(file) for file in _files_of(path)}
+    wrong = sorted(name for name in expected | found if expected.get(name) != found.get(name))
+    return ", ".join(wrong) if wrong else None
 
 
 def _files_of(path: Path) -> Iterator[Path]:

@@ -162,7 +162,9 @@ def test_a_folder_of_runs_is_listed_and_a_folder_without_any_is_refused(copy_sma
     config = copy_small_sweep(tmp_path / "a")
     (tmp_path / "a" / "another").symlink_to(tmp_path / "a" / config.name)
     done = call("ls", tmp_path / "a")
-    assert [line.split()[:3] for line in done.stdout.splitlines()[1:]] == 2 * [["quickstart", "finished", "6/6"]]
+    assert [line.split()[:3] for line in done.stdout.splitlines()[1:]] == 2 * [
+        ["quickstart", "finished", "6/6"]
+    ]
     (tmp_path / "empty").mkdir()
     refused = call("ls", tmp_path / "empty")
     assert refused.returncode == 3

@@ -328,6 +328,26 @@ class RunStore:
         """Return whether the driver of a start still holds the run, as this machine sees it."""
         return self._storage.exists(driver_file(run_id))
 
+    def file_names(self, table: str) -> list[str]:
+        """Return the names of all files of a table, also of those that no reader takes."""
+        return self._storage.file_names(table)
+
+    def read_file(self, table: str, name: str) -> pa.Table:
+        """Return the rows of one file of a table.
+
+        Raises:
+            StoreError: the file is damaged or of a newer schema.
+        """
+        return parts.read_part(self._storage, table, name, self._label)
+
+    def read_row(self, part: str) -> TrialRecord:
+        """Return the row in one file of ``trials``.
+
+        Raises:
+            StoreError: the file is damaged, of a newer schema or of another trial.
+        """
+        return self._read_record(part)
+
     def table(self, name: str) -> pa.Table:
         """Return a table restricted to the committed attempt of every trial.
 

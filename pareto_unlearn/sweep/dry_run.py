@@ -59,7 +59,9 @@ class Prediction:
         return dataclasses.asdict(self) | {"needed_bytes": self.needed}
 
 
-def predict_sweep(config: SweepConfig, *, check_convergence: bool = False, measure: bool = True) -> Prediction:
+def predict_sweep(
+    config: SweepConfig, *, check_convergence: bool = False, measure: bool = True
+) -> Prediction:
     """Return what a sweep will take; with ``measure`` after a few steps of its model on this machine.
 
     Nothing is written to the run.

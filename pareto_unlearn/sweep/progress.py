@@ -255,7 +255,9 @@ class ProgressDisplay:
         if self._done >= self._total:
             return "nearly done"
         estimate = self._estimated()
-        return describe_time_left(*(None, False) if estimate is None else (estimate.seconds, estimate.is_least))
+        return describe_time_left(
+            *(None, False) if estimate is None else (estimate.seconds, estimate.is_least)
+        )
 
     def _estimated(self) -> _Estimate | None:
         """Return the time left by what the sweep's own steps and trials took; None while nothing is known."""

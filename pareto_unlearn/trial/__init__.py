@@ -15,7 +15,14 @@ from pareto_unlearn.trial.image_metrics import (
 )
 from pareto_unlearn.trial.judging import failed_result, measure_trial, plan_record
 from pareto_unlearn.trial.loading import load_material, load_original
-from pareto_unlearn.trial.prediction import Sizes, Speeds, count_gpus, count_work, measure_speeds, predict_sizes
+from pareto_unlearn.trial.prediction import (
+    Sizes,
+    Speeds,
+    count_gpus,
+    count_work,
+    measure_speeds,
+    predict_sizes,
+)
 from pareto_unlearn.trial.reference_model import check_reference, reference_section, weights_digest
 from pareto_unlearn.trial.running import Hooks, run_trial
 

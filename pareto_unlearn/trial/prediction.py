@@ -93,7 +93,9 @@ def predict_sizes(config: SweepConfig, model: ImageToImage, split: SplitData) ->
     return Sizes(
         model=sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values()),
         state=predict_bank_state_bytes(trained),
-        checkpoints=count_checkpoints(config.solver.bank, trained) + len(WAY_HOME) if _leaves_banks(config) else 0,
+        checkpoints=count_checkpoints(config.solver.bank, trained) + len(WAY_HOME)
+        if _leaves_banks(config)
+        else 0,
         resume_vectors=VECTORS_OF_A_STATE[config.solver.update],
         inputs=sum(counts.values()) * one.numel() * one.element_size() if model.stores_inputs else 0,
         targets=FLOAT_BYTES * values * _stored_outputs(config, counts),

@@ -1,0 +1,253 @@
+"""What is wrong with a run directory, and what can be mended of it: by moving aside, or by computing it again.
+
+Nothing that was committed is deleted. What is damaged is moved to ``damaged/`` in the run, and a trial without
+its row is one that the next ``sweep`` solves. Leftovers of killed writers and damaged caches are removed:
+nobody reads the former, and the latter are made again.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from pareto_unlearn.errors import ConfigError, StoreError
+from pareto_unlearn.records import Scales, TrialRecord
+from pareto_unlearn.store.filesystem import TEMPORARY_PREFIX
+from pareto_unlearn.store.names import INFO_FILE, is_part, part_added_to
+from pareto_unlearn.store.run_store import RunStore
+from pareto_unlearn.store.schemas import SCHEMAS
+from pareto_unlearn.stored_fields import read_fields
+from pareto_unlearn.whole_files import find_damage
+
+DAMAGED = "damaged"
+SCALES_FILE = "scales.json"
+
+
+class Kind(StrEnum):
+    """What is wrong, and thereby what mends it."""
+
+    LINK = "link"
+    LEFTOVER = "leftover"
+    CACHE = "damaged cache"
+    TRIAL = "damaged trial"
+    SCALES = "damaged scales"
+    INFO = "damaged run.json"
+    LOST_MODEL = "lost model"
+    LOST_ROW = "files without a row"
+
+
+MEANINGS: Mapping[Kind, tuple[str, str]] = {
+    Kind.LINK: (
+        "links in a run are not followed",
+        "nothing: put what it leads to in its place, or remove it",
+    ),
+    Kind.LEFTOVER: ("a writer was killed; nobody reads it", "remove it"),
+    Kind.CACHE: ("f1 and f2 are measured from it", "remove it; the next trial makes it again"),
+    Kind.TRIAL: (
+        "readers of the run end there",
+        f"move the trial's files to {DAMAGED}/; the next sweep solves it again",
+    ),
+    Kind.SCALES: ("the next trial cannot use it", f"move it to {DAMAGED}/; the next trial writes it again"),
+    Kind.INFO: ("nothing of the run can be read", "nothing: restore it from a copy"),
+    Kind.LOST_MODEL: (
+        "the row stays true, but export, audit and the dial have no model",
+        "nothing: put it back from a copy; moved away on purpose, it is no fault",
+    ),
+    Kind.LOST_ROW: (
+        "a commit that did not end, or a row that was lost; nobody reads it",
+        f"move it to {DAMAGED}/; the next sweep solves the trial",
+    ),
+}
+"""What each kind means, and what repair does."""
+BY_HAND = frozenset({Kind.LINK, Kind.INFO, Kind.LOST_MODEL})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """One thing that is wrong: its kind, the file inside the run, and why; ``part`` names the trial's files."""
+
+    kind: Kind
+    name: str
+    detail: str
+    part: str = ""
+
+    @property
+    def is_mended(self) -> bool:
+        """Whether repair mends it."""
+        return self.kind not in BY_HAND
+
+    def to_plain(self) -> dict[str, object]:
+        """Return the fault as JSON values."""
+        meaning, repair = MEANINGS[self.kind]
+        return {
+            "kind": str(self.kind),
+            "file": self.name,
+            "detail": self.detail,
+            "meaning": meaning,
+            "repair": repair,
+            "mended_by_repair": self.is_mended,
+        }
+
+
+def open_damaged(path: str) -> RunStore:
+    """Return the store of a run, also of one whose ``run.json`` is damaged.
+
+    Raises:
+        ConfigError: there is no run at this path, or it lies in an object store.
+    """
+    store = RunStore.open(path)
+    if not store.is_local:
+        raise ConfigError(
+            f"{store}: expected a run on a file system, found one in an object store; copy it here first"
+        )
+    return store
+
+
+def check_run(store: RunStore) -> list[Fault]:
+    """Return all that is wrong with a run on this machine's file systems; every file of it is read."""
+    root = Path(store.path)
+    links = [
+        Fault(kind=Kind.LINK, name=name, detail="a link")
+        for name in _names(root)
+        if (root / name).is_symlink()
+    ]
+    if links:  # no reader would get past them
+        return links
+    return [
+        *_leftovers(root),
+        *_damaged_files(store),
+        *_faults_of_trials(store),
+        *_damaged_cache(root / "cache"),
+    ]
+
+
+def repair_run(store: RunStore) -> tuple[list[Fault], list[Fault]]:
+    """Mend a run as far as possible; return what was mended, and what is left to do by hand.
+
+    Raises:
+        RunLockedError: a sweep is writing to the run.
+    """
+    root = Path(store.path)
+    with store.lock():
+        found = check_run(store)
+        for fault in found:
+            if fault.kind in (Kind.TRIAL, Kind.LOST_ROW):
+                _set_trial_aside(root, fault.part)
+            elif fault.kind is Kind.SCALES:
+                _set_aside(root, fault.name)
+            elif fault.is_mended:
+                _remove(root / fault.name)
+    return [fault for fault in found if fault.is_mended], [fault for fault in found if not fault.is_mended]
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a folder, and the sums of a cache entry."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+    path.with_name(f"{path.name}.sums").unlink(missing_ok=True)
+
+
+def _names(root: Path) -> list[str]:
+    found = (str(path.relative_to(root)) for path in root.rglob("*"))
+    return sorted(name for name in found if not name.startswith(f"{DAMAGED}/"))
+
+
+def _leftovers(root: Path) -> Iterator[Fault]:
+    names = [name for name in _names(root) if Path(name).name.startswith(TEMPORARY_PREFIX)]
+    for name in names:
+        if not any(str(parent) in names for parent in Path(name).parents):
+            yield Fault(kind=Kind.LEFTOVER, name=name, detail="a temporary name")
+
+
+def _damaged_files(store: RunStore) -> Iterator[Fault]:
+    try:
+        store.read_info()
+    except StoreError as error:
+        yield Fault(kind=Kind.INFO, name=INFO_FILE, detail=str(error))
+    if not (Path(store.path) / SCALES_FILE).exists():
+        return
+    try:
+        read_fields(Scales, json.loads(store.read_text(SCALES_FILE)))
+    except (StoreError, ValueError, TypeError, AttributeError) as error:
+        yield Fault(kind=Kind.SCALES, name=SCALES_FILE, detail=repr(error))
+
+
+def _faults_of_trials(store: RunStore) -> Iterator[Fault]:
+    files = {table: store.file_names(table) for table in SCHEMAS}
+    committed = set(filter(is_part, files["trials"]))
+    for part in sorted(committed):
+        fault = _fault_of_trial(store, part, files)
+        if fault is not None:
+            yield fault
+    others = {
+        (part_added_to(name) or name): f"{table}/{name}"
+        for table, names in files.items()
+        for name in names
+        if is_part(part_added_to(name) or name)
+    }
+    for part in sorted(others.keys() - committed):
+        yield Fault(kind=Kind.LOST_ROW, name=others[part], detail=f"trials/{part} is missing", part=part)
+
+
+def _fault_of_trial(store: RunStore, part: str, files: Mapping[str, list[str]]) -> Fault | None:
+    """Return the first thing that is wrong with what an attempt left."""
+    for table, names in files.items():
+        own = [name for name in names if name == part or part_added_to(name) == part]
+        if part not in own:
+            return Fault(kind=Kind.TRIAL, name=f"{table}/{part}", detail="missing", part=part)
+        for name in own:
+            try:
+                store.read_file(table, name)
+            except StoreError as error:
+                return Fault(kind=Kind.TRIAL, name=f"{table}/{name}", detail=str(error), part=part)
+    record = store.read_row(part)
+    return None if record.checkpoint is None else _fault_of_checkpoint(store, record, part)
+
+
+def _fault_of_checkpoint(store: RunStore, record: TrialRecord, part: str) -> Fault | None:
+    name = record.checkpoint or ""
+    if not (Path(store.path) / name).is_dir():
+        return Fault(kind=Kind.LOST_MODEL, name=name, detail=f"the model of {record.label} is not there")
+    try:
+        store.read_checkpoint(record)
+        if store.records()[record.trial_id].attempt == record.attempt:
+            for entry in store.read_bank(record.trial_id):
+                store.read_bank_state(record.trial_id, entry)
+    except StoreError as error:
+        return Fault(kind=Kind.TRIAL, name=name, detail=str(error), part=part)
+    return None
+
+
+def _damaged_cache(cache: Path) -> Iterator[Fault]:
+    for path in sorted(cache.iterdir()) if cache.is_dir() else ():
+        if path.name.endswith((".part", ".sums.part")):
+            yield Fault(kind=Kind.LEFTOVER, name=f"cache/{path.name}", detail="a temporary name")
+        elif path.is_dir() or path.suffix in (".npy", ".safetensors"):
+            damage = find_damage(path)
+            if damage is not None:
+                yield Fault(kind=Kind.CACHE, name=f"cache/{path.name}", detail=damage)
+
+
+def _set_trial_aside(root: Path, part: str) -> None:
+    """Move the files of an attempt away; its row goes first, so that it is never read without the others."""
+    stem = part.removesuffix(".parquet")
+    _, trial_id, attempt = stem.split("-")
+    for table in ("trials", *(table for table in SCHEMAS if table != "trials")):
+        for path in sorted((root / table).glob(f"{stem}.*")):
+            _set_aside(root, f"{table}/{path.name}")
+    _set_aside(root, f"checkpoints/{trial_id}/{attempt}")
+
+
+def _set_aside(root: Path, name: str) -> None:
+    if not (root / name).exists():
+        return
+    target, number = root / DAMAGED / name, 0
+    while target.exists():
+        number += 1
+        target = (root / DAMAGED / name).with_name(f"{Path(name).name}.{number}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    (root / name).rename(target)
