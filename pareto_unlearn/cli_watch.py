@@ -1,4 +1,4 @@
-"""Verbs of the command line that look at runs: how far they are, what is in them, and whether all is whole."""
+"""Verbs of the command line that look at runs: how far they are, what they hold, and whether all is whole."""
 
 import json
 import math
@@ -110,7 +110,7 @@ def check_store(run: RunPath, as_json: AsJson = False) -> None:
 def repair_store(run: RunPath, as_json: AsJson = False) -> None:
     """Mend what can be mended of a run: no result is deleted, what is damaged is moved to damaged/ in it.
 
-    Exit code 6 if anything is left to do by hand. Start the sweep again afterwards: it solves what is missing.
+    Exit code 6 if anything is left to do by hand. The next start of the sweep solves what is missing.
 
     Example: pareto-unlearn store repair runs/quickstart
     """
@@ -171,7 +171,7 @@ def _show(store: "RunStore", as_json: bool) -> None:
 
 
 def _watch(store: "RunStore", as_json: bool) -> None:
-    """Show a run until nobody works on it, or until Ctrl-C: in place on a terminal, elsewhere every change."""
+    """Show a run until nobody works on it, or Ctrl-C: in place on a terminal, elsewhere at every change."""
     from rich.console import Console
     from rich.live import Live
 

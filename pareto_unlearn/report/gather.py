@@ -83,7 +83,7 @@ def gather(run: StoredRun, sweep_file: str = "", forget_images: ForgetImages = F
     return Report(
         name=info.name,
         smoke=info.smoke,
-        verdict=verdict(solutions, recommended) + _gap(records, info),
+        verdict=verdict(solutions, recommended) + _gap(records, info) + _lost_parts(run),
         objective=info.objective,
         code_version=info.code_version,
         config_hash=info.config_hash,
@@ -240,6 +240,18 @@ def _rows(frame: "pd.DataFrame", solutions: Sequence[Solution]) -> list[dict[str
 def _states(solutions: Sequence[Solution]) -> tuple[tuple[TrialState, int], ...]:
     counts = Counter(solution.state for solution in solutions)
     return tuple((state, counts[state]) for state in STATE_ORDER if counts[state])
+
+
+def _lost_parts(run: StoredRun) -> str:
+    """Return a sentence on the trials that have lost a file of a table; empty if all are whole."""
+    lost = run.store.lost_parts()
+    if not lost:
+        return ""
+    listed = ", ".join(f"{name} of {count}" for name, count in sorted(lost.items()))
+    return (
+        f" Attention: files of trials are lost ({listed} trials), so what was in them is missing below; "
+        "`pareto-unlearn store check` names them."
+    )
 
 
 def _gap(records: Sequence[TrialRecord], info: RunInfo) -> str:

@@ -1,7 +1,7 @@
-"""What is wrong with a run directory, and what can be mended of it: by moving aside, or by computing it again.
+"""What is wrong with a run directory, and what can be mended of it: by moving it or making it anew.
 
-Nothing that was committed is deleted. What is damaged is moved to ``damaged/`` in the run, and a trial without
-its row is one that the next ``sweep`` solves. Leftovers of killed writers and damaged caches are removed:
+Nothing that was committed is deleted. What is damaged is moved to ``damaged/`` in the run, and a trial
+without its row is one that the next ``sweep`` solves. Leftovers of killed writers and damaged caches are removed:
 nobody reads the former, and the latter are made again.
 """
 
@@ -66,7 +66,7 @@ BY_HAND = frozenset({Kind.LINK, Kind.INFO, Kind.LOST_MODEL})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """One thing that is wrong: its kind, the file inside the run, and why; ``part`` names the trial's files."""
+    """One thing that is wrong: its kind, the file in the run, and why; ``part`` names the trial's files."""
 
     kind: Kind
     name: str

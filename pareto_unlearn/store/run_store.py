@@ -332,6 +332,12 @@ class RunStore:
         """Return the names of all files of a table, also of those that no reader takes."""
         return self._storage.file_names(table)
 
+    def lost_parts(self) -> dict[str, int]:
+        """Return of how many committed trials a table has lost the file, by table; empty if all are whole."""
+        wanted = {part_name(record.trial_id, record.attempt) for record in self.records().values()}
+        lost = {name: len(wanted - set(self._storage.file_names(name))) for name in SCHEMAS}
+        return {name: count for name, count in lost.items() if count}
+
     def read_file(self, table: str, name: str) -> pa.Table:
         """Return the rows of one file of a table.
 

@@ -213,7 +213,7 @@ def check_space(
 
 
 def _held_bytes(path: Path) -> int:
-    """Return what a cache holds already; decoded pixels do not count, as they are not among what is needed."""
+    """Return what a cache holds already; decoded pixels do not count, as they are not needed."""
     files = (file for file in path.rglob("*") if not file.name.startswith("pixels-"))
     return sum(status.st_size for file in files if (status := _status(file)) is not None)
 
@@ -257,11 +257,12 @@ def describe_prediction(prediction: Prediction) -> list[str]:
     if prediction.step_seconds is None or prediction.unit_hours is None:
         return [*lines, "time       not measured"]
     lines.append(
-        f"time       {prediction.unit_hours:.3g} {prediction.unit}-hours, at {prediction.step_seconds:.3g} s a "
-        "step as measured here"
+        f"time       {prediction.unit_hours:.3g} {prediction.unit}-hours, at {prediction.step_seconds:.3g} s "
+        "a step as measured here"
     )
     if prediction.wall_seconds is not None:
         lines.append(
-            f"           about {describe_duration(prediction.wall_seconds)} with {prediction.slots} trials at a time"
+            f"           about {describe_duration(prediction.wall_seconds)} with {prediction.slots} trials at a "
+            "time"
         )
     return lines

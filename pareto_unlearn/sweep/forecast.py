@@ -211,7 +211,7 @@ def _rest(pace: Pace, one: UnderWay) -> float:
 
 
 def _last_end(running: Sequence[tuple[Task, float]], left: Counter[Task], pace: Pace, slots: int) -> float:
-    """Return when the last trial ends, given the seconds that running ones still take; ``left`` is used up."""
+    """Return when the last trial ends, given what running ones still take; ``left`` is used up."""
     open_tasks = Counter(task for task, _ in running) + left
     ends = [(seconds, number, task) for number, (task, seconds) in enumerate(running)]
     heapq.heapify(ends)

@@ -188,7 +188,7 @@ def _still_runs(running: RunningTrial, records: dict[str, TrialRecord]) -> bool:
 
 
 def _seconds_left(progress: SweepProgress | None, *, is_held: bool, planned: int | None) -> float | None:
-    """Return the driver's own estimate, less the time since; nothing passes for a run that nobody works on."""
+    """Return the driver's own estimate, less the time since unless nobody works on the run."""
     if progress is None or progress.seconds_left is None:
         return None
     if not is_held:

@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -246,7 +247,7 @@ def _time_steps(config: SweepConfig, material: Material) -> float:
         on_rows=lambda _: ended.append(time.monotonic()),
         flush_every=1,
     )
-    taken = sorted(later - earlier for earlier, later in zip(ended, ended[1:], strict=False))[:-1]
+    taken = sorted(later - earlier for earlier, later in pairwise(ended))[:-1]
     return taken[len(taken) // 2] if taken else 0.0
 
 
