@@ -1,8 +1,8 @@
 """What is wrong with a run directory, and what can be mended of it: by moving it or making it anew.
 
 Nothing that was committed is deleted. What is damaged is moved to ``damaged/`` in the run, and a trial
-without its row is one that the next ``sweep`` solves. Leftovers of killed writers and damaged caches are removed:
-nobody reads the former, and the latter are made again.
+without its row is solved again by the next ``sweep``. Leftovers of killed writers and damaged caches are
+removed: nobody reads the former, and the latter are made again.
 """
 
 import json

@@ -261,8 +261,6 @@ def describe_prediction(prediction: Prediction) -> list[str]:
         "a step as measured here"
     )
     if prediction.wall_seconds is not None:
-        lines.append(
-            f"           about {describe_duration(prediction.wall_seconds)} with {prediction.slots} trials at a "
-            "time"
-        )
+        wall = describe_duration(prediction.wall_seconds)
+        lines.append(f"           about {wall} with {prediction.slots} trials at a time")
     return lines

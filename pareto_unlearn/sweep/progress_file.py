@@ -1,4 +1,4 @@
-"""``progress.json`` in a run: what its driver last knew of the trials that run, for those who look from outside.
+"""``progress.json`` in a run: what its driver last knew of the trials that run, for those who look on.
 
 Nothing is computed from it, and a run without it is whole. Trials that ended are in the store itself.
 """
