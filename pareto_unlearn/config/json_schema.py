@@ -16,20 +16,16 @@ _FILLED = "null:"
 """Descriptions say so of keys that take null and get their value from other keys."""
 
 
-class _WithoutTitles(GenerateJsonSchema):
-    """A title would only say the key again; a default that stands for "by another key" has no JSON."""
+class _Generator(GenerateJsonSchema):
+    """A default that stands for "as another key says" has no JSON, which is no reason for a warning."""
 
     ignored_warning_kinds = {*GenerateJsonSchema.ignored_warning_kinds, "non-serializable-default"}  # noqa: RUF012 (pydantic's name)
-
-    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002 (pydantic's signature)
-        return False
 
 
 def make_json_schema() -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of a sweep file."""
-    schema = SweepConfig.model_json_schema(schema_generator=_WithoutTitles)
+    schema = _without_titles(SweepConfig.model_json_schema(schema_generator=_Generator))
     for section in (schema, *schema["$defs"].values()):
-        section.pop("title", None)
         properties = section.get("properties", {})
         section["properties"] = {name: _as_read(value) for name, value in properties.items()}
     _ask_for_schedules(schema["$defs"])
@@ -39,6 +35,14 @@ def make_json_schema() -> dict[str, Any]:
         **schema,
         "description": "what `pareto-unlearn sweep FILE` runs",
     }
+
+
+def _without_titles(value: Any) -> Any:
+    """Return a schema without titles, which would only say the keys again."""
+    if isinstance(value, dict):
+        kept = {name: part for name, part in value.items() if name != "title" or not isinstance(part, str)}
+        return {name: _without_titles(part) for name, part in kept.items()}
+    return [_without_titles(part) for part in value] if isinstance(value, list) else value
 
 
 def _ask_for_schedules(sections: dict[str, Any]) -> None:
