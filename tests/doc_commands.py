@@ -56,6 +56,8 @@ NOT_RUN = {command: reason for reason, text in _REASONS.items() for command in t
 
 _SWEEP_ONLY = ("--check-convergence", "--dashboard", "--retry-failed")
 _IN_FEW_STEPS = {"solver.relearning={}": "solver.relearning={steps: 8}"}
+SMALL_QUALITY = ("0.97", "0.5")
+"""The quality that is asked for, and what the small sweep reaches in its few steps."""
 
 
 class Block(NamedTuple):
@@ -93,7 +95,8 @@ def arguments_of(command: str) -> list[str]:
     file, its overrides, data and weights are checked, as the verb ``validate`` does.
     """
     words = shlex.split(command)
-    arguments = [_IN_FEW_STEPS.get(word, word) for word in words[words.index("pareto-unlearn") + 1 :]]
+    small = _IN_FEW_STEPS | dict([SMALL_QUALITY])
+    arguments = [small.get(word, word) for word in words[words.index("pareto-unlearn") + 1 :]]
     is_added = not set(arguments[1:]) - {"sweeps/quickstart.yaml", "-o", *_IN_FEW_STEPS.values()}
     if arguments[0] != "sweep" or is_added or "--print-config" in arguments:
         return arguments
