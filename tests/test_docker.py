@@ -1,0 +1,325 @@
+"""The files that put a sweep on a cluster: linters, schemas, and the scripts with stubs in place of Slurm and Ray."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+from tests.waiting import run_process, wait_until
+
+ROOT = Path(__file__).parent.parent
+DOCKER = ROOT / "docker"
+DOCKERFILE = (DOCKER / "Dockerfile").read_text()
+COMPOSE = yaml.safe_load((DOCKER / "compose.yaml").read_text())
+CLAIM, JOB = yaml.safe_load_all((DOCKER / "rayjob.yaml").read_text())
+FIELDS = json.loads((ROOT / "tests" / "fixtures" / "rayjob_fields.json").read_text())
+GAUGES = {"f1", "f2", "epsilon", "completeness", "retained_quality", "steps", "trials"}
+"""What a sweep reports to Ray's metrics, after the prefix ``ray_pareto_unlearn_``."""
+
+
+def tool(name: str) -> str:
+    """Return the path of a program that the dev group installs."""
+    path = shutil.which(name, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    assert path is not None, f"expected {name}, which the dev group brings; run the tests with `uv run pytest`"
+    return path
+
+
+# --- linters and schemas
+
+
+def test_the_dockerfile_passes_hadolint():
+    done = run_process([tool("hadolint"), "--no-color", DOCKER / "Dockerfile"])
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_the_scripts_pass_shellcheck():
+    done = run_process([tool("shellcheck"), DOCKER / "sweep.sbatch", DOCKER / "sweep-with-retries.sh"])
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_compose_file_matches_the_compose_specification():
+    done = run_process(
+        [tool("check-jsonschema"), "--builtin-schema", "vendor.compose-spec", DOCKER / "compose.yaml"]
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_rayjob_has_only_fields_that_kuberay_knows():
+    jsonschema.Draft202012Validator.check_schema(FIELDS)
+    jsonschema.Draft202012Validator(FIELDS).validate(JOB)
+
+
+def test_a_slip_in_a_field_of_the_rayjob_is_found():
+    slips = ("shutdownAfterJobFinished", "authOptions", "backoffLimits")
+    broken = JOB | {"spec": JOB["spec"] | dict.fromkeys(slips, 0)}
+    errors = list(jsonschema.Draft202012Validator(FIELDS).iter_errors(broken))
+    assert [slip for slip in slips if slip in errors[0].message] == list(slips)
+
+
+# --- what the files promise
+
+
+def images() -> list[str]:
+    pods = [JOB["spec"]["rayClusterSpec"]["headGroupSpec"], *JOB["spec"]["rayClusterSpec"]["workerGroupSpecs"]]
+    return [
+        *re.findall(r"^FROM (\S+)", DOCKERFILE, flags=re.MULTILINE),
+        *(service["image"] for service in COMPOSE["services"].values()),
+        *(one["image"] for pod in pods for one in pod["template"]["spec"]["containers"]),
+    ]
+
+
+def test_images_have_versions_and_name_no_registry():
+    for image in images():
+        name, _, tag = image.partition(":")
+        assert tag
+        assert tag != "latest"
+        assert "." not in name, f"{image} names a registry"
+    assert not re.search(r"https?://(?!localhost|head|prometheus)", DOCKERFILE + (DOCKER / "compose.yaml").read_text())
+
+
+def test_the_image_runs_as_a_user_under_tini_with_rays_version():
+    last = DOCKERFILE.rpartition("\nFROM ")[2]
+    assert re.findall(r"^USER (.+)$", last, flags=re.MULTILINE) == ["${USER_ID}"]
+    assert 'ENTRYPOINT ["tini", "--"]' in last
+    assert f'"ray=={JOB["spec"]["rayClusterSpec"]["rayVersion"]}"' in (ROOT / "pyproject.toml").read_text()
+
+
+def test_all_that_the_dockerfile_copies_is_let_in():
+    allowed = {line[1:] for line in (DOCKER / "Dockerfile.dockerignore").read_text().split() if line[0] == "!"}
+    copied = re.findall(r"^COPY (?!--from)(?:--\S+ )*(.+) \S+$", DOCKERFILE, flags=re.MULTILINE)
+    sources = {source for line in copied for source in line.split()}
+    assert sources == allowed
+    assert all((ROOT / source).exists() for source in sources)
+
+
+def test_head_and_workers_of_compose_share_volume_token_and_checks():
+    head, worker, submit = (COMPOSE["services"][name] for name in ("head", "worker", "submit"))
+    assert worker["deploy"]["replicas"] == 2
+    assert "--num-cpus=0" in head["command"]
+    for service in (head, worker, submit):
+        assert "runs:/runs" in service["volumes"]
+        assert service["secrets"] == ["ray_token"]
+        assert service["environment"]["RAY_AUTH_MODE"] == "token"
+        assert "AWS_SECRET_ACCESS_KEY" in service["environment"]
+    services = COMPOSE["services"]
+    assert all("healthcheck" in service for name, service in services.items() if name != "submit")
+    assert all(port.startswith("127.0.0.1:") for service in services.values() for port in service.get("ports", []))
+    assert {name for name, service in services.items() if "profiles" not in service} == {"head", "worker"}
+
+
+def test_head_and_workers_of_the_rayjob_reach_the_same_storage():
+    spec = JOB["spec"]
+    cluster = spec["rayClusterSpec"]
+    head, (worker,) = cluster["headGroupSpec"], cluster["workerGroupSpecs"]
+    assert CLAIM["spec"]["accessModes"] == ["ReadWriteMany"]
+    assert cluster["authOptions"] == {"mode": "token"}
+    assert head["rayStartParams"]["num-cpus"] == "0"
+    assert spec["shutdownAfterJobFinishes"]
+    assert spec["backoffLimit"] == 0
+    pods = [pod["template"]["spec"] for pod in (head, worker)]
+    for key in ("envFrom", "volumeMounts", "image"):
+        assert pods[0]["containers"][0][key] == pods[1]["containers"][0][key]
+    assert pods[0]["volumes"] == pods[1]["volumes"]
+    assert pods[0]["volumes"][0]["persistentVolumeClaim"]["claimName"] == CLAIM["metadata"]["name"]
+
+
+def test_the_dashboard_shows_every_gauge_of_a_sweep_and_no_other():
+    dashboard = json.loads((DOCKER / "grafana" / "pareto-unlearn.json").read_text())
+    (source,) = yaml.safe_load((DOCKER / "grafana" / "datasource.yaml").read_text())["datasources"]
+    queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    assert {name for query in queries for name in re.findall(r"ray_pareto_unlearn_(\w+)", query)} == GAUGES
+    assert {panel["datasource"]["uid"] for panel in dashboard["panels"]} == {source["uid"]}
+    (scrape,) = yaml.safe_load((DOCKER / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
+    (discovery,) = scrape["dns_sd_configs"]
+    for name in discovery["names"]:
+        assert f"--metrics-export-port={discovery['port']}" in COMPOSE["services"][name]["command"]
+
+
+def test_the_readme_names_only_files_that_are_there():
+    readme = (DOCKER / "README.md").read_text()
+    named = set(re.findall(r"\bdocker/[\w.-]+[\w]", readme)) - {"docker/ray_token", "docker/grafana_password"}
+    assert {ROOT / name for name in named if not (ROOT / name).exists()} == set()
+    assert {f"docker/{path.name}" for path in DOCKER.iterdir() if path.name.startswith(("c", "r", "s"))} - {
+        "docker/ray_token"
+    } <= named
+
+
+# --- the scripts, with stubs on PATH
+
+
+@pytest.fixture
+def stubs(tmp_path):
+    """A folder of stand-ins that write down how they were called, and the environment that finds them first."""
+    folder = tmp_path / "stubs"
+    folder.mkdir()
+    for name, text in {
+        # The code of call N is line N of the file `codes`; `wait` ends with 143 when it is told to.
+        "pareto-unlearn": """
+            printf '%s\\n' "$*" >>"$CALLS/sweeps"
+            printf '%s\\n' "${RAY_ADDRESS:-}" >"$CALLS/address"
+            code=$(sed -n "$(wc -l <"$CALLS/sweeps")p" "$CALLS/codes")
+            if [[ $code == wait ]]; then
+                trap 'exit 143' TERM; touch "$CALLS/waiting"; while true; do sleep 0.05; done
+            fi
+            exit "$code" """,
+        "srun": """
+            printf '%s\\n' "$*" >"$CALLS/srun"
+            while [[ $1 == -* ]]; do shift; done
+            "$@" """,
+        "ray": """
+            [[ ! -e $CALLS/no-ray ]] || exit 0
+            printf '%s\\n' "$*" >"$CALLS/ray"
+            stat -c %a "$RAY_AUTH_TOKEN_PATH" >"$CALLS/mode"; wc -c <"$RAY_AUTH_TOKEN_PATH" >"$CALLS/length"
+            cp "$RAY_AUTH_TOKEN_PATH" "$CALLS/token"
+            echo "$RAY_AUTH_MODE $RAY_TMPDIR" >"$CALLS/environment"
+            while [[ $1 != -- ]]; do shift; done
+            shift; "$@" """,
+        "scontrol": """
+            if [[ $1 == requeue ]]; then printf '%s\\n' "$*" >>"$CALLS/requeue"; else printf 'node1\\nnode2\\n'; fi""",
+    }.items():
+        path = folder / name
+        path.write_text("#!/usr/bin/env bash\n" + text)
+        path.chmod(0o755)
+    return {
+        **os.environ,
+        "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}",
+        "CALLS": str(tmp_path),
+        "SWEEP_PAUSE_SECONDS": "0",
+        "SLURM_JOB_ID": "4711",
+        "SLURM_JOB_NODELIST": "node[1-2]",
+        "SLURM_JOB_NUM_NODES": "2",
+        "SLURM_CPUS_PER_TASK": "8",
+        "SLURM_SUBMIT_DIR": str(tmp_path),
+        "RAY_SHORT_TMPDIR": str(tmp_path),
+    }
+
+
+def run_script(name, stubs, codes, *, terminated=False, arguments=("sweep.yaml", "--smoke")):
+    """Run a script to its end, telling it to end while the sweep runs; return its process and its stderr."""
+    calls = Path(stubs["CALLS"])
+    (calls / "codes").write_text("\n".join(map(str, codes)) + "\n")
+    process = subprocess.Popen(
+        ["bash", str(DOCKER / name), *arguments], env=stubs, stderr=subprocess.PIPE, text=True
+    )
+    if terminated:
+        wait_until((calls / "waiting").exists, process)
+        process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=60)
+    return process.returncode, stderr
+
+
+def lines(stubs, name):
+    path = Path(stubs["CALLS"]) / name
+    return path.read_text().splitlines() if path.exists() else []
+
+
+@pytest.mark.parametrize(
+    ("codes", "expected"), [([0], 0), ([3, 0], 3), ([9, 0], 0), ([9, 3, 0], 3), ([9, 9, 9, 0], 9), ([4, 0], 4)]
+)
+def test_only_a_fault_of_the_machine_is_tried_again(stubs, codes, expected):
+    code, _ = run_script("sweep-with-retries.sh", stubs, codes)
+    final = next((place for place, one in enumerate(codes) if one != 9), 3)
+    assert code == expected
+    assert lines(stubs, "sweeps") == ["sweep sweep.yaml --smoke"] * min(final + 1, 3)
+
+
+def test_a_sweep_that_is_told_to_end_is_not_tried_again(stubs):
+    code, _ = run_script("sweep-with-retries.sh", stubs, ["wait", 0], terminated=True)
+    assert code == 143
+    assert len(lines(stubs, "sweeps")) == 1
+
+
+def test_the_batch_script_starts_one_ray_with_a_secret_token(stubs, tmp_path):
+    code, stderr = run_script("sweep.sbatch", stubs, [0])
+    assert (code, stderr) == (0, "")
+    assert lines(stubs, "srun")[0].startswith("--nodes=2 --ntasks=2 --ntasks-per-node=1 --kill-on-bad-exit=0 bash -c")
+    assert lines(stubs, "ray")[0].startswith(
+        "symmetric-run --address node1:24711 --min-nodes 2 --num-cpus 8 --object-store-memory 134217728"
+        " --disable-usage-stats -- bash -c"
+    )
+    assert lines(stubs, "sweeps") == [f"sweep sweep.yaml --smoke --override run.storage={tmp_path}/runs"]
+    assert lines(stubs, "address") == ["node1:24711"]
+    assert lines(stubs, "environment") == [f"token {tmp_path}/pu-4711"]
+    assert [*lines(stubs, "mode"), *lines(stubs, "length")] == ["600", "64"]
+    (token,) = lines(stubs, "token")
+    assert token not in "".join(lines(stubs, "srun") + lines(stubs, "ray"))
+    assert not lines(stubs, "requeue")
+    assert not list(tmp_path.glob("runs/.*"))
+    assert not (tmp_path / "pu-4711").exists()
+
+
+def test_the_batch_script_requeues_a_sweep_that_was_told_to_end(stubs, tmp_path):
+    code, _ = run_script("sweep.sbatch", stubs, ["wait"], terminated=True)
+    assert code == 143
+    assert lines(stubs, "requeue") == ["requeue 4711"]
+    assert not list(tmp_path.glob("runs/.*"))
+
+
+@pytest.mark.parametrize("expected", [3, 4, 9, 137])
+def test_the_batch_script_does_not_requeue_anything_else(stubs, expected):
+    code, _ = run_script("sweep.sbatch", stubs, [expected])
+    assert code == expected
+    assert not lines(stubs, "requeue")
+
+
+def test_a_ray_that_does_not_start_is_no_success(stubs, tmp_path):
+    (tmp_path / "no-ray").touch()
+    code, stderr = run_script("sweep.sbatch", stubs, [0])
+    assert code == 1
+    assert "Ray did not start, so no sweep ran" in stderr
+    assert not lines(stubs, "requeue")
+
+
+def test_the_batch_script_wants_a_sweep_file_and_a_signal_before_the_limit(stubs):
+    code, stderr = run_script("sweep.sbatch", stubs, [0], arguments=())
+    assert code == 3
+    assert "expected a sweep file" in stderr
+    directives = re.findall(r"^#SBATCH (\S+)$", (DOCKER / "sweep.sbatch").read_text(), flags=re.MULTILINE)
+    assert {"--signal=B:TERM@120", "--requeue", "--open-mode=append", "--ntasks-per-node=1"} <= set(directives)
+
+
+def test_scripts_may_be_executed():
+    for name in ("sweep.sbatch", "sweep-with-retries.sh"):
+        assert (DOCKER / name).stat().st_mode & stat.S_IXUSR
+
+
+# --- the Dockerfile's own steps
+
+
+def steps(stage: str) -> list[tuple[str, str]]:
+    """Return instruction and text of each step of a stage, lines joined and comments left out."""
+    text = re.sub(r"^\s*#.*\n", "", stage, flags=re.MULTILINE).replace("\\\n", " ")
+    return [(line.partition(" ")[0], line.partition(" ")[2].strip()) for line in text.splitlines() if line.strip()]
+
+
+@pytest.mark.nightly
+def test_the_steps_of_the_dockerfile_make_an_environment_in_which_a_sweep_runs(tmp_path):
+    """The build stage for real, in folders below tmp_path; cuda is the build that needs no second package index."""
+    base = tmp_path / "python"
+    run_process([sys.executable, "-m", "venv", base], check=True)
+    (tmp_path / "src").mkdir()
+    moved = {"/opt/pareto-unlearn": tmp_path / "opt"}
+    environment = os.environ | {"PATH": f"{base / 'bin'}{os.pathsep}{os.environ['PATH']}", "VARIANT": "cuda"}
+    environment.pop("PYTHONPATH", None)
+    for instruction, text in steps(DOCKERFILE.split("\nFROM ")[1]):
+        if instruction == "RUN":
+            for here, there in moved.items():
+                text = text.replace(here, str(there))
+            done = run_process(["bash", "-euo", "pipefail", "-c", text], cwd=tmp_path / "src", env=environment)
+            assert done.returncode == 0, done.stdout + done.stderr
+        elif instruction == "COPY":
+            *sources, _ = text.split()
+            for source in sources:
+                run_process(["cp", "-r", ROOT / source, tmp_path / "src"], check=True)
+    sweep = [tmp_path / "opt" / "bin" / "pareto-unlearn", "sweep", ROOT / "sweeps" / "quickstart.yaml", "--smoke"]
+    done = run_process([*sweep, "-o", "run.executor=local"], cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
