@@ -264,6 +264,14 @@ def test_the_batch_script_requeues_a_sweep_that_was_told_to_end(stubs, tmp_path)
     assert not list(tmp_path.glob("runs/.*"))
 
 
+def test_a_batch_script_with_a_bucket_keeps_the_token_beside_the_job(stubs, tmp_path):
+    code, _ = run_script("sweep.sbatch", stubs | {"RUNS": "s3://bucket/runs"}, [0])
+    assert code == 0
+    assert lines(stubs, "sweeps") == ["sweep sweep.yaml --smoke --override run.storage=s3://bucket/runs"]
+    assert lines(stubs, "mode") == ["600"]
+    assert not list(tmp_path.glob("**/.ray-token*"))
+
+
 @pytest.mark.parametrize("expected", [3, 4, 9, 137])
 def test_the_batch_script_does_not_requeue_anything_else(stubs, expected):
     code, _ = run_script("sweep.sbatch", stubs, [expected])
