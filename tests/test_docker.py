@@ -121,6 +121,23 @@ def test_head_and_workers_of_compose_share_volume_token_and_checks():
     assert {name for name, service in services.items() if "profiles" not in service} == {"head", "worker"}
 
 
+def test_ray_knows_every_option_that_is_given_to_it():
+    from ray.scripts.scripts import start
+
+    known = {name for option in start.params for name in option.opts}
+    batch = (
+        (DOCKER / "sweep.sbatch")
+        .read_text()
+        .partition('bash -c "$on_every_machine"')[2]
+        .partition("-- bash")[0]
+    )
+    given = set(re.findall(r"(--[a-z-]+)", batch)) - {"--min-nodes"}
+    for name in ("head", "worker"):
+        given |= {word.partition("=")[0] for word in COMPOSE["services"][name]["command"] if word[:2] == "--"}
+    assert len(given) > 10
+    assert given <= known
+
+
 def test_head_and_workers_of_the_rayjob_reach_the_same_storage():
     spec = JOB["spec"]
     cluster = spec["rayClusterSpec"]
