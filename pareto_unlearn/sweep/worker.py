@@ -170,9 +170,7 @@ def execute(
         return Answer(reason=_reason_of(error))
 
 
-def _solve(
-    assignment: Assignment, store: RunStore, reports: _Reports
-) -> tuple[TrialResult, Scales | None]:
+def _solve(assignment: Assignment, store: RunStore, reports: _Reports) -> tuple[TrialResult, Scales | None]:
     """Return the result of a trial and, once its targets were loaded, the run's scales."""
     from pareto_unlearn.trial import Trial, failed_result, load_material, run_trial  # imports torch
 
