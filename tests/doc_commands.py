@@ -92,12 +92,15 @@ def arguments_of(command: str) -> list[str]:
     """Return the arguments of ``pareto-unlearn`` in a command; it must be one of that program.
 
     The quickstart sweep is continued, and a hardened model added to it in few steps. Of any other sweep the
-    file, its overrides, data and weights are checked, as the verb ``validate`` does.
+    file, its overrides, data and weights are checked, as the verb ``validate`` does. An audit takes the short
+    attacks alone; ``tests/test_audit.py`` has the others.
     """
     words = shlex.split(command)
     small = _IN_FEW_STEPS | dict([SMALL_QUALITY])
     arguments = [small.get(word, word) for word in words[words.index("pareto-unlearn") + 1 :]]
     is_added = not set(arguments[1:]) - {"sweeps/quickstart.yaml", "-o", *_IN_FEW_STEPS.values()}
+    if arguments[0] == "audit" and "--print-policy" not in arguments:
+        return [*arguments, "--quick"]
     if arguments[0] != "sweep" or is_added or "--print-config" in arguments:
         return arguments
     return ["validate", *(word for word in arguments[1:] if word not in _SWEEP_ONLY)]

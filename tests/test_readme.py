@@ -62,17 +62,18 @@ def clone(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     return folder
 
 
-def is_slow(block: Block) -> bool:
-    """Whether a block attacks models with everything, or builds some of a family."""
-    return any(word in command for command in block.run for word in ("audit runs", "check-family", "--smoke"))
+def marks_of(block: Block) -> list[pytest.MarkDecorator]:
+    """Return the marks of a block: audits of all models take half a minute, models that are built seconds."""
+    if any("audit runs" in command for command in block.run):
+        return [pytest.mark.nightly]
+    is_slow = any(word in command for command in block.run for word in ("check-family", "--smoke"))
+    return [pytest.mark.slow] if is_slow else []
 
 
 @pytest.mark.parametrize(
     "block",
     [
-        pytest.param(
-            block, id=f"{block.page}: {block.run[0]}", marks=[pytest.mark.slow] if is_slow(block) else []
-        )
+        pytest.param(block, id=f"{block.page}: {block.run[0]}", marks=marks_of(block))
         for block in BLOCKS
         if block.run
     ],
