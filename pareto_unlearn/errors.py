@@ -11,6 +11,10 @@ ParetoUnlearnError
 
 import errno
 import os
+import resource
+
+LEAST_ADDRESS_SPACE = 512 * 2**20
+"""Bytes that Python, NumPy and Arrow need; torch needs several times as much and says so itself."""
 
 
 class ParetoUnlearnError(Exception):
@@ -69,7 +73,8 @@ _REMEDIES = {
     errno.ESTALE: "see that the network file system is mounted",
     errno.ETIMEDOUT: "see that the storage answers",
 }
-_WORDS_OF_MACHINES = ("DefaultCPUAllocator", "CUDA error", "CUDA out of memory", "cuDNN error", "NCCL")
+_WORDS_OF_MEMORY = ("DefaultCPUAllocator", "CUDA out of memory")
+_WORDS_OF_MACHINES = (*_WORDS_OF_MEMORY, "CUDA error", "cuDNN error", "NCCL")
 """In errors of torch, which raises plain RuntimeErrors for them."""
 
 
@@ -86,16 +91,42 @@ def is_fault_of_machine(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _WORDS_OF_MACHINES)
 
 
-def explain_machine(error: OSError | MemoryError) -> MachineError | None:
+def explain_machine(error: Exception) -> MachineError | None:
     """Return what gave out, where, and what to do about it; None for an error that may be a bug of ours."""
-    number = errno.ENOMEM if isinstance(error, MemoryError) else error.errno
+    number = error.errno if isinstance(error, OSError) else errno.ENOMEM if _lacks_memory(error) else None
     remedy = _REMEDIES.get(number or 0)
-    if remedy is None:
+    if number is None or remedy is None:
         return None
     place = getattr(error, "filename", None)
-    words = os.strerror(errno.ENOMEM) if isinstance(error, MemoryError) else error.strerror
+    words = error.strerror if isinstance(error, OSError) else os.strerror(number)
     start = "" if place is None else f"{_short(str(place))}: "
     return MachineError(f"{start}{words}: {remedy}, then start the same command again")
+
+
+def _lacks_memory(error: BaseException) -> bool:
+    """Return whether memory gave out, also in the words of torch and of the loader of libraries."""
+    if isinstance(error, ImportError):
+        causes = " ".join(str(one) for one in (error, error.__cause__, error.__context__))
+        return "failed to map segment" in causes or "cannot allocate memory" in causes.lower()
+    if isinstance(error, RuntimeError):
+        return type(error).__name__ == "OutOfMemoryError" or any(
+            words in str(error) for words in _WORDS_OF_MEMORY
+        )
+    return isinstance(error, MemoryError)
+
+
+def require_address_space() -> None:
+    """Refuse a limit on memory (``ulimit -v``) with which NumPy does not even load, but hangs or crashes.
+
+    Raises:
+        MachineError: the limit is below ``LEAST_ADDRESS_SPACE``.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < LEAST_ADDRESS_SPACE:
+        raise MachineError(
+            f"expected at least {LEAST_ADDRESS_SPACE >> 20} MB of address space, found a limit of "
+            f"{limit >> 20} MB: raise it (ulimit -v), then start the same command again"
+        )
 
 
 def _short(path: str) -> str:

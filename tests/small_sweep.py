@@ -29,6 +29,14 @@ SMALL = (
 )
 """Overrides that shrink the quickstart sweep to seconds."""
 
+TINIEST = (
+    "data.train_per_class=4", "data.heldout_per_class=2", "solver.steps=2", "solver.batch=4",
+    "solver.checkpoint_every=2", "solver.path={steps: 4, scan: []}", "solver.bank.checkpoints=3",
+    "epsilon={schedule: grid, points: 1}", "baselines=[]", "controls=[]", "evaluate.audit=off",
+    "objective.noise_images=16",
+)  # fmt: skip
+"""Overrides for a sweep of a second, whose numbers mean nothing."""
+
 MEASURED_TIMES = {"seconds", "images_per_second", "peak_memory_bytes"}
 """Columns of a trial that a clock or the system measured: they differ between two runs of the same trial."""
 
