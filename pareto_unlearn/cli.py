@@ -22,7 +22,8 @@ from pareto_unlearn.cli_arguments import (
     Weights,
     choose,
 )
-from pareto_unlearn.errors import ParetoUnlearnError, explain_machine
+from pareto_unlearn.errors import ParetoUnlearnError, explain_machine, require_address_space
+from pareto_unlearn.terminal import open_console, plain_streams
 
 if TYPE_CHECKING:
     from pareto_unlearn.config import SweepConfig
@@ -78,8 +79,6 @@ def sweep(
         return
     if as_json or no_measure:
         raise typer.BadParameter("--json and --no-measure go with --dry-run")
-    from rich.console import Console
-
     from pareto_unlearn.report import write_report
     from pareto_unlearn.sweep import SweepOptions, run_sweep
 
@@ -91,7 +90,7 @@ def sweep(
         report=write_report,
         check_space=not ignore_space,
     )
-    raise typer.Exit(run_sweep(config, options, Console(stderr=True)))
+    raise typer.Exit(run_sweep(config, options, open_console(stderr=True)))
 
 
 @app.command()
@@ -231,11 +230,16 @@ def doctor(
     allow_import: AllowImport = False,
     as_json: AsJson = False,
 ) -> None:
-    """List which weights files are present; exit code 8 if a needed file is missing or any is wrong."""
+    """List which weights files are present; exit code 8 if a needed file is missing or any is wrong.
+
+    It also warns of a Ray cluster on another machine that is used without a token.
+    """
     from pareto_unlearn.errors import WeightsError
     from pareto_unlearn.finished.doctor import examine
 
     config = None if file is None else _read(file, override, False, allow_import)
+    if config is not None:
+        _warn_of_cluster(config)
     findings = examine(config, weights)
     if as_json:
         print(json.dumps([asdict(finding) for finding in findings], indent=1))
@@ -245,6 +249,19 @@ def doctor(
             print(f"{state} {'needed' if finding.is_needed else 'unused'} {finding.name}: {finding.detail}")
     if any(finding.is_trouble for finding in findings):
         raise typer.Exit(WeightsError.exit_code)
+
+
+def _warn_of_cluster(config: "SweepConfig") -> None:
+    from pareto_unlearn.sweep.cluster import open_cluster
+
+    address = open_cluster(config.run) if config.run.executor == "tune" else None
+    if address is not None:
+        print(
+            f"warning: the Ray cluster at {address} is used without a token: whoever reaches its ports can "
+            "run any code there. Start it with RAY_AUTH_MODE=token, and give its token here in "
+            "RAY_AUTH_TOKEN or ~/.ray/auth_token",
+            file=sys.stderr,
+        )
 
 
 @app.command()
@@ -404,13 +421,19 @@ def root(
 
 def main() -> None:
     """Run the command line; an error that a user can fix ends with its exit code, without a traceback."""
+    with plain_streams():
+        _run()
+
+
+def _run() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
+        require_address_space()
         app()
     except ParetoUnlearnError as error:
         print(f"pareto-unlearn: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except (OSError, MemoryError) as error:
+    except (OSError, MemoryError, ImportError, RuntimeError) as error:
         explained = explain_machine(error)
         if explained is None:
             raise

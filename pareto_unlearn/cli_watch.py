@@ -58,10 +58,9 @@ def list_trials(
 
     Examples: pareto-unlearn ls runs/quickstart, pareto-unlearn ls runs
     """
-    from rich.console import Console
-
     from pareto_unlearn.store import find_runs, open_run
     from pareto_unlearn.sweep.summary import closing_table, print_table
+    from pareto_unlearn.terminal import open_console
 
     stores = find_runs(run)
     if stores is not None:
@@ -71,20 +70,19 @@ def list_trials(
     if as_json:
         print(json.dumps([_json_values(record) for record in opened.records], indent=1))
     else:
-        print_table(closing_table(opened), Console())
+        print_table(closing_table(opened), open_console())
 
 
 def _list_runs(stores: "list[RunStore]", as_json: bool) -> None:
-    from rich.console import Console
-
     from pareto_unlearn.sweep.status import look_at, runs_table
     from pareto_unlearn.sweep.summary import print_table
+    from pareto_unlearn.terminal import open_console
 
     statuses = [look_at(store) for store in stores]
     if as_json:
         print(json.dumps([status.to_plain() for status in statuses], indent=1))
     else:
-        print_table(runs_table(statuses), Console())
+        print_table(runs_table(statuses), open_console())
 
 
 store_app = typer.Typer(
@@ -159,25 +157,24 @@ def status(
 
 
 def _show(store: "RunStore", as_json: bool) -> None:
-    from rich.console import Console
-
     from pareto_unlearn.sweep.status import describe_status, look_at
+    from pareto_unlearn.terminal import open_console
 
     found = look_at(store)
     if as_json:
         print(json.dumps(found.to_plain(), indent=1))
     else:
-        Console().print(describe_status(found), highlight=False, soft_wrap=True)
+        open_console().print(describe_status(found), highlight=False, soft_wrap=True)
 
 
 def _watch(store: "RunStore", as_json: bool) -> None:
     """Show a run until nobody works on it, or Ctrl-C: in place on a terminal, elsewhere at every change."""
-    from rich.console import Console
     from rich.live import Live
 
     from pareto_unlearn.sweep.status import describe_status
+    from pareto_unlearn.terminal import open_console
 
-    console = Console()
+    console = open_console()
     try:
         if console.is_terminal and not as_json:
             with Live(console=console, auto_refresh=False) as live:

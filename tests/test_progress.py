@@ -136,6 +136,6 @@ def test_a_scan_that_reports_finds_the_same_to_the_last_bit(tmp_path):
 def test_the_valid_range_says_whether_it_is_that_of_the_worst_class(bounded, words):
     valid = ValidRange(seed=3, lower=0.6, upper=1.2, upper_source="lowest")
     info = dataclasses.replace(synthetic_info(), scales=SCALES, bounded=bounded)
-    assert describe_range(valid, info) == (
-        f"[bold]valid epsilon range (seed 3): {words}[/]; the upper end is the lowest boundary"
+    assert describe_range(valid, info).markup == (
+        f"[bold]valid epsilon range (seed 3): {words}[/bold]; the upper end is the lowest boundary"
     )

@@ -112,7 +112,7 @@ def test_a_check_without_a_model_has_no_gain():
     (found,) = find_gains([HIGHEST, broken], SCALES)
     assert (found.gain, found.f1_change) == (None, None)
     (line, _) = describe_gains([found])
-    assert line.endswith(": unknown at highest, [red]DIVERGED[/]")
+    assert line.markup.endswith(": unknown at highest, [red]DIVERGED[/red]")
 
 
 def test_rows_that_check_nothing_have_no_gain():
@@ -123,7 +123,7 @@ def test_rows_that_check_nothing_have_no_gain():
 
 def test_the_summary_says_the_gains_and_how_to_read_them():
     line, reading = describe_gains(find_gains(CHECKED, SCALES))
-    assert line == (
+    assert line.plain == (
         "gain in f2 when the steps are doubled (seed 0): 5.0% at highest (f1 -1.00% of its range), "
         "20.0% at epsilon 25.0% (f1 +1.00% of its range)"
     )

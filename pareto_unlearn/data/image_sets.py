@@ -1,7 +1,5 @@
 """The images of a sweep, in four sets, and the manifest that lists them."""
 
-import csv
-import io
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -9,6 +7,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from pareto_unlearn.foreign_text import write_csv
 
 
 @runtime_checkable
@@ -100,12 +100,10 @@ def write_manifest(split: SplitData) -> str:
     Raises:
         ConfigError: names the image files that cannot be read.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("image_id", "class_name", "set", "split", "sha256"))
+    rows = [("image_id", "class_name", "set", "split", "sha256")]
     for name, part, images in split.items():
         class_ids = images.class_ids.tolist()
         shown = "proxy" if split.has_proxy and (name, part) == ("retain", "train") else name
         for image_id, class_id, digest in zip(images.image_ids, class_ids, images.sha256, strict=True):
-            writer.writerow((image_id, images.class_names[class_id], shown, part, digest))
-    return text.getvalue()
+            rows.append((image_id, images.class_names[class_id], shown, part, digest))
+    return write_csv(rows)

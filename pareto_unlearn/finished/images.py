@@ -2,6 +2,7 @@
 
 from pareto_unlearn.data import SplitData, write_manifest
 from pareto_unlearn.errors import ConfigError
+from pareto_unlearn.foreign_text import guarded_csv
 from pareto_unlearn.store import RunStore
 
 
@@ -11,7 +12,7 @@ def check_images(store: RunStore, split: SplitData) -> None:
     Raises:
         ConfigError: the images that are there now are not those of the run's manifest.
     """
-    if write_manifest(split) != store.read_text("manifest.csv"):
+    if write_manifest(split) != guarded_csv(store.read_text("manifest.csv")):
         raise ConfigError(
             f"{store.path}: the images are not those of its manifest.csv; put the sweep's images back"
         )

@@ -8,6 +8,7 @@ Nothing of a file is ever executed.
 import pickle
 import re
 import struct
+import zipfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,6 +28,9 @@ PREFIXES = ("module.", "_orig_mod.")
 """Of DistributedDataParallel and torch.compile."""
 LIGHTNING = "pytorch-lightning_version"
 """The entry of a Lightning checkpoint, which puts ``model.`` before the names of what it trains."""
+
+MOST_UNPACKED = 10
+"""Times the size of the file: weights hardly pack, so what unpacks to more was made to fill the memory."""
 
 UNREADABLE = (
     pickle.UnpicklingError,
@@ -79,14 +83,17 @@ def read_checkpoint(
         of DistributedDataParallel, torch.compile and Lightning, and the wrapper, which has the prefix.
 
     Raises:
-        WeightsError: the file is missing, damaged, of another kind, holds a class that is not allowed, no
-            state dict, or a number that is not finite.
+        WeightsError: the file is missing, damaged, of another kind, unpacks to far more than its size, holds
+            a class that is not allowed, no state dict, or a number that is not finite.
     """
     require_checkpoint(path)
     if path.suffix == SAFETENSORS:
         tensors, wrapper = _read_safetensors(path)
     else:
+        _require_bounded(path, _unpacked_bytes(path))
         tensors, wrapper = _unwrap(_read_pickle(path, allowed), keys, path)
+    # A view may repeat a single number for ever; a copy of it is as large as it says.
+    _require_bounded(path, sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()))
     _require_finite(tensors, path)
     return _without_prefix(tensors, wrapper)
 
@@ -175,6 +182,24 @@ def _read_pickle(path: Path, allowed: Sequence[type]) -> object:
             f"{path}: expected a file of torch.save, found one that is damaged or of another kind; "
             "compare its size and its SHA-256 with the publisher's, or download it again"
         ) from error
+
+
+def _unpacked_bytes(path: Path) -> int:
+    """Return the bytes that the parts of a zip archive unpack to; torch refuses parts that are longer."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return sum(part.file_size for part in archive.infolist())
+    except (zipfile.BadZipFile, *UNREADABLE):
+        return 0  # an older form without compression, or no checkpoint, which torch finds out
+
+
+def _require_bounded(path: Path, unpacked: int) -> None:
+    size = path.stat().st_size
+    if unpacked > MOST_UNPACKED * size + 2**20:
+        raise WeightsError(
+            f"{path}: expected weights, found {size:,} bytes that unpack to {unpacked:,}; such a file fills "
+            "the memory. Save the state dict again with torch.save, which does not compress"
+        )
 
 
 def _require_finite(tensors: Mapping[str, Tensor], path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pareto_unlearn.config import ForgetImages, forget_images_of
 from pareto_unlearn.errors import StoreError
+from pareto_unlearn.foreign_text import no_paths, without_secrets
 from pareto_unlearn.report.audit_text import describe, write_audit
 from pareto_unlearn.report.comparison import ComparisonFormat, compare_runs, write_comparison
 from pareto_unlearn.report.facts import Split
@@ -98,6 +99,6 @@ def write_out(out: str, text: str) -> None:
 
 def _sweep_file(run: StoredRun) -> str:
     try:
-        return run.store.read_text("sweep.yaml")
+        return no_paths(without_secrets(run.store.read_text("sweep.yaml")), run.path)
     except StoreError:
         return ""  # the rest of a run can be read without its sweep file; the page then shows no file

@@ -11,6 +11,7 @@ from pareto_unlearn.analysis.scores import median_scores
 from pareto_unlearn.catalogue.audits import AUDIT
 from pareto_unlearn.catalogue.methods import FIGURE_ORDER
 from pareto_unlearn.config import ForgetImages
+from pareto_unlearn.foreign_text import no_paths
 from pareto_unlearn.records import Phase, RunInfo, Scales, TrialRecord, TrialState, name_bounded
 from pareto_unlearn.report.audit_facts import gather_audit
 from pareto_unlearn.report.facts import (
@@ -191,7 +192,7 @@ def _solution(run: StoredRun, record: TrialRecord, seeds: Sequence[int]) -> Solu
         method=record.method,
         seed=record.seed,
         state=record.state,
-        reason=record.reason,
+        reason=no_paths(record.reason, run.path),
         epsilon=record.epsilon,
         epsilon_fraction=record.epsilon_fraction,
         train=Measured(

@@ -12,6 +12,7 @@ from typing import cast
 
 from pareto_unlearn.catalogue.methods import BASELINES, METHODS, MethodKind
 from pareto_unlearn.catalogue.metrics import METRICS, PROTOCOLS, PaperColumn
+from pareto_unlearn.foreign_text import without_secrets
 from pareto_unlearn.records import HAS_MODEL, Phase, Role, TrialRecord, TrialState
 from pareto_unlearn.report.facts import Split
 from pareto_unlearn.report.views import Row, finite, group, whole_set_rows
@@ -121,9 +122,13 @@ def gather_table(runs: Sequence[StoredRun], layout: Layout) -> PaperTable:
 
 
 def run_titles(runs: Sequence[StoredRun]) -> list[str]:
-    """Return the names of runs, or their paths if two runs have the same name."""
+    """Return the names of runs, or if two have the same name their paths from the folder that holds all."""
     names = [run.info.name for run in runs]
-    return names if len(set(names)) == len(names) else [run.path for run in runs]
+    if len(set(names)) == len(names):
+        return names
+    paths = [without_secrets(run.path).split("/") for run in runs]
+    shared = next((place for place, parts in enumerate(zip(*paths, strict=False)) if len(set(parts)) > 1), -1)
+    return ["/".join(path[shared:]) for path in paths]
 
 
 def _values(run: StoredRun) -> list[Value]:

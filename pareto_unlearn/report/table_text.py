@@ -1,11 +1,10 @@
 """Tables as text: Markdown, LaTeX (booktabs), CSV. Every text from a store is escaped."""
 
-import csv
-import io
 from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from itertools import groupby
 
+from pareto_unlearn.foreign_text import write_csv
 from pareto_unlearn.report.paper_table import Cell, Column, PaperTable
 from pareto_unlearn.report.words import NONE
 
@@ -53,15 +52,6 @@ def latex(text: str) -> str:
     return "".join(_LATEX_SIGNS.get(sign, sign) for sign in _one_line(text))
 
 
-def write_csv(rows: Iterable[Sequence[str]]) -> str:
-    """Return rows as RFC 4180 text; a cell that a spreadsheet would take for a formula gets an apostrophe."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    for row in rows:
-        writer.writerow([_harmless(cell) for cell in row])
-    return buffer.getvalue()
-
-
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a Markdown table of escaped cells; the first column is words, the others are numbers."""
     lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
@@ -84,11 +74,6 @@ def plain_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())
-
-
-def _harmless(cell: str) -> str:
-    is_number = cell.removeprefix("-").replace(".", "", 1).isdigit()
-    return f"'{cell}" if cell[:1] in ("=", "+", "-", "@") and not is_number else cell
 
 
 def _set(column: Column) -> str:

@@ -425,10 +425,5 @@ def join_path(storage: str, name: str) -> str:
     return f"{base.rstrip('/')}/{name}{mark}{options}"
 
 
-def without_secrets(path: str) -> str:
-    """Return a path for messages, with the credentials of a URI masked."""
-    return re.sub(r"://[^/@]*@", "://***@", path) if is_uri(path) else path
-
-
 def _temporary_path(target: Path) -> Path:
     return target.parent / f"{TEMPORARY_PREFIX}{target.name.lstrip('.')}-{uuid.uuid4().hex}"

@@ -17,6 +17,7 @@ from typing import Self
 import pyarrow as pa
 
 from pareto_unlearn.errors import ConfigError, StoreError
+from pareto_unlearn.foreign_text import without_secrets
 from pareto_unlearn.records import (
     EMBEDDING_FILE,
     MODEL_FILE,
@@ -36,7 +37,6 @@ from pareto_unlearn.store.filesystem import (
     is_plain_name,
     join_path,
     open_storage,
-    without_secrets,
 )
 from pareto_unlearn.store.lock import Hold, Holder, find_holder, hold_run
 from pareto_unlearn.store.names import (
@@ -105,8 +105,10 @@ class RunStore:
         probe = "write-probe"
         try:
             store._storage.make_private()
-            store._storage.put(probe, b"")
-            store._storage.remove(probe)
+            try:
+                store._storage.put(probe, b"")
+            finally:
+                store._storage.remove(probe)
         except OSError as error:
             raise ConfigError(
                 f"cannot write to {store._label} ({error}); set run.storage to a directory or bucket "

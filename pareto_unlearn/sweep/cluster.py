@@ -7,10 +7,12 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pareto_unlearn.config import RunSection
-from pareto_unlearn.errors import ConfigError
+from pareto_unlearn.errors import ConfigError, MachineError
+from pareto_unlearn.foreign_text import without_secrets
 
 OBJECT_STORE_BYTES = 128 * 2**20
 """Trials exchange a few kilobytes; targets are shared through memory-mapped files."""
@@ -31,6 +33,18 @@ def cluster_address(section: RunSection) -> str | None:
     return section.address or os.environ.get("RAY_ADDRESS")
 
 
+def open_cluster(section: RunSection) -> str | None:
+    """Return the address of a cluster on another machine that is used without a token; None for any other."""
+    address = cluster_address(section)
+    host = "" if address is None else address.rpartition("://")[2].rpartition("@")[2]
+    if address is None or host in ("local", "auto") or host.startswith(("127.", "localhost", "[::1]")):
+        return None
+    kept = os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token"
+    has_token = bool(os.environ.get("RAY_AUTH_TOKEN")) or Path(kept).expanduser().is_file()
+    is_off = os.environ.get("RAY_AUTH_MODE", "token").lower() != "token"
+    return without_secrets(address) if is_off or not has_token else None
+
+
 def start_ray(section: RunSection, say: Say, *, dashboard: bool) -> str | None:
     """Connect to the cluster of the sweep file or environment, or start a local Ray on loopback.
 
@@ -39,8 +53,8 @@ def start_ray(section: RunSection, say: Say, *, dashboard: bool) -> str | None:
 
     Raises:
         ConfigError: no cluster answers at the address, or the local Ray does not come up.
+        MachineError: Ray cannot write what it needs, such as its token.
     """
-
     address = cluster_address(section)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
@@ -59,7 +73,15 @@ def start_ray(section: RunSection, say: Say, *, dashboard: bool) -> str | None:
     try:
         return _start(options, say, is_local=address is None) or None
     except (ConnectionError, ValueError) as error:
-        raise ConfigError(f"run.address: no Ray cluster answers at {address}: {error}") from error
+        raise ConfigError(
+            f"run.address: no Ray cluster answers at {without_secrets(address or '')}: {error}"
+        ) from error
+    except OSError as error:
+        raise MachineError(
+            f"Ray does not start: {error}. It keeps its token in ~/.ray and its files in /tmp/ray: name a "
+            "HOME and a RAY_TMPDIR that can be written to, or set run.executor to local; then start the same "
+            "command again"
+        ) from error
 
 
 def _start(options: Mapping[str, Any], say: Say, *, is_local: bool) -> str:
@@ -101,8 +123,8 @@ def check_address(section: RunSection) -> None:
         socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
     except OSError as error:
         raise ConfigError(
-            f"run.address: no Ray cluster answers at {address} ({error}); give the address of one that runs, "
-            "or unset run.address and RAY_ADDRESS to start a local Ray"
+            f"run.address: no Ray cluster answers at {without_secrets(address)} ({error}); give the address of one "
+            "that runs, or unset run.address and RAY_ADDRESS to start a local Ray"
         ) from error
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from pareto_unlearn.config import SweepConfig
 from pareto_unlearn.config.smoke import SMOKE_NOTICE
@@ -31,7 +31,7 @@ from pareto_unlearn.sweep.dry_run import check_space
 from pareto_unlearn.sweep.executors import Executor, LocalExecutor
 from pareto_unlearn.sweep.planner import Planner
 from pareto_unlearn.sweep.preparing import prepare_run
-from pareto_unlearn.sweep.progress import ProgressDisplay, describe_budget, describe_range, say
+from pareto_unlearn.sweep.progress import ProgressDisplay, describe_budget, describe_range, say, styled_state
 from pareto_unlearn.sweep.progress_file import ProgressFile
 from pareto_unlearn.sweep.summary import closing_table, print_summary, print_table
 from pareto_unlearn.sweep.worker import SHARE_IT
@@ -88,7 +88,7 @@ def run_sweep(config: SweepConfig, options: SweepOptions, console: Console) -> i
         weights.
     """
     if config.smoke:
-        say(console, f"[bold yellow]{SMOKE_NOTICE}[/]")
+        say(console, Text(SMOKE_NOTICE, style="bold yellow"))
     if config.run.executor == "tune":
         check_address(config.run)  # before the checks below, which take a while
     say(console, "reading weights and images to check them ...")
@@ -212,11 +212,11 @@ class _RangeAnnouncer:
 
 
 def _say_interrupted(planner: Planner, stopped_by: int | None, console: Console) -> int:
-    say(
-        console,
-        f"[yellow]interrupted[/]: {planner.num_committed} of {planner.total} trials are committed; "
-        "start the same command again to continue",
+    counted = (
+        f": {planner.num_committed} of {planner.total} trials are committed; "
+        "start the same command again to continue"
     )
+    say(console, Text.assemble(("interrupted", "yellow"), counted))
     return INTERRUPTED if stopped_by is None else 128 + stopped_by
 
 
@@ -228,7 +228,7 @@ def _conclude(planner: Planner, info: RunInfo, options: SweepOptions, console: C
     print_summary(planner.store.path, info, report, console)
     broken = [record for record in records if record.state in BROKEN]
     for record in broken:
-        say(console, f"[red]{record.state}[/] {record.label}: {escape(record.reason)}")
+        say(console, Text.assemble(styled_state(record.state), f" {record.label}: {record.reason}"))
     if faults := [record for record in broken if record.is_fault_of_machine]:
         raise MachineError(
             f"{planner.store.path}: {len(faults)} of {len(records)} trials met a fault of the machine, as "

@@ -9,6 +9,7 @@ from pareto_unlearn.catalogue.family_lookup import absolute_name
 from pareto_unlearn.catalogue.methods import ORIGINAL
 from pareto_unlearn.config import SweepConfig, config_hash, dump_config
 from pareto_unlearn.config.model_section import BUILTIN, RANDOM
+from pareto_unlearn.foreign_text import near_paths, without_secrets
 from pareto_unlearn.records import (
     SCHEMA_VERSION,
     WEIGHTS_VARIABLE,
@@ -48,7 +49,7 @@ def prepare_run(
     check_same_sweep(config, store, before.config_hash if before else None, digest)
     check_same_images(store, checked.manifest, is_new=before is None)
     record_extractors(store, checked.extractors)
-    store.write_text("sweep.yaml", dump_config(config))
+    store.write_text("sweep.yaml", without_secrets(near_paths(dump_config(config))))
     store.write_text("manifest.csv", checked.manifest)
     add_salt(store)
     retry = _failed_attempts(store, every=retry_failed)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -24,6 +23,7 @@ from pareto_unlearn.records import (
     ScanRow,
     TrialRecord,
     TrialSpec,
+    TrialState,
     ValidRange,
     name_bounded,
 )
@@ -119,7 +119,7 @@ class ProgressDisplay:
             self._live.stop()
         self._keep(urgent=True)
 
-    def say(self, text: str) -> None:
+    def say(self, text: str | Text) -> None:
         """Print one line above the live table."""
         say(self._console, text)
 
@@ -175,12 +175,8 @@ class ProgressDisplay:
         self._done += 1
         self._broken += record.state in BROKEN
         self._estimate = None
-        style = STATE_STYLES.get(record.state, "white")
-        self._say_of(
-            spec,
-            f"{spec.label}: [{style}]{record.state}[/] {_outcome_of(record)} ({self._done} of {self._total} "
-            f"trials, {self._time_left()})",
-        )
+        outcome = f"{_outcome_of(record)} ({self._done} of {self._total} trials, {self._time_left()})"
+        self._say_of(spec, spec.label, ": ", styled_state(record.state), f" {outcome}")
         self._keep(urgent=True)
 
     def snapshot(self) -> SweepProgress:
@@ -239,9 +235,9 @@ class ProgressDisplay:
             spec, (step, steps) = running.spec, self._steps(running)
             table.add_row(
                 name_phase(spec),
-                running.label,
+                Text(running.label),
                 f"{step}/{steps}",
-                running.doing or ProgressBar(total=steps, completed=step, width=20),
+                Text(running.doing) if running.doing else ProgressBar(total=steps, completed=step, width=20),
                 "" if running.f1 is None else f"{running.f1:.4g}",
                 "" if running.f2 is None else f"{running.f2:.3g}",
             )
@@ -274,11 +270,9 @@ class ProgressDisplay:
         left = max(0.0, estimate.seconds - (now - estimate.made))
         return _Estimate(left, now, estimate.is_least)
 
-    def _say_of(self, spec: TrialSpec, text: str) -> None:
-        self.say(f"{self._clock()} {name_phase(spec):9} {text}")
-
-    def _clock(self) -> str:
-        return f"[dim]{describe_duration(self._now() - self._started):>6}[/]"
+    def _say_of(self, spec: TrialSpec, *parts: str | Text) -> None:
+        clock = Text(f"{describe_duration(self._now() - self._started):>6}", style="dim")
+        self.say(Text.assemble(clock, f" {name_phase(spec):9} ", *parts))
 
 
 def describe_time_left(seconds: float | None, is_least: bool) -> str:
@@ -288,9 +282,17 @@ def describe_time_left(seconds: float | None, is_least: bool) -> str:
     return f"{'at least' if is_least else 'about'} {describe_duration(seconds)} left"
 
 
-def say(console: Console, text: str) -> None:
-    """Print one line without wrapping or colouring: paths and numbers must stay easy to copy and search."""
-    console.print(text, highlight=False, soft_wrap=True)
+def say(console: Console, text: str | Text) -> None:
+    """Print one line without wrapping or colouring: paths and numbers must stay easy to copy and search.
+
+    Brackets in a string are no markup: paths and names of strangers hold them. What is styled is a ``Text``.
+    """
+    console.print(Text(text) if isinstance(text, str) else text, highlight=False, soft_wrap=True)
+
+
+def styled_state(state: TrialState) -> Text:
+    """Return the state of a trial in its colour."""
+    return Text(state, style=STATE_STYLES.get(state, "white"))
 
 
 def describe_budget(config: SweepConfig, *, check_convergence: bool = False) -> str:
@@ -343,7 +345,7 @@ def _front_steps(config: SweepConfig) -> str:
     return f"{text}, {wall:,} from start to end with {slots} trials at a time"
 
 
-def describe_range(valid: ValidRange, info: RunInfo) -> str:
+def describe_range(valid: ValidRange, info: RunInfo) -> Text:
     """Return the valid range in words: in raw f1, and as completeness once the scales are known.
 
     Both belong to what epsilon bounds: the mean, or with ``per_class`` the worst class.
@@ -358,7 +360,7 @@ def describe_range(valid: ValidRange, info: RunInfo) -> str:
         "path": f"a checkpoint of the path ({valid.reason})",
         "original": f"the original model ({valid.reason})",
     }
-    return f"[bold]{text}[/]; the upper end is {named[valid.upper_source]}"
+    return Text.assemble((text, "bold"), f"; the upper end is {named[valid.upper_source]}")
 
 
 def _describe_scan(progress: ScanProgress) -> str:
@@ -385,7 +387,7 @@ def name_phase(spec: TrialSpec | TrialRecord) -> str:
 
 def _outcome_of(record: TrialRecord) -> str:
     if record.completeness is None:
-        return escape(record.reason)
+        return record.reason
     return (
         f"completeness {as_percent(record.completeness)}, retained quality "
         f"{as_percent(record.retained_quality)}"

@@ -220,41 +220,45 @@ def _best(records: Iterable[TrialRecord]) -> TrialRecord | None:
 
 def describe_status(status: RunStatus) -> RenderableType:
     """Return a status for a person."""
-    lines = [f"[bold]{status.path}[/]: {_describe_state(status)}", f"trials   {_describe_trials(status)}"]
-    lines += [f"range    {describe_range(valid, status.info)}" for valid in status.ranges]
+    lines = [
+        Text.assemble((status.path, "bold"), ": ", *_describe_state(status)),
+        Text.assemble("trials   ", *_describe_trials(status)),
+    ]
+    lines += [Text(f"range    {describe_range(valid, status.info)}") for valid in status.ranges]
     if status.kept:
         kept = ", ".join(f"{short_id(trial)} from step {step}" for trial, step in status.kept.items())
-        lines.append(f"resumes  {kept}")
-    parts: list[RenderableType] = [Text.from_markup(line) for line in lines]
-    return Group(*parts, *([_running_table(status)] if status.running else []))
+        lines.append(Text(f"resumes  {kept}"))
+    return Group(*lines, *([_running_table(status)] if status.running else []))
 
 
-def _describe_state(status: RunStatus) -> str:
+def _describe_state(status: RunStatus) -> tuple[str | tuple[str, str], ...]:
+    """Return the parts of a line, some with a colour."""
     match status.state:
         case RunState.RUNNING:
             heard = f", last heard of {_ago(status.heard)}" if status.heard else ""
-            return f"[green]running[/], {status.holder}{heard}"
+            return ("running", "green"), f", {status.holder}{heard}"
         case RunState.INTERRUPTED:
-            return "[yellow]interrupted[/]; start the same sweep command again to continue"
+            return ("interrupted", "yellow"), "; start the same sweep command again to continue"
         case RunState.FINISHED:
-            return f"finished {_ago(status.changed)}"
+            return (f"finished {_ago(status.changed)}",)
         case RunState.UNKNOWN:
-            return "no driver; its sweep.yaml cannot be read here, so what is left is unknown"
+            return ("no driver; its sweep.yaml cannot be read here, so what is left is unknown",)
 
 
-def _describe_trials(status: RunStatus) -> str:
+def _describe_trials(status: RunStatus) -> list[str | tuple[str, str]]:
+    """Return the parts of a line, some with a colour."""
     total = "" if status.total is None else f" of {status.total}"
-    parts = [f"{status.done}{total} done"]
+    parts: list[str | tuple[str, str]] = [f"{status.done}{total} done"]
     if status.state is RunState.RUNNING:
         parts.append(f"{len(status.running)} running")
-    parts.append(f"[red]{status.failed} failed[/]" if status.failed else "0 failed")
+    parts.append((f"{status.failed} failed", "red") if status.failed else "0 failed")
     if status.planned:
         parts.append(f"{status.planned} planned")
     if status.others:
         parts.append(f"{status.others} beside the sweep")
     if status.state in (RunState.RUNNING, RunState.INTERRUPTED):
         parts.append(describe_time_left(status.seconds_left, status.is_least))
-    return ", ".join(parts)
+    return [part for one in parts for part in (", ", one)][1:]
 
 
 def _running_table(status: RunStatus) -> Table:
@@ -266,13 +270,13 @@ def _running_table(status: RunStatus) -> Table:
     for one in status.running:
         table.add_row(
             one.phase,
-            one.label,
+            Text(one.label),
             str(one.seed),
             f"{one.step}/{one.steps}" if one.steps else "",
             "" if one.f1 is None else f"{one.f1:.4g}",
             "" if one.f2 is None else f"{one.f2:.3g}",
             describe_duration(one.seconds + max(0.0, since)),
-            one.doing,
+            Text(one.doing),
         )
     return table
 
@@ -287,7 +291,7 @@ def runs_table(statuses: Iterable[RunStatus]) -> Table:
     for one in statuses:
         of = "" if one.total is None else f"/{one.total}"
         table.add_row(
-            one.name,
+            Text(one.name),
             str(one.state),
             f"{one.done}{of}",
             str(one.failed),

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
@@ -23,9 +22,10 @@ from pareto_unlearn.analysis.scores import BOXES, LEVELS, Scores
 from pareto_unlearn.catalogue.methods import EPSILON_CONSTRAINT, METHODS
 from pareto_unlearn.config import AuditPolicy
 from pareto_unlearn.config.smoke import SMOKE, SMOKE_NOTICE
+from pareto_unlearn.foreign_text import plain
 from pareto_unlearn.records import HAS_MODEL, Phase, Role, RunInfo, TrialRecord, TrialState
 from pareto_unlearn.store import StoredRun, open_run
-from pareto_unlearn.sweep.progress import STATE_STYLES, as_percent, describe_range, say
+from pareto_unlearn.sweep.progress import as_percent, describe_range, say, styled_state
 
 SPLITS = ("heldout", "train")
 _UNBOUNDED = 10_000
@@ -45,13 +45,13 @@ def print_summary(path: str, info: RunInfo, report: str | None, console: Console
     for line in _result_lines(run, info):
         say(console, line)
     if info.smoke:
-        say(console, f"[bold yellow]{SMOKE_NOTICE}[/]")
+        say(console, Text(SMOKE_NOTICE, style="bold yellow"))
     say(console, f"store  {path}")
     if report is not None:
         say(console, f"report {report}")
 
 
-def _result_lines(run: StoredRun, info: RunInfo) -> list[str]:
+def _result_lines(run: StoredRun, info: RunInfo) -> list[str | Text]:
     gap = None if info.smoke else find_gap(run.records)
     return [
         *(describe_range(valid, info) for valid in info.ranges),
@@ -134,26 +134,26 @@ def _describe_losses(scores: Scores) -> str:
     return " ".join("-" if loss is None else f"{100 * loss:.2f}" for loss in scores.losses)
 
 
-def describe_gains(gains: Sequence[StepGain]) -> list[str]:
+def describe_gains(gains: Sequence[StepGain]) -> list[Text]:
     """Return one line a seed on what twice the steps gained, and a line on how to read them.
 
     Empty without checks of convergence.
     """
     seeds = sorted({gain.checked.seed for gain in gains})
     lines = [
-        f"gain in f2 when the steps are doubled (seed {seed}): "
-        + ", ".join(_describe_gain(gain) for gain in gains if gain.checked.seed == seed)
+        Text(f"gain in f2 when the steps are doubled (seed {seed}): ")
+        + Text(", ").join(_describe_gain(gain) for gain in gains if gain.checked.seed == seed)
         for seed in seeds
     ]
-    return [*lines, HOW_TO_READ_GAINS] if lines else []
+    return [*lines, Text(HOW_TO_READ_GAINS)] if lines else []
 
 
-def _describe_gain(gain: StepGain) -> str:
+def _describe_gain(gain: StepGain) -> Text:
     state = gain.doubled.state
-    ending = "" if state is TrialState.DONE else f", [{STATE_STYLES.get(state, 'white')}]{state}[/]"
+    ending: list[str | Text] = [] if state is TrialState.DONE else [", ", styled_state(state)]
     share = "unknown" if gain.gain is None else f"{gain.gain:z.1%}"
     change = "" if gain.f1_change is None else f" (f1 {gain.f1_change:+z.2%} of its range)"
-    return f"{share} at {gain.checked.label}{change}{ending}"
+    return Text.assemble(f"{share} at {gain.checked.label}{change}", *ending)
 
 
 def describe_likeness(likenesses: Sequence[Likeness]) -> list[str]:
@@ -166,9 +166,9 @@ def describe_likeness(likenesses: Sequence[Likeness]) -> list[str]:
     ]
 
 
-def describe_gap(record: TrialRecord | None) -> list[str]:
+def describe_gap(record: TrialRecord | None) -> list[Text]:
     """Return one line on the trial whose training images flatter the front most; empty for None."""
-    return [] if record is None else [f"[yellow]{escape(explain_gap(record))}[/]"]
+    return [] if record is None else [Text(explain_gap(record), style="yellow")]
 
 
 def closing_table(run: StoredRun) -> Table:
@@ -189,10 +189,10 @@ def closing_table(run: StoredRun) -> Table:
         table.add_column(name, justify="right", overflow="fold")
     for record in sorted(run.records, key=_by_completeness):
         table.add_row(
-            record.label,
+            Text(plain(record.label)),
             short_id(record.trial_id),
             *([str(record.seed)] if many else []),
-            Text(record.state, style=STATE_STYLES.get(record.state, "white")),
+            styled_state(record.state),
             _number(record.f1),
             _number(record.f2, 3),
             as_percent(record.completeness),
