@@ -4,11 +4,16 @@ The rule for added fields and columns stands in ``store.schemas``; here it is ca
 """
 
 import dataclasses
+import json
+import zlib
 from collections.abc import Mapping
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 Record = TypeVar("Record")
+
+SEAL = "crc32"
+"""The entry with the checksum of all others: one flipped bit in a number would be a wrong result."""
 
 
 def read_fields(kind: type[Record], stored: Mapping[str, Any]) -> Record:
@@ -38,6 +43,30 @@ def read_fields(kind: type[Record], stored: Mapping[str, Any]) -> Record:
         if not _fits(stored[name], hints[name]):
             raise TypeError(f"{kind.__name__}.{name}: expected {hints[name]}, found {stored[name]!r:.80}")
     return kind(**{name: value for name, value in stored.items() if name in known})
+
+
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return JSON values with a checksum among them, which ``unsealed`` compares."""
+    return {**content, SEAL: _checksum(content)}
+
+
+def unsealed(content: object) -> dict[str, Any]:
+    """Return the values that ``sealed`` was given; those of a release before it have no checksum to compare.
+
+    Raises:
+        TypeError: they are no JSON object.
+        ValueError: the checksum is another one.
+    """
+    if not isinstance(content, dict):
+        raise TypeError(f"expected a JSON object, found {content!r:.80}")
+    kept = {name: value for name, value in content.items() if name != SEAL}
+    if SEAL in content and content[SEAL] != _checksum(kept):
+        raise ValueError(f"its values have another checksum than the stored {content[SEAL]!r:.80}")
+    return kept
+
+
+def _checksum(content: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(content, sort_keys=True).encode())
 
 
 def _fits(value: object, hint: Any) -> bool:

@@ -10,6 +10,7 @@ import pytest
 from command_line import call
 from small_sweep import run, run_of
 
+from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.records import RunInfo
 from pareto_unlearn.store import open_run
 
@@ -132,3 +133,36 @@ def test_scales_that_are_damaged_change_nothing(copy_small_sweep, tmp_path, text
     (path / "scales.json").write_text(text)
     assert run(config) == 0
     assert json.loads((path / "run.json").read_text())["scales"] == before
+
+
+@pytest.mark.parametrize("name", ["run.json", "scales.json"])
+def test_one_digit_of_a_number_that_flipped_is_no_other_result(copy_small_sweep, tmp_path, name):
+    config = copy_small_sweep(tmp_path)
+    path = Path(run_of(config).path)
+    before = (path / "run.json").read_bytes()
+    text = (path / name).read_text()
+    digit = text.index(".", text.index("f1_original")) + 5
+    (path / name).write_text(f"{text[:digit]}{(int(text[digit]) + 1) % 10}{text[digit + 1 :]}")
+    if name == "run.json":
+        done = call("ls", path)
+        assert (done.returncode, "run.json is damaged" in done.stderr) == (6, True)
+    else:
+        assert run(config) == 0
+        assert (path / "run.json").read_bytes() == before
+
+
+def test_a_reference_point_that_leaves_no_box_has_no_hypervolume(foreign, tmp_path):
+    stored = json.loads((foreign / "run.json").read_text())
+    del stored["crc32"]  # as of an older release
+    (foreign / "run.json").write_text(json.dumps(stored | {"reference_point": [-1.0, 0.1]}))
+    assert open_run(foreign).hypervolume() is None
+    assert call("report", foreign, "--out", tmp_path / "report.html").returncode == 0
+
+
+def test_a_manifest_in_another_order_is_one_sentence(copy_small_sweep, tmp_path):
+    config = copy_small_sweep(tmp_path)
+    manifest = Path(run_of(config).path, "manifest.csv")
+    head, *lines = manifest.read_text().splitlines()
+    manifest.write_text("\n".join([head, *lines[::-1]]) + "\n")
+    with pytest.raises(ConfigError, match="but the lines in another order"):
+        run(config)

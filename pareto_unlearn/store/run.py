@@ -112,10 +112,11 @@ class StoredRun:
                 trials that resist relearning.
 
         Returns:
-            None while the reference point is not fixed; 0.0 if no trial ended with a model.
+            None while the reference point is not fixed, and where it leaves no box; 0.0 if no trial ended
+            with a model.
         """
         reference, scales = self.info.reference_point, self.info.scales
-        if reference is None or scales is None:
+        if reference is None or scales is None or reference[0] <= scales.f1_floor or reference[1] <= 0:
             return None
         rows = [row for row in self._chosen(method, seed, phases) if row.state in HAS_MODEL]
         return hypervolume(_costs(rows), (scales.f1_floor, 0.0), reference) if rows else 0.0

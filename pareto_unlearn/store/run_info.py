@@ -8,7 +8,7 @@ from typing import Any
 from pareto_unlearn.errors import StoreError
 from pareto_unlearn.records import RunInfo, Scales, ValidRange
 from pareto_unlearn.store.schemas import check_schema_version
-from pareto_unlearn.stored_fields import read_fields
+from pareto_unlearn.stored_fields import read_fields, sealed, unsealed
 
 
 def encode_info(info: RunInfo) -> bytes:
@@ -17,7 +17,7 @@ def encode_info(info: RunInfo) -> bytes:
     Raises:
         ValueError: a number is not finite.
     """
-    text = json.dumps(dataclasses.asdict(info), indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(sealed(dataclasses.asdict(info)), indent=2, ensure_ascii=False, allow_nan=False)
     return text.encode()
 
 
@@ -30,9 +30,11 @@ def decode_info(text: str, origin: str) -> RunInfo:
     try:
         content = json.loads(text)
         check_schema_version(content["schema_version"], origin)
-        return _info_from(content)
-    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        info = _info_from(unsealed(content))
+        encode_info(info)  # which refuses numbers that are not finite
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise StoreError(f"{origin} is damaged ({error!r}); restore it from a copy") from error
+    return info
 
 
 def _info_from(content: dict[str, Any]) -> RunInfo:

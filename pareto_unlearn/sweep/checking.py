@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pareto_unlearn.config import SweepConfig, describe_difference, parse_config, result_fields
 from pareto_unlearn.config.model_section import BUILTIN, RANDOM
 from pareto_unlearn.errors import ConfigError, StoreError, WeightsError
+from pareto_unlearn.foreign_text import guarded_csv
 from pareto_unlearn.store import RunStore
 
 if TYPE_CHECKING:
@@ -147,13 +148,14 @@ def check_same_images(store: RunStore, manifest: str, *, is_new: bool) -> None:
     Raises:
         ConfigError: the manifests differ; the message counts the differences and names the first.
     """
-    known = None if is_new else store.read_text("manifest.csv")
+    known = None if is_new else guarded_csv(store.read_text("manifest.csv"))
     if known is None or known == manifest:
         return
     old, new = (set(text.splitlines()) for text in (known, manifest))
-    changed = sorted((old - new) | (new - old))[0]
+    changed = sorted((old - new) | (new - old))
+    first = f"the first {changed[0][:200]}" if changed else "but the lines in another order"
     raise ConfigError(
         f"{store.path} was started with other images: expected the {len(old) - 1} of its manifest.csv, "
-        f"found {len(new - old)} that are not in it and missed {len(old - new)}, the first {changed}; "
+        f"found {len(new - old)} that are not in it and missed {len(old - new)}, {first}; "
         "give this sweep another `name`, or put them back"
     )

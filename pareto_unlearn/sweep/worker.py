@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pareto_unlearn.config import SweepConfig, parse_config
 from pareto_unlearn.errors import ConfigError, ParetoUnlearnError, StoreError, is_fault_of_machine
+from pareto_unlearn.foreign_text import near_paths, without_secrets
 from pareto_unlearn.records import (
     MACHINE_FAULT,
     MODEL_FILE,
@@ -23,7 +24,7 @@ from pareto_unlearn.records import (
     TrialState,
 )
 from pareto_unlearn.store import RunStore
-from pareto_unlearn.stored_fields import read_fields
+from pareto_unlearn.stored_fields import read_fields, sealed, unsealed
 
 if TYPE_CHECKING:
     from pareto_unlearn.trial import Hooks
@@ -166,8 +167,8 @@ def execute(
         return Answer(refusal=str(error))
     except (ParetoUnlearnError, OSError) as error:
         # The store itself gave out here; the driver may reach it still.
-        logger.exception("trial %s (%s) could not be committed", spec.trial_id, spec.label)
-        return Answer(reason=_reason_of(error))
+        _log("could not be committed", spec, error)
+        return Answer(reason=_reason_of(error, assignment.run_path))
 
 
 def _solve(assignment: Assignment, store: RunStore, reports: _Reports) -> tuple[TrialResult, Scales | None]:
@@ -183,8 +184,8 @@ def _solve(assignment: Assignment, store: RunStore, reports: _Reports) -> tuple[
         hooks = _hooks_of(assignment, store, reports)
         return run_trial(Trial(config, spec, material), hooks, assignment.code_version), scales
     except Exception as error:  # any error of a trial is its result; the sweep goes on
-        logger.exception("trial %s (%s) failed", spec.trial_id, spec.label)
-        return failed_result(spec, _reason_of(error), assignment.code_version), scales
+        _log("failed", spec, error)
+        return failed_result(spec, _reason_of(error, store.path), assignment.code_version), scales
 
 
 def _hooks_of(assignment: Assignment, store: RunStore, reports: _Reports) -> "Hooks":
@@ -248,10 +249,16 @@ def _check_driver(assignment: Assignment, store: RunStore) -> None:
         )
 
 
-def _reason_of(error: BaseException) -> str:
-    """Return an error in words, marked where the machine is at fault."""
+def _log(what: str, spec: TrialSpec, error: BaseException) -> None:
+    """Log an error with its traceback, but for faults of the machine: where a disk was full says nothing."""
+    known = None if is_fault_of_machine(error) else error
+    logger.error("trial %s (%s) %s: %s", spec.trial_id, spec.label, what, error, exc_info=known)
+
+
+def _reason_of(error: BaseException, run_path: str) -> str:
+    """Return an error in words, marked where the machine is at fault, without secrets and absolute paths."""
     kind = MACHINE_FAULT if is_fault_of_machine(error) else ""
-    return f"{kind}{type(error).__name__}: {error}"
+    return f"{kind}{type(error).__name__}: {without_secrets(near_paths(str(error), run_path))}"
 
 
 def _read_config(assignment: Assignment) -> SweepConfig:
@@ -270,7 +277,7 @@ def _read_config(assignment: Assignment) -> SweepConfig:
 def publish_scales(store: RunStore, scales: Scales) -> None:
     """Write the run's scales if no worker has; all workers compute the same values."""
     if read_scales(store) is None:
-        store.write_text(SCALES_FILE, json.dumps(asdict(scales), indent=1))
+        store.write_text(SCALES_FILE, json.dumps(sealed(asdict(scales)), indent=1))
 
 
 def read_scales(store: RunStore) -> Scales | None:
@@ -279,10 +286,10 @@ def read_scales(store: RunStore) -> Scales | None:
     Every trial has the same scales from its own targets, and publishes them where there are none.
     """
     try:
-        return read_fields(Scales, json.loads(store.read_text(SCALES_FILE)))
+        return read_fields(Scales, unsealed(json.loads(store.read_text(SCALES_FILE))))
     except StoreError:
         return None
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         logger.warning("%s of %s is damaged: the next trial writes it again", SCALES_FILE, store)
         return None
 
