@@ -35,16 +35,21 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
     """
     with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=".part-") as folder:
         staging = Path(folder) / path.name
-        try:
-            write(staging)
-        except Exception as error:
-            fault = _os_error_behind(error)
-            if fault is None or fault is error:
-                raise
-            raise fault from error
+        _write_at(staging, write)
         _flush(staging)
         staging.replace(path)
     _flush(path.absolute().parent)
+
+
+def _write_at(staging: Path, write: Callable[[Path], None]) -> None:
+    """Call ``write``; an error of the disk is raised as what it is, whatever a library made of it."""
+    try:
+        write(staging)
+    except Exception as error:
+        fault = _os_error_behind(error)
+        if fault is None or fault is error:
+            raise
+        raise fault from error
 
 
 def _os_error_behind(error: BaseException) -> OSError | None:
@@ -153,7 +158,7 @@ def _publish(path: Path, make: Callable[[Path], None]) -> None:
     for leftover in (_sums_path(path), path, staging, staged_sums):
         _discard(leftover)
     try:
-        make(staging)
+        _write_at(staging, make)
         files = list(_files_of(staging))
         names = [str(Path(path.name) / file.relative_to(staging)) for file in files]
         staged_sums.write_text(json.dumps(dict(zip(names, map(sum_of, files), strict=True))))
@@ -179,5 +184,8 @@ def _flush(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        # fsync() names no file, and "disk full" without a place helps nobody.
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         os.close(descriptor)

@@ -72,11 +72,12 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> SweepConfig:
     return config
 
 
-def test_the_same_command_runs_again_what_a_full_disk_stopped_and_nothing_else(undisturbed, tmp_path):
+def test_the_same_command_runs_again_what_a_full_disk_stopped_and_nothing_else(undisturbed, tmp_path, caplog):
     label = "highest"
     config = small_sweep(tmp_path, *SMALLER)
     with failing(label, FULL), pytest.raises(MachineError, match="start the same command again"):
         run(config)
+    assert not any(record.exc_info for record in caplog.records)  # the sentence says it all
     before = {record.trial_id: record for record in run_of(config).records}
     (failed,) = (record for record in before.values() if record.state is TrialState.FAILED)
     assert failed.reason.startswith(MACHINE_FAULT)

@@ -156,3 +156,11 @@ def test_whichever_flush_or_rename_fails_nothing_half_made_is_read_later(tmp_pat
             open_cached(entry, make_folder)
     assert not list(tmp_path.glob("*.part"))
     made_again(entry)
+
+
+def test_an_error_of_the_disk_is_one_in_the_words_of_a_library_too(tmp_path):
+    def make(staging: Path) -> None:
+        raise RuntimeError("Error while serializing: I/O error: Input/output error (os error 5)")
+
+    with pytest.raises(OSError, match="Input/output error"):
+        open_cached(tmp_path / "features.safetensors", make)

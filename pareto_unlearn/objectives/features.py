@@ -1,5 +1,6 @@
 """Features, the part of a model's output that f1 and f2 compare, also for more inputs than fit in memory."""
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -91,4 +92,7 @@ def _allocate(count: int, like: Float[Tensor, "b d"], spill: Path | None) -> Flo
     if spill is None or count * like[0].nbytes < SPILL_BYTES:
         return like.new_empty(shape)
     with tempfile.TemporaryFile(dir=spill) as file:
+        # On a full disk a mapped page that has no room kills the process; this raises an error instead.
+        if hasattr(os, "posix_fallocate"):  # macOS has none
+            os.posix_fallocate(file.fileno(), 0, count * like[0].nbytes)
         return torch.from_numpy(np.memmap(file, dtype=like.cpu().numpy().dtype, mode="w+", shape=shape))
