@@ -123,8 +123,8 @@ def check_address(section: RunSection) -> None:
         socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
     except OSError as error:
         raise ConfigError(
-            f"run.address: no Ray cluster answers at {without_secrets(address)} ({error}); give the address of "
-            "one that runs, or unset run.address and RAY_ADDRESS to start a local Ray"
+            f"run.address: no Ray cluster answers at {without_secrets(address)} ({error}); give the address "
+            "of one that runs, or unset run.address and RAY_ADDRESS to start a local Ray"
         ) from error
 
 

@@ -183,7 +183,7 @@ def _solve(assignment: Assignment, store: RunStore, reports: _Reports) -> tuple[
         publish_scales(store, scales)
         hooks = _hooks_of(assignment, store, reports)
         return run_trial(Trial(config, spec, material), hooks, assignment.code_version), scales
-    except Exception as error:  # any error of a trial is its result; the sweep goes on
+    except Exception as error:  # noqa: BLE001 - any error of a trial is its result; the sweep goes on
         _log("failed", spec, error)
         return failed_result(spec, _reason_of(error, store.path), assignment.code_version), scales
 
