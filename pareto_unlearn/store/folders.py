@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 
 from pareto_unlearn.errors import ConfigError
-from pareto_unlearn.store.filesystem import LocalStorage, join_path, open_storage, without_secrets
+from pareto_unlearn.foreign_text import without_secrets
+from pareto_unlearn.store.filesystem import LocalStorage, join_path, open_storage
 from pareto_unlearn.store.names import INFO_FILE
 from pareto_unlearn.store.run_store import RunStore
 

@@ -207,8 +207,13 @@ def count_gpus() -> int:
 
 
 def _few_of_each(split: SplitData, count: int) -> SplitData:
-    few = {f"{name}_{part}": _few(images, count) for name, part, images in split.items()}
-    return replace(split, **few)
+    return replace(
+        split,
+        forget_train=_few(split.forget_train, count),
+        forget_heldout=_few(split.forget_heldout, count),
+        retain_train=_few(split.retain_train, count),
+        retain_heldout=_few(split.retain_heldout, count),
+    )
 
 
 def _few(images: ImageSet, count: int) -> ImageSet:
