@@ -112,3 +112,11 @@ def test_what_cannot_be_mended_is_said_and_left(damage, harm, kind):
     assert done.returncode == 6
     assert "repair did: nothing" in done.stdout
     assert check() == [kind]
+
+
+def test_the_report_of_a_run_that_lost_a_file_says_so(damage, tmp_path):
+    path, _ = damage
+    next((path / "metrics").iterdir()).unlink()
+    done = call("report", path, "--out", tmp_path / "report.html")
+    assert done.returncode == 0
+    assert "files of trials are lost (metrics of 1 trials)" in (tmp_path / "report.html").read_text()

@@ -7,7 +7,7 @@ steps on a few images; a trial's other work is counted in images and scaled by w
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -207,12 +207,12 @@ def count_gpus() -> int:
 
 
 def _few_of_each(split: SplitData, count: int) -> SplitData:
-    return replace(
-        split,
+    return SplitData(
         forget_train=_few(split.forget_train, count),
         forget_heldout=_few(split.forget_heldout, count),
         retain_train=_few(split.retain_train, count),
         retain_heldout=_few(split.retain_heldout, count),
+        has_proxy=split.has_proxy,
     )
 
 
