@@ -33,8 +33,10 @@ def written_by(run: Path) -> dict[str, int]:
 def test_bytes_and_steps_are_those_that_a_sweep_then_takes(copy_small_sweep, tmp_path):
     config = copy_small_sweep(tmp_path)
     predicted, written = predict_sweep(config, measure=False), written_by(tmp_path / config.name)
+    # What a path takes on the way must fit too, and the dominated half of it goes when this short one ends.
+    most = dict.fromkeys(written, 1.5) | {"banks": 2.5}
     for kind, size in written.items():
-        assert size / 1.5 < predicted.num_bytes[kind] < 1.5 * size + 20_000, kind
+        assert size / 1.5 < predicted.num_bytes[kind] < most[kind] * size + 20_000, kind
     rows = run_of(config).records
     assert sum(predicted.trials.values()) == len(rows)
     solved = [row for row in rows if row.phase is not Phase.CONTROL]
