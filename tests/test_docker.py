@@ -189,14 +189,17 @@ def stubs(tmp_path):
             printf '%s\\n' "$*" >>"$CALLS/sweeps"
             printf '%s\\n' "${RAY_ADDRESS:-}" >"$CALLS/address"
             code=$(sed -n "$(wc -l <"$CALLS/sweeps")p" "$CALLS/codes")
-            if [[ $code == wait ]]; then
-                trap 'exit 143' TERM; touch "$CALLS/waiting"; while true; do sleep 0.05; done
+            if [[ $code == wait* ]]; then
+                [[ $code == wait-9 ]] && end=9 || end=143
+                trap 'exit $end' TERM; touch "$CALLS/waiting"; while true; do sleep 0.05; done
             fi
             exit "$code" """,
         "srun": """
             printf '%s\\n' "$*" >"$CALLS/srun"
             while [[ $1 == -* ]]; do shift; done
-            "$@" """,
+            "$@"; code=$?
+            [[ ! -e $CALLS/slow-worker ]] || exec sleep 600
+            exit "$code" """,
         "ray": """
             [[ ! -e $CALLS/no-ray ]] || exit 0
             printf '%s\\n' "$*" >"$CALLS/ray"
@@ -256,9 +259,10 @@ def test_only_a_fault_of_the_machine_is_tried_again(stubs, codes, expected):
     assert lines(stubs, "sweeps") == ["sweep sweep.yaml --smoke"] * min(final + 1, 3)
 
 
-def test_a_sweep_that_is_told_to_end_is_not_tried_again(stubs):
-    code, _ = run_script("sweep-with-retries.sh", stubs, ["wait", 0], terminated=True)
-    assert code == 143
+@pytest.mark.parametrize(("answer", "expected"), [("wait", 143), ("wait-9", 9)])
+def test_a_sweep_that_is_told_to_end_is_not_tried_again(stubs, answer, expected):
+    code, _ = run_script("sweep-with-retries.sh", stubs, [answer, 0], terminated=True)
+    assert code == expected
     assert len(lines(stubs, "sweeps")) == 1
 
 
@@ -298,7 +302,14 @@ def test_a_batch_script_with_a_bucket_keeps_the_token_beside_the_job(stubs, tmp_
     assert not list(tmp_path.glob("**/.ray-token*"))
 
 
-@pytest.mark.parametrize("expected", [3, 4, 9, 137])
+def test_the_batch_script_requeues_in_time_though_a_worker_does_not_end(stubs, tmp_path):
+    (tmp_path / "slow-worker").touch()
+    code, _ = run_script("sweep.sbatch", stubs | {"PU_STOP_SECONDS": "1"}, ["wait"], terminated=True)
+    assert code == 143
+    assert lines(stubs, "requeue") == ["requeue 4711"]
+
+
+@pytest.mark.parametrize("expected", [3, 9, 137])
 def test_the_batch_script_does_not_requeue_anything_else(stubs, expected):
     code, _ = run_script("sweep.sbatch", stubs, [expected])
     assert code == expected
