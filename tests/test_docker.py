@@ -1,5 +1,6 @@
 """The files that put a sweep on a cluster: linters, schemas, and the scripts with stubs for Slurm and Ray."""
 
+import contextlib
 import json
 import os
 import re
@@ -13,8 +14,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 import yaml
-
-from tests.waiting import run_process, wait_until
+from waiting import run_process, wait_until
 
 ROOT = Path(__file__).parent.parent
 DOCKER = ROOT / "docker"
@@ -22,8 +22,6 @@ DOCKERFILE = (DOCKER / "Dockerfile").read_text()
 COMPOSE = yaml.safe_load((DOCKER / "compose.yaml").read_text())
 CLAIM, JOB = yaml.safe_load_all((DOCKER / "rayjob.yaml").read_text())
 FIELDS = json.loads((ROOT / "tests" / "fixtures" / "rayjob_fields.json").read_text())
-GAUGES = {"f1", "f2", "epsilon", "completeness", "retained_quality", "steps", "trials"}
-"""What a sweep reports to Ray's metrics, after the prefix ``ray_pareto_unlearn_``."""
 
 
 def tool(name: str) -> str:
@@ -155,10 +153,15 @@ def test_head_and_workers_of_the_rayjob_reach_the_same_storage():
 
 
 def test_the_dashboard_shows_every_gauge_of_a_sweep_and_no_other():
+    from pareto_unlearn.sweep.gauges import OF_SWEEPS, OF_TRIALS  # imports Ray
+
     dashboard = json.loads((DOCKER / "grafana" / "pareto-unlearn.json").read_text())
     (source,) = yaml.safe_load((DOCKER / "grafana" / "datasource.yaml").read_text())["datasources"]
     queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
-    assert {name for query in queries for name in re.findall(r"ray_pareto_unlearn_(\w+)", query)} == GAUGES
+    assert {name for query in queries for name in re.findall(r"ray_pareto_unlearn_(\w+)", query)} == {
+        *OF_TRIALS,
+        *OF_SWEEPS,
+    }
     assert {panel["datasource"]["uid"] for panel in dashboard["panels"]} == {source["uid"]}
     (scrape,) = yaml.safe_load((DOCKER / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
     (discovery,) = scrape["dns_sd_configs"]
@@ -234,12 +237,20 @@ def run_script(name, stubs, codes, *, terminated=False, arguments=("sweep.yaml",
     calls = Path(stubs["CALLS"])
     (calls / "codes").write_text("\n".join(map(str, codes)) + "\n")
     process = subprocess.Popen(
-        ["bash", str(DOCKER / name), *arguments], env=stubs, stderr=subprocess.PIPE, text=True
+        ["bash", str(DOCKER / name), *arguments],
+        env=stubs,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
-    if terminated:
-        wait_until((calls / "waiting").exists, process)
-        process.send_signal(signal.SIGTERM)
-    _, stderr = process.communicate(timeout=60)
+    try:
+        if terminated:
+            wait_until((calls / "waiting").exists, process)
+            process.send_signal(signal.SIGTERM)
+        _, stderr = process.communicate(timeout=60)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # a stub that does not end lives on otherwise
     return process.returncode, stderr
 
 
