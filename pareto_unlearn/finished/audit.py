@@ -25,7 +25,7 @@ from pareto_unlearn.finished.images import check_images
 from pareto_unlearn.models import ImageToImage
 from pareto_unlearn.records import HAS_MODEL, MODEL_FILE, Phase, TrialRecord
 from pareto_unlearn.store import RunStore, StoredRun, open_run
-from pareto_unlearn.trial import Material, audit_subject, load_material
+from pareto_unlearn.trial import Material, audit_subject, exact_float32, load_material
 
 __all__ = ["audit_run", "read_audits"]
 
@@ -159,6 +159,7 @@ def _audit_in_worker(work: _Work, trial_id: str) -> None:
     _audit_model(_set_up_once(work), trial_id, work.quick)
 
 
+@exact_float32()
 def _audit_model(bench: _Bench, trial_id: str, quick: bool) -> None:
     """Measure one model and commit its rows."""
     store, record = bench.run.store, next(one for one in bench.run.records if one.trial_id == trial_id)

@@ -34,6 +34,7 @@ from pareto_unlearn.store import RunStore, StoredRun, open_run
 from pareto_unlearn.trial import (
     Material,
     Trial,
+    exact_float32,
     load_material,
     load_original,
     measure_trial,
@@ -181,6 +182,7 @@ def _checkpoint_knot(weights: RunWeights, path: TrialRecord, entry: BankEntry) -
     return Knot(name, entry.level, entry.f2, lambda: weights.of_checkpoint(path, entry), exact=False)
 
 
+@exact_float32()
 def _interpolate(
     weights: RunWeights, spec: TrialSpec, valid: ValidRange, knots: Sequence[Knot]
 ) -> TrialRecord:

@@ -27,6 +27,7 @@ from pareto_unlearn.store import RunStore, StoredRun, open_run, record_extractor
 from pareto_unlearn.trial import (
     check_heldout,
     check_weights,
+    exact_float32,
     generate_pictures,
     heldout_pictures,
     load_original,
@@ -138,6 +139,7 @@ def _open_images(config: SweepConfig, store: RunStore) -> SplitData:
     return split
 
 
+@exact_float32()
 def _measure_missing(
     config: SweepConfig,
     run: StoredRun,

@@ -15,6 +15,7 @@ from pareto_unlearn.trial.image_metrics import (
 )
 from pareto_unlearn.trial.judging import failed_result, measure_trial, plan_record
 from pareto_unlearn.trial.loading import load_material, load_original
+from pareto_unlearn.trial.numerics import exact_float32
 from pareto_unlearn.trial.prediction import (
     Sizes,
     Speeds,
@@ -41,6 +42,7 @@ __all__ = [
     "check_weights",
     "count_gpus",
     "count_work",
+    "exact_float32",
     "failed_result",
     "generate_pictures",
     "heldout_pictures",

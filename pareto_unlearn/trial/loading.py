@@ -29,6 +29,7 @@ from pareto_unlearn.trial.context import Material
 from pareto_unlearn.trial.image_metrics import open_scoring
 from pareto_unlearn.trial.inputs import Rows, noise_inputs, open_inputs
 from pareto_unlearn.trial.noise import open_noise
+from pareto_unlearn.trial.numerics import exact_float32
 from pareto_unlearn.trial.own_targets import background_targets, nearest_retain_targets, reference_targets
 from pareto_unlearn.trial.reference_model import load_reference
 from pareto_unlearn.trial.targets import (
@@ -45,6 +46,7 @@ OWN_TARGETS = ("reference", "background", "nearest_retain")
 """The values of ``objective.forget_target`` that give every forget image a target of its own to store."""
 
 
+@exact_float32()
 def load_material(
     config: SweepConfig, cache: Path, targets_key: str, on_stage: Callable[[str], None] = lambda _: None
 ) -> Material:

@@ -42,6 +42,7 @@ from pareto_unlearn.trial.judging import (
 )
 from pareto_unlearn.trial.measuring import measure_costs
 from pareto_unlearn.trial.mixing import Knot, weights_of
+from pareto_unlearn.trial.numerics import exact_float32
 from pareto_unlearn.trial.problem import Problem, trained_parameters
 from pareto_unlearn.trial.resume import History, pack_state_files, restore, unpack_history
 from pareto_unlearn.trial.retrained import retrain
@@ -112,6 +113,7 @@ class _Solving:
             self.hooks.save_resume(step, pack_state_files(self.solver, self.problem, self.history))
 
 
+@exact_float32()
 def run_trial(trial: Trial, hooks: Hooks, code_version: str) -> TrialResult:
     """Solve one trial and measure what it reached.
 
