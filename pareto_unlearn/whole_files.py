@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from pareto_unlearn.errors import ParetoUnlearnError
 from pareto_unlearn.file_lock import exclusive
 
 _BLOCK = 1 << 22
@@ -53,9 +54,11 @@ def _write_at(staging: Path, write: Callable[[Path], None]) -> None:
 
 
 def _os_error_behind(error: BaseException) -> OSError | None:
-    """Return the error of the disk that a library has put into words of its own."""
+    """Return the error of the disk that a library has put into words of its own; what we say stays."""
     cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, OSError):
+    while cause is not None and not (isinstance(cause, OSError) and cause.errno is not None):
+        if isinstance(cause, ParetoUnlearnError):
+            return None
         if found := re.search(r"\(os error (\d+)\)", str(cause)):
             return OSError(int(found[1]), os.strerror(int(found[1])))
         cause = cause.__cause__ or cause.__context__

@@ -44,9 +44,34 @@ uv run --no-sync pareto-unlearn export runs/demosaicking bayer.pth --epsilon 0.3
     "needs published weights of 3 GB; tests/test_rescore.py measures with drawn ones": """
 uv run pareto-unlearn eval runs/NAME --metrics fid,kid,is,clip --protocol standard --weights FOLDER
 """,
-    "audits five seeds that are not solved here": """
+    "audits runs that are not solved here": """
 uv run pareto-unlearn audit runs/audited
+uv run pareto-unlearn audit runs/identities --all --allow-import
 """,
+    "needs pictures that a package of others makes": """
+uv run pareto-unlearn sweep benchmarks/front_problems/identities.yaml --allow-import -o 'controls=[retrained]' -o 'solver.relearning={}' -o epsilon.points=3
+""",  # noqa: E501
+    "tests/test_own_pictures.py runs these in their order, on small pictures": """
+python3 -m pip install --no-deps --ignore-requires-python --target gan gan_face_generate==1.1.1
+uv run python examples/one_person/make_people.py gan pictures/people
+uv run pareto-unlearn init folder pictures/people --forget person_02 -o people.yaml
+uv run pareto-unlearn validate people.yaml
+uv run pareto-unlearn train people.yaml
+uv run pareto-unlearn sweep people.yaml
+uv run pareto-unlearn pick runs/people --min-quality 0.97
+uv run pareto-unlearn export runs/people forgotten.pth --trial highest
+uv run pareto-unlearn train sweeps/one_person.yaml
+uv run pareto-unlearn sweep sweeps/one_person.yaml
+uv run python examples/one_person/picture.py runs/one_person docs/pictures/one_person.png
+uv run pareto-unlearn init folder pictures/people --forget one.txt -o single.yaml
+""",
+    "tests/test_evidence.py signs with keys that it makes, and runs the verifier": """
+openssl genpkey -algorithm ed25519 -out key.pem
+openssl pkey -in key.pem -pubout -out key.pub
+uv run --extra sign pareto-unlearn export runs/quickstart signed.safetensors --trial highest --sign-key key.pem
+uv run --extra sign pareto-unlearn verify signed.evidence.json --model signed.safetensors --public-key key.pub
+python verify_evidence.py model.evidence.json model.safetensors
+""",  # noqa: E501
     "needs a cluster, weights and ImageNet; tests/test_file_sweeps.py runs it on small files": """
 RAY_ADDRESS=HEAD:6379 uv run pareto-unlearn sweep sweeps/imagenet_mae.yaml
 """,

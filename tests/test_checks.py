@@ -44,7 +44,9 @@ def committed_files(config: SweepConfig) -> dict[str, bytes]:
     """All files of the run that hold a result, but for its report."""
     folder = Path(config.run.storage) / config.name
     kept = [
-        file for file in sorted(folder.rglob("*")) if file.suffix in {".parquet", ".safetensors", ".json"}
+        file
+        for file in sorted(folder.rglob("*"))
+        if file.suffix in {".parquet", ".safetensors", ".json"} and file.name != "progress.json"
     ]
     return {str(file.relative_to(folder)): file.read_bytes() for file in kept}
 

@@ -37,7 +37,7 @@ def test_a_folder_of_pictures_is_validated_trained_and_valid(here):
     told = call("validate", file, "-o", "model.patch=8")
     assert told.returncode == 8
     assert "not trained yet" in told.stderr
-    assert call("sweep", file, "-o", "model.patch=8").stderr == told.stderr
+    assert call("sweep", file, "-o", "model.patch=8").stderr.endswith(told.stderr)
     assert not Path("runs").exists()
     command = re.search(r"run `pareto-unlearn (.*?)`", told.stderr)
     assert command is not None

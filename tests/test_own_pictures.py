@@ -9,7 +9,7 @@ from command_line import call
 from image_folders import noise, save
 
 PAGE = (Path(__file__).parent.parent / "docs" / "own_pictures.md").read_text()
-COMMANDS = [shlex.split(line) for line in re.findall(r"^    uv run pareto-unlearn (.*)$", PAGE, flags=re.M)]
+COMMANDS = [shlex.split(line) for line in re.findall(r"^uv run pareto-unlearn (.*)$", PAGE, flags=re.M)]
 TINY = (
     "model.side=16", "model.patch=4", "run.executor=local", "run.cpus_per_trial=1",
     "objective.noise_images=16",

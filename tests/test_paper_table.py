@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+from pathlib import Path
 
 import pytest
 from synthetic_run import Planned, planned_trials, synthetic_info, synthetic_result, write_run
@@ -125,7 +126,9 @@ def test_runs_stand_side_by_side_and_what_one_lacks_is_empty(run_path, tmp_path)
 def test_runs_of_one_name_are_told_apart_by_their_path(run_path, tmp_path):
     other = write_run(str(tmp_path), results(0)[:2])
     both = gather_table([open_run(run_path), open_run(other)], Layout.PAPER2)
-    assert {column.run for column in both.columns} == {"runs0/digits", f"{tmp_path.name}/digits"}
+    assert {column.run for column in both.columns} == {
+        f"{Path(path).parent.name}/digits" for path in (run_path, other)
+    }
 
 
 def test_metrics_of_protocol_modern_stand_beside_their_kind_under_their_own_names(tmp_path):

@@ -91,8 +91,9 @@ def _check_trained(config: SweepConfig, train_command: str) -> None:
     """Say how to train an original that is not there yet, once all else that a training reads is right."""
     model = config.model
     recipe = model.row.recipe_of(model.variant)
+    is_embedded = bool(model.row.builtin)  # then a name that is not there is a mistake, not a plan
     is_there = model.checkpoint in (BUILTIN, RANDOM) or Path(model.checkpoint).expanduser().exists()
-    if is_there or "://" in model.checkpoint or recipe is None or recipe.steps is None:
+    if is_embedded or is_there or "://" in model.checkpoint or recipe is None or recipe.steps is None:
         return
     from pareto_unlearn.data import check_duplicates, load_split, seeded_generator, write_manifest
     from pareto_unlearn.models import initialise_model, pixel_format
