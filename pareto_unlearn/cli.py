@@ -26,7 +26,10 @@ from pareto_unlearn.errors import ParetoUnlearnError, explain_machine, require_a
 from pareto_unlearn.terminal import open_console, plain_streams
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from pareto_unlearn.config import SweepConfig
+    from pareto_unlearn.finished.doctor import Finding
 
 app = typer.Typer(
     name="pareto-unlearn",
@@ -230,25 +233,38 @@ def doctor(
     allow_import: AllowImport = False,
     as_json: AsJson = False,
 ) -> None:
-    """List which weights files are present; exit code 8 if a needed file is missing or any is wrong.
+    """Look at this machine and the weights on it: what to run first on a new one.
+
+    Exit code 8 if a needed weights file is missing or any is wrong, 9 if the machine lacks something.
 
     It also warns of a Ray cluster on another machine that is used without a token.
     """
-    from pareto_unlearn.errors import WeightsError
+    from pareto_unlearn.errors import MachineError, WeightsError
     from pareto_unlearn.finished.doctor import examine
+    from pareto_unlearn.finished.machine import examine_machine
 
     config = None if file is None else _read(file, override, False, allow_import)
     if config is not None:
         _warn_of_cluster(config)
-    findings = examine(config, weights)
+    machine = examine_machine("runs" if config is None else config.run.storage)
+    findings = [*machine, *examine(config, weights)]
     if as_json:
         print(json.dumps([asdict(finding) for finding in findings], indent=1))
     else:
-        for finding in findings:
-            state = "ok     " if finding.is_right else "wrong  " if finding.is_there else "missing"
-            print(f"{state} {'needed' if finding.is_needed else 'unused'} {finding.name}: {finding.detail}")
-    if any(finding.is_trouble for finding in findings):
-        raise typer.Exit(WeightsError.exit_code)
+        print("\n".join(_findings_in_words(findings)))
+    troubled = {finding.kind for finding in findings if finding.is_trouble}
+    if troubled:
+        raise typer.Exit(WeightsError.exit_code if "weights" in troubled else MachineError.exit_code)
+
+
+def _findings_in_words(findings: "Sequence[Finding]") -> "Iterator[str]":
+    for one in findings:
+        if one.is_right or one.is_trouble:
+            state = "ok     " if one.is_right else "wrong  " if one.is_there else "missing"
+            use = "machine" if one.kind == "machine" else "needed" if one.is_needed else "unused"
+            yield f"{state} {use} {one.name}: {one.detail}"
+    if rest := [one.name for one in findings if not one.is_right and not one.is_trouble]:
+        yield f"{len(rest)} files of published metrics are not here and not needed: {', '.join(rest)}"
 
 
 def _warn_of_cluster(config: "SweepConfig") -> None:

@@ -13,13 +13,17 @@ __all__ = ["Finding", "examine"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One weights file: does it exist, is it the right file, does the sweep need it, and details in words."""
+    """One weights file: does it exist, is it the right file, does the sweep need it, and details in words.
+
+    Or, of kind ``machine``, something that a sweep needs of this machine.
+    """
 
     name: str
     is_right: bool
     is_needed: bool
     is_there: bool
     detail: str
+    kind: str = "weights"
 
     @property
     def is_trouble(self) -> bool:
