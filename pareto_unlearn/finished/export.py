@@ -48,11 +48,10 @@ def export_trial(
     if not out.absolute().parent.is_dir():
         raise ConfigError(f"{out}: expected a folder that exists, found none at {out.absolute().parent}")
     weights = store.read_checkpoint(record)[MODEL_FILE]
-    if hub and export_to_hub(out.parent, config.model, config.task, load_safetensors(weights)):
-        pass  # it has written the file
-    elif config.model.row.exports_as_stored:
+    is_written = hub and export_to_hub(out.parent, config.model, config.task, load_safetensors(weights))
+    if not is_written and config.model.row.exports_as_stored:
         write_bytes_whole(out, weights)
-    else:
+    elif not is_written:
         export_model(out, config.model, config.task, load_safetensors(weights))
     with out.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
