@@ -2,14 +2,16 @@
 
 import copy
 import json
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
-from small_sweep import run, run_of, small_sweep
+from small_sweep import QUICKSTART, run, run_of, small_sweep
 from torch import nn
 from typer.testing import CliRunner
 
@@ -23,8 +25,10 @@ from pareto_unlearn.analysis.audit import (
     find_company,
     relearning_gap,
 )
+from pareto_unlearn.analysis.klom import find_klom
 from pareto_unlearn.audit import Subject, audit_full
 from pareto_unlearn.audit.closeness import distance_to_controls
+from pareto_unlearn.audit.holes import errors_in_other_holes
 from pareto_unlearn.audit.relearning import OTHERS, PANEL, QUICK, Attack, can_run, lowest, relearn
 from pareto_unlearn.audit.subject import errors_in_hole
 from pareto_unlearn.catalogue.audits import (
@@ -32,13 +36,14 @@ from pareto_unlearn.catalogue.audits import (
     EVALUATIONS,
     GAP_ATTACKS,
     OTHER_ATTACKS,
+    OTHER_HOLES,
     QUICK_ATTACKS,
     RHO,
     error_of_image,
     lowest_error,
 )
 from pareto_unlearn.cli import app
-from pareto_unlearn.config import AuditPolicy, SweepConfig, dump_policy, load_policy
+from pareto_unlearn.config import AuditPolicy, SweepConfig, dump_policy, load_config, load_policy
 from pareto_unlearn.errors import ConfigError, StoreError
 from pareto_unlearn.records import MetricRow, Phase, Role, TrialRecord, TrialState
 from pareto_unlearn.report.audit_text import write_audit
@@ -56,7 +61,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
 @pytest.fixture
 def subject(material: Material) -> Subject:
     own = replace(material, model=copy.deepcopy(material.model))
-    return audit_subject(own)
+    return audit_subject(load_config(QUICKSTART), own)
 
 
 def weights(model: nn.Module) -> list[torch.Tensor]:
@@ -185,7 +190,9 @@ def judge(rows: Rows, company: Company = COMPANY, completeness: float = 0.98) ->
 
 def test_a_model_like_the_control_is_forgotten():
     found = judge(rows_of())
-    assert (found.standing, {one.verdict for one in found.findings}) == (Standing.FORGOTTEN, {Verdict.PASSED})
+    verdicts = {one.evaluation: one.verdict for one in found.findings}
+    assert verdicts.pop("klom") is Verdict.NOT_MEASURED  # of one seed
+    assert (found.standing, set(verdicts.values())) == (Standing.FORGOTTEN, {Verdict.PASSED})
     assert [one.evaluation for one in found.findings] == list(EVALUATIONS)
 
 
@@ -205,7 +212,7 @@ def test_a_model_like_the_control_is_forgotten():
 )
 def test_each_failure_alone_keeps_a_model_from_being_forgotten(evaluation, figures):
     found = judge(rows_of(**figures))
-    failed = {one.evaluation for one in found.findings if one.verdict is not Verdict.PASSED}
+    failed = {one.evaluation for one in found.findings if one.verdict is not Verdict.PASSED} - {"klom"}
     assert failed == {evaluation}
     assert found.finding(evaluation).verdict is Verdict.FAILED
     assert found.standing is Standing.SUPPRESSED
@@ -239,6 +246,35 @@ def test_images_that_the_original_never_filled_well_are_left_out():
     few = dict.fromkeys(list(images(0.0))[150:], 0.1)
     company = Company((rows_of(),), rows_of(error_in_hole=0.1, **images(0.79, 150), **few))
     assert "0 of 50" in judge(rows_of(**images(0.79, 150)), company).finding("worst_images").detail
+
+
+def test_klom_is_the_divergence_of_normal_margins_beside_that_of_changed_sides():
+    # two images, three models on either side; margins by hand, errors are their exponentials
+    own, retrained = [0.0, 1.0, 2.0], [3.0, 4.0, 8.0]
+    sides = [[{"a": math.exp(one), "b": math.exp(-one)} for one in side] for side in (own, retrained)]
+    found = find_klom(*sides)
+    assert found.nats == pytest.approx(0.5 * (math.log(1.0 / 7.0) + (7.0 + 16.0) / 1.0 - 1.0))
+    assert (found.models, found.images) == ((3, 3), 2)
+    assert found.share == 0.05  # one of 20 ways; its mirror has 0.5 * (log 7 + 17 / 7 - 1), less
+    assert 0.0 < found.alike < found.nats
+    assert find_klom(sides[0][:2], sides[1]) is None
+
+
+def test_klom_is_judged_over_the_seeds_of_one_name():
+    def seed_rows(factor: float, seed: int) -> Rows:
+        spread = np.random.default_rng(seed).normal(0.0, 0.1, 200)
+        return rows_of(**{error_of_image(f"image-{n}"): factor * math.exp(spread[n]) for n in range(200)})
+
+    rows = {f"{seed}" * 16: seed_rows(0.8, seed) for seed in range(5)}
+    records = [replace(record(), trial_id=trial_id, seed=seed) for seed, trial_id in enumerate(rows)]
+    controls = tuple(seed_rows(0.8, 10 + seed) for seed in range(5))
+    company = replace(find_company(records, rows), controls=controls, original=ORIGINAL)
+    alike = audit_models(records, rows, AuditPolicy(), company)
+    assert {one.finding("klom").verdict for one in alike} == {Verdict.PASSED}
+    far = replace(company, controls=tuple(seed_rows(1.6, 10 + seed) for seed in range(5)))
+    apart = audit_models(records[:1], rows, AuditPolicy(), far)[0].finding("klom")
+    assert apart.verdict is Verdict.FAILED
+    assert "5 models and 5 controls, 200 images" in apart.detail
 
 
 def test_the_distance_to_a_control_is_none_for_itself_and_one_for_the_original(subject):
@@ -287,6 +323,30 @@ def test_an_attack_that_brings_all_back_in_the_control_too_is_left_out():
     company = Company((rows_of(**figures),), ORIGINAL)
     found = judge(rows_of(**{lowest_error(OTHER_ATTACKS[2]): 0.05}), company).finding("other_attacks")
     assert found.value == 0.0
+
+
+def test_another_hole_is_judged_beside_the_original_with_that_hole():
+    asked = lowest_error(OTHER_HOLES[5])
+    company = Company((rows_of(**{asked: 0.9}),), rows_of(error_in_hole=0.1, **{asked: 0.4}))
+    found = judge(rows_of(**{asked: 0.7}), company).finding("other_attacks")
+    assert found.value == pytest.approx(0.4)  # (.9 - .7) / (.9 - .4)
+    assert OTHER_HOLES[5] in found.detail
+    company = Company((rows_of(**{asked: 0.9}),), rows_of(error_in_hole=0.1, **{asked: 0.8}))
+    assert OTHER_HOLES[5] not in judge(rows_of(**{asked: 0.7}), company).finding("other_attacks").detail
+
+
+def test_other_holes_have_the_weights_of_the_model_and_are_not_its_own(subject):
+    asked = dict(subject.other_holes())
+    assert set(asked) <= set(OTHER_HOLES)
+    assert len(asked) >= 8  # a grid of 4 has no middle quarter
+    masks = [subject.hole, *(model.removed_pixels() for model in asked.values())]
+    assert len({tuple(mask.flatten().tolist()) for mask in masks}) == len(masks)
+    for model in asked.values():
+        assert all(map(torch.equal, weights(model), weights(subject.model)))
+    found = dict(errors_in_other_holes(subject))
+    photos, name = subject.photos["forget", "heldout"], OTHER_HOLES[5]
+    left = photos.pictures(asked[name])[:, :, :, :8] - photos.pixels[:, :, :, :8]
+    assert found[name] == pytest.approx(left.square().mean(dim=(1, 2, 3)).numpy(), rel=1e-5)
 
 
 def test_only_the_short_attack_says_so():

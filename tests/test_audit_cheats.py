@@ -129,7 +129,7 @@ def few_steps():
 
 def audit(material: Material, weights: Weights, *, full: bool) -> Rows:
     material.model.load_state_dict(weights)
-    subject = audit_subject(material)
+    subject = audit_subject(load_config(QUICKSTART), material)
     rows = [*audit_quick(subject), *(audit_full(subject, subject.model) if full else [])]
     return {(row.set, row.metric): row for row in rows}
 

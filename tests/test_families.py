@@ -8,6 +8,7 @@ from tiny_families import (
     ALL,
     FAMILIES,
     PUBLISHED,
+    SAMPLING,
     build,
     build_published,
     decode,
@@ -21,7 +22,7 @@ from torch.nn import functional
 
 from pareto_unlearn.config import TaskSection
 from pareto_unlearn.errors import ConfigError
-from pareto_unlearn.models import ImageToImage, load_model, pixel_format
+from pareto_unlearn.models import ImageToImage, load_model, pixel_format, with_other_hole
 from pareto_unlearn.models.mage import LABEL_SMOOTHING
 from pareto_unlearn.models.palette_inputs import build_condition, unpack
 
@@ -33,6 +34,15 @@ def test_every_family_is_an_image_to_image(family):
     model = build(family)
     assert isinstance(model, ImageToImage)
     assert model.family == family
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_same_weights_fill_another_hole_as_a_model_loaded_with_it_does(family):
+    other = TaskSection(kind="left", size=0.5)
+    moved = with_other_hole(build(family), section(family), other, sampling=SAMPLING)
+    loaded, images = build(family, other), pictures(family)
+    assert torch.equal(moved.removed_pixels(), loaded.removed_pixels())
+    assert torch.equal(moved.generate(images, seeds(0, 1, 2)), loaded.generate(images, seeds(0, 1, 2)))
 
 
 def expected_words(model, encoded, output):

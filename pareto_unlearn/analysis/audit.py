@@ -84,22 +84,24 @@ def audit_models(
         policy: thresholds.
         company: whom they are judged beside, of the whole run: ``find_company``.
     """
-    chosen = [
-        record
-        for record in records
-        if record.state in HAS_MODEL
-        and record.phase not in (Phase.ORIGINAL, Phase.CONTROL)
-        and record.trial_id in rows
-    ]
+    chosen = [record for record in records if _is_unlearned(record) and record.trial_id in rows]
     return tuple(_audit(record, rows[record.trial_id], company, policy) for record in chosen)
 
 
 def find_company(records: Iterable[TrialRecord], rows: Mapping[str, Rows]) -> Company:
-    """Return the controls that never saw the forget images, and the original."""
+    """Return the controls that never saw the forget images, the original, and the others by their names."""
     known = [(record, rows[record.trial_id]) for record in records if record.trial_id in rows]
     controls = tuple(own for record, own in known if record.method == RETRAINED)
     originals = [own for record, own in known if record.phase is Phase.ORIGINAL]
-    return Company(controls, originals[0] if originals else None)
+    names: dict[str, tuple[Rows, ...]] = {}
+    for record, own in known:
+        if _is_unlearned(record):
+            names[record.label] = (*names.get(record.label, ()), own)
+    return Company(controls, originals[0] if originals else None, names)
+
+
+def _is_unlearned(record: TrialRecord) -> bool:
+    return record.state in HAS_MODEL and record.phase not in (Phase.ORIGINAL, Phase.CONTROL)
 
 
 def find_gaps(

@@ -2,15 +2,17 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from scipy.special import betaincinv
 
+from pareto_unlearn.analysis.klom import LEAST, find_klom
 from pareto_unlearn.catalogue.audits import (
     CHANGED_INPUT,
     GAP_ATTACKS,
     OTHER_ATTACKS,
+    OTHER_HOLES,
     QUICK_ATTACKS,
     REFITTED_OUTPUTS,
     RHO,
@@ -53,10 +55,19 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Company:
-    """The models that others are judged beside: controls, which may be several or none, and the original."""
+    """The models that others are judged beside: controls, which may be several or none, and the original.
+
+    ``names`` are the unlearned models by name; several seeds share one.
+    """
 
     controls: tuple[Rows, ...]
     original: Rows | None
+    names: Mapping[str, tuple[Rows, ...]] = field(default_factory=dict)
+
+    def namesakes(self, model: Rows) -> tuple[Rows, ...]:
+        """Return the models of all seeds that have a model's name, itself among them."""
+        named = (models for models in self.names.values() if any(one is model for one in models))
+        return next(named, (model,))
 
     def control(self, image_set: str, metric: str) -> float | None:
         """Return the mean of a figure over the controls; None where one of them lacks it."""
@@ -143,18 +154,27 @@ def _find_other(rows: Rows, company: Company, policy: AuditPolicy) -> Finding:
     key = "other_attacks"
     tried = [
         attack
-        for attack in (*OTHER_ATTACKS, CHANGED_INPUT, REFITTED_OUTPUTS)
+        for attack in (*OTHER_ATTACKS, CHANGED_INPUT, REFITTED_OUTPUTS, *OTHER_HOLES)
         if _lowest(rows, (attack,)) is not None
     ]
     if not tried:
         return _unmeasured(key)
-    gaps = {attack: relearning_gap(rows, company, (attack,), policy.least_relearned) for attack in tried}
+    gaps = {attack: _other_gap(rows, company, attack, policy.least_relearned) for attack in tried}
     known = {attack: gap for attack, gap in gaps.items() if gap is not None}
     if not known:
         verdict = Verdict.NO_BASELINE if company.controls else Verdict.NO_CONTROL
         return _unmeasured(key, verdict, f"{len(tried)} attacks")
     worst = max(known, key=lambda attack: known[attack])
     return _judge(key, known[worst], policy.other_attacks, f"{worst}; {len(known)} attacks")
+
+
+def _other_gap(rows: Rows, company: Company, attack: str, least: float) -> float | None:
+    """Return the gap of one attack; with another hole the original has another error."""
+    found = _relearn(rows, company, (attack,))
+    if attack in OTHER_HOLES:
+        original = None if company.original is None else _lowest(company.original, (attack,))
+        found = replace(found, original=original)
+    return found.gap(least)
 
 
 def _distance(row: MetricRow) -> float:
@@ -313,6 +333,21 @@ def _find_closeness(rows: Rows, company: Company, policy: AuditPolicy) -> Findin
     return _judge(key, rho, policy.closeness, f"rho {rho:.2f}")
 
 
+def _find_klom(rows: Rows, company: Company, policy: AuditPolicy) -> Finding:
+    key = "klom"
+    if not company.controls or not _errors_by_image(rows):
+        return _unmeasured(key, Verdict.NOT_MEASURED if company.controls else Verdict.NO_CONTROL)
+    kinds = [[_errors_by_image(one) for one in side] for side in (company.namesakes(rows), company.controls)]
+    apart = find_klom(*kinds)
+    if apart is None:
+        return _unmeasured(key, detail=f"it takes {LEAST} seeds of the model and of its control")
+    detail = (
+        f"{apart.nats:.1f} nats, {apart.alike:.1f} where models change sides, as far in {apart.share:.1%} of "
+        f"these; {apart.models[0]} models and {apart.models[1]} controls, {apart.images} images"
+    )
+    return _judge(key, max(apart.nats - apart.alike, 0.0), policy.klom, detail)
+
+
 _Finder = Callable[[Rows, Company, AuditPolicy], Finding]
 FINDERS: Mapping[str, _Finder] = {
     "relearning_gap": _find_gap,
@@ -325,6 +360,7 @@ FINDERS: Mapping[str, _Finder] = {
     "worst_images": _find_worst_images,
     "features": _find_features,
     "closeness": _find_closeness,
+    "klom": _find_klom,
 }
 
 

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pareto_unlearn.audit.closeness import distance_to_controls
+from pareto_unlearn.audit.holes import errors_in_other_holes
 from pareto_unlearn.audit.leaks import membership, retrieval, roughness
 from pareto_unlearn.audit.perturbation import can_perturb, errors_on_changed_input
 from pareto_unlearn.audit.probes import class_probe, refitted_outputs, ridge_decoder, swapped_decoder
@@ -42,6 +43,7 @@ def audit_full(subject: Subject, original: ImageToImage) -> list[MetricRow]:
     rows = [*_relearning_rows(subject, (*PANEL, *OTHERS))]
     if can_perturb(subject):
         rows.append(_row(lowest_error(CHANGED_INPUT), mean_figure(errors_on_changed_input(subject))))
+    rows += [_row(lowest_error(name), mean_figure(errors)) for name, errors in errors_in_other_holes(subject)]
     if not subject.model.is_redrawn:
         rows += [
             _row("class_probe", class_probe(subject)),

@@ -1,6 +1,6 @@
 """What an audit looks at: a model, and for each set of images their pixels, inputs and classes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,12 +65,14 @@ class Photos:
 class Subject:
     """A model to audit, with its images by (set, split), all on the model's device.
 
-    ``encoder`` are the parameters that alone change the encoder's output.
+    ``encoder`` are the parameters that alone change the encoder's output. ``other_holes`` yields names and
+    models of the same weights whose tasks remove other parts of the images.
     """
 
     model: ImageToImage
     photos: Mapping[Key, Photos]
     encoder: tuple[str, ...]
+    other_holes: Callable[[], Iterator[tuple[str, ImageToImage]]] = lambda: iter(())
 
     @property
     def hole(self) -> Tensor:

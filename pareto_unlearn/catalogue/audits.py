@@ -87,6 +87,13 @@ _ROWS = (
         "Above 1, they are further from a model that never saw the images than before.",
         limits="that two trainings from scratch would be near each other",
     ),
+    Evaluation(
+        key="klom",
+        title="KLOM",
+        question="Over several seeds: how far are the errors of each forget image from those of models that "
+        "never saw it, in nats beyond what models of one kind are apart?",
+        limits="small differences: three or five trainings tell gross ones only",
+    ),
 )
 
 EVALUATIONS = {row.key: row for row in _ROWS}
@@ -123,6 +130,23 @@ OTHER_ATTACKS = (
 CHANGED_INPUT, REFITTED_OUTPUTS = "changed input, 8/255", "outputs refitted on retain images"
 """The attacks that train no weight of the model."""
 
+_HOLE = "with another hole: "
+OTHER_HOLES = tuple(
+    f"{_HOLE}{part}"
+    for part in (
+        "the middle quarter",
+        "the middle three quarters",
+        "a border",
+        "the upper half",
+        "the lower half",
+        "the left half",
+        "the right half",
+        "a quarter of the patches",
+        "half of the patches",
+        "three quarters of the patches",
+    )
+)
+"""Attacks that ask for another part of the images than unlearning removed; lengths are shares of the side."""
 
 RHO = "distance to the control by the original's"
 """The row of retrain closeness."""

@@ -67,6 +67,10 @@ class AuditPolicy(Section):
     closeness: Limits = Field(
         default=Limits(passed=0.5, warned=1.0), description="rho, a quotient of mean squared distances"
     )
+    klom: Limits = Field(
+        default=Limits(passed=0.5, warned=2.0),
+        description="nats beyond what models that change sides are apart",
+    )
 
 
 def load_policy(path: Path | None) -> AuditPolicy:

@@ -46,6 +46,7 @@ class _Bench:
     """A run, and the model and images that its checkpoints are measured with."""
 
     run: StoredRun
+    config: SweepConfig
     material: Material
     original: ImageToImage
     controls: tuple[ImageToImage, ...]
@@ -164,7 +165,7 @@ def _audit_model(bench: _Bench, trial_id: str, quick: bool) -> None:
     """Measure one model and commit its rows."""
     store, record = bench.run.store, next(one for one in bench.run.records if one.trial_id == trial_id)
     _load(bench.material.model, record, store, bench.original)
-    subject, present = audit_subject(bench.material), bench.run.audit_rows().get(trial_id, {})
+    subject, present = audit_subject(bench.config, bench.material), bench.run.audit_rows().get(trial_id, {})
     if not present:
         store.add_metrics(record, AUDIT, QUICK_GROUP, audit_quick(subject))
     if quick:
@@ -194,7 +195,7 @@ def _set_up(work: _Work) -> _Bench:
     controls = tuple(copy.deepcopy(original) for _ in _controls_of(run))
     for model, record in zip(controls, _controls_of(run), strict=True):
         _load(model, record, run.store, original)
-    return _Bench(run, material, original, controls)
+    return _Bench(run, config, material, original, controls)
 
 
 _set_up_once = cache(_set_up)

@@ -17,6 +17,7 @@ from pareto_unlearn.models.loading import (
     pixel_format,
     save_model,
     weights_sha256,
+    with_other_hole,
     write_model,
 )
 from pareto_unlearn.models.protocol import (
@@ -49,5 +50,6 @@ __all__ = [
     "pixel_format",
     "save_model",
     "weights_sha256",
+    "with_other_hole",
     "write_model",
 ]

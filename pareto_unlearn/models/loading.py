@@ -120,6 +120,32 @@ def load_model(
     return model.to(device or torch.device("cpu")).eval()
 
 
+def with_other_hole(
+    model: ImageToImage,
+    config: ModelSection,
+    task: TaskSection,
+    *,
+    sampling: SamplingSection | None = None,
+    seed: int = 0,
+) -> ImageToImage:
+    """Return a model with the same weights, on the same device, whose task removes another part of images.
+
+    Args:
+        model: whose weights are copied.
+        config: which family and variant it is of.
+        task: what is removed from images instead.
+        sampling: how pictures are generated.
+        seed: decides a random hole.
+
+    Raises:
+        ConfigError: the task does not fit the model.
+    """
+    setting = Setting(model=config, task=task, sampling=sampling or SamplingSection(), seed=seed)
+    other: ImageToImage = family_of(config.family).build(setting)
+    other.load_state_dict(model.state_dict())
+    return other.to(next(model.parameters()).device).eval()
+
+
 def initialise_model(
     task: TaskSection, generator: torch.Generator, config: ModelSection | None = None, *, seed: int = 0
 ) -> ImageToImage:

@@ -1,12 +1,17 @@
 """The audit of a trial's model: which images it looks at, and how they are given to the model."""
 
+from collections.abc import Iterator, Mapping
+from functools import partial
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from pareto_unlearn.audit import Photos, Subject, audit_full, audit_quick
+from pareto_unlearn.catalogue.audits import OTHER_HOLES
 from pareto_unlearn.config import SweepConfig
-from pareto_unlearn.models import ImageToImage
+from pareto_unlearn.errors import ConfigError
+from pareto_unlearn.models import ImageToImage, with_other_hole
 from pareto_unlearn.random_streams import Stream
 from pareto_unlearn.records import MetricRow
 from pareto_unlearn.trial.bank import spread_rows
@@ -16,6 +21,19 @@ from pareto_unlearn.trial.loading import load_original
 
 MOST_IMAGES = {"train": 512, "heldout": 256}
 """Images of each set that an audit looks at."""
+_OTHER_TASKS: tuple[Mapping[str, object], ...] = (
+    {"kind": "center", "size": 0.25},
+    {"kind": "center", "size": 0.75},
+    {"kind": "outpaint", "size": 0.5},
+    {"kind": "up", "size": 0.5},
+    {"kind": "down", "size": 0.5},
+    {"kind": "left", "size": 0.5},
+    {"kind": "right", "size": 0.5},
+    {"kind": "random", "size": 0.25},
+    {"kind": "random", "size": 0.5},
+    {"kind": "random", "size": 0.75},
+)
+"""The tasks of ``OTHER_HOLES``, in that order."""
 MOST_DRAWN = 16
 """The same of each set, where every picture takes many passes."""
 
@@ -24,19 +42,33 @@ def audit_rows(config: SweepConfig, material: Material) -> list[MetricRow]:
     """Return the rows of the audit that the sweep asks for, of the model as it stands."""
     if config.evaluate.audit == "off":
         return []
-    subject = audit_subject(material)
+    subject = audit_subject(config, material)
     rows = audit_quick(subject)
     if config.evaluate.audit == "full":
         rows += audit_full(subject, load_original(config, material.device))
     return rows
 
 
-def audit_subject(material: Material) -> Subject:
+def audit_subject(config: SweepConfig, material: Material) -> Subject:
     """Return the model as it stands with images spread evenly over each of its four sets."""
     encoder = {id(parameter) for parameter in material.trainable("encoder")}
     names = (name for name, parameter in material.model.named_parameters() if id(parameter) in encoder)
     photos = {key: _photos(material, key) for key in SETS}
-    return Subject(material.model, photos, tuple(names))
+    return Subject(material.model, photos, tuple(names), partial(_other_holes, config, material))
+
+
+def _other_holes(config: SweepConfig, material: Material) -> Iterator[tuple[str, ImageToImage]]:
+    """Yield what the model is asked with another hole; a hole that it cannot have is left out."""
+    for name, task in zip(OTHER_HOLES, _OTHER_TASKS, strict=True):
+        asked = config.task.model_copy(update={"patches": None, **task})
+        try:
+            model = with_other_hole(
+                material.model, config.model, asked, sampling=config.evaluate.sampling, seed=config.seed
+            )
+        except ConfigError:
+            continue
+        if not torch.equal(model.removed_pixels(), material.model.removed_pixels()):
+            yield name, model
 
 
 def _photos(material: Material, key: tuple[str, str]) -> Photos:
