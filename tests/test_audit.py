@@ -26,13 +26,14 @@ from pareto_unlearn.analysis.audit import (
     relearning_gap,
 )
 from pareto_unlearn.analysis.klom import find_klom
-from pareto_unlearn.audit import Subject, audit_full
+from pareto_unlearn.audit import Subject, audit_full, audit_quick
 from pareto_unlearn.audit.closeness import distance_to_controls
 from pareto_unlearn.audit.holes import errors_in_other_holes
 from pareto_unlearn.audit.relearning import OTHERS, PANEL, QUICK, Attack, can_run, lowest, relearn
 from pareto_unlearn.audit.subject import errors_in_hole
 from pareto_unlearn.catalogue.audits import (
     AUDIT,
+    BYSTANDERS,
     EVALUATIONS,
     GAP_ATTACKS,
     OTHER_ATTACKS,
@@ -172,6 +173,8 @@ def images(error: float, count: int = 200) -> dict[str, float]:
     return {error_of_image(f"image-{number}"): error for number in range(count)}
 
 
+UNMEASURED = {"klom", "give_away_bystanders", "bystanders"}
+"""What a run of one seed without further classes lacks."""
 ORIGINAL = rows_of(error_in_hole=0.1, **images(0.1))
 COMPANY = Company((rows_of(),), ORIGINAL)
 
@@ -191,7 +194,8 @@ def judge(rows: Rows, company: Company = COMPANY, completeness: float = 0.98) ->
 def test_a_model_like_the_control_is_forgotten():
     found = judge(rows_of())
     verdicts = {one.evaluation: one.verdict for one in found.findings}
-    assert verdicts.pop("klom") is Verdict.NOT_MEASURED  # of one seed
+    for key in UNMEASURED:
+        assert verdicts.pop(key) is Verdict.NOT_MEASURED
     assert (found.standing, set(verdicts.values())) == (Standing.FORGOTTEN, {Verdict.PASSED})
     assert [one.evaluation for one in found.findings] == list(EVALUATIONS)
 
@@ -212,7 +216,7 @@ def test_a_model_like_the_control_is_forgotten():
 )
 def test_each_failure_alone_keeps_a_model_from_being_forgotten(evaluation, figures):
     found = judge(rows_of(**figures))
-    failed = {one.evaluation for one in found.findings if one.verdict is not Verdict.PASSED} - {"klom"}
+    failed = {one.evaluation for one in found.findings if one.verdict is not Verdict.PASSED} - UNMEASURED
     assert failed == {evaluation}
     assert found.finding(evaluation).verdict is Verdict.FAILED
     assert found.standing is Standing.SUPPRESSED
@@ -275,6 +279,31 @@ def test_klom_is_judged_over_the_seeds_of_one_name():
     apart = audit_models(records[:1], rows, AuditPolicy(), far)[0].finding("klom")
     assert apart.verdict is Verdict.FAILED
     assert "5 models and 5 controls, 200 images" in apart.detail
+
+
+def test_harm_to_bystanders_is_beside_the_original_and_does_not_decide():
+    def with_bystanders(error: float, told: float) -> Rows:
+        found = rows_of(give_away_bystanders=told)
+        return found | {("bystanders", "error_in_hole"): row("error_in_hole", error, "bystanders")}
+
+    company = Company((with_bystanders(0.3, 0.6),), ORIGINAL | with_bystanders(0.2, 0.5))
+    found = judge(with_bystanders(0.5, 0.95), company)
+    assert found.finding("bystanders").value == pytest.approx(1.5)
+    assert found.finding("bystanders").verdict is Verdict.FAILED
+    assert found.finding("give_away_bystanders").value == pytest.approx(0.35)
+    assert found.standing is Standing.FORGOTTEN
+
+
+def test_classes_that_are_neither_forgotten_nor_kept_are_bystanders(tmp_path):
+    config = small_sweep(tmp_path, "data.forget_classes=[0,1]", "data.retain_classes=[2,3,4]")
+    subject = audit_subject(config, load_material(config, tmp_path, "targets"))
+    others = subject.photos[BYSTANDERS]
+    assert set(others.class_ids.tolist()) == set(range(5))
+    assert 100 <= len(others) <= 130
+    found = {(row.set, row.metric): row for row in audit_quick(subject)}
+    own = errors_in_hole(subject.model, others)
+    assert found["bystanders", "error_in_hole"].value == pytest.approx(own.mean())
+    assert ("forget", "give_away_bystanders") in found
 
 
 def test_the_distance_to_a_control_is_none_for_itself_and_one_for_the_original(subject):

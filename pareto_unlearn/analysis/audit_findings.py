@@ -9,6 +9,7 @@ from scipy.special import betaincinv
 
 from pareto_unlearn.analysis.klom import LEAST, find_klom
 from pareto_unlearn.catalogue.audits import (
+    BYSTANDERS,
     CHANGED_INPUT,
     GAP_ATTACKS,
     OTHER_ATTACKS,
@@ -218,7 +219,15 @@ def _find_members_kept(rows: Rows, company: Company, policy: AuditPolicy) -> Fin
 
 
 def _find_class_told(rows: Rows, company: Company, policy: AuditPolicy) -> Finding:
-    key = "give_away_retain"
+    return _told("give_away_retain", rows, company, policy.give_away_retain)
+
+
+def _find_told_from_bystanders(rows: Rows, company: Company, policy: AuditPolicy) -> Finding:
+    return _told("give_away_bystanders", rows, company, policy.give_away_bystanders)
+
+
+def _told(key: str, rows: Rows, company: Company, limits: Limits) -> Finding:
+    """Judge how much more a picture tells of its class than the control's does."""
     row = rows.get(("forget", key))
     if row is None:
         return _unmeasured(key)
@@ -226,7 +235,19 @@ def _find_class_told(rows: Rows, company: Company, policy: AuditPolicy) -> Findi
     if control is None:
         return _unmeasured(key, Verdict.NO_CONTROL, f"AUC {_interval(row)}")
     value = max(_distance(row) - abs(control - 0.5), 0.0)
-    return _judge(key, value, policy.give_away_retain, f"AUC {_interval(row)}, control {control:.3f}")
+    return _judge(key, value, limits, f"AUC {_interval(row)}, control {control:.3f}")
+
+
+def _find_bystanders(rows: Rows, company: Company, policy: AuditPolicy) -> Finding:
+    key, (image_set, _) = "bystanders", BYSTANDERS
+    own = _value(rows, image_set, "error_in_hole")
+    if own is None:
+        return _unmeasured(key)
+    before = None if company.original is None else _value(company.original, image_set, "error_in_hole")
+    if not before:
+        return _unmeasured(key, Verdict.NO_BASELINE, f"error {own:.4f}")
+    detail = f"error {own:.4f}, original {before:.4f}"
+    return _judge(key, max(own / before - 1.0, 0.0), policy.bystanders, detail)
 
 
 def _find_retrieval(rows: Rows, company: Company, policy: AuditPolicy) -> Finding:
@@ -356,6 +377,8 @@ FINDERS: Mapping[str, _Finder] = {
     "membership_retain": _find_members_kept,
     "give_away_strangers": _find_strangers,
     "give_away_retain": _find_class_told,
+    "give_away_bystanders": _find_told_from_bystanders,
+    "bystanders": _find_bystanders,
     "retrieval": _find_retrieval,
     "worst_images": _find_worst_images,
     "features": _find_features,

@@ -22,6 +22,7 @@ from pareto_unlearn.audit.statistics import (
 from pareto_unlearn.audit.subject import Photos, Subject, errors_in_hole, errors_of
 from pareto_unlearn.catalogue.audits import (
     AUDIT,
+    BYSTANDERS,
     CHANGED_INPUT,
     REFITTED_OUTPUTS,
     RHO,
@@ -90,14 +91,18 @@ def _leak_rows(subject: Subject) -> Iterator[MetricRow]:
     """Yield membership of both sets, what pictures give away, and retrieval."""
     seen = {key: _look(subject, photos) for key, photos in subject.photos.items()}
     for name in ("forget", "retain"):
-        members, others = seen[name, "train"].errors, seen[name, "heldout"].errors
-        yield _row("membership", membership(members, others), image_set=name)
-        yield _row("membership_hits", hits_at_false_positives(-members, -others), image_set=name)
-        yield _row("membership_hits_reversed", hits_at_false_positives(members, others), image_set=name)
+        members, strangers = seen[name, "train"].errors, seen[name, "heldout"].errors
+        yield _row("membership", membership(members, strangers), image_set=name)
+        yield _row("membership_hits", hits_at_false_positives(-members, -strangers), image_set=name)
+        yield _row("membership_hits_reversed", hits_at_false_positives(members, strangers), image_set=name)
     heldout, truth = seen["forget", "heldout"], subject.photos["forget", "heldout"].pixels
     rough = heldout.rough
     yield _row("give_away_retain", area_under_curve(rough, seen["retain", "heldout"].rough))
     yield _row("give_away_strangers", area_under_curve(seen["forget", "train"].rough, rough))
+    if BYSTANDERS in seen:
+        others = seen[BYSTANDERS]
+        yield _row("give_away_bystanders", area_under_curve(rough, others.rough))
+        yield _row("error_in_hole", mean_figure(others.errors), image_set=BYSTANDERS[0])
     yield _row("retrieval", retrieval(heldout.pictures, truth, subject.hole))
     yield _row("error_in_hole", mean_figure(heldout.errors))
     for image_id, error in zip(

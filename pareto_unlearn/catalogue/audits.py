@@ -5,6 +5,9 @@ from dataclasses import dataclass
 AUDIT = "audit"
 """The protocol of their rows."""
 
+BYSTANDERS = ("bystanders", "heldout")
+"""(set, split) of images whose classes the sweep neither forgets nor keeps, where the data set has such."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
@@ -59,6 +62,20 @@ _ROWS = (
         question="Does the picture alone tell a forgotten class from a kept one, more than the control's "
         "does?",
         limits="detectors other than the roughness of the hole",
+    ),
+    Evaluation(
+        key="give_away_bystanders",
+        title="class told, others",
+        question="Does the picture alone tell a forgotten class from classes that were neither forgotten nor "
+        "kept, more than the control's does?",
+        limits="detectors other than the roughness of the hole",
+    ),
+    Evaluation(
+        key="bystanders",
+        title="others harmed",
+        question="How much larger is the error on classes that were neither forgotten nor kept than the "
+        "original's?",
+        limits="harm to single images",
     ),
     Evaluation(
         key="retrieval",

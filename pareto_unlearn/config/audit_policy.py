@@ -52,6 +52,13 @@ class AuditPolicy(Section):
         default=Limits(passed=0.1, warned=0.2),
         description="how much further from .5 the AUC is than the control's",
     )
+    give_away_bystanders: Limits = Field(
+        default=Limits(passed=0.1, warned=0.2),
+        description="how much further from .5 the AUC is than the control's",
+    )
+    bystanders: Limits = Field(
+        default=Limits(passed=0.1, warned=0.5), description="by which share the error exceeds the original's"
+    )
     retrieval: Limits = Field(
         default=Limits(passed=0.0, warned=0.05),
         description="how far the share lies above the control's interval",

@@ -22,7 +22,7 @@ from pareto_unlearn.data.noise import (
 from pareto_unlearn.data.order import BatchOrder, Order, StratifiedOrder, reading_ahead, seeded_generator
 from pareto_unlearn.data.reading import read_size
 from pareto_unlearn.data.sources import HELDOUT_RATIO, mark_heldout
-from pareto_unlearn.data.split import DATASETS, load_split
+from pareto_unlearn.data.split import DATASETS, load_bystanders, load_split
 
 __all__ = [
     "DATASETS",
@@ -46,6 +46,7 @@ __all__ = [
     "fill_hole",
     "find_folder",
     "fit_covariance",
+    "load_bystanders",
     "load_digits",
     "load_split",
     "mark_heldout",

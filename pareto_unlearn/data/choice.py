@@ -78,6 +78,22 @@ def choose_classes(config: DataSection, known: Sequence[str], seed: int) -> Clas
     return ClassChoice(forget, retain, trained)
 
 
+def choose_bystanders(config: DataSection, source: Source, seed: int, most: int) -> Choice | None:
+    """Return held-out images of classes that are neither forgotten nor kept, at most about ``most`` in all.
+
+    None where there are no such classes. As many classes as images are listed at most.
+    """
+    if config.split == "random_images" or config.forget is not None:
+        return None
+    choice = choose_classes(config, source.class_names, seed)
+    taken = {*choice.forget, *choice.retain, *choice.trained}
+    others = tuple(name for name in source.class_names if name not in taken)[:most]
+    if not others:
+        return None
+    found = _take(source.list_images(others), others, "heldout", math.ceil(most / len(others)))
+    return found if found.image_ids else None
+
+
 def _choose_two(
     config: DataSection, known: Sequence[str], seed: int
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:

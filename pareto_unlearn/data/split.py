@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from pareto_unlearn.config import DataSection
-from pareto_unlearn.data.choice import Choice, choose_images
+from pareto_unlearn.data.choice import Choice, choose_bystanders, choose_images
 from pareto_unlearn.data.digits import DIGITS_PIXELS, load_digits
 from pareto_unlearn.data.duplicates import drop_heldout_copies
 from pareto_unlearn.data.file_source import FileSource
@@ -50,6 +50,23 @@ def load_split(
         **{name: _open(source, choice) for name, choice in chosen.items()},
         has_proxy=config.proxy_retain is not None,
     )
+
+
+def load_bystanders(config: DataSection, seed: int, pixels: PixelFormat, most: int) -> ImageSet | None:
+    """Return held-out images of classes that the sweep neither forgets nor keeps; None without such classes.
+
+    Args:
+        config: the ``data`` section.
+        seed: decides which classes are drawn where the section gives their number.
+        pixels: the pixel format that the model family reads.
+        most: about how many images.
+
+    Raises:
+        ConfigError: files are missing where the data set's layout expects them.
+    """
+    source = _find_source(config, pixels, None)
+    choice = choose_bystanders(config, source, seed, most)
+    return None if choice is None else _open(source, choice)
 
 
 def _find_source(config: DataSection, pixels: PixelFormat, cache: Path | None) -> Source:
