@@ -7,13 +7,13 @@ import html
 import json
 import math
 import re
-import shutil
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
+from report_browser import Opened, needs_browser, started_browser
 from synthetic_run import (
     FORGET,
     SCALES,
@@ -25,7 +25,7 @@ from synthetic_run import (
     synthetic_result,
     write_run,
 )
-from waiting import STALLED_AFTER
+from waiting import wait_until
 
 from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.records import MetricRow, Phase, SampleRow, TrialResult, TrialState
@@ -326,6 +326,24 @@ def test_original_sits_on_the_edge_of_the_logarithmic_axis(report: Report) -> No
     assert view.box.y[0] > 0.0
 
 
+def test_ticks_of_the_logarithmic_axis_are_written_out(report: Report) -> None:
+    view = next(view for view in report.fronts if view.split is Split.TRAIN and view.logarithmic)
+    axis = front_figure(view, report.solutions)["layout"]["yaxis"]
+    assert axis["ticktext"] == ["0.01", "0.1", "1"]
+    near = dataclasses.replace(view, box=dataclasses.replace(view.box, y=(0.08, 1.2)))
+    axis = front_figure(near, report.solutions)["layout"]["yaxis"]
+    assert axis["ticktext"] == ["0.1", "0.2", "0.5", "1"]
+    assert axis["tickvals"] == pytest.approx([0.1, 0.2, 0.5, 1.0])
+
+
+def test_the_panel_says_on_which_images_each_objective_was_measured(report: Report) -> None:
+    key = by_label(report, "epsilon 3.0%")
+    one, shown = report.solutions[key], dict(page_data(report)["solutions"][key]["evidence"])
+    assert (shown["f1, training"], shown["f1, held out"]) == (number(one.train.f1), number(one.heldout.f1))
+    assert (shown["f2, training"], shown["f2, held out"]) == (number(one.train.f2), number(one.heldout.f2))
+    assert not {"f1", "f2", "f1 reached"} & set(shown)
+
+
 def test_broken_trials_have_no_point(report: Report) -> None:
     drawn = {point.key for view in report.fronts for point in view.points}
     assert drawn == {key for key, solution in enumerate(report.solutions) if solution.has_model}
@@ -605,53 +623,11 @@ def test_page_of_a_run_without_trials_can_be_made(tmp_path: Path) -> None:
 
 # The page in a browser
 
-CHROMIUM = next(
-    (
-        found
-        for name in ("chromium", "chromium-browser", "google-chrome")
-        if (found := shutil.which(name)) is not None
-    ),
-    None,
-)
-needs_browser = pytest.mark.skipif(
-    CHROMIUM is None, reason="no Chromium on this machine (chromium, chromium-browser, google-chrome)"
-)
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync "
-    "--no-first-run"
-)
-
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
+    with started_browser() as started:
         yield started
-        started.close()
-
-
-class Opened:
-    """A page in the browser with everything that it complained about and asked for."""
-
-    def __init__(self, browser: Any, path: str, **options: Any) -> None:
-        self.page = browser.new_page(**options)
-        self.page.set_default_timeout(1000 * STALLED_AFTER)
-        self.complaints: list[str] = []
-        self.requests: list[str] = []
-        self.page.on("console", lambda message: self.complaints.append(message.text))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.goto(Path(path).as_uri())
-        self.page.wait_for_selector("html[data-ready]", state="attached")
-
-    def column(self, index: int) -> list[str]:
-        texts: list[str] = self.page.locator(f"#trials tbody tr > :nth-child({index + 1})").all_inner_texts()
-        return [text.strip() for text in texts]
-
-    def selected_row(self) -> str:
-        return str(self.page.locator('#trials tr[aria-current="true"] th button').inner_text()).strip()
 
 
 @pytest.fixture(scope="module")
@@ -665,6 +641,28 @@ def shared(browser: Any, page_path: str) -> Iterator[Opened]:
 def test_page_opens_without_complaint_and_without_network(shared: Opened, page_path: str) -> None:
     assert shared.complaints == []
     assert [url for url in shared.requests if not url.startswith("data:")] == [Path(page_path).as_uri()]
+
+
+@needs_browser
+def test_the_whole_front_is_on_the_first_screen_of_a_small_laptop(shared: Opened) -> None:
+    shared.page.evaluate("scrollTo(0, 0)")
+    bottom = shared.page.evaluate("document.getElementById('figure-front').getBoundingClientRect().bottom")
+    assert bottom <= 900
+
+
+@needs_browser
+def test_figures_have_the_width_of_the_paper_while_printing(shared: Opened) -> None:
+    widths = (
+        "[...document.querySelectorAll('.figure .main-svg')].filter((one) => one.clientWidth)"
+        ".map((one) => one.getBoundingClientRect().right)"
+    )
+    before = shared.page.evaluate(widths)
+    shared.page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    paper = shared.page.evaluate(widths), shared.page.evaluate("document.body.getBoundingClientRect().right")
+    shared.page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert max(paper[0]) <= paper[1]
+    assert max(before) > paper[1]
+    wait_until(lambda: shared.page.evaluate(widths) == before)
 
 
 @needs_browser

@@ -41,8 +41,8 @@ def legend(entries: Iterable[tuple[str, str, str]], attributes: str = "") -> str
 
 def section(identifier: str, title: str, lead: str, body: str) -> str:
     """Return a section of the page; lead and body are HTML already."""
+    said = f'<p class="lead">{lead}</p>' if lead else ""
     return (
         f'<section id="{identifier}" aria-labelledby="{identifier}-title">'
-        f'<h2 id="{identifier}-title">{title}</h2>'
-        f'<p class="lead">{lead}</p>{body}</section>'
+        f'<h2 id="{identifier}-title">{title}</h2>{said}{body}</section>'
     )

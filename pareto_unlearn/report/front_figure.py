@@ -103,7 +103,11 @@ def front_legend(view: FrontView, solutions: Sequence[Solution]) -> list[tuple[s
         for title, status, symbol, colour in ordered
     ]
     asked = any(point.requested is not None for point in view.points)
-    return [*entries, ("line-ns-open", "var(--ink-soft)", "requested by epsilon")] if asked else entries
+    return (
+        [*entries, ("line-ns-open", "var(--ink-soft)", "mean completeness that epsilon requests")]
+        if asked
+        else entries
+    )
 
 
 Spot = tuple[float, float]
@@ -272,6 +276,15 @@ def _star(view: FrontView, recommended: int | None) -> list[dict[str, Any]]:
     ]
 
 
+def _log_ticks(low: float, high: float) -> dict[str, list[float] | list[str]]:
+    """Return the ticks 1, 2, 5 of each decade, written out; Plotly's labels leave the decade to guess."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    steps = (1, 2, 5) if last - first <= 3 else (1,)
+    ticks = [step * 10.0**power for power in range(first, last + 1) for step in steps]
+    shown = [tick for tick in ticks if low <= tick <= high]
+    return {"tickvals": shown, "ticktext": [f"{tick:g}" for tick in shown]}
+
+
 def front_figure(view: FrontView, solutions: Sequence[Solution], recommended: int | None = None) -> Figure:
     """Draw quality loss against completeness; the last trace is the ring around the selected model.
 
@@ -292,7 +305,7 @@ def front_figure(view: FrontView, solutions: Sequence[Solution], recommended: in
         y_axis |= {
             "type": "log",
             "range": [math.log10(low), math.log10(high)],
-            "dtick": "D2" if high / low < 300 else 1,
+            **_log_ticks(low, high),
         }
     drawn["layout"] = styled_layout(
         xaxis=styled_axis("completeness (mean over forget images), %", view.box.x),

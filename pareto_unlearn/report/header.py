@@ -11,7 +11,7 @@ from pareto_unlearn.report.facts import (
     Report,
     Split,
 )
-from pareto_unlearn.report.fragments import state_badge, text
+from pareto_unlearn.report.fragments import section, state_badge, text
 from pareto_unlearn.report.words import (
     NONE,
     number,
@@ -22,10 +22,18 @@ _UPPER_ENDS = {"path": "the top of the path", "original": "the original model"}
 
 
 def header(report: Report) -> str:
-    """Return the head of the page: name, verdict, badges, and the facts that the sections build on."""
+    """Return the head of the page: name, verdict, badges. It is short, for the front on the first screen."""
     badges = "".join(
         f"<li>{state_badge(state, f'{number} {state.lower()}')}</li>" for state, number in report.states
     )
+    return (
+        f'<header>{_smoke_notice(report)}<p class="eyebrow">Unlearning report</p><h1>{text(report.name)}</h1>'
+        f'<ul class="badges">{badges}</ul><p class="verdict">{text(report.verdict)}</p></header>'
+    )
+
+
+def run_facts(report: Report) -> str:
+    """Return the facts of the whole run that the sections build on."""
     ranges = "".join(_range(one, len(report.seeds)) for one in report.ranges) + _spread(report)
     volumes = "".join(_hypervolume(one) for one in report.hypervolumes)
     facts = [
@@ -39,11 +47,7 @@ def header(report: Report) -> str:
         ("Scores in fixed units", _scores(report)),
     ]
     listed = "".join(f"<div><dt>{term}</dt><dd>{value}</dd></div>" for term, value in facts)
-    return (
-        f'<header>{_smoke_notice(report)}<p class="eyebrow">Unlearning report</p><h1>{text(report.name)}</h1>'
-        f'<p class="verdict">{text(report.verdict)}</p><ul class="badges">{badges}</ul>'
-        f'<dl class="facts">{listed}</dl></header>'
-    )
+    return section("run", "The run in numbers", "", f'<dl class="facts">{listed}</dl>')
 
 
 def _smoke_notice(report: Report) -> str:

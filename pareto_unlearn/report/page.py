@@ -38,6 +38,7 @@ def render(report: Report) -> str:
         section(report)
         for section in (
             sections.front,
+            header.run_facts,
             tables.images,
             tables.classes,
             audit_section,
@@ -116,17 +117,19 @@ def _bars(measured: Measured) -> list[list[str | float | None]]:
 
 
 def _evidence(solution: Solution, audit: ModelAudit | None) -> list[list[str]]:
-    """Return (name, number) for the panel of a model; of the training images where nothing else is said."""
+    """Return (name, number) for the panel of a model; a number of images says on which it was measured."""
     train, heldout = (solution.gap_to_epsilon(split) for split in (Split.TRAIN, Split.HELDOUT))
     bounds_class = solution.train.level != solution.train.f1
     rows = [
         ["epsilon", number(solution.epsilon)],
-        ["f1 reached", number(solution.train.f1)],
-        ["f1 of the worst class", number(solution.train.level if bounds_class else None)],
-        ["gap to epsilon", number(train, 2)],
+        ["f1, training", number(solution.train.f1)],
+        ["f1, held out", number(solution.heldout.f1)],
+        ["f1 of the worst class, training", number(solution.train.level if bounds_class else None)],
+        ["f2, training", number(solution.train.f2)],
+        ["f2, held out", number(solution.heldout.f2)],
+        ["gap to epsilon, training", number(train, 2)],
         ["gap to epsilon, held out", number(heldout, 2)],
-        ["violation", number(solution.violation)],
-        ["f2", number(solution.train.f2)],
+        ["violation, training", number(solution.violation)],
         ["multiplier", number(solution.multiplier)],
         ["residual cosine", number(solution.residual_cosine)],
         ["steps", str(solution.steps)],

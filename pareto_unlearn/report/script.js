@@ -29,6 +29,8 @@
     const css = getComputedStyle(document.documentElement);
     const { data, layout } = themed({ data: figure.data, layout: figure.layout }, css);
     layout.uirevision = revision;
+    // Plotly measures the box again by itself, but not while the browser prepares to print.
+    if ("printing" in document.documentElement.dataset) Object.assign(layout, { width: div.clientWidth, height: div.clientHeight });
     layout.font.family = layout.hoverlabel.font.family = getComputedStyle(document.body).fontFamily;
     return Plotly.react(div, data, layout, report.config);
   };
@@ -73,7 +75,7 @@
     byId("curve-none").textContent = solution ? solution.noCurve : "";
     div.hidden = !figure;
     byId("curve-text").textContent = solution
-      ? [solution.state, solution.reason, ...solution.evidence.filter(([term]) => term === "violation" || term === "multiplier").map((pair) => pair.join(" "))]
+      ? [solution.state, solution.reason, ...solution.evidence.filter(([term]) => term === "violation, training" || term === "multiplier").map((pair) => pair.join(" "))]
           .filter(Boolean).join(" · ")
       : "";
     if (figure) draw(div, figure, `curve-${key}`);
@@ -323,7 +325,12 @@
   byId("download-csv").addEventListener("click", () => save(`${report.name}-trials.csv`, "text/csv", asCsv()));
   byId("download-json").addEventListener("click", () => save(`${report.name}-trials.json`, "application/json", asJson()));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
-  addEventListener("beforeprint", () => { document.documentElement.dataset.theme = "light"; drawAll(); });
-  addEventListener("afterprint", () => { delete document.documentElement.dataset.theme; drawAll(); });
+  addEventListener("beforeprint", () => { Object.assign(document.documentElement.dataset, { theme: "light", printing: "" }); drawAll(); });
+  addEventListener("afterprint", () => {
+    delete document.documentElement.dataset.theme;
+    delete document.documentElement.dataset.printing;
+    drawAll();
+    for (const div of document.querySelectorAll(".js-plotly-plot")) if (!div.hidden) Plotly.Plots.resize(div);
+  });
   document.documentElement.dataset.ready = "true";
 })();

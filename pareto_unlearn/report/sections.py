@@ -58,9 +58,8 @@ def front(report: Report) -> str:
         for view in report.fronts
     )
     lead = (
-        "Each marker is one model. To the right more is forgotten, further down less quality is lost. "
-        "A tick beside a circle is the mean completeness that its epsilon requests. Click a marker, or move "
-        "the slider above with mouse or arrow keys."
+        "Each marker is one model: to the right more is forgotten, further down less quality is lost. "
+        "Click one, or move the slider."
     )
     scale = (
         '<fieldset class="segmented small"><legend class="visually-hidden">Scale of the quality loss</legend>'

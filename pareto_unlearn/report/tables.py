@@ -97,7 +97,7 @@ def images(report: Report) -> str:
     body = (
         f"{'' if report.forget_images is ForgetImages.NONE else blur}"
         '<div class="card scroll" tabindex="0" role="region" aria-label="Image grid">'
-        '<table id="grid" class="grid"><thead><tr>'
+        f'<table id="grid" class="grid" style="--columns:{width + 2}"><thead><tr>'
         '<th scope="col" class="stick stick-0">class</th><th scope="col" class="stick stick-1">input</th>'
         f'<th scope="col" class="stick stick-2">truth</th>{heads}</tr></thead>{groups}</table></div>'
     )
@@ -135,7 +135,7 @@ def _class_table(report: Report, table: ClassTable) -> str:
     return (
         f'<div class="card scroll" data-split="{table.split.value}" tabindex="0" role="region" '
         f'aria-label="Completeness per class, {table.split.words}"{hidden}>'
-        '<table class="classes"><thead><tr>'
+        f'<table class="classes" style="--columns:{len(table.columns)}"><thead><tr>'
         f'<th scope="col" class="stick stick-0">class</th>{heads}</tr></thead>'
         f"<tbody>{rows}</tbody><tfoot><tr>"
         f'<th scope="row" class="stick stick-0">worst 5 % of images</th>{tail}</tr></tfoot></table></div>'
