@@ -27,7 +27,9 @@ from synthetic_run import (
 )
 from waiting import wait_until
 
+from pareto_unlearn.analysis.picking import Criteria
 from pareto_unlearn.errors import ConfigError
+from pareto_unlearn.finished.pick import pick_run
 from pareto_unlearn.records import MetricRow, Phase, SampleRow, TrialResult, TrialState
 from pareto_unlearn.report import write_report
 from pareto_unlearn.report.facts import Kind, Report, Solution, Split
@@ -148,12 +150,37 @@ def test_the_second_sentence_recommends_the_model_that_the_page_opens_at(report:
 def test_the_recommended_model_has_a_star_in_figure_and_table(report: Report) -> None:
     assert report.recommended is not None
     for view in report.fronts:
-        figure = front_figure(view, report.solutions, report.recommended.key)
+        figure = front_figure(view, report.solutions, report.recommended)
         (star,) = (one for one in figure["layout"]["annotations"] if "recommended" in one["text"])
         (point,) = (one for one in view.points if one.key == report.recommended.key)
         assert star["x"] == point.x
     (row,) = re.findall(r'<tr data-key="(\d+)"(?:(?!</tr>).)*title="recommended">★', render(report))
     assert int(row) == report.recommended.key
+
+
+def test_the_page_opens_at_the_picked_model_and_names_it(tmp_path: Path) -> None:
+    path = write_run(str(tmp_path))
+    note = pick_run(path, Criteria(min_quality=0.99)).note
+    report = gather(open_run(path))
+    assert report.recommended is not None
+    chosen = report.solutions[report.recommended.key]
+    assert (chosen.trial_id, report.recommended.name) == (note["trial_id"], "picked")
+    assert report.start == report.recommended.key
+    assert f" Picked: {chosen.label}, " in report.verdict
+    figure = front_figure(report.fronts[0], report.solutions, report.recommended)
+    assert figure["layout"]["annotations"][0]["text"] == "★ picked"
+    assert page_data(report)["solutions"][report.start]["advice"] == f"★ Picked: {note['why']}."
+    assert 'title="picked">★' in render(report)
+
+
+@pytest.mark.parametrize("note", ["{", '{"trial_id": "0000", "why": "<b>"}', "[]"])
+def test_a_pick_that_cannot_be_followed_is_told_and_not_hidden(tmp_path: Path, note: str) -> None:
+    path = write_run(str(tmp_path))
+    Path(path, "pick.json").write_text(note)
+    report = gather(open_run(path))
+    assert report.recommended is not None
+    assert report.recommended.name == "recommended"
+    assert "Attention: pick.json names no model of this run" in report.verdict
 
 
 def test_a_smoke_run_recommends_nothing(tmp_path: Path) -> None:

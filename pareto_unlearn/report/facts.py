@@ -330,10 +330,14 @@ class AuditFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recommendation:
-    """The index of the solution to take if nothing else is known, and the reason."""
+    """The index of the solution to take, the reason, and its name on the page.
+
+    The name is ``picked`` if a user chose it, and ``recommended`` if nothing is known of what they need.
+    """
 
     key: int
     why: str
+    name: str = "recommended"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -341,8 +345,8 @@ class Report:
     """All data of the page.
 
     ``slider`` holds the indices of the solutions that the slider selects, ``start`` the solution selected
-    first, which is the recommended one if there is any. ``spread_of_ends`` belongs to the lower and the upper
-    end of the valid range; None if only one seed has a range.
+    first, which is the picked or recommended one if there is any. ``spread_of_ends`` belongs to the lower
+    and the upper end of the valid range; None if only one seed has a range.
     """
 
     name: str

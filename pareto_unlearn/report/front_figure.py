@@ -11,6 +11,7 @@ from pareto_unlearn.report.facts import (
     FrontPoint,
     FrontView,
     Kind,
+    Recommendation,
     Solution,
     Split,
 )
@@ -253,15 +254,17 @@ def _staircase(view: FrontView, solutions: Sequence[Solution]) -> list[go.Scatte
     ]
 
 
-def _star(view: FrontView, recommended: int | None) -> list[dict[str, Any]]:
-    """Return the name beside the recommended model, on the side where the front leaves room."""
-    point = next((one for one in view.points if one.key == recommended and not one.off_scale), None)
+def _star(view: FrontView, recommended: Recommendation | None) -> list[dict[str, Any]]:
+    """Return the name beside the picked or recommended model, on the side where the front leaves room."""
+    if recommended is None:
+        return []
+    point = next((one for one in view.points if one.key == recommended.key and not one.off_scale), None)
     if point is None:
         return []
     x, y = point.drawn
     return [
         {
-            "text": "★ recommended",
+            "text": f"★ {recommended.name}",
             "x": x,
             "y": math.log10(y) if view.logarithmic else y,
             "ax": -44,
@@ -285,10 +288,12 @@ def _log_ticks(low: float, high: float) -> dict[str, list[float] | list[str]]:
     return {"tickvals": shown, "ticktext": [f"{tick:g}" for tick in shown]}
 
 
-def front_figure(view: FrontView, solutions: Sequence[Solution], recommended: int | None = None) -> Figure:
+def front_figure(
+    view: FrontView, solutions: Sequence[Solution], recommended: Recommendation | None = None
+) -> Figure:
     """Draw quality loss against completeness; the last trace is the ring around the selected model.
 
-    The model of the key ``recommended`` gets a star.
+    The model that is ``recommended`` gets a star.
     """
     figure = go.Figure(
         [

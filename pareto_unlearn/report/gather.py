@@ -14,6 +14,7 @@ from pareto_unlearn.config import ForgetImages
 from pareto_unlearn.foreign_text import no_paths
 from pareto_unlearn.records import Phase, RunInfo, Scales, TrialRecord, TrialState, name_bounded
 from pareto_unlearn.report.audit_facts import gather_audit
+from pareto_unlearn.report.choice import choose
 from pareto_unlearn.report.facts import (
     UNDRAWN,
     Embedding,
@@ -27,7 +28,7 @@ from pareto_unlearn.report.facts import (
     Split,
 )
 from pareto_unlearn.report.veil import veil
-from pareto_unlearn.report.verdict import recommendation, verdict
+from pareto_unlearn.report.verdict import verdict
 from pareto_unlearn.report.views import (
     class_table,
     curves,
@@ -79,12 +80,12 @@ def gather(run: StoredRun, sweep_file: str = "", forget_images: ForgetImages = F
     originals = [key for key in columns if solutions[key].kind is Kind.ORIGINAL]
     metrics = [row for row in _rows(run.metrics, solutions) if row["protocol"] != AUDIT]
     info = run.info
-    recommended = recommendation(run, solutions)
+    recommended, unheeded = choose(run, solutions)
     middle = slider[len(slider) // 2] if slider else (columns[0] if columns else None)
     return Report(
         name=info.name,
         smoke=info.smoke,
-        verdict=verdict(solutions, recommended) + _gap(records, info) + _lost_parts(run),
+        verdict=verdict(solutions, recommended) + _gap(records, info) + _lost_parts(run) + unheeded,
         objective=info.objective,
         code_version=info.code_version,
         config_hash=info.config_hash,

@@ -75,7 +75,6 @@ def embedded_json(data: object) -> str:
 def page_data(report: Report) -> dict[str, Any]:
     """Return the data of the script: figures, texts of every model, rows for the downloads."""
     solutions = report.solutions
-    star = None if report.recommended is None else report.recommended.key
     drawn_curves = {str(curve.key): curve_figure(curve, solutions[curve.key]) for curve in report.curves}
     return {
         "name": re.sub(r"[^A-Za-z0-9._-]", "_", report.name) or "run",
@@ -83,7 +82,10 @@ def page_data(report: Report) -> dict[str, Any]:
         "slider": list(report.slider),
         "config": CONFIG,
         "solutions": [_solution_data(report, key, one) for key, one in enumerate(solutions)],
-        "front": {sections.view_name(view): front_figure(view, solutions, star) for view in report.fronts},
+        "front": {
+            sections.view_name(view): front_figure(view, solutions, report.recommended)
+            for view in report.fronts
+        },
         "metrics": [metric_figure(panel, solutions) for panel in report.panels],
         "curves": {key: figure["data"] for key, figure in drawn_curves.items()},
         "embeddings": {str(one.key): embedding_figure(one) for one in report.embeddings},
@@ -154,7 +156,9 @@ def _solution_data(report: Report, key: int, solution: Solution) -> dict[str, An
         "reason": solution.reason,
         "trial": solution.trial_id,
         "export": solution.export,
-        "recommended": "" if (one := report.recommended) is None or one.key != key else one.why,
+        "advice": ""
+        if (one := report.recommended) is None or one.key != key
+        else f"★ {one.name.capitalize()}: {one.why}.",
         "evidence": _evidence(solution, report.audit.of(key)),
         "bars": {split.value: _bars(solution.on(split)) for split in Split},
         "noCurve": no_curve(solution),

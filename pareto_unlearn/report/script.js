@@ -168,7 +168,7 @@
     head.append(markOf(state.key), ` ${solution.label}`);
     const sub = make("p", "sub");
     sub.append(make("span", `state state-${solution.state}`, `${solution.stateMark} ${solution.state}`), ` ${solution.reason}`);
-    const advice = solution.recommended ? [make("p", "advice", `★ Recommended: ${solution.recommended}.`)] : [];
+    const advice = solution.advice ? [make("p", "advice", solution.advice)] : [];
     byId("details").replaceChildren(head, sub, ...advice, barList(solution.bars[state.split]), evidenceList(solution.evidence), takeOut(solution), strip("forget"), strip("retain"));
   };
 

@@ -201,7 +201,7 @@ def _number_cell(value: float | None, shown: str) -> str:
 
 def _trial_row(report: Report, solution: Solution, key: int) -> str:
     audit, one = report.audit.of(key), report.recommended
-    star = "" if one is None or one.key != key else ' <span title="recommended">★</span>'
+    star = "" if one is None or one.key != key else f' <span title="{one.name}">★</span>'
     relearnt = None if audit is None else audit.finding("relearning_gap").value
     train, heldout, gap = solution.train, solution.heldout, solution.gap_to_epsilon(Split.TRAIN)
     numbers = "".join(

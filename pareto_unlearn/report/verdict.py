@@ -2,12 +2,10 @@
 
 from collections.abc import Sequence
 
-from pareto_unlearn.analysis.picking import recommend
 from pareto_unlearn.report.facts import Kind, Recommendation, Solution, Split
 from pareto_unlearn.report.views import percent
-from pareto_unlearn.store import StoredRun
 
-__all__ = ["recommendation", "verdict"]
+__all__ = ["verdict"]
 
 
 def _span(values: Sequence[float], digits: int = 1) -> str:
@@ -51,15 +49,6 @@ def _step_span(models: Sequence[Solution]) -> str:
     return f"{low}" if low == high else f"{low} to {high}"
 
 
-def recommendation(run: StoredRun, solutions: Sequence[Solution]) -> Recommendation | None:
-    """Return which model to take; None of a smoke run, and if no model is measured held out."""
-    pick = None if run.info.smoke else recommend(run.records)
-    if pick is None:
-        return None
-    keys = {solution.trial_id: key for key, solution in enumerate(solutions)}
-    return Recommendation(key=keys[pick.record.trial_id], why=pick.why)
-
-
 def _recommend_in_words(solutions: Sequence[Solution], recommended: Recommendation | None) -> str:
     if recommended is None:
         return ""
@@ -68,7 +57,7 @@ def _recommend_in_words(solutions: Sequence[Solution], recommended: Recommendati
     worst = "" if train.worst_class is None else f" (worst class {_span([100.0 * train.worst_class])})"
     complete = _span([100.0 * (train.completeness or 0.0)])
     return (
-        f" Recommended: {solution.label}, {complete} complete{worst}, which keeps "
+        f" {recommended.name.capitalize()}: {solution.label}, {complete} complete{worst}, which keeps "
         f"{_span([100.0 * (quality or 0.0)])} of the quality on held-out images."
     )
 
