@@ -47,7 +47,7 @@ class Opened:
         self.page.on("console", lambda message: self.complaints.append(message.text))
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.goto(Path(path).as_uri())
+        self.page.goto(path if path.startswith("file:") else Path(path).as_uri())
         self.page.wait_for_selector("html[data-ready]", state="attached")
 
     def column(self, index: int) -> list[str]:

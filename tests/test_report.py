@@ -485,17 +485,21 @@ def test_a_metric_that_is_not_a_number_is_not_drawn(tmp_path: Path) -> None:
 
 
 def test_curves_are_thinned_and_keep_both_ends() -> None:
-    rows = [{"key": 0, "step": step, "f1": 1.0, "f2": math.nan, "epsilon": None} for step in range(5000)]
+    rows = [
+        {"key": 0, "step": step, "f1": 1.0, "f2": math.nan, "epsilon": None, "cosine": -0.5}
+        for step in range(5000)
+    ]
     (curve,) = curves(rows, limit=100)
     assert (curve.step[0], curve.step[-1], len(curve.step), curve.recorded) == (0, 4999, 100, 5000)
-    assert set(curve.f2) == {None}
+    assert set(curve.columns["f2"]) == {None}
+    assert set(curve.columns["cosine"]) == {-0.5}
 
 
 def test_diverged_trial_keeps_its_curve(report: Report) -> None:
     key = by_label(report, "epsilon 90.0%")
     curve = next(curve for curve in report.curves if curve.key == key)
-    assert curve.f1[-1] is None
-    assert curve.f1[0] is not None
+    assert curve.columns["f1"][-1] is None
+    assert curve.columns["f1"][0] is not None
 
 
 # Words and figures

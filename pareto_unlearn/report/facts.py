@@ -40,6 +40,8 @@ class Kind(StrEnum):
     HARDENED = "hardened"
 
 
+CURVE_COLUMNS = ("f1", "f2", "epsilon", "multiplier", "gradient_norm_f1", "gradient_norm_f2", "cosine")
+"""Columns of the table of curves that the page draws against the step."""
 UNDRAWN = (Kind.CHECK, Kind.HARDENED)
 """Models that are no points of a front: solved with twice the steps, or under a further constraint."""
 
@@ -156,6 +158,11 @@ class FrontView:
     points: tuple[FrontPoint, ...]
     box: Box
 
+    @property
+    def keys(self) -> tuple[int, ...]:
+        """The indices of the models in the view."""
+        return tuple(point.key for point in self.points)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GridRow:
@@ -207,14 +214,13 @@ class ClassTable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricPoint:
-    """One model in a metric panel; ``drawn`` as in ``FrontPoint``."""
+    """One model in a metric panel; the script decides how far the axes reach."""
 
     key: int
     x: float
     value: float
     low: float | None
     high: float | None
-    drawn: tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,7 +234,6 @@ class MetricSeries:
     points: tuple[MetricPoint, ...]
     reference: float | None
     n: tuple[int, ...]
-    box: Box
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,13 +248,14 @@ class MetricPanel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curve:
-    """The solver's mini-batch objectives in one trial, some of ``recorded`` rows; None stands for NaN."""
+    """The solver on its mini-batches in one trial, some of ``recorded`` rows.
+
+    ``columns`` holds what ``CURVE_COLUMNS`` names, by name; None stands for NaN and for nothing.
+    """
 
     key: int
     step: tuple[int, ...]
-    f1: tuple[float | None, ...]
-    f2: tuple[float | None, ...]
-    epsilon: tuple[float | None, ...]
+    columns: Mapping[str, tuple[float | None, ...]]
     recorded: int
 
 

@@ -15,7 +15,6 @@ from plotly.io import to_json
 from plotly.subplots import make_subplots
 
 from pareto_unlearn.report.facts import (
-    Curve,
     Embedding,
     Kind,
     MetricPanel,
@@ -24,7 +23,7 @@ from pareto_unlearn.report.facts import (
 )
 from pareto_unlearn.report.marks import look
 from pareto_unlearn.report.views import group
-from pareto_unlearn.report.words import number, share
+from pareto_unlearn.report.words import metric_title, number, share
 
 Figure = dict[str, Any]
 
@@ -117,13 +116,12 @@ def ring(**more: object) -> go.Scatter:
 def _metric_traces(series: MetricSeries, solutions: Sequence[Solution]) -> list[go.Scatter]:
     traces = []
     upwards = sorted(series.points, key=lambda p: DEPTH[solutions[p.key].kind])
-    families = group(upwards, lambda p: (look(solutions[p.key]), (p.x, p.value) != p.drawn))
-    for (style, outside), points in families.items():
-        bars = all(p.low is not None and p.high is not None for p in points) and not outside
+    for style, points in group(upwards, lambda p: look(solutions[p.key])).items():
+        bars = all(p.low is not None and p.high is not None for p in points)
         traces.append(
             go.Scatter(
-                x=[p.drawn[0] for p in points],
-                y=[p.drawn[1] for p in points],
+                x=[p.x for p in points],
+                y=[p.value for p in points],
                 mode="markers",
                 customdata=[p.key for p in points],
                 hovertext=[
@@ -145,10 +143,10 @@ def _metric_traces(series: MetricSeries, solutions: Sequence[Solution]) -> list[
                 if bars
                 else None,
                 marker={
-                    "symbol": style.symbol + ("-open" if outside else ""),
+                    "symbol": style.symbol,
                     "size": 11 if style.symbol == "star" else 8,
                     "color": style.colour,
-                    "line": {"width": 1, "color": style.colour if outside else "var(--surface)"},
+                    "line": {"width": 1, "color": "var(--surface)"},
                 },
             )
         )
@@ -156,7 +154,10 @@ def _metric_traces(series: MetricSeries, solutions: Sequence[Solution]) -> list[
 
 
 def metric_figure(panel: MetricPanel, solutions: Sequence[Solution]) -> Figure:
-    """Draw one metric for forget (above) and retain (below) as points, without lines that imply an order."""
+    """Draw one metric for forget (above) and retain (below) as points, without lines that imply an order.
+
+    The script sets the range of the axes and what stands across; ``rows`` tells it what each row holds.
+    """
     rows = len(panel.series)
     figure = make_subplots(rows=rows, cols=1, shared_xaxes=True, vertical_spacing=0.09)
     for row, series in enumerate(panel.series, start=1):
@@ -169,17 +170,19 @@ def metric_figure(panel: MetricPanel, solutions: Sequence[Solution]) -> Figure:
     for index, series in enumerate(panel.series):
         suffix = "" if index == 0 else str(index + 1)
         axes[f"xaxis{suffix}"] = layout[f"xaxis{suffix}"] | styled_axis(
-            "completeness, %" if index == rows - 1 else "", series.box.x
+            "completeness, %" if index == rows - 1 else ""
         )
-        axes[f"yaxis{suffix}"] = layout[f"yaxis{suffix}"] | styled_axis(series.set, series.box.y, nticks=5)
+        axes[f"yaxis{suffix}"] = layout[f"yaxis{suffix}"] | styled_axis(series.set, nticks=5)
     shapes = [
         _reference(series, index) for index, series in enumerate(panel.series) if series.reference is not None
     ]
     margin = {"l": 52, "r": 12, "t": BUTTONS_HEIGHT, "b": 40}
     drawn["layout"] = styled_layout(**axes, shapes=shapes, margin=margin)
-    return drawn | {
-        "positions": [{str(p.key): list(p.drawn) for p in series.points} for series in panel.series],
-    }
+    rows_of = [
+        {"yaxis": f"y{'' if index == 0 else index + 1}", "set": series.set}
+        for index, series in enumerate(panel.series)
+    ]
+    return drawn | {"title": metric_title(panel.metric), "protocol": panel.protocol, "rows": rows_of}
 
 
 def _reference(series: MetricSeries, index: int) -> Figure:
@@ -234,39 +237,27 @@ def embedding_figure(embedding: Embedding) -> Figure:
     return drawn
 
 
-def curve_figure(curve: Curve, solution: Solution) -> Figure:
-    """Draw mini-batch f1 (with the epsilon of the solver) above mini-batch f2, against the step."""
-    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.1)
-    steps = list(curve.step)
-    colour = look(solution).colour
-    for row, values in ((1, curve.f1), (2, curve.f2)):
-        figure.add_trace(
-            go.Scatter(
-                x=steps, y=list(values), mode="lines", line={"width": 1.4, "color": colour}, name=f"f{row}"
-            ),
-            row=row,
-            col=1,
-        )
-    if any(value is not None for value in curve.epsilon):
-        figure.add_trace(
-            go.Scatter(
-                x=steps,
-                y=list(curve.epsilon),
-                mode="lines",
-                name="epsilon",
-                line={"width": 1.4, "dash": "dash", "color": "var(--ink-soft)"},
-            ),
-            row=1,
-            col=1,
-        )
-    drawn = dictionary(figure)
-    layout = drawn["layout"]
-    drawn["layout"] = styled_layout(
-        xaxis=layout["xaxis"] | styled_axis(""),
-        xaxis2=layout["xaxis2"] | styled_axis("step"),
-        yaxis=layout["yaxis"] | styled_axis("f1 (forget)", nticks=5),
-        yaxis2=layout["yaxis2"] | styled_axis("f2 (retain)", nticks=5, rangemode="tozero"),
-        hovermode="x",
-        margin={"l": 60, "r": 16, "t": 12, "b": 44},
+def curve_layout() -> Figure:
+    """Return the layout of the convergence figure; the script puts in the places of its five panels."""
+    names = ("f1 (forget)", "f2 (retain)", "eta", "gradient norms", "cosine")
+    axes: Figure = {}
+    for index, name in enumerate(names):
+        suffix = "" if index == 0 else str(index + 1)
+        last = index in (1, 4)
+        axes[f"xaxis{suffix}"] = styled_axis("step" if last else "", anchor=f"y{suffix}", showticklabels=last)
+        axes[f"yaxis{suffix}"] = styled_axis(name, anchor=f"x{suffix}", nticks=5)
+        if index:
+            axes[f"xaxis{suffix}"]["matches"] = "x"
+    axes["yaxis2"]["rangemode"] = axes["yaxis3"]["rangemode"] = "tozero"
+    axes["yaxis5"]["range"] = [-1.05, 1.05]
+    return styled_layout(**axes, hovermode="x", margin={"l": 60, "r": 16, "t": BUTTONS_HEIGHT, "b": 44})
+
+
+def parallel_layout() -> Figure:
+    """Return the layout of the figure of all metrics; the script names its axes."""
+    bare: Figure = {"showticklabels": False, "ticks": "", "showgrid": False, "showline": False}
+    return styled_layout(
+        xaxis=styled_axis("", showgrid=True, tickfont={"size": 11}, tickangle=0),
+        yaxis=styled_axis("", (-0.05, 1.05), **bare),
+        margin={"l": 40, "r": 40, "t": BUTTONS_HEIGHT, "b": 70},
     )
-    return drawn

@@ -115,7 +115,7 @@ def gather(run: StoredRun, sweep_file: str = "", forget_images: ForgetImages = F
             (*info.classes_forget, *info.classes_retain),
         ),
         class_tables=tuple(class_table(metrics, split, columns, info.classes_forget) for split in Split),
-        panels=metric_panels(metrics, solutions, fronts[0].box.x),
+        panels=metric_panels(metrics, solutions),
         audit=gather_audit(run, solutions),
         curves=curves(_rows(run.curves, solutions)),
         embeddings=_embeddings(run, solutions),

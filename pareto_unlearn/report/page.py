@@ -13,14 +13,27 @@ from plotly.offline import get_plotlyjs
 from pareto_unlearn.analysis.audit import ModelAudit
 from pareto_unlearn.config.smoke import SMOKE
 from pareto_unlearn.report import header, sections, tables
+from pareto_unlearn.report.answers import answers
 from pareto_unlearn.report.audit_text import cell
 from pareto_unlearn.report.audit_view import audit_section, relearning_figure
 from pareto_unlearn.report.facts import Measured, Report, Solution, Split
-from pareto_unlearn.report.figures import CONFIG, curve_figure, embedding_figure, metric_figure
+from pareto_unlearn.report.figures import (
+    CONFIG,
+    curve_layout,
+    embedding_figure,
+    metric_figure,
+    parallel_layout,
+    plain,
+)
 from pareto_unlearn.report.fragments import text
 from pareto_unlearn.report.front_figure import front_figure
+from pareto_unlearn.report.marks import look
+from pareto_unlearn.report.quantities import metric_data
 from pareto_unlearn.report.views import finite
 from pareto_unlearn.report.words import NONE, STATE_MARKS, number, share
+
+SCRIPTS = ("panels.js", "convergence.js", "script.js")
+"""The parts of the page's own script, in their order."""
 
 
 def render(report: Report) -> str:
@@ -29,7 +42,7 @@ def render(report: Report) -> str:
     The content security policy admits the two scripts of this page, by hash, and no others: even a name from
     the store that escaping missed could not run. Plotly needs ``blob:`` images to download a figure.
     """
-    plotly, script = _script_text(get_plotlyjs()), _script_text(_asset("script.js"))
+    plotly, script = _script_text(get_plotlyjs()), _script_text("".join(_asset(name) for name in SCRIPTS))
     policy = (
         "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; "
         f"script-src {_hash(plotly)} {_hash(script)}; base-uri 'none'; form-action 'none'"
@@ -75,7 +88,6 @@ def embedded_json(data: object) -> str:
 def page_data(report: Report) -> dict[str, Any]:
     """Return the data of the script: figures, texts of every model, rows for the downloads."""
     solutions = report.solutions
-    drawn_curves = {str(curve.key): curve_figure(curve, solutions[curve.key]) for curve in report.curves}
     return {
         "name": re.sub(r"[^A-Za-z0-9._-]", "_", report.name) or "run",
         "start": report.start,
@@ -87,13 +99,14 @@ def page_data(report: Report) -> dict[str, Any]:
             for view in report.fronts
         },
         "metrics": [metric_figure(panel, solutions) for panel in report.panels],
-        "curves": {key: figure["data"] for key, figure in drawn_curves.items()},
+        "metricData": metric_data(report),
+        "parallelLayout": parallel_layout(),
+        "curves": {str(one.key): {"step": one.step, **one.columns} for one in report.curves},
         "embeddings": {str(one.key): embedding_figure(one) for one in report.embeddings},
         "relearning": {
             str(key): relearning_figure(report.audit, key, solutions[key]) for key in report.audit.curves
         },
-        # Stored once: the layout is most of a curve's bytes and equal for all curves.
-        "curveLayout": next((figure["layout"] for figure in drawn_curves.values()), None),
+        "curveLayout": curve_layout(),
         "trials": {
             "columns": list(report.trial_columns),
             "rows": [[_downloadable(value) for value in row] for row in report.trial_rows],
@@ -161,6 +174,9 @@ def _solution_data(report: Report, key: int, solution: Solution) -> dict[str, An
         else f"★ {one.name.capitalize()}: {one.why}.",
         "evidence": _evidence(solution, report.audit.of(key)),
         "bars": {split.value: _bars(solution.on(split)) for split in Split},
+        "plain": plain(solution.label),
+        "colour": look(solution).colour,
+        "answers": answers(solution, next((one for one in report.curves if one.key == key), None)),
         "noCurve": no_curve(solution),
         "worst": {split.value: tables.worst_sentence(report, key, split) for split in Split},
     }

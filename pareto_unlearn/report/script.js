@@ -57,28 +57,55 @@
     for (const part of document.querySelectorAll("[data-view]")) part.hidden = part.dataset.view !== viewName();
   };
 
+  const core = new Set(report.metricData.core);
+  // What can stand across: the quantities of the front, then every metric itself.
+  const quantities = [...report.metricData.quantities, ...report.metricData.axes.map((axis) => ({ name: axis.title, log: false, values: axis.values }))];
+  let placed = [];
+
   const drawMetrics = () => {
-    report.metrics.forEach((figure, index) => {
+    if (!report.metrics.length) return;
+    const quantity = quantities[Number(byId("metric-across").value)];
+    const across = panels.reachAcross(quantity, core, byId("metric-range").value);
+    const shown = byId("metric-choice").value;
+    placed = report.metrics.map((figure) => panels.place(figure, quantity, across, core, byId("metric-zero").checked));
+    placed.forEach((figure, index) => {
       const div = byId(`figure-metric-${index}`);
+      const panel = div.closest(".panel");
+      panel.hidden = shown !== "all" && shown !== String(index);
+      if (panel.hidden) return;
       draw(div, figure, "metric");
       placeRings(div, figure, figure.positions);
     });
+    byId("metric-said").textContent = panels.saysReach(quantity, across);
+  };
+
+  const drawParallel = () => {
+    const div = byId("figure-parallel");
+    if (!div) return;
+    const { data, ticktext } = panels.parallel(report.metricData.axes, report.solutions, core, state.key);
+    const layout = structuredClone(report.parallelLayout);
+    Object.assign(layout.xaxis, { tickvals: ticktext.map((_, index) => index), ticktext, range: [-0.2, ticktext.length - 0.8] });
+    draw(div, { data, layout }, "parallel");
   };
 
   const drawCurve = () => {
     const choice = byId("curve-choice");
     const div = byId("figure-curve");
     const key = choice.value;
-    const figure = report.curves[key] && { data: report.curves[key], layout: report.curveLayout };
+    const curve = report.curves[key];
     const solution = report.solutions[Number(key)];
-    byId("curve-none").hidden = Boolean(figure);
+    byId("curve-none").hidden = Boolean(curve);
     byId("curve-none").textContent = solution ? solution.noCurve : "";
-    div.hidden = !figure;
-    byId("curve-text").textContent = solution
-      ? [solution.state, solution.reason, ...solution.evidence.filter(([term]) => term === "violation, training" || term === "multiplier").map((pair) => pair.join(" "))]
-          .filter(Boolean).join(" · ")
-      : "";
-    if (figure) draw(div, figure, `curve-${key}`);
+    div.hidden = !curve;
+    byId("curve-text").textContent = solution ? [solution.state, solution.reason].filter(Boolean).join(" · ") : "";
+    byId("curve-answers").replaceChildren(...(solution ? solution.answers.map(answerOf) : []));
+    if (curve) draw(div, convergence.figure(curve, solution.colour, report.curveLayout, div.clientWidth > 700), `curve-${key}`);
+  };
+
+  const answerOf = ([question, answer, evidence]) => {
+    const pair = make("div", `answer answer-${answer}`);
+    pair.append(make("dt", "", question), make("dd", "", answer), make("dd", "minor", evidence));
+    return pair;
   };
 
   // A figure of the selected model; the section is missing where no model has one.
@@ -95,7 +122,7 @@
   const drawEmbedding = () => drawOwn("embedding", report.embeddings);
   const drawRelearning = () => drawOwn("relearning", report.relearning);
 
-  const drawAll = () => { drawFront(); drawMetrics(); drawCurve(); drawEmbedding(); drawRelearning(); };
+  const drawAll = () => { drawFront(); drawMetrics(); drawParallel(); drawCurve(); drawEmbedding(); drawRelearning(); };
 
   // Details: bars, evidence and the first images of the selected model.
   const barList = (bars) => {
@@ -226,7 +253,11 @@
     show();
     const front = report.front[viewName()];
     placeRings(byId("figure-front"), front, [front.positions]);
-    report.metrics.forEach((figure, index) => placeRings(byId(`figure-metric-${index}`), figure, figure.positions));
+    placed.forEach((figure, index) => {
+      const div = byId(`figure-metric-${index}`);
+      if (!div.closest(".panel").hidden) placeRings(div, figure, figure.positions);
+    });
+    drawParallel();
     followCurve();
     drawEmbedding();
     drawRelearning();
@@ -301,17 +332,19 @@
       state.scale = value;
       drawFront();
     } else if (id === "curve-choice") drawCurve();
+    else if (id.startsWith("metric-")) drawMetrics();
     else if (id === "hide-forget") document.body.classList.toggle("hide-forget", checked);
   };
 
   const listenToFigure = (div) => div.on("plotly_click", (event) => {
     const key = event.points[0]?.customdata;
-    if (key !== undefined) select(Number(key));
+    if (key !== undefined && key !== null) select(Number(key));
   });
 
   show();
   drawFront();
   drawMetrics();
+  drawParallel();
   const choice = byId("curve-choice");
   if ([...choice.options].some((option) => option.value === String(state.key))) choice.value = String(state.key);
   drawCurve();
@@ -319,6 +352,7 @@
   drawRelearning();
   listenToFigure(byId("figure-front"));
   report.metrics.forEach((_, index) => listenToFigure(byId(`figure-metric-${index}`)));
+  if (byId("figure-parallel")) listenToFigure(byId("figure-parallel"));
   document.addEventListener("click", onClick);
   document.addEventListener("change", onChange);
   byId("epsilon").addEventListener("input", (event) => select(report.slider[Number(event.target.value)]));

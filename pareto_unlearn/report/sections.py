@@ -17,6 +17,7 @@ from pareto_unlearn.report.figures import EMBEDDED
 from pareto_unlearn.report.fragments import legend, section, state_badge, text
 from pareto_unlearn.report.front_figure import front_legend
 from pareto_unlearn.report.marks import look, method_title
+from pareto_unlearn.report.quantities import metric_data
 from pareto_unlearn.report.words import (
     GAINS_NOTE,
     GLOSSARY,
@@ -29,6 +30,8 @@ from pareto_unlearn.report.words import (
     number,
     share,
 )
+
+_MINUS = "\u2212"
 
 
 def _off_scale_note(view: FrontView, solutions: Sequence[Solution]) -> str:
@@ -128,12 +131,56 @@ def metrics(report: Report) -> str:
         "baselines too. Metrics need not rise or fall steadily with epsilon, and the original need not have "
         "the best values."
     )
-    panels = "".join(_panel(panel, index) for index, panel in enumerate(report.panels))
+    drawn = "".join(_panel(panel, index) for index, panel in enumerate(report.panels))
     return section(
         "metrics",
         "Image metrics",
         lead,
-        f'<div class="panels">{panels}{_how_to_read(report)}</div>{_likeness(report)}',
+        f'{_choices(report)}<div class="panels">{drawn}{_how_to_read(report)}</div>{_parallel(report)}'
+        f"{_likeness(report)}",
+    )
+
+
+def _choices(report: Report) -> str:
+    """Return what the reader chooses of the metric panels: the metric, what stands across, and the axes."""
+    data = metric_data(report)
+    across = [one["name"] + (" (logarithmic)" if one["log"] else "") for one in data["quantities"]]
+    names = [f"{metric_title(panel.metric)} ({panel.protocol})" for panel in report.panels]
+    shown = [("all", "all metrics"), *((str(index), name) for index, name in enumerate(names))]
+    axes = [*across, *(one["title"] for one in data["axes"])]
+    reach = [
+        ("auto", "fitting"),
+        ("all", "all models"),
+        ("most", "where most models lie"),
+        ("zero", "from zero"),
+    ]
+    return (
+        '<div class="choices">'
+        f"{_select('metric-choice', 'Show', shown)}"
+        f"{_select('metric-across', 'Across', [(str(index), name) for index, name in enumerate(axes)])}"
+        f"{_select('metric-range', 'reaching', reach)}"
+        '<label><input type="checkbox" id="metric-zero"> metrics from zero</label></div>'
+        '<p class="note" id="metric-said" aria-live="polite"></p>'
+    )
+
+
+def _select(identifier: str, label: str, options: Sequence[tuple[str, str]]) -> str:
+    listed = "".join(f'<option value="{text(value)}">{text(words)}</option>' for value, words in options)
+    return f'<label>{label} <select id="{identifier}" autocomplete="off">{listed}</select></label>'
+
+
+def _parallel(report: Report) -> str:
+    """Return the figure of all metrics, one line a model; empty where there is only one axis."""
+    count = sum(len(panel.series) for panel in report.panels)
+    if count < 2:
+        return ""
+    return (
+        '<article class="card panel parallel"><h3>All metrics at once</h3>'
+        '<p class="minor">One line a model; under each axis stands how far it reaches. '
+        "The thick line is the selected model; click a point to select another.</p>"
+        '<div class="scroll" tabindex="0" role="region" aria-label="All metrics at once">'
+        f'<div id="figure-parallel" class="figure figure-parallel" style="--axes:{count}" role="img" '
+        'aria-label="Every metric of every model, one line a model"></div></div></article>'
     )
 
 
@@ -166,14 +213,16 @@ def convergence(report: Report) -> str:
     )
     lead = (
         "The solver on its mini-batches, which scatter around the values of the whole set. "
-        "Dashed: the epsilon that steered it."
+        "Dashed: the epsilon that steered it. Eta weighs the gradient of the constraint; a cosine of "
+        f"{_MINUS}1 means that forgetting and retaining pull in opposite directions. Of the gradient norms "
+        "f1 is red and f2 blue."
     )
     body = (
         f'<div class="card"><div class="card-bar"><label for="curve-choice">Trial</label> '
         f'<select id="curve-choice">{options}</select></div>'
-        '<p id="curve-text" class="minor" aria-live="polite"></p>'
+        '<p id="curve-text" class="minor" aria-live="polite"></p><dl id="curve-answers"></dl>'
         '<div id="figure-curve" class="figure figure-curve" role="img" '
-        'aria-label="f1 and f2 against the step"></div>'
+        'aria-label="f1, f2, eta, gradient norms and cosine against the step"></div>'
         '<p id="curve-none" class="note" hidden></p></div>'
     )
     return section("convergence", "Convergence", lead, body)

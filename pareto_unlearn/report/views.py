@@ -14,6 +14,7 @@ import numpy as np
 from pareto_unlearn.analysis.front import is_non_dominated
 from pareto_unlearn.catalogue.metrics import REPORT_ORDER
 from pareto_unlearn.report.facts import (
+    CURVE_COLUMNS,
     UNDRAWN,
     Box,
     ClassTable,
@@ -36,7 +37,7 @@ T = TypeVar("T")
 SET_ORDER = ("forget", "retain")
 # With the 4.8 MB of Plotly, these limits keep a page of some 200 trials under 8 MB.
 IMAGE_BYTES_LIMIT = 1_500_000
-CURVE_POINTS_LIMIT = 20_000
+CURVE_POINTS_LIMIT = 12_000
 
 
 def finite(value: object) -> float | None:
@@ -84,7 +85,8 @@ def _clamp(value: float, limits: tuple[float, float]) -> float:
     return min(max(value, limits[0]), limits[1])
 
 
-def _is_core(solution: Solution) -> bool:
+def is_core(solution: Solution) -> bool:
+    """Return whether a model must be visible on the axes: ours and the original, not their rivals."""
     return solution.kind not in (Kind.BASELINE, Kind.CONTROL)
 
 
@@ -110,8 +112,8 @@ def _placed(solutions: Sequence[Solution], split: Split) -> list[tuple[int, floa
 
 
 def _box(solutions: Sequence[Solution], placed: Sequence[tuple[int, float, float]], logarithmic: bool) -> Box:
-    core = [place for place in placed if _is_core(solutions[place[0]])]
-    rest = [place for place in placed if not _is_core(solutions[place[0]])]
+    core = [place for place in placed if is_core(solutions[place[0]])]
+    rest = [place for place in placed if not is_core(solutions[place[0]])]
     x = axis_limits([p[1] for p in core], [p[1] for p in rest])
     y = axis_limits([p[2] for p in core], [p[2] for p in rest])
     if not logarithmic:
@@ -248,33 +250,22 @@ def class_table(
     )
 
 
-def _series(
-    rows: Sequence[Row], name: str, solutions: Sequence[Solution], x_limits: tuple[float, float]
-) -> MetricSeries:
+def _series(rows: Sequence[Row], name: str, solutions: Sequence[Solution]) -> MetricSeries:
     values = {row["key"]: row for row in rows if row["set"] == name and finite(row["value"]) is not None}
-    placed = [
-        (key, x, float(values[key]["value"]))
-        for key, x, _ in _placed(solutions, Split.TRAIN)
-        if key in values
-    ]
-    core = [value for key, _, value in placed if _is_core(solutions[key])]
-    box = Box(x=x_limits, y=axis_limits(core, [v for key, _, v in placed if not _is_core(solutions[key])]))
     points = tuple(
         MetricPoint(
             key=key,
             x=x,
-            value=value,
+            value=float(values[key]["value"]),
             low=finite(values[key]["low"]),
             high=finite(values[key]["high"]),
-            drawn=(_clamp(x, box.x), _clamp(value, box.y)),
         )
-        for key, x, value in placed
+        for key, x, _ in _placed(solutions, Split.TRAIN)
+        if key in values
     )
     references = [p.value for p in points if solutions[p.key].kind is Kind.ORIGINAL]
     counts = tuple(sorted({int(row["n"]) for row in values.values()}))
-    return MetricSeries(
-        set=name, points=points, reference=references[0] if references else None, n=counts, box=box
-    )
+    return MetricSeries(set=name, points=points, reference=references[0] if references else None, n=counts)
 
 
 def _panel_rank(identity: tuple[str, str, str]) -> tuple[int, str, str, str]:
@@ -295,9 +286,7 @@ def whole_set_rows(rows: Sequence[Row]) -> list[Row]:
     ]
 
 
-def metric_panels(
-    rows: Sequence[Row], solutions: Sequence[Solution], x_limits: tuple[float, float]
-) -> tuple[MetricPanel, ...]:
+def metric_panels(rows: Sequence[Row], solutions: Sequence[Solution]) -> tuple[MetricPanel, ...]:
     """Return a panel for every metric of whole sets, on held-out images if it was measured on them.
 
     Each protocol of a metric has a panel of its own, as values of two protocols must not share an axis.
@@ -309,7 +298,7 @@ def metric_panels(
     found = []
     for metric, protocol, split in sorted(panels, key=_panel_rank):
         members = panels[metric, protocol, split]
-        series = tuple(_series(members, name, solutions, x_limits) for name in SET_ORDER)
+        series = tuple(_series(members, name, solutions) for name in SET_ORDER)
         kept = tuple(one for one in series if one.points)
         if kept:
             found.append(MetricPanel(metric=metric, protocol=protocol, split=split, series=kept))
@@ -318,7 +307,7 @@ def metric_panels(
 
 def _rounded(value: object) -> float | None:
     number = finite(value)
-    return None if number is None else float(f"{number:.5g}")
+    return None if number is None else float(f"{number:.4g}")
 
 
 def curves(rows: Sequence[Row], limit: int = CURVE_POINTS_LIMIT) -> tuple[Curve, ...]:
@@ -334,9 +323,7 @@ def curves(rows: Sequence[Row], limit: int = CURVE_POINTS_LIMIT) -> tuple[Curve,
             Curve(
                 key=key,
                 step=tuple(int(row["step"]) for row in kept),
-                f1=tuple(_rounded(row["f1"]) for row in kept),
-                f2=tuple(_rounded(row["f2"]) for row in kept),
-                epsilon=tuple(_rounded(row["epsilon"]) for row in kept),
+                columns={name: tuple(_rounded(row.get(name)) for row in kept) for name in CURVE_COLUMNS},
                 recorded=len(ordered),
             )
         )

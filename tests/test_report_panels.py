@@ -1,0 +1,136 @@
+"""The panels of the report that the reader steers: metrics, all metrics at once, convergence."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from report_browser import Opened, needs_browser, started_browser
+from synthetic_run import Planned, synthetic_result, write_run
+
+from pareto_unlearn.records import Phase, Role, TrialState
+from pareto_unlearn.report import write_report
+from pareto_unlearn.report.answers import answers
+from pareto_unlearn.report.facts import Report
+from pareto_unlearn.report.gather import gather
+from pareto_unlearn.store import open_run
+
+
+def crowded_plans() -> list[Planned]:
+    """A front as the quickstart's: nearly all models are more than 85 % complete."""
+    epsilon = "epsilon_constraint"
+    plans = [Planned(Phase.ORIGINAL, "original", 1.0, 0.0)]
+    plans += [
+        Planned(Phase.EPSILON, epsilon, e, 0.003 / (e + 0.06), fraction=e)
+        for e in (0.7, 0.14, 0.12, 0.1, 0.08, 0.06, 0.04, 0.03)
+    ]
+    return [*plans, Planned(Phase.BOUNDARY, epsilon, 0.012, 0.05, role=Role.HIGHEST)]
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    return gather(open_run(write_run(str(tmp_path_factory.mktemp("runs")))))
+
+
+def test_a_solve_answers_whether_its_constraint_is_met_and_active_and_whether_it_converged(
+    report: Report,
+) -> None:
+    curves = {curve.key: curve for curve in report.curves}
+
+    def asked(label: str) -> dict[str, str]:
+        key, one = next(pair for pair in enumerate(report.solutions) if pair[1].label == label)
+        return {question: answer for question, answer, _ in answers(one, curves.get(key))}
+
+    dash = "\u2013"
+    names = ("constraint met?", "active?", "converged?")
+    assert asked("epsilon 3.0%") == dict(zip(names, ("yes", "yes", "yes"), strict=True))
+    assert asked("epsilon 41.0%") == dict(zip(names, ("no", "yes", dash), strict=True))
+    assert asked("lowest") == dict(zip(names, (dash, dash, "no"), strict=True))
+    assert asked("noisy_label") == dict(zip(names, (dash, dash, "no"), strict=True))
+
+
+def test_a_model_far_below_its_epsilon_is_not_active_and_a_mixed_one_solved_nothing(report: Report) -> None:
+    one = next(one for one in report.solutions if one.label == "epsilon 3.0%")
+    reason = "constraint not active: f1 = 0.5 lies further below epsilon 0.6 than the 0.01 allowed; moved"
+    slack = dataclasses.replace(one, state=TrialState.UNCONVERGED, reason=reason)
+    assert [answer for _, answer, _ in answers(slack, None)] == ["yes", "no", "\u2013"]
+    mixed = dataclasses.replace(one, start="path:80+90", steps=0)
+    assert answers(mixed, None)[2][2] == "mixed from the path's checkpoints, nothing was solved"
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Opened]:
+    path = write_run(
+        str(tmp_path_factory.mktemp("crowded")), [synthetic_result(plan) for plan in crowded_plans()]
+    )
+    with started_browser() as browser:
+        page = Opened(browser, write_report(path), viewport={"width": 1280, "height": 900})
+        yield page
+        assert page.complaints == []
+        assert [url for url in page.requests if not url.startswith("data:")] == page.requests[:1]
+
+
+def drawn(opened: Opened, axis: str, figure: str = "metric-0") -> Any:
+    return opened.page.evaluate(f"document.getElementById('figure-{figure}')._fullLayout.{axis}")
+
+
+@needs_browser
+def test_metric_axes_fit_the_crowd_and_say_so(opened: Opened) -> None:
+    low, high = drawn(opened, "xaxis2.range")
+    assert 80.0 < low < 86.0
+    assert 98.8 < high < 102.0
+    assert "where 8 of 10 models of the front lie" in opened.page.inner_text("#metric-said")
+    symbols = opened.page.evaluate(
+        "document.getElementById('figure-metric-0').data.filter((one) => one.customdata)"
+        ".flatMap((one) => one.marker.symbol)"
+    )
+    assert sum(symbol.endswith("-open") for symbol in symbols) == 2 * 2  # two models, two rows
+
+
+@needs_browser
+def test_the_reader_chooses_metric_axis_and_range(opened: Opened) -> None:
+    page = opened.page
+    page.select_option("#metric-range", "all")
+    assert drawn(opened, "xaxis2.range")[0] < 0.0
+    assert page.inner_text("#metric-said") == ""
+    page.check("#metric-zero")
+    assert drawn(opened, "yaxis2.range")[0] <= 0.0
+    page.select_option("#metric-across", label="still remembered, % (logarithmic)")
+    assert drawn(opened, "xaxis2.type") == "log"
+    assert drawn(opened, "xaxis2.ticktext")[:2] == ["1", "2"]
+    page.select_option("#metric-across", label="Inception score, retain (builtin)")
+    assert drawn(opened, "xaxis2.title.text") == "Inception score, retain (builtin)"
+    page.select_option("#metric-choice", "1")
+    assert not page.is_visible("#figure-metric-0")
+    assert page.is_visible("#figure-metric-1")
+    page.select_option("#metric-choice", "all")
+    assert page.is_visible("#figure-metric-0")
+
+
+@needs_browser
+def test_the_line_of_all_metrics_follows_the_selection(opened: Opened) -> None:
+    page = opened.page
+    page.locator("#trials button", has_text="highest").press("Enter")
+    key = int(page.locator('#trials tr[aria-current="true"]').get_attribute("data-key"))
+    bold = page.evaluate("document.getElementById('figure-parallel').data.at(-1)")
+    assert set(bold["customdata"]) == {key, None}
+    assert len(bold["x"]) == 10 + 1
+
+
+@needs_browser
+def test_convergence_shows_how_the_solve_was_steered(opened: Opened) -> None:
+    page = opened.page
+    page.locator("#trials button", has_text="epsilon 3.0%").press("Enter")
+    names = page.evaluate("document.getElementById('figure-curve').data.map((one) => one.name)")
+    assert names == ["f1", "epsilon", "f2", "eta", "|gradient of f1|", "|gradient of f2|", "cosine"]
+    said = page.inner_text("#curve-answers")
+    assert "constraint met?" in said
+    assert "last eta" in said
+
+
+@needs_browser
+def test_a_phone_has_the_panels_of_convergence_below_one_another(opened: Opened) -> None:
+    narrow = Opened(opened.page.context.browser, opened.page.url, viewport={"width": 390, "height": 844})
+    assert narrow.page.evaluate("document.documentElement.scrollWidth") == 390
+    assert drawn(narrow, "xaxis3.domain", "curve") == [0, 1]
+    narrow.page.close()
