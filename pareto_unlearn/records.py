@@ -145,6 +145,7 @@ class TrialRecord:
     - ``measuring_pairs``: what measuring cost while the trial was solved, in gradient pairs: its images over
       those of a pair (``solver.batch`` of each set), and a third of that, because a pass without gradients
       takes a third of a pass with them. The measuring of the finished model is not in it.
+    - ``device``: what computed, by its name.
     - ``multiplier``: the last of the solver. ``residual_*``: from gradients over the whole training sets at
       the end (a first-order residual, no proof of optimality).
     """
@@ -201,6 +202,7 @@ class TrialRecord:
     images_per_second: float | None = None
     peak_memory_bytes: int | None = None
     num_parameters: int | None = None
+    device: str | None = None
     checkpoint: str | None = None
     checkpoint_sha256: str | None = None
     code_version: str = ""
@@ -484,6 +486,10 @@ class RunInfo:
 
     ``smoke`` is True for a run that only tried the sweep out: its numbers mean nothing. ``bounded`` is what
     epsilon bounds (``solver.completeness``); None in runs of older releases.
+
+    ``started`` (ISO 8601, UTC), ``versions`` (of Python and the packages that compute, on the driver) and
+    ``weights_sha256`` (of what decides the original's outputs) say where the numbers came from; no result
+    depends on them. Of a continued run they are those of its first driver; None in runs of older releases.
     """
 
     name: str
@@ -498,6 +504,9 @@ class RunInfo:
     reference_point: tuple[float, float] | None = None
     smoke: bool = False
     bounded: str | None = None
+    started: str | None = None
+    versions: str | None = None
+    weights_sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,18 +1,21 @@
 """The panels of the report that the reader steers: metrics, all metrics at once, convergence."""
 
 import dataclasses
+import hashlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from report_browser import Opened, needs_browser, started_browser
-from synthetic_run import Planned, synthetic_result, write_run
+from synthetic_run import Planned, planned_trials, synthetic_info, synthetic_result, write_run
 
 from pareto_unlearn.records import Phase, Role, TrialState
 from pareto_unlearn.report import write_report
 from pareto_unlearn.report.answers import answers
 from pareto_unlearn.report.facts import Report
 from pareto_unlearn.report.gather import gather
+from pareto_unlearn.report.page import render
 from pareto_unlearn.store import open_run
 
 
@@ -28,8 +31,13 @@ def crowded_plans() -> list[Planned]:
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
-    return gather(open_run(write_run(str(tmp_path_factory.mktemp("runs")))))
+def run_path(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_run(str(tmp_path_factory.mktemp("runs")))
+
+
+@pytest.fixture(scope="module")
+def report(run_path: str) -> Report:
+    return gather(open_run(run_path))
 
 
 def test_a_solve_answers_whether_its_constraint_is_met_and_active_and_whether_it_converged(
@@ -56,6 +64,48 @@ def test_a_model_far_below_its_epsilon_is_not_active_and_a_mixed_one_solved_noth
     assert [answer for _, answer, _ in answers(slack, None)] == ["yes", "no", "\u2013"]
     mixed = dataclasses.replace(one, start="path:80+90", steps=0)
     assert answers(mixed, None)[2][2] == "mixed from the path's checkpoints, nothing was solved"
+
+
+def test_provenance_names_date_device_digests_images_and_what_was_spent(tmp_path: Path) -> None:
+    info = dataclasses.replace(
+        synthetic_info(), started="2026-11-28T10:00:00+00:00", versions="Python 3.11.2", weights_sha256="ab12"
+    )
+    results = [synthetic_result(plan) for plan in planned_trials()]
+    results = [
+        dataclasses.replace(one, record=dataclasses.replace(one.record, device="cpu (x86_64)"))
+        for one in results
+    ]
+    path = write_run(str(tmp_path), results, info)
+    manifest = (
+        "image_id,class_name,set,split,sha256\na,0,forget,train,1\nb,0,forget,train,2\nc,5,retain,train,3\n"
+    )
+    Path(path, "manifest.csv").write_text(manifest)
+    found = gather(open_run(path))
+    assert found.origin.images == (("forget train", 2), ("retain train", 1))
+    pairs = sum(one.record.gradient_pairs for one in results)
+    assert (found.origin.spent[-1].phase, found.origin.spent[-1].gradient_pairs) == ("all", pairs)
+    assert sum(one.seconds for one in found.origin.spent[:-1]) == pytest.approx(
+        found.origin.spent[-1].seconds
+    )
+    page = render(found)
+    digest = hashlib.sha256(manifest.encode()).hexdigest()
+    for said in ("2026-11-28T10:00:00+00:00", "Python 3.11.2", "ab12", "cpu (x86_64)", digest, f"{pairs:,}"):
+        assert said in page
+
+
+def test_a_run_of_an_older_release_says_what_it_did_not_store(report: Report) -> None:
+    assert render(report).count("not stored in this run") == 5
+
+
+def test_areas_grow_to_the_scores_of_the_run_and_end_at_its_cost(report: Report, run_path: str) -> None:
+    run = open_run(run_path)
+    (own,) = (one for one in report.progress if one.method == "epsilon_constraint")
+    for split, areas in own.areas.items():
+        scores = run.scores(own.method, own.seed, split).areas
+        assert [line[-1] for line in areas] == pytest.approx(scores, abs=1e-5)
+        assert all(list(line) == sorted(line) for line in areas)
+    assert own.pairs[-1] == run.gradient_pairs(own.method, 0) + run.measuring_pairs(own.method, 0)
+    assert "retrained" not in {one.method for one in report.progress}
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +155,19 @@ def test_the_reader_chooses_metric_axis_and_range(opened: Opened) -> None:
     assert page.is_visible("#figure-metric-1")
     page.select_option("#metric-choice", "all")
     assert page.is_visible("#figure-metric-0")
+
+
+@needs_browser
+def test_areas_are_held_out_first_and_against_trials_or_pairs(opened: Opened) -> None:
+    page = opened.page
+    assert page.input_value("#progress-split") == "heldout"
+    trials = page.evaluate("document.getElementById('figure-progress').data[0].x")
+    assert trials == list(range(1, 10))
+    page.select_option("#progress-across", "pairs")
+    pairs = page.evaluate("document.getElementById('figure-progress').data[0].x")
+    assert pairs[-1] > 400 * 9
+    page.select_option("#progress-split", "train")
+    assert "gradient pairs" in drawn(opened, "xaxis.title.text", "progress")
 
 
 @needs_browser

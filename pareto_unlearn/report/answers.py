@@ -61,8 +61,8 @@ def _converged(solution: Solution, curve: Curve | None) -> tuple[str, str, str]:
 def _moves(curve: Curve) -> str:
     """Return how far the mini-batch means of the last tenth lie from those of the tenth before."""
     found = [(name, _move(curve.columns[name])) for name in ("f1", "f2")]
-    said = " and ".join(f"{name} by {share(move)}" for name, move in found if move is not None)
-    return f"over the last tenth of its steps moved {said}" if said else ""
+    said = " and ".join(f"{name} moved by {share(move)}" for name, move in found if move is not None)
+    return f"over the last tenth of its steps {said}" if said else ""
 
 
 def _move(values: Sequence[float | None]) -> float | None:

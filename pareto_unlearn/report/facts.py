@@ -335,6 +335,45 @@ class AuditFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """What one method's areas grew to with its trials of one seed.
+
+    ``areas`` holds, for each split and box (see ``analysis.scores.BOXES``), the share that is dominated
+    after each entry of ``trials`` and ``pairs``: the models so far, and the gradient pairs with measuring.
+    """
+
+    method: str
+    seed: int
+    trials: tuple[int, ...]
+    pairs: tuple[float, ...]
+    areas: Mapping[str, tuple[tuple[float, ...], ...]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseCost:
+    """What the trials of one phase took; ``measuring_pairs`` is None if a release before it stored some."""
+
+    phase: str
+    trials: int
+    gradient_pairs: int
+    measuring_pairs: float | None
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where the numbers came from; None or empty for what a run of an older release did not store."""
+
+    started: str | None
+    versions: str | None
+    devices: tuple[str, ...]
+    weights_sha256: str | None
+    manifest_sha256: str | None
+    images: tuple[tuple[str, int], ...]
+    spent: tuple[PhaseCost, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recommendation:
     """The index of the solution to take, the reason, and its name on the page.
 
@@ -379,6 +418,8 @@ class Report:
     slider: tuple[int, ...]
     start: int | None
     recommended: Recommendation | None
+    origin: Origin
+    progress: tuple[Progress, ...]
     fronts: tuple[FrontView, ...]
     grid: ImageGrid
     class_tables: tuple[ClassTable, ...]

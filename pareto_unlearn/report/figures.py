@@ -14,6 +14,7 @@ import plotly.graph_objects as go
 from plotly.io import to_json
 from plotly.subplots import make_subplots
 
+from pareto_unlearn.analysis.scores import BOXES
 from pareto_unlearn.report.facts import (
     Embedding,
     Kind,
@@ -251,6 +252,17 @@ def curve_layout() -> Figure:
     axes["yaxis2"]["rangemode"] = axes["yaxis3"]["rangemode"] = "tozero"
     axes["yaxis5"]["range"] = [-1.05, 1.05]
     return styled_layout(**axes, hovermode="x", margin={"l": 60, "r": 16, "t": BUTTONS_HEIGHT, "b": 44})
+
+
+def progress_layout() -> Figure:
+    """Return the layout of the figure of growing areas: the small box on the left, the large on the right."""
+    titles = (f"area, loss < {height:.0%}" for height in BOXES)
+    axes: Figure = {}
+    for suffix, title, left in zip(("", "2"), titles, (0.0, 0.56), strict=True):
+        axes[f"xaxis{suffix}"] = styled_axis("", anchor=f"y{suffix}", domain=[left, left + 0.44])
+        axes[f"xaxis{suffix}"]["rangemode"] = "tozero"
+        axes[f"yaxis{suffix}"] = styled_axis(title, (-0.02, 1.02), anchor=f"x{suffix}")
+    return styled_layout(**axes, margin={"l": 60, "r": 16, "t": BUTTONS_HEIGHT, "b": 48})
 
 
 def parallel_layout() -> Figure:

@@ -27,6 +27,8 @@ from pareto_unlearn.report.facts import (
     Solution,
     Split,
 )
+from pareto_unlearn.report.origin import gather_origin
+from pareto_unlearn.report.progress import UNSCORED, gather_progress
 from pareto_unlearn.report.veil import veil
 from pareto_unlearn.report.verdict import verdict
 from pareto_unlearn.report.views import (
@@ -107,6 +109,8 @@ def gather(run: StoredRun, sweep_file: str = "", forget_images: ForgetImages = F
         slider=tuple(slider),
         start=middle if recommended is None else recommended.key,
         recommended=recommended,
+        origin=gather_origin(run),
+        progress=gather_progress(records, {one.trial_id for one in solutions if one.kind not in UNSCORED}),
         fronts=fronts,
         grid=image_grid(
             veil(_rows(run.samples, solutions), solutions, forget_images),

@@ -47,7 +47,25 @@ def run_facts(report: Report) -> str:
         ("Scores in fixed units", _scores(report)),
     ]
     listed = "".join(f"<div><dt>{term}</dt><dd>{value}</dd></div>" for term, value in facts)
-    return section("run", "The run in numbers", "", f'<dl class="facts">{listed}</dl>')
+    return section("run", "The run in numbers", "", f'<dl class="facts">{listed}</dl>{_progress(report)}')
+
+
+def _progress(report: Report) -> str:
+    """Return the figure of growing areas; empty without a method that has two trials."""
+    if not any(len(one.trials) > 1 for one in report.progress):
+        return ""
+    return (
+        '<article class="card progress"><div class="card-bar"><h3>What more trials brought</h3>'
+        '<label>on <select id="progress-split" autocomplete="off"><option value="heldout">held-out images'
+        '</option><option value="train">training images</option></select></label>'
+        '<label>against <select id="progress-across" autocomplete="off"><option value="trials">trials'
+        '</option><option value="pairs">gradient pairs</option></select></label></div>'
+        '<div id="figure-progress" class="figure figure-progress" role="img" '
+        'aria-label="Share of two fixed boxes that each method dominates, after each trial"></div>'
+        '<p class="note">The fixed boxes of the table above, so larger is better in every report. Trials '
+        "stand in the order of the plan; when each ended is not stored. Models mixed from a path cost no "
+        "pairs of their own: the path paid for them.</p></article>"
+    )
 
 
 def _smoke_notice(report: Report) -> str:

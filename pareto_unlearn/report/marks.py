@@ -29,7 +29,12 @@ def look(solution: Solution) -> Look:
     """Return the marker of a solution: a star for a boundary, otherwise the marker of its method."""
     if solution.kind is Kind.BOUNDARY:
         return _BOUNDARY
-    row = METHODS.get(solution.method)
+    return method_look(solution.method)
+
+
+def method_look(method: str) -> Look:
+    """Return the marker of a method."""
+    row = METHODS.get(method)
     return _OTHER if row is None else Look(symbol=row.symbol, colour=row.colour)
 
 

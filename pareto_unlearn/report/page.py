@@ -11,12 +11,13 @@ from typing import Any
 from plotly.offline import get_plotlyjs
 
 from pareto_unlearn.analysis.audit import ModelAudit
+from pareto_unlearn.catalogue.methods import words_of
 from pareto_unlearn.config.smoke import SMOKE
-from pareto_unlearn.report import header, sections, tables
+from pareto_unlearn.report import header, provenance, sections, tables
 from pareto_unlearn.report.answers import answers
 from pareto_unlearn.report.audit_text import cell
 from pareto_unlearn.report.audit_view import audit_section, relearning_figure
-from pareto_unlearn.report.facts import Measured, Report, Solution, Split
+from pareto_unlearn.report.facts import Measured, Progress, Report, Solution, Split
 from pareto_unlearn.report.figures import (
     CONFIG,
     curve_layout,
@@ -24,15 +25,16 @@ from pareto_unlearn.report.figures import (
     metric_figure,
     parallel_layout,
     plain,
+    progress_layout,
 )
 from pareto_unlearn.report.fragments import text
 from pareto_unlearn.report.front_figure import front_figure
-from pareto_unlearn.report.marks import look
+from pareto_unlearn.report.marks import look, method_look
 from pareto_unlearn.report.quantities import metric_data
 from pareto_unlearn.report.views import finite
 from pareto_unlearn.report.words import NONE, STATE_MARKS, number, share
 
-SCRIPTS = ("panels.js", "convergence.js", "script.js")
+SCRIPTS = ("panels.js", "convergence.js", "progress.js", "script.js")
 """The parts of the page's own script, in their order."""
 
 
@@ -59,7 +61,7 @@ def render(report: Report) -> str:
             sections.embeddings,
             sections.convergence,
             tables.trials,
-            sections.provenance,
+            provenance.provenance,
         )
     )
     return (
@@ -100,6 +102,8 @@ def page_data(report: Report) -> dict[str, Any]:
         },
         "metrics": [metric_figure(panel, solutions) for panel in report.panels],
         "metricData": metric_data(report),
+        "progress": [_progress_data(one, report) for one in report.progress],
+        "progressLayout": progress_layout(),
         "parallelLayout": parallel_layout(),
         "curves": {str(one.key): {"step": one.step, **one.columns} for one in report.curves},
         "embeddings": {str(one.key): embedding_figure(one) for one in report.embeddings},
@@ -111,6 +115,19 @@ def page_data(report: Report) -> dict[str, Any]:
             "columns": list(report.trial_columns),
             "rows": [[_downloadable(value) for value in row] for row in report.trial_rows],
         },
+    }
+
+
+def _progress_data(one: Progress, report: Report) -> dict[str, Any]:
+    style = method_look(one.method)
+    seed = f" · seed {one.seed}" if len(report.seeds) > 1 else ""
+    return {
+        "name": plain(words_of(one.method) + seed),
+        "colour": style.colour,
+        "symbol": style.symbol,
+        "trials": one.trials,
+        "pairs": one.pairs,
+        "areas": one.areas,
     }
 
 

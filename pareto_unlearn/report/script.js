@@ -79,6 +79,11 @@
     byId("metric-said").textContent = panels.saysReach(quantity, across);
   };
 
+  const drawProgress = () => {
+    const div = byId("figure-progress");
+    if (div) draw(div, progress.figure(report.progress, report.progressLayout, byId("progress-split").value, byId("progress-across").value), "progress");
+  };
+
   const drawParallel = () => {
     const div = byId("figure-parallel");
     if (!div) return;
@@ -122,7 +127,7 @@
   const drawEmbedding = () => drawOwn("embedding", report.embeddings);
   const drawRelearning = () => drawOwn("relearning", report.relearning);
 
-  const drawAll = () => { drawFront(); drawMetrics(); drawParallel(); drawCurve(); drawEmbedding(); drawRelearning(); };
+  const drawAll = () => { drawFront(); drawProgress(); drawMetrics(); drawParallel(); drawCurve(); drawEmbedding(); drawRelearning(); };
 
   // Details: bars, evidence and the first images of the selected model.
   const barList = (bars) => {
@@ -333,6 +338,7 @@
       drawFront();
     } else if (id === "curve-choice") drawCurve();
     else if (id.startsWith("metric-")) drawMetrics();
+    else if (id.startsWith("progress-")) drawProgress();
     else if (id === "hide-forget") document.body.classList.toggle("hide-forget", checked);
   };
 
@@ -343,6 +349,7 @@
 
   show();
   drawFront();
+  drawProgress();
   drawMetrics();
   drawParallel();
   const choice = byId("curve-choice");

@@ -1,7 +1,10 @@
 """Prepares a run: its files, what is known of it at the start, and the planner that continues it."""
 
 import os
+import platform
 import uuid
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 
 from pareto_unlearn import __version__
@@ -65,6 +68,8 @@ def prepare_run(
 def _describe_start(
     config: SweepConfig, checked: CheckedSweep, digest: str, before: RunInfo | None
 ) -> RunInfo:
+    # A run of an older release stays without: nobody knows any more what its first driver was.
+    now = datetime.now(UTC).isoformat(timespec="seconds")
     return RunInfo(
         name=config.name,
         schema_version=SCHEMA_VERSION,
@@ -76,7 +81,15 @@ def _describe_start(
         reference_point=before.reference_point if before else None,
         smoke=config.smoke,
         bounded=config.solver.completeness,
+        started=before.started if before else now,
+        versions=before.versions if before else _versions(),
+        weights_sha256=before.weights_sha256 if before else checked.weights_sha256,
     )
+
+
+def _versions() -> str:
+    packages = ("pareto-unlearn", "torch", "numpy", "ray")
+    return ", ".join([f"Python {platform.python_version()}", *(f"{one} {version(one)}" for one in packages)])
 
 
 def _assignment_template(config: SweepConfig, store: RunStore, digest: str, run_id: str) -> Assignment:

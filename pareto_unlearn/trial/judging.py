@@ -1,6 +1,7 @@
 """The row of a trial: as planned, with what its model reached, and whether that meets its bound."""
 
 import math
+import platform
 import resource
 import sys
 from dataclasses import asdict, replace
@@ -83,7 +84,9 @@ def measure_trial(
         return diverged_result(record, curves, "diverged: f1 or f2 over the whole sets is not finite")
     record = _with_costs(_with_residual(record, measure_residual(material, flat)), (train, heldout), losses)
     record = _with_quality(_with_levels(trial, record, (train, heldout)), trial.scales, losses)
-    record = replace(record, peak_memory_bytes=_peak_memory(material.device))
+    record = replace(
+        record, peak_memory_bytes=_peak_memory(material.device), device=_name_device(material.device)
+    )
     if spec.epsilon is not None:
         record = _with_shares(record, (train, heldout), trial.scales.normalised_f1(spec.epsilon))
     metrics = (
@@ -248,6 +251,12 @@ def judge_path(trial: Trial, record: TrialRecord, end: BankEntry) -> TrialRecord
         return replace(record, state=TrialState.DONE, reason=reason)
     reason = f"the smallest e of the path is {e:.4f}, its end {wanted:g}: the infimum takes more path.steps"
     return replace(record, state=TrialState.UNCONVERGED, reason=reason)
+
+
+def _name_device(device: torch.device) -> str:
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_properties(device).name)
+    return f"{device.type} ({platform.machine()})"
 
 
 def _peak_memory(device: torch.device) -> int:
