@@ -401,7 +401,7 @@ NOT_COUNTING = [
     "run.max_failures=0", "run.memory_bytes=1000", "run.wait_for_resources=0",
     "solver.budget.total_steps=null",
     "solver.budget.wall_steps=null", "solver.learning_rate=0.003", "objective.noise_target=mean", "seeds=[0]",
-    "task.size=5e-1", "data.cache_bytes=0", "objective.reference=a.safetensors",
+    "task.size=5e-1", "data.cache_bytes=0", "data.follow_links=true", "objective.reference=a.safetensors",
     "objective.retain_target=cached", "model.variant=small", "solver.relearning.steps=9",
     "report.forget_images=none",
     "solver.relearning.level=0.4", "solver.relearning.every=1", "solver.relearning.weight=2",

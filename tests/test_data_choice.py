@@ -404,6 +404,6 @@ def test_the_order_of_a_folder_never_matters(root, monkeypatch, changes):
         shuffled.shuffle(found)
         yield found
 
-    monkeypatch.setattr("pareto_unlearn.data.layouts.os.scandir", scan)
+    monkeypatch.setattr("pareto_unlearn.data.listing.os.scandir", scan)
     for _ in range(5):
         assert write_manifest(load_split(folder(root, **changes), 3, PIXELS)) == before

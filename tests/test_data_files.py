@@ -359,7 +359,7 @@ def test_a_damaged_file_stops_the_filling_of_the_cache_and_leaves_nothing(root, 
 def test_a_format_outside_the_list_is_refused(tmp_path):
     path = save(noise(SIDE, SIDE), tmp_path / "a.png", format="PCX")
     with pytest.raises(
-        ConfigError, match=r"a\.png: expected an image that the model can read \(BMP, GIF, JPEG"
+        ConfigError, match=r"a\.png: expected an image that the model can read \((AVIF, )?BMP, GIF, JPEG"
     ):
         read_image(path, EXACT)
 

@@ -56,6 +56,11 @@ class DataSection(Section):
         validate_default=True,
         description="folder of the image files; a relative path starts at the working directory",
     )
+    follow_links: bool = Field(
+        default=False,
+        description="read files to which links lead out of `root`, as in the cache of Hugging Face; set it "
+        "only where you trust whoever made the links",
+    )
     split: Literal["classes", "random_images"] = Field(
         default="classes",
         description="forget whole classes, or a random share of the images of all classes",

@@ -40,7 +40,7 @@ def trial_id(
         seed: seed of the trial; ``config.seed``, which decides the split, counts as well.
     """
     dumped = config.for_phase(phase).model_dump(mode="json")
-    del dumped["solver"]["checkpoint_every"], dumped["data"]["cache_bytes"], dumped["objective"]["reference"]
+    del dumped["solver"]["checkpoint_every"], dumped["objective"]["reference"]
     if phase is not Phase.HARDENED:
         del dumped["solver"]["relearning"]
     training = {"training_steps": config.training_steps_of(method)} if phase is Phase.CONTROL else {}
@@ -75,7 +75,7 @@ def result_fields(config: SweepConfig) -> dict[str, Any]:
     dumped = config.model_dump(mode="json", include=_SHARED_SECTIONS)
     del dumped["solver"]["relearning"]
     # The content of a folder of weights is verified and recorded; its place changes no result.
-    del dumped["data"]["cache_bytes"], dumped["evaluate"]["weights"], dumped["evaluate"]["weights_sha256"]
+    del dumped["evaluate"]["weights"], dumped["evaluate"]["weights_sha256"]
     del dumped["objective"]["reference"]
     dumped["data"] = _data_identity(dumped["data"])
     cpus = {"cpus_per_trial": config.run.cpus_per_trial}
@@ -110,11 +110,10 @@ def _model_identity(config: SweepConfig) -> dict[str, Any]:
 
 
 def _data_identity(dumped: dict[str, Any]) -> dict[str, Any]:
-    """Return the data section; without single images to forget, as it was before there were any."""
-    if dumped["forget"] is not None:
-        return dumped
-    later = ("forget", "same_class", "forget_split")
-    return {key: value for key, value in dumped.items() if key not in later}
+    """Return what decides the images; without single images to forget, as it was before there were any."""
+    elsewhere = {"cache_bytes", "follow_links"}  # where bytes come from, not which
+    later = set() if dumped["forget"] is not None else {"forget", "same_class", "forget_split"}
+    return {key: value for key, value in dumped.items() if key not in elsewhere | later}
 
 
 def _flat(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

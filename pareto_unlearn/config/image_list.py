@@ -4,7 +4,7 @@ import csv
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from pareto_unlearn.config.value_types import refusal
+from pareto_unlearn.config.value_types import is_one_line, refusal
 from pareto_unlearn.config.wording import found, quoted
 
 NAME_COLUMNS = ("image_id", "path", "image", "file", "filename", "name")
@@ -34,7 +34,7 @@ def read_image_names(value: object) -> object:
 def _each_once(named: Iterable[tuple[int, object]], place: str) -> Iterator[str]:
     first: dict[str, int] = {}
     for number, name in named:
-        if not isinstance(name, str) or not name or not name.isprintable():
+        if not isinstance(name, str) or not is_one_line(name):
             raise refusal(f"expected paths of images as text, found {found(name)} {place}, entry {number}")
         # As a shell or a file manager writes them.
         plain = name.removeprefix("./")

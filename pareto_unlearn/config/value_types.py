@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from pareto_unlearn.config.wording import found
+from pareto_unlearn.foreign_text import plain
 
 _Item = TypeVar("_Item")
 
@@ -40,8 +41,16 @@ def some_each_once(values: tuple[_Item, ...]) -> tuple[_Item, ...]:
     return each_once(values)
 
 
+def is_one_line(text: str) -> bool:
+    """Return whether text is one line that steers no terminal.
+
+    Python's ``isprintable`` will not do: it refuses the spaces that macOS puts into names of screenshots.
+    """
+    return bool(text) and plain(text) == text and not {"\n", "\t"} & set(text)
+
+
 def _check_single_line(text: str) -> str:
-    if not text or not text.isprintable():
+    if not is_one_line(text):
         raise refusal(f"expected one line of printable text, found {found(text)}")
     return text
 

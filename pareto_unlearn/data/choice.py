@@ -14,6 +14,7 @@ from pareto_unlearn.data.class_lists import read_class_list
 from pareto_unlearn.data.named_images import divide_named
 from pareto_unlearn.data.order import seeded_generator
 from pareto_unlearn.data.sources import Members, Source
+from pareto_unlearn.data.spelling import as_stored
 from pareto_unlearn.errors import ConfigError
 
 _SHOWN_CLASSES = 20
@@ -242,7 +243,7 @@ def _named_or_drawn(
             raise ConfigError(f"{key}: found {wanted}, but between 1 and {len(known)} classes can be drawn")
         order = torch.randperm(len(known), generator=seeded_generator(seed)).tolist()
         wanted = [known[index] for index in order[:wanted]]
-    names = set(known)
+    wanted, names = as_stored(wanted, known), set(known)
     unknown = [name for name in wanted if name not in names]
     if unknown:
         raise ConfigError(

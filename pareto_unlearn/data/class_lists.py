@@ -35,7 +35,7 @@ def read_class_list(path: Path, rule: str) -> ListedClasses:
         ConfigError: the file is missing, breaks the rule, names a class twice, or leaves a set empty.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         trouble = error.strerror if isinstance(error, OSError) else str(error)
         raise _unlike_rule(path, rule, str(trouble)) from error

@@ -39,10 +39,13 @@ class ImageFile:
 
 
 class FileLocator:
-    """Finds image files below a root without opening them."""
+    """Finds image files below a root without opening them.
 
-    def __init__(self, root: Path) -> None:
-        self._root = root.resolve()
+    With ``follow_links`` a link may lead to a file elsewhere, as in the cache of Hugging Face.
+    """
+
+    def __init__(self, root: Path, *, follow_links: bool = False) -> None:
+        self._root, self._follow_links = root.resolve(), follow_links
         self._parents: dict[Path, bool] = {}
 
     def locate(self, image_id: str) -> ImageFile:
@@ -70,13 +73,14 @@ class FileLocator:
         return ImageFile(image_id, path, found.st_size, found.st_mtime_ns)
 
     def _is_inside(self, resolved: Path) -> bool:
-        return resolved.is_relative_to(self._root)
+        return self._follow_links or resolved.is_relative_to(self._root)
 
     def _check_inside(self, path: Path, inside: bool) -> None:
         if not inside:
             raise ConfigError(
                 f"{path}: expected a file below {self._root}, found a link that leads out of it; "
-                "let data.root name the folder that really holds the files"
+                "let data.root name the folder that really holds the files, or set data.follow_links: true "
+                "if you trust whoever made the links"
             )
 
 

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from pareto_unlearn.data.file_images import FileDigests, FileImages, FileLocator, ImageFile
 from pareto_unlearn.data.image_sets import Digests, Images
-from pareto_unlearn.data.layouts import FileTree
+from pareto_unlearn.data.listing import FileTree
 from pareto_unlearn.data.pixel_cache import CacheRoom
 from pareto_unlearn.data.reading import digest_file
 from pareto_unlearn.data.sources import Members
@@ -14,10 +14,19 @@ from pareto_unlearn.records import PixelFormat
 
 
 class FileSource:
-    """The image files of a tree, read in one pixel format."""
+    """The image files of a tree, read in one pixel format.
 
-    def __init__(self, tree: FileTree, pixels: PixelFormat, room: CacheRoom) -> None:
-        self._tree, self._pixels, self._room = tree, pixels, room
+    Args:
+        tree: the data set.
+        pixels: the format.
+        room: where decoded images are kept.
+        follow_links: links may lead out of the data set.
+    """
+
+    def __init__(
+        self, tree: FileTree, pixels: PixelFormat, room: CacheRoom, *, follow_links: bool = False
+    ) -> None:
+        self._tree, self._pixels, self._room, self._follow_links = tree, pixels, room, follow_links
         # Its thread starts with the first read-ahead and ends when the last of the images is freed.
         self._reader = ThreadPoolExecutor(1)
         self.class_names = tree.class_names
@@ -54,5 +63,5 @@ class FileSource:
         ]
 
     def _locate(self, image_ids: Sequence[str]) -> list[ImageFile]:
-        locator = FileLocator(self._tree.root)
+        locator = FileLocator(self._tree.root, follow_links=self._follow_links)
         return [locator.locate(image_id) for image_id in image_ids]

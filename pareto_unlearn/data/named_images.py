@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from pareto_unlearn.config import DataSection
 from pareto_unlearn.data.sources import Members, hold_out
+from pareto_unlearn.data.spelling import as_stored
 from pareto_unlearn.errors import ConfigError
 
 _LARGEST_COMPARED = 20_000
@@ -24,8 +25,9 @@ def divide_named(
     Raises:
         ConfigError: a name is unknown, nothing is left to retain, or no named image is in a split.
     """
-    named = set(config.forget or ())
-    _check_known(named, members)
+    known = {image_id for one in members.values() for image_id in (*one.train, *one.heldout)}
+    named = set(as_stored(config.forget or (), known))
+    _check_known(named, known)
     forget = {name: _only(one, named) for name, one in members.items()}
     if config.forget_split == "named":
         forget = _divide_anew(forget)
@@ -57,8 +59,7 @@ def _divide_anew(forget: Mapping[str, Members]) -> dict[str, Members]:
     }
 
 
-def _check_known(named: set[str], members: Mapping[str, Members]) -> None:
-    known = {image_id for one in members.values() for image_id in (*one.train, *one.heldout)}
+def _check_known(named: set[str], known: set[str]) -> None:
     unknown = sorted(named - known)
     if not unknown:
         return

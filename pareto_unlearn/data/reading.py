@@ -20,13 +20,15 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, features
 
 from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.records import PixelFormat
 
 MAX_PIXELS = 64_000_000
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+READS_AVIF = features.check("avif")
+"""Pillow before 11.3, and builds without libavif, do not; the first do not even know the name."""
+FORMATS = (*(("AVIF",) if READS_AVIF else ()), "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 _MODES = {1: "L", 3: "RGB"}
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -111,11 +113,19 @@ def _naming(path: Path) -> Iterator[None]:
     except _UNREADABLE as error:
         trouble = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         if isinstance(error, UnidentifiedImageError):
-            trouble = "none of these kinds, or a damaged header"
+            trouble = _unknown_kind(path)
         raise ConfigError(
             f"{path}: expected an image that the model can read ({', '.join(FORMATS)}), found: {trouble}; "
             "replace or remove the file"
         ) from error
+
+
+def _unknown_kind(path: Path) -> str:
+    with path.open("rb") as file:
+        start = file.read(12)
+    if start[4:12] in (b"ftypavif", b"ftypavis") and not READS_AVIF:
+        return "AVIF, which this build of Pillow does not read: install pillow>=11.3, or convert the file"
+    return "none of these kinds, or a damaged header"
 
 
 def _check_size(image: Image.Image, pixels: PixelFormat) -> None:

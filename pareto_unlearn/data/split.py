@@ -13,6 +13,7 @@ from pareto_unlearn.data.file_source import FileSource
 from pareto_unlearn.data.generated import GeneratedSource
 from pareto_unlearn.data.image_sets import ImageSet, SplitData
 from pareto_unlearn.data.layouts import LAYOUTS
+from pareto_unlearn.data.listing import FileTree
 from pareto_unlearn.data.pixel_cache import CacheRoom
 from pareto_unlearn.data.sources import MemorySource, Source
 from pareto_unlearn.errors import ConfigError
@@ -77,8 +78,17 @@ def _find_source(config: DataSection, pixels: PixelFormat, cache: Path | None) -
         _check_pixels(config.dataset, whole, pixels)
         return MemorySource(whole)
     # Never None here: for a data set of files the section requires a root.
-    tree = LAYOUTS[config.dataset](Path(config.root or ".").expanduser())
-    return FileSource(tree, pixels, CacheRoom(cache, config.cache_bytes))
+    room = CacheRoom(cache, config.cache_bytes)
+    return FileSource(find_tree(config), pixels, room, follow_links=config.follow_links)
+
+
+def find_tree(config: DataSection) -> FileTree:
+    """Return the files of a data set that lies below ``data.root``.
+
+    Raises:
+        ConfigError: they are not where the layout expects them.
+    """
+    return LAYOUTS[config.dataset](Path(config.root or ".").expanduser())
 
 
 def _check_pixels(dataset: str, whole: ImageSet, pixels: PixelFormat) -> None:
