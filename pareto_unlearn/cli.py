@@ -102,13 +102,19 @@ def validate(
     override: Overrides = None,
     smoke: Smoke = False,
     allow_import: AllowImport = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Check a sweep file, its data and its weights without running anything."""
+    """Check a sweep file, its data and its weights, and say what of them is not used; nothing runs."""
     from pareto_unlearn.sweep import check_sweep
 
     config = _read(file, override, smoke, allow_import)
-    count, budget = check_sweep(config, _train_command(file, override, allow_import))
-    print(f"{file}: valid, {count} trials; {budget}", file=sys.stderr)
+    valid = check_sweep(config, _train_command(file, override, allow_import))
+    if as_json:
+        content = {"file": str(file), "valid": True, "trials": valid.trials, "budget": valid.budget}
+        print(json.dumps(content | {"found": valid.found.as_dict()}, indent=2))
+        return
+    print(*valid.found.describe(), sep="\n", file=sys.stderr)
+    print(f"{file}: valid, {valid.trials} trials; {valid.budget}", file=sys.stderr)
 
 
 @app.command()

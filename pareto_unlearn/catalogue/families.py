@@ -47,7 +47,8 @@ class FamilyRow:
         adapter: the module that defines its ``Family`` as ``FAMILY``, or ``module:NAME``. The row of a family
             that is a single file leaves it out.
         builtin: the file that ``checkpoint: builtin`` means, as ``package:path/in/it``; empty: there is none.
-        tokenizer: which file ``model.tokenizer`` names and who publishes it.
+        tokenizer: which file ``model.tokenizer`` names and who publishes it; ``tokenizer_prefix`` is what the
+            model puts before the names in it.
         keys: the keys of the section ``model`` that only some families have.
         spaces: where f1 and f2 can be compared.
         removals: what f1 and f2 can be measured on (``task.removal``); the last is that of its training.
@@ -77,6 +78,7 @@ class FamilyRow:
     adapter: str = ""
     builtin: str = ""
     tokenizer: str = ""
+    tokenizer_prefix: str = ""
     keys: Sequence[str] = ()
     spaces: Sequence[str] = ("output", "encoder")
     removals: Sequence[str] = ("hole",)
@@ -179,6 +181,7 @@ FAMILIES: Sequence[FamilyRow] = (
         variants=("vit_base", "vit_large", "tiny"),
         file="mage-vitb-1600.pth of LTH14/mage",
         tokenizer="vqgan_jax_strongaug.ckpt of LTH14/mage",
+        tokenizer_prefix="vqgan.",
         keys=("tokenizer", "channels_last"),
         removals=("hole", "published"),
         paints_pixels=False,

@@ -8,6 +8,7 @@ from pareto_unlearn.data.background import fill_hole
 from pareto_unlearn.data.choice import ClassChoice, choose_classes
 from pareto_unlearn.data.digits import DIGITS_PIXELS, DIGITS_SIDE, load_digits
 from pareto_unlearn.data.duplicates import check_duplicates
+from pareto_unlearn.data.folder_facts import PictureFacts, describe_pictures, look_at_pictures
 from pareto_unlearn.data.image_sets import Digests, Images, ImageSet, ReadsAhead, SplitData, write_manifest
 from pareto_unlearn.data.layouts import find_folder
 from pareto_unlearn.data.nearest import nearest_rows
@@ -35,6 +36,7 @@ __all__ = [
     "ImageSet",
     "Images",
     "Order",
+    "PictureFacts",
     "PixelNoise",
     "ReadsAhead",
     "SplitData",
@@ -43,12 +45,14 @@ __all__ = [
     "choose_classes",
     "clipped_noise",
     "correlated_noise",
+    "describe_pictures",
     "fill_hole",
     "find_folder",
     "fit_covariance",
     "load_bystanders",
     "load_digits",
     "load_split",
+    "look_at_pictures",
     "mark_heldout",
     "measure_pixels",
     "nearest_rows",

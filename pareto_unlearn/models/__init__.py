@@ -4,6 +4,7 @@ A new family is one module that defines ``FAMILY``, and one row in ``catalogue.f
 the family in use is imported: some bring libraries that take seconds to load.
 """
 
+from pareto_unlearn.models.checkpoint_facts import CheckpointFacts, describe_checkpoint, look_at_checkpoint
 from pareto_unlearn.models.digits_mae import DigitsMae
 from pareto_unlearn.models.loading import (
     CHECKPOINT,
@@ -16,6 +17,7 @@ from pareto_unlearn.models.loading import (
     load_model,
     pixel_format,
     save_model,
+    weight_files,
     weights_sha256,
     with_other_hole,
     write_model,
@@ -35,6 +37,7 @@ __all__ = [
     "REFERENCE",
     "BaselineLosses",
     "Batch",
+    "CheckpointFacts",
     "DigitsMae",
     "Family",
     "Generators",
@@ -42,13 +45,16 @@ __all__ = [
     "Setting",
     "Term",
     "checkpoint_path",
+    "describe_checkpoint",
     "export_model",
     "export_to_hub",
     "family_of",
     "initialise_model",
     "load_model",
+    "look_at_checkpoint",
     "pixel_format",
     "save_model",
+    "weight_files",
     "weights_sha256",
     "with_other_hole",
     "write_model",

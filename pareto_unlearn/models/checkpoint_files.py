@@ -22,7 +22,15 @@ from torch import Tensor, nn
 from pareto_unlearn.errors import WeightsError
 from pareto_unlearn.models.file_kinds import HARMLESS, SAFETENSORS, require_checkpoint
 
-__all__ = ["Wrapper", "exported_dtype", "load_strictly", "read_checkpoint", "write_checkpoint"]
+__all__ = [
+    "Wrapper",
+    "exported_dtype",
+    "is_finite",
+    "load_strictly",
+    "open_checkpoint",
+    "read_checkpoint",
+    "write_checkpoint",
+]
 
 PREFIXES = ("module.", "_orig_mod.")
 """Of DistributedDataParallel and torch.compile."""
@@ -86,15 +94,37 @@ def read_checkpoint(
         WeightsError: the file is missing, damaged, of another kind, unpacks to far more than its size, holds
             a class that is not allowed, no state dict, or a number that is not finite.
     """
+    tensors, wrapper = open_checkpoint(path, keys=keys, allowed=allowed)
+    _require_finite(tensors, path)
+    return tensors, wrapper
+
+
+def open_checkpoint(
+    path: Path,
+    *,
+    keys: Sequence[str] = ("model", "state_dict"),
+    allowed: Sequence[type] = (),
+    lazily: bool = False,
+) -> tuple[dict[str, Tensor], Wrapper]:
+    """Return what ``read_checkpoint`` does, without looking at the numbers.
+
+    Args:
+        path: The file.
+        keys: Entries under which the state dict may lie.
+        allowed: Classes a pickle may hold.
+        lazily: Map the file, where its form allows that, so that numbers that nobody looks at are never read.
+
+    Raises:
+        WeightsError: as ``read_checkpoint``, but for numbers that are not finite.
+    """
     require_checkpoint(path)
     if path.suffix == SAFETENSORS:
         tensors, wrapper = _read_safetensors(path)
     else:
         _require_bounded(path, _unpacked_bytes(path))
-        tensors, wrapper = _unwrap(_read_pickle(path, allowed), keys, path)
+        tensors, wrapper = _unwrap(_read_pickle(path, allowed, lazily=lazily), keys, path)
     # A view may repeat a single number for ever; a copy of it is as large as it says.
     _require_bounded(path, sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()))
-    _require_finite(tensors, path)
     return _without_prefix(tensors, wrapper)
 
 
@@ -122,6 +152,11 @@ def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], wrapper: Wrapper
 def exported_dtype(stored: torch.dtype) -> torch.dtype:
     """Return the type that a tensor goes out with: unlearned weights do not fit into half precision."""
     return torch.float32 if stored in (torch.float16, torch.bfloat16) else stored
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Return whether a tensor holds neither NaN nor infinity."""
+    return not tensor.is_floating_point() or bool(tensor.isfinite().all())
 
 
 def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], path: Path, expected: str) -> None:
@@ -165,10 +200,11 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Wrapper]:
         raise WeightsError(f"{path}: not a safetensors file, or damaged: {error}") from error
 
 
-def _read_pickle(path: Path, allowed: Sequence[type]) -> object:
+def _read_pickle(path: Path, allowed: Sequence[type], *, lazily: bool) -> object:
+    is_mapped = lazily and zipfile.is_zipfile(path)  # the older form cannot be mapped
     try:
         with torch.serialization.safe_globals([*allowed, *HARMLESS]):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_mapped)
     except UNREADABLE as error:
         # torch's own text goes on to suggest turning the protection off.
         if refused := re.search(r"GLOBAL (\S+)", str(error)):
@@ -204,7 +240,7 @@ def _require_bounded(path: Path, unpacked: int) -> None:
 
 def _require_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+        if not is_finite(tensor):
             raise WeightsError(
                 f"{path}: expected numbers, found NaN or infinity in {name}: the training that left this "
                 "file diverged, or the file is damaged; use an earlier checkpoint"

@@ -72,6 +72,19 @@ def checkpoint_path(config: ModelSection, key: str = CHECKPOINT) -> Path:
     return _existing(config.checkpoint, key, never_seen if key == REFERENCE else config.row.file)
 
 
+def weight_files(config: ModelSection) -> dict[str, tuple[Path, str]]:
+    """Return the files that hold the original's weights, each with what its names lack in the model.
+
+    Raises:
+        WeightsError: a file is missing.
+    """
+    files = {"checkpoint": (checkpoint_path(config), "")}
+    if config.tokenizer is not None:
+        tokenizer = _existing(config.tokenizer, "model.tokenizer", config.row.tokenizer)
+        files["tokenizer"] = (tokenizer, config.row.tokenizer_prefix)
+    return files
+
+
 def weights_sha256(config: ModelSection, key: str = CHECKPOINT) -> str:
     """Return the SHA-256 of a model's weights: of its file, or of both its files if it has a tokeniser.
 

@@ -27,6 +27,8 @@ __all__ = ["MageFiles", "StoredForm", "load_mage", "read_mage_checkpoint", "writ
 
 MAGE_FILE, TOKENIZER_FILE = "mage-vitb-1600.pth", "vqgan_jax_strongaug.ckpt"
 TOKENIZER_PREFIX = "vqgan."
+DISCRIMINATOR = "vqgan.loss."
+"""What trained the tokeniser; files saved during that training hold it, and nothing here reads it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,8 @@ def load_mage(model: Mage, path: Path, tokenizer: Path | None = None) -> MageFil
 
 def _read(path: Path, prefix: str) -> tuple[dict[str, Tensor], StoredForm]:
     stored, wrapper = read_checkpoint(path, allowed=(Namespace,))
-    tensors = {prefix + name: value for name, value in stored.items()}
+    every = {prefix + name: value for name, value in stored.items()}
+    tensors = {name: value for name, value in every.items() if not name.startswith(DISCRIMINATOR)}
     return tensors, StoredForm(
         wrapper, {name: exported_dtype(value.dtype) for name, value in tensors.items()}
     )

@@ -26,6 +26,9 @@ from pareto_unlearn.models.palette_schedule import SCHEDULE_NAMES, build_schedul
 ORIGINAL_PREFIX = "teacher_denoise_fn."
 """Of the original network that unlearned files carry along. It is never read."""
 
+ROUNDED = 0.01
+"""Relative; half precision keeps eight bits, so that a level is off by up to .004."""
+
 EXPECTED = "16_Network.pth, 16_Network_ema.pth, or a file unlearned from them"
 
 
@@ -82,6 +85,7 @@ def fill_palette(model: Palette, path: Path, *, own_schedule: bool = False) -> P
         _take_schedule(model, tensors, file, path)
     else:
         _check_schedule(model, tensors, path)
+        tensors = {**tensors, **_rounded_away(model, tensors)}
     load_strictly(model, tensors, path, EXPECTED)
     model.eval()
     return file
@@ -112,13 +116,24 @@ def _take_schedule(model: Palette, tensors: Mapping[str, Tensor], file: PaletteF
         )
 
 
+def _rounded_away(model: Palette, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the exact schedule for what a file in half precision holds rounded."""
+    own = model.state_dict()
+    return {name: own[name] for name in SCHEDULE_NAMES if _is_half(tensors.get(name))}
+
+
+def _is_half(tensor: Tensor | None) -> bool:
+    return tensor is not None and tensor.dtype in (torch.float16, torch.bfloat16)
+
+
 def _check_schedule(model: Palette, tensors: Mapping[str, Tensor], path: Path) -> None:
     """Raise if the file's own schedule is not that of the model's shape, instead of following it silently."""
     linear = model.shape.schedule
     wanted = build_schedule(linear)
     for name in SCHEDULE_NAMES:
         own, theirs = getattr(wanted, name), tensors.get(name, getattr(wanted, name)).float()
-        if own.shape != theirs.shape or not torch.allclose(theirs, own, rtol=1e-4, atol=1e-6):
+        tolerance = ROUNDED if _is_half(tensors.get(name)) else 1e-4
+        if own.shape != theirs.shape or not torch.allclose(theirs, own, rtol=tolerance, atol=1e-6):
             raise WeightsError(
                 f"{path}: expected the schedule of {linear.steps} steps from {linear.first:g} to "
                 f"{linear.last:g}, found other values of {name}; "

@@ -10,6 +10,7 @@ from pareto_unlearn.config.model_section import BUILTIN, RANDOM
 from pareto_unlearn.errors import ConfigError, StoreError, WeightsError
 from pareto_unlearn.foreign_text import guarded_csv
 from pareto_unlearn.store import RunStore
+from pareto_unlearn.sweep.inspection import Inspection, inspect_inputs
 
 if TYPE_CHECKING:
     from pareto_unlearn.data import SplitData
@@ -21,7 +22,7 @@ class CheckedSweep:
     """What the checks read of a sweep and its run keeps.
 
     ``extractors`` holds the SHA-256 of the metric networks' files by name, ``features`` says in words what f1
-    and f2 compare, ``sizes`` what the sweep writes.
+    and f2 compare, ``sizes`` what the sweep writes, ``found`` what lies in the files of weights and images.
     """
 
     weights_sha256: str
@@ -32,6 +33,7 @@ class CheckedSweep:
     features: str
     sizes: "Sizes"
     split: "SplitData"
+    found: Inspection
 
 
 TRAIN = "pareto-unlearn train SWEEP"
@@ -84,6 +86,7 @@ def check_inputs(config: SweepConfig, train_command: str = TRAIN) -> CheckedSwee
         features=model.describe_features(config.objective.space),
         sizes=predict_sizes(config, model, split),
         split=split,
+        found=inspect_inputs(config, model, split),
     )
 
 

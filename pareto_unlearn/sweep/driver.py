@@ -7,6 +7,7 @@ no committed trial runs again.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.text import Text
@@ -25,10 +26,11 @@ from pareto_unlearn.records import (
 )
 from pareto_unlearn.schedule import count_trials
 from pareto_unlearn.store import RunStore, open_run
-from pareto_unlearn.sweep.checking import TRAIN, check_inputs
+from pareto_unlearn.sweep.checking import TRAIN, CheckedSweep, check_inputs
 from pareto_unlearn.sweep.cluster import check_address
 from pareto_unlearn.sweep.dry_run import check_space
 from pareto_unlearn.sweep.executors import Executor, LocalExecutor
+from pareto_unlearn.sweep.inspection import Inspection
 from pareto_unlearn.sweep.planner import Planner
 from pareto_unlearn.sweep.preparing import prepare_run
 from pareto_unlearn.sweep.progress import ProgressDisplay, describe_budget, describe_range, say, styled_state
@@ -58,8 +60,16 @@ class SweepOptions:
     check_space: bool = True
 
 
-def check_sweep(config: SweepConfig, train_command: str = TRAIN) -> tuple[int, str]:
-    """Check data and weights without writing; return the number of trials and the budget in words.
+class ValidSweep(NamedTuple):
+    """A sweep whose weights and data are right: its trials, its budget in words, and what was found."""
+
+    trials: int
+    budget: str
+    found: Inspection
+
+
+def check_sweep(config: SweepConfig, train_command: str = TRAIN) -> ValidSweep:
+    """Check data and weights without writing.
 
     Args:
         config: the sweep.
@@ -68,8 +78,8 @@ def check_sweep(config: SweepConfig, train_command: str = TRAIN) -> tuple[int, s
     Raises:
         ParetoUnlearnError: something is missing or does not fit.
     """
-    check_inputs(config, train_command)
-    return count_trials(config), describe_budget(config)
+    checked = check_inputs(config, train_command)
+    return ValidSweep(count_trials(config), describe_budget(config), checked.found)
 
 
 def run_sweep(config: SweepConfig, options: SweepOptions, console: Console) -> int:
@@ -87,12 +97,7 @@ def run_sweep(config: SweepConfig, options: SweepOptions, console: Console) -> i
         ParetoUnlearnError: with its own exit code: bad data or config, locked run, no valid range, missing
         weights.
     """
-    if config.smoke:
-        say(console, Text(SMOKE_NOTICE, style="bold yellow"))
-    if config.run.executor == "tune":
-        check_address(config.run)  # before the checks below, which take a while
-    say(console, "reading weights and images to check them ...")
-    checked = check_inputs(config, options.train_command)
+    checked = _check_aloud(config, options, console)
     store = RunStore.create(config.run.storage, config.name)
     with store.lock() as hold:
         if options.check_space:
@@ -118,6 +123,18 @@ def run_sweep(config: SweepConfig, options: SweepOptions, console: Console) -> i
             return _say_interrupted(planner, stopped_by, console)
         _await_listings(store, console)
         return _conclude(planner, info, options, console)
+
+
+def _check_aloud(config: SweepConfig, options: SweepOptions, console: Console) -> CheckedSweep:
+    if config.smoke:
+        say(console, Text(SMOKE_NOTICE, style="bold yellow"))
+    if config.run.executor == "tune":
+        check_address(config.run)  # before the checks below, which take a while
+    say(console, "reading weights and images to check them ...")
+    checked = check_inputs(config, options.train_command)
+    for line in checked.found.describe():
+        say(console, line)
+    return checked
 
 
 def _await_listings(store: RunStore, console: Console) -> None:
