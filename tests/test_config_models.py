@@ -28,7 +28,7 @@ def test_the_first_variant_of_a_family_is_its_default(family: str, variants: lis
     ("family", "variant", "expected"),
     [
         ("digits_mae", "tiny", "small"),
-        ("mae", "places2", "vit_base or vit_large or small or tiny"),
+        ("mae", "places2", "vit_base or vit_large or vit_huge or small or tiny"),
         ("mage", "small", "vit_base or vit_large or tiny"),
         ("palette", "vit_base", "places2 or tiny"),
     ],

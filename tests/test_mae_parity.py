@@ -20,12 +20,12 @@ from pareto_unlearn.models.mae import (
     Mae,
     Masking,
     Predicts,
-    fill_mae,
     mask_by_noise,
     patchify,
     position_embedding,
     unpatchify,
 )
+from pareto_unlearn.models.mae_files import fill_mae
 
 FIXTURES = Path(__file__).parent / "fixtures" / "parity" / "mae"
 GOLDEN = load_file(FIXTURES / "mae_tiny.safetensors")

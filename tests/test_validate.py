@@ -11,7 +11,7 @@ from PIL import Image
 from tiny_families import build
 
 from pareto_unlearn.models.checkpoint_files import write_checkpoint
-from pareto_unlearn.models.mae import PUBLISHED
+from pareto_unlearn.models.mae_files import PUBLISHED
 
 DIGITS = "data={dataset: digits, forget_classes: [0], retain_classes: [5], heldout_per_class: 1}"
 

@@ -62,6 +62,8 @@ class FamilyRow:
         own_recipes: the recipe of a variant that is trained in another way.
         sized: the variants whose images and patches the sweep file gives a size (``model.side``,
             ``model.patch``), with the usual ones.
+        resized: the variants that also take images of another side (``model.side``), by interpolating their
+            positions, with the side and the patch they were trained with.
         smoke_variant: the size that ``--smoke`` takes, with random weights and generated images; None: it
             takes the sweep's own size, weights and images, where these are small.
         smoke_learning_rate: random weights are far from any optimum: small steps would move nothing.
@@ -93,6 +95,7 @@ class FamilyRow:
     why_untrained: str = "its family has no recipe"
     own_recipes: Mapping[str, Recipe] = field(default_factory=dict)
     sized: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    resized: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     smoke_variant: str | None = None
     smoke_learning_rate: float = 0.003
     exports_as_stored: bool = False
@@ -163,9 +166,9 @@ FAMILIES: Sequence[FamilyRow] = (
     FamilyRow(
         name="mae",
         adapter="pareto_unlearn.models.mae_family",
-        variants=("vit_base", "vit_large", "small", "tiny"),
-        file="mae_visualize_vit_base.pth, mae_visualize_vit_large.pth or mae_visualize_vit_large_ganloss.pth "
-        "of facebookresearch/mae",
+        variants=("vit_base", "vit_large", "vit_huge", "small", "tiny"),
+        file="mae_visualize_vit_base.pth, mae_visualize_vit_large.pth, mae_visualize_vit_large_ganloss.pth "
+        "or mae_visualize_vit_huge.pth of facebookresearch/mae",
         keys=("predicts", "side", "patch"),
         removals=("hole", "published"),
         transformers_class="ViTMAEForPreTraining",
@@ -173,6 +176,7 @@ FAMILIES: Sequence[FamilyRow] = (
         recipe=Recipe(peak_learning_rate=0.001, published="1600 epochs of ImageNet"),
         own_recipes={"small": Recipe(peak_learning_rate=0.001, steps=SMALL_STEPS, batch=32, removal="hole")},
         sized={"small": (64, 8)},
+        resized={"vit_base": (224, 16), "vit_large": (224, 16), "vit_huge": (224, 14), "tiny": (56, 4)},
         smoke_variant="tiny",
     ),
     FamilyRow(

@@ -20,7 +20,6 @@ from pareto_unlearn.config.model_section import (
     ModelSection,
     ObjectiveSection,
     SamplingSection,
-    TaskSection,
     is_redrawn,
 )
 from pareto_unlearn.config.presets import fill_preset
@@ -41,6 +40,7 @@ from pareto_unlearn.config.solver_section import (
     RelearningSection,
     SolverSection,
 )
+from pareto_unlearn.config.task_section import TaskSection
 from pareto_unlearn.config.yaml_source import (
     Document,
     apply_override,

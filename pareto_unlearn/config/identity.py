@@ -104,7 +104,9 @@ def _model_identity(config: SweepConfig) -> dict[str, Any]:
     if config.model.schedule == "published":
         del identity["schedule"]  # trials of before the key have none
     if config.model.variant not in row.sized:
-        del identity["side"], identity["patch"]
+        del identity["patch"]
+        if config.model.side in (None, row.resized.get(config.model.variant, (None,))[0]):
+            del identity["side"]
     file = {} if row.source_sha256 is None else {"family_sha256": row.source_sha256}
     return {**identity, "family": row.name, **file}
 

@@ -7,6 +7,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from pareto_unlearn.catalogue.families import FAMILIES, FamilyRow
 from pareto_unlearn.catalogue.family_lookup import family_names, find_family, is_family_file
+from pareto_unlearn.config.task_section import TaskSection
 from pareto_unlearn.config.value_types import Count, Section, Text, refusal
 from pareto_unlearn.config.wording import found, one_of, quoted
 from pareto_unlearn.errors import ConfigError
@@ -19,6 +20,11 @@ BUILTIN = "builtin"
 
 RANDOM = "random"
 """The checkpoint that stands for random weights; only smoke runs have them."""
+
+
+_LARGEST_SMALL = 128
+_LEAST_GRID = 4
+"""Patches along a side; fewer leave no hole with something around it."""
 
 
 class ModelSection(Section):
@@ -34,14 +40,16 @@ class ModelSection(Section):
     variant: Text = Field(
         default=None,
         validate_default=True,
-        description="size within the family (mae and mage: vit_base, vit_large; palette: places2; mae small, "
+        description="size within the family (mae and mage: vit_base, vit_large; mae: vit_huge too, with "
+        "patches of 14 pixels; palette: places2; mae small, "
         "which `pareto-unlearn train` trains on pictures of your own in minutes); null: the first",
     )
-    side: Annotated[int, Field(ge=16, le=128)] | None = Field(
+    side: Annotated[int, Field(ge=16, le=1024)] | None = Field(
         default=None,
         validate_default=True,
-        description="mae small: side of its images in pixels, made for 32 to 96; others are resized to it; "
-        "null: 64",
+        description="mae: side of its images in pixels; others are resized to it. small: 16 to 128, made for "
+        "32 to 96. vit_*: whole patches; another side than the checkpoint has interpolates its positions. "
+        "null: 64 for small, else as published",
     )
     patch: Annotated[int, Field(ge=2, le=32)] | None = Field(
         default=None,
@@ -133,11 +141,30 @@ class ModelSection(Section):
             return value
         return max(side * sizes[1] // sizes[0], 2)
 
+    @field_validator("side")
+    @classmethod
+    def _check_side(cls, side: int | None, info: ValidationInfo) -> int | None:
+        row, variant = _row_of(info), str(info.data.get("variant"))
+        if side is None or row is None:
+            return side
+        if variant in row.sized and side > _LARGEST_SMALL:
+            raise refusal(f"expected 16 to {_LARGEST_SMALL} with variant {variant}, found {side}")
+        patch = row.resized.get(variant, (0, 1))[1]
+        if variant in row.resized and (side % patch or side // patch < _LEAST_GRID):
+            near = max(round(side / patch), _LEAST_GRID) * patch
+            raise refusal(
+                f"expected whole patches of {patch} pixels, {_LEAST_GRID} at least along a side, found "
+                f"{side}; use {near}"
+            )
+        return side
+
     @field_validator("side", "patch")
     @classmethod
     def _check_sized(cls, value: int | None, info: ValidationInfo) -> int | None:
         row, variant = _row_of(info), info.data.get("variant")
         if value is None or row is None or variant is None or _sizes_of(info) is not None:
+            return value
+        if info.field_name == "side" and variant in row.resized:
             return value
         if info.field_name not in row.keys:
             return value  # refused below, for the whole family
@@ -191,58 +218,6 @@ def _sizes_of(info: ValidationInfo) -> tuple[int, int] | None:
     """Return the usual side and patch of a variant whose sizes the sweep file gives, None for others."""
     row = _row_of(info)
     return None if row is None else row.sized.get(str(info.data.get("variant")))
-
-
-class TaskSection(Section):
-    """Which part of an image is removed and has to be generated."""
-
-    kind: Literal["center", "outpaint", "up", "down", "left", "right", "random"] = Field(
-        default="center",
-        description="which part of the image is removed: a central square, a border on all sides, a strip "
-        "at the named side, or patches drawn once from `seed`",
-    )
-    patches: Count | None = Field(
-        default=None,
-        description="side of the central square in patches of the model, such as 4 or 8, in place of size",
-    )
-    size: Annotated[float, Field(gt=0, lt=1)] | None = Field(
-        default=None,
-        validate_default=True,
-        description="side of the square / side of the image; outpaint: both borders together; a strip: its "
-        "depth; random: share of the patches; null: 0.5, or as patches say, which are 8 with "
-        "mae",
-    )
-    removal: Literal["hole", "published"] = Field(
-        default="hole",
-        description="what f1 and f2 are measured on: images with the hole above removed, or with what the "
-        "published training removes, drawn anew every step (mae: 75 % of the patches; mage: "
-        "random tokens; palette: boxes and strokes); pictures and metrics always have the hole",
-    )
-
-    @field_validator("patches")
-    @classmethod
-    def _check_patches_of_square(cls, value: int | None, info: ValidationInfo) -> int | None:
-        if value is not None and info.data.get("kind", "center") != "center":
-            raise refusal(
-                f"expected `size` with kind {info.data['kind']}, found patches: {value}; patches are for "
-                "center"
-            )
-        return value
-
-    @field_validator("size", mode="before")
-    @classmethod
-    def _fill_size(cls, value: object, info: ValidationInfo) -> object:
-        return 0.5 if value is None and info.data.get("patches") is None else value
-
-    @field_validator("size")
-    @classmethod
-    def _check_size_or_patches(cls, value: float | None, info: ValidationInfo) -> float | None:
-        if value is not None and info.data.get("patches") is not None:
-            raise refusal(
-                f"expected either size or patches, found size {found(value)} beside patches "
-                f"{info.data['patches']}"
-            )
-        return value
 
 
 class ObjectiveSection(Section):

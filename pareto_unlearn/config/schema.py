@@ -26,7 +26,6 @@ from pareto_unlearn.config.model_section import (
     ModelSection,
     ObjectiveSection,
     SamplingSection,
-    TaskSection,
     check_objective,
     check_task,
     fill_objective,
@@ -34,6 +33,7 @@ from pareto_unlearn.config.model_section import (
 )
 from pareto_unlearn.config.report_section import ReportSection
 from pareto_unlearn.config.solver_section import SolverSection
+from pareto_unlearn.config.task_section import TaskSection
 from pareto_unlearn.config.value_types import (
     Count,
     Location,

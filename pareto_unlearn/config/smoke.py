@@ -28,7 +28,8 @@ def as_smoke(config: SweepConfig) -> SweepConfig:
     if row.smoke_variant is not None:
         # A variant that is small already is tried out as it is.
         variant = config.model.variant if config.model.variant in row.sized else row.smoke_variant
-        content["model"] |= {"variant": variant, "checkpoint": RANDOM, "tokenizer": None}
+        side = config.model.side if variant in row.sized else None
+        content["model"] |= {"variant": variant, "side": side, "checkpoint": RANDOM, "tokenizer": None}
         content["objective"]["reference"] = None if config.objective.reference is None else RANDOM
         content["data"] = {
             "dataset": "generated",

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pareto_unlearn.models.checkpoint_files import LIGHTNING, Wrapper, is_finite, open_checkpoint
 from pareto_unlearn.models.file_kinds import SAFETENSORS
-from pareto_unlearn.models.mae_transformers import has_transformers_names
+from pareto_unlearn.models.mae_transformers import has_transformers_names, published_names
 
 _SHOWN = 4
 _SHOWN_ARGUMENTS = (
@@ -71,6 +71,7 @@ def look_at_checkpoint(path: Path, state: Mapping[str, Tensor]) -> CheckpointFac
     tensors, wrapper = open_checkpoint(path, allowed=(Namespace,), lazily=True)
     others = wrapper.before | wrapper.after
     theirs = has_transformers_names(tensors)
+    named = published_names(tensors) if theirs else tensors
     return CheckpointFacts(
         num_bytes=path.stat().st_size,
         form="safetensors" if path.suffix == SAFETENSORS else "torch.save",
@@ -84,8 +85,8 @@ def look_at_checkpoint(path: Path, state: Mapping[str, Tensor]) -> CheckpointFac
         beside=[str(name) for name in others],
         averaged=[str(name) for name in others if _is_averaged(str(name))],
         arguments=_arguments(wrapper),
-        unused=[] if theirs else [name for name in tensors if name not in state],
-        resized=_resized(tensors, state),
+        unused=[name for name in named if name not in state],
+        resized=_resized(named, state),
     )
 
 
@@ -156,7 +157,7 @@ def _arguments(wrapper: Wrapper) -> dict[str, str]:
 
 def _resized(tensors: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, str]:
     return {
-        name: f"{tuple(tensor.shape)} in the file, {tuple(state[name].shape)} in the model"
+        name: f"{tuple(tensor.shape)} in the file, {tuple(state[name].shape)} in the model, interpolated"
         for name, tensor in tensors.items()
         if name in state and state[name].shape != tensor.shape
     }

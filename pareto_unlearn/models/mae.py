@@ -6,12 +6,10 @@ Written from the paper and from recorded outputs of the published network; keys,
 compared in the tests.
 """
 
-import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from functools import partial
-from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float
@@ -19,14 +17,7 @@ from timm.layers.patch_embed import PatchEmbed
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from pareto_unlearn.errors import ConfigError, WeightsError
-from pareto_unlearn.models.checkpoint_files import (
-    Wrapper,
-    exported_dtype,
-    load_strictly,
-    read_checkpoint,
-    write_checkpoint,
-)
+from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.models.holes import removed_patches
 from pareto_unlearn.models.mae_patches import (
     NORM_EPSILON,
@@ -38,30 +29,24 @@ from pareto_unlearn.models.mae_patches import (
     position_embedding,
     unpatchify,
 )
-from pareto_unlearn.models.mae_transformers import (
-    has_transformers_names,
-    published_names,
-    transformers_tensor,
-)
 
 __all__ = [
     "SMALL",
     "TINY",
     "VIT_BASE",
+    "VIT_HUGE",
     "VIT_LARGE",
     "Mae",
     "MaeShape",
     "Masking",
     "Predicts",
     "SmallMae",
-    "fill_mae",
     "initialise",
     "mask_by_noise",
     "normalise_patches",
     "patchify",
     "position_embedding",
     "unpatchify",
-    "write_mae",
 ]
 
 PIXEL_MEAN, PIXEL_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -69,8 +54,6 @@ PIXEL_MEAN, PIXEL_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 FIRST_IN_FILE = ("cls_token", "pos_embed", "mask_token", "decoder_pos_embed")
 """The published order begins so. Positions are constants here, which torch lists after the parameters."""
-
-PUBLISHED = Wrapper("model")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +77,7 @@ class MaeShape:
 
 VIT_BASE = MaeShape()
 VIT_LARGE = MaeShape(width=1024, blocks=24, heads=16)
+VIT_HUGE = MaeShape(patch=14, width=1280, blocks=32, heads=16)
 SMALL = MaeShape(
     side=64, patch=8, width=192, blocks=4, heads=6, decoder_width=128, decoder_blocks=2, decoder_heads=4
 )
@@ -410,50 +394,6 @@ class SmallMae(Mae):
         return super().reconstruction_loss(inputs[:, :3], inputs[:, :3], self.masking_of(inputs))
 
 
-def fill_mae(model: Mae, path: Path) -> tuple[Wrapper, dict[str, torch.dtype]]:
-    """Load a file into a model; return its wrapper and the types of its tensors by name, in its order.
-
-    Raises:
-        WeightsError: the file is missing, damaged, refused, or does not fit the model.
-    """
-    # Training runs of the published code pickle their arguments beside the weights.
-    stored, wrapper = read_checkpoint(path, allowed=(argparse.Namespace,))
-    _require_prediction(model.predicts, wrapper, path)
-    tensors = published_names(stored) if has_transformers_names(stored) else stored
-    load_strictly(model, tensors, path, _expected(model.shape, model.predicts))
-    return wrapper, {name: exported_dtype(tensor.dtype) for name, tensor in stored.items()}
-
-
-def _require_prediction(predicts: Predicts, wrapper: Wrapper, path: Path) -> None:
-    """Refuse a file whose own arguments say that it was trained to predict something else."""
-    trained = getattr((wrapper.before | wrapper.after).get("args"), "norm_pix_loss", None)
-    wanted = Predicts.NORMALISED_PATCHES if trained else Predicts.PIXELS
-    if trained is not None and wanted is not predicts:
-        raise WeightsError(
-            f"{path}: its arguments say norm_pix_loss={trained}, so it predicts {wanted}; expected a file "
-            f"that predicts {predicts}: set model.predicts to {wanted}"
-        )
-
-
-def write_mae(
-    path: Path,
-    model: Mae,
-    wrapper: Wrapper = PUBLISHED,
-    dtypes: Mapping[str, torch.dtype] | None = None,
-) -> None:
-    """Write the weights as the published code reads them: ``{'model': weights}``, or as the wrapper says.
-
-    ``dtypes`` gives the order and the types of a file that was read; None is the published order, in the
-    model's types.
-    """
-    state = model.published_state()
-    if dtypes is not None:
-        theirs = has_transformers_names(dtypes)
-        named = {name: transformers_tensor(state, name) if theirs else state[name] for name in dtypes}
-        state = {name: tensor.to(dtypes[name]) for name, tensor in named.items()}
-    write_checkpoint(path, state, wrapper)
-
-
 def initialise(model: Mae, generator: torch.Generator) -> None:
     """Fill all weights from ``generator`` as for a training from scratch.
 
@@ -477,12 +417,3 @@ def _blocks(width: int, heads: int, count: int) -> nn.Sequential:
 def _block(width: int, heads: int) -> Block:
     norm = partial(nn.LayerNorm, eps=NORM_EPSILON)
     return Block(width, heads, mlp_ratio=4.0, qkv_bias=True, norm_layer=norm)  # type: ignore[arg-type]
-
-
-def _expected(shape: MaeShape, predicts: Predicts) -> str:
-    names: Mapping[MaeShape, str] = {VIT_BASE: "vit_base", VIT_LARGE: "vit_large"}
-    if (name := names.get(shape)) is None:
-        return f"weights of {shape}, as `pareto-unlearn train` writes them"
-    if predicts is Predicts.NORMALISED_PATCHES:
-        return f"mae_pretrain_{name}_full.pth (mae_pretrain_{name}.pth has no decoder)"
-    return f"mae_visualize_{name}.pth (mae_pretrain_{name}.pth has no decoder)"

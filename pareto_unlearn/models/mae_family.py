@@ -1,41 +1,34 @@
 """Masked autoencoders as a family: their variants, their files, and how a sweep file builds them."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from pareto_unlearn.models.baselines import PAPER
-from pareto_unlearn.models.checkpoint_files import Wrapper
 from pareto_unlearn.models.holes import build_hole
 from pareto_unlearn.models.mae import (
-    PUBLISHED,
     SMALL,
     TINY,
     VIT_BASE,
+    VIT_HUGE,
     VIT_LARGE,
     Mae,
     Predicts,
     SmallMae,
-    fill_mae,
     initialise,
-    write_mae,
 )
+from pareto_unlearn.models.mae_files import PUBLISHED, MaeFile, fill_mae, write_mae
 from pareto_unlearn.models.mae_hub import write_hub_folder
 from pareto_unlearn.models.protocol import Family, Setting
 from pareto_unlearn.records import PixelFormat
 
-SHAPES = {"vit_base": VIT_BASE, "vit_large": VIT_LARGE, "small": SMALL, "tiny": replace(TINY, side=56)}
+SHAPES = {
+    "vit_base": VIT_BASE,
+    "vit_large": VIT_LARGE,
+    "vit_huge": VIT_HUGE,
+    "small": SMALL,
+    "tiny": replace(TINY, side=56),
+}
 """``tiny`` has the 14 x 14 patches of the published sizes, so that every hole fits both."""
-
-
-@dataclass(frozen=True, slots=True)
-class MaeFile:
-    """The form of a file: its wrapper, and the types of its tensors by name, in its order."""
-
-    wrapper: Wrapper
-    dtypes: Mapping[str, torch.dtype]
 
 
 def _pixels(variant: str) -> PixelFormat:
@@ -43,9 +36,8 @@ def _pixels(variant: str) -> PixelFormat:
 
 
 def _build(setting: Setting) -> Mae:
-    shape, side, patch = SHAPES[setting.model.variant], setting.model.side, setting.model.patch
-    if side is not None and patch is not None:
-        shape = replace(shape, side=side, patch=patch)
+    usual, model = SHAPES[setting.model.variant], setting.model
+    shape = replace(usual, side=model.side or usual.side, patch=model.patch or usual.patch)
     hole = build_hole(setting.task, shape.side, shape.patch, setting.seed)
     kind = SmallMae if setting.model.variant == "small" else Mae
     return kind(shape, hole, Predicts(setting.model.predicts), is_redrawn=setting.task.removal == "published")
@@ -53,16 +45,14 @@ def _build(setting: Setting) -> Mae:
 
 def _load(setting: Setting, path: Path) -> tuple[Mae, MaeFile]:
     model = _build(setting)
-    wrapper, dtypes = fill_mae(model, path)
-    return model, MaeFile(wrapper.without_extras(), dtypes)
-
-
-def _write(path: Path, model: Mae, file: MaeFile) -> None:
-    write_mae(path, model, file.wrapper, file.dtypes)
+    row, variant = setting.model.row, setting.model.variant
+    file = fill_mae(model, path, resize=variant in row.resized and setting.model.side is not None)
+    return model, replace(file, wrapper=file.wrapper.without_extras())
 
 
 def _own_form(model: Mae) -> MaeFile:
-    return MaeFile(PUBLISHED, {name: tensor.dtype for name, tensor in model.published_state().items()})
+    dtypes = {name: tensor.dtype for name, tensor in model.published_state().items()}
+    return MaeFile(wrapper=PUBLISHED, dtypes=dtypes)
 
 
 FAMILY = Family(
@@ -70,7 +60,7 @@ FAMILY = Family(
     build=_build,
     initialise=initialise,
     load=_load,
-    write=_write,
+    write=write_mae,
     own_form=_own_form,
     baselines=PAPER,
     hub=write_hub_folder,

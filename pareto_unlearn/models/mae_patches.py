@@ -1,10 +1,12 @@
 """Patches of images: cutting, normalising, placing and masking them, as masked autoencoders do."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional
 
 NORM_EPSILON = 1e-6
 """Of every layer norm, and beside the variance of a patch."""
@@ -63,6 +65,25 @@ def position_embedding(width: int, grid: int) -> Float[Tensor, "1 n d"]:
     columns, rows = line.repeat(grid, 1), line.repeat_interleave(grid, 0)
     places = torch.cat([columns, rows], dim=1)
     return torch.cat([torch.zeros_like(places[:1]), places])[None].float()
+
+
+def grid_of(positions: Float[Tensor, "1 n d"]) -> int:
+    """Return along how many patches positions lie, the class token aside; 0 where that is no square."""
+    grid = math.isqrt(positions.shape[1] - 1)
+    return grid if grid * grid == positions.shape[1] - 1 else 0
+
+
+def resize_positions(positions: Float[Tensor, "1 n d"], grid: int) -> Float[Tensor, "1 m d"]:
+    """Return positions for another number of patches along a side: the grid bicubically, the token as it is.
+
+    Sines and cosines of places that no training saw would mean nothing to the network; the places between
+    those that it saw do.
+    """
+    start, places = positions[:, :1].float(), positions[:, 1:].double()
+    old = grid_of(positions)
+    plane = places.reshape(1, old, old, -1).permute(0, 3, 1, 2)
+    resized = functional.interpolate(plane, size=(grid, grid), mode="bicubic", align_corners=False)
+    return torch.cat([start, resized.permute(0, 2, 3, 1).flatten(1, 2).float()], dim=1)
 
 
 def patch_statistics(
