@@ -15,6 +15,7 @@ from pareto_unlearn.config.data_section import DataSection, ProxySection
 from pareto_unlearn.config.epsilon_section import SCHEDULES, AdaptiveEpsilon, GridEpsilon, ListEpsilon
 from pareto_unlearn.config.identity import config_hash, describe_difference, result_fields, trial_id
 from pareto_unlearn.config.json_schema import make_json_schema
+from pareto_unlearn.config.mask_text import open_mask_text
 from pareto_unlearn.config.model_section import (
     ALLOW_IMPORT,
     ModelSection,
@@ -90,6 +91,7 @@ __all__ = [
     "load_config",
     "load_policy",
     "make_json_schema",
+    "open_mask_text",
     "parse_config",
     "result_fields",
     "trial_id",

@@ -52,7 +52,7 @@ def trial_id(
             "weights_sha256": weights_sha256,
             "data": _data_identity(dumped["data"]),
             "split_seed": config.seed,
-            "task": dumped["task"],
+            "task": _task_identity(dumped["task"]),
             "objective": dumped["objective"],
             "solver": dumped["solver"],
             "cpus_per_trial": config.run.cpus_per_trial,
@@ -77,7 +77,7 @@ def result_fields(config: SweepConfig) -> dict[str, Any]:
     # The content of a folder of weights is verified and recorded; its place changes no result.
     del dumped["evaluate"]["weights"], dumped["evaluate"]["weights_sha256"]
     del dumped["objective"]["reference"]
-    dumped["data"] = _data_identity(dumped["data"])
+    dumped["data"], dumped["task"] = _data_identity(dumped["data"]), _task_identity(dumped["task"])
     cpus = {"cpus_per_trial": config.run.cpus_per_trial}
     return {"seed": config.seed, "model": _model_identity(config), **dumped, "run": cpus}
 
@@ -116,6 +116,11 @@ def _data_identity(dumped: dict[str, Any]) -> dict[str, Any]:
     elsewhere = {"cache_bytes", "follow_links"}  # where bytes come from, not which
     later = set() if dumped["forget"] is not None else {"forget", "same_class", "forget_split"}
     return {key: value for key, value in dumped.items() if key not in elsewhere | later}
+
+
+def _task_identity(dumped: dict[str, Any]) -> dict[str, Any]:
+    """Return the task section; without a mask of one's own, as it was before there were any."""
+    return {key: value for key, value in dumped.items() if key != "masks" or value is not None}
 
 
 def _flat(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -430,12 +430,12 @@ def fill_task(value: object, info: ValidationInfo) -> object:
     model = info.data.get("model")
     if not isinstance(value, Mapping) or not isinstance(model, ModelSection):
         return value
-    is_open = value.get("size") is None and value.get("patches") is None
+    is_open = all(value.get(key) is None for key in ("size", "patches", "masks"))
     if (
         model.row.patches is None
         or model.variant in model.row.sized
         or not is_open
-        or value.get("kind", "center") != "center"
+        or value.get("kind") not in (None, "center")
     ):
         return value
     return {**value, "patches": model.row.patches}

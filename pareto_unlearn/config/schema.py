@@ -286,9 +286,9 @@ class SweepConfig(Section):
             return value
         if not value.second_reconstruction:
             return value
-        if task.kind == "random" and not model.row.generates_whole:
+        if task.kind in ("random", "mask") and not model.row.generates_whole:
             raise refusal(
-                "expected second_reconstruction false with task.kind random, whose opposite is no task"
+                f"expected second_reconstruction false with task.kind {task.kind}, whose opposite is no task"
             )
         if model.predicts == "normalised_patches":
             raise refusal(

@@ -8,11 +8,12 @@ to say, with ``removed_patches``.
 
 from enum import StrEnum
 
+import numpy as np
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from pareto_unlearn.config import TaskSection
+from pareto_unlearn.config import TaskSection, open_mask_text
 from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.random_streams import Stream
 
@@ -23,6 +24,7 @@ __all__ = [
     "center_patches",
     "extend",
     "outpaint",
+    "own_mask",
     "random_patches",
     "removed_patches",
 ]
@@ -56,6 +58,8 @@ def build_hole(
     Raises:
         ConfigError: the hole cannot be laid on whole pixels or patches.
     """
+    if task.masks is not None:
+        return own_mask(task.masks, side, patch if whole else 1)
     if task.patches is not None:
         return center_patches(side, patch, task.patches)
     size = 0.5 if task.size is None else task.size
@@ -71,6 +75,37 @@ def build_hole(
             return random_patches(side, patch, size, generator)
         case edge:
             return extend(side, Edge(edge), size)
+
+
+def own_mask(text: str, side: int, patch: int) -> Bool[Tensor, "h w"]:
+    """Return the mask of a user, grown to whole patches: nothing that it removes stays visible.
+
+    Args:
+        text: The mask as the sweep holds it.
+        side: In pixels; the mask may be a whole number of times as large.
+        patch: The side of the patches of the model; 1 leaves every pixel as it is.
+
+    Raises:
+        ConfigError: its size does not fit, or nothing or everything would be removed.
+    """
+    white = torch.from_numpy(np.array(open_mask_text(text), dtype=bool))
+    if len(white) % side:
+        raise ConfigError(
+            f"task.masks: expected a mask of {side} x {side} pixels, as the model has them, or a multiple, "
+            f"found {len(white)} x {len(white)}; scale it without smoothing (nearest neighbour)"
+        )
+    removed = _any_of(_any_of(white, len(white) // side), patch)
+    if removed.all():
+        raise ConfigError(
+            "task.masks: expected a mask that keeps some of the image, found one that touches every patch of "
+            f"{patch} pixels"
+        )
+    return removed.repeat_interleave(patch, 0).repeat_interleave(patch, 1)
+
+
+def _any_of(mask: Bool[Tensor, "h w"], factor: int) -> Bool[Tensor, "_ _"]:
+    grid = _grid(len(mask), factor)
+    return mask.view(grid, factor, grid, factor).any(3).any(1)
 
 
 def center_patches(side: int, patch: int, count: int) -> Bool[Tensor, "h w"]:

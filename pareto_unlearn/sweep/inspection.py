@@ -19,11 +19,13 @@ _LABEL = 12
 class Inspection:
     """What a sweep found. ``files`` has the facts about each file of weights, by what it is.
 
-    A file that only a family from outside the package can read has none.
+    ``hole`` is the share of the pixels that the task removes, whole patches where the model sees patches. A
+    file that only a family from outside the package can read has none.
     """
 
     files: "dict[str, CheckpointFacts]"
     pictures: "PictureFacts"
+    hole: float
 
     def describe(self) -> list[str]:
         """Return the facts as lines of one short block, each with what it is about where that changes."""
@@ -32,6 +34,9 @@ class Inspection:
 
         parts = {name: describe_checkpoint(facts) for name, facts in self.files.items()}
         parts["pictures"] = describe_pictures(self.pictures)
+        parts["hole"] = [
+            f"{self.hole:.1%} of the pixels are removed, with whole patches where the model has any"
+        ]
         return [
             f"{name if place == 0 else '':{_LABEL}}{line}"
             for name, lines in parts.items()
@@ -41,7 +46,7 @@ class Inspection:
     def as_dict(self) -> dict[str, Any]:
         """Return the facts as plain values."""
         files = {name: dataclasses.asdict(facts) for name, facts in self.files.items()}
-        return {**files, "pictures": dataclasses.asdict(self.pictures)}
+        return {**files, "pictures": dataclasses.asdict(self.pictures), "hole": self.hole}
 
 
 def inspect_inputs(config: SweepConfig, model: "ImageToImage", split: "SplitData") -> Inspection:
@@ -66,4 +71,5 @@ def inspect_inputs(config: SweepConfig, model: "ImageToImage", split: "SplitData
                 files[name] = look_at_checkpoint(path, state)
             except WeightsError:  # of a family from outside, which has a reader of its own
                 continue
-    return Inspection(files=files, pictures=look_at_pictures(config.data, split))
+    hole = float(model.removed_pixels().double().mean())
+    return Inspection(files=files, pictures=look_at_pictures(config.data, split), hole=hole)
