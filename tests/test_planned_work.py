@@ -1,17 +1,19 @@
-"""What a sweep hands to Ray Tune and makes of what comes back, without a cluster."""
+"""What a sweep hands to Ray and makes of what comes back, without a cluster."""
 
 import pytest
 from small_sweep import small_sweep
 
 from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.records import Phase, TrialRecord, TrialSpec, TrialState
+from pareto_unlearn.schedule import NoTrial
 from pareto_unlearn.store import RunStore
 from pareto_unlearn.sweep.cluster import Cluster
 from pareto_unlearn.sweep.losses import Losses
+from pareto_unlearn.sweep.planned_work import PlannedWork
 from pareto_unlearn.sweep.planner import Planner
-from pareto_unlearn.sweep.store_searcher import ExhaustedError
-from pareto_unlearn.sweep.trainable import ANSWER, SweepTrial, Task, describe_trial
-from pareto_unlearn.sweep.tune_parts import PlannedWork
+from pareto_unlearn.sweep.task import Task, describe_trial
+from pareto_unlearn.sweep.trainable import SweepTrial
+from pareto_unlearn.sweep.trial_thread import ANSWER
 from pareto_unlearn.sweep.worker import Answer, Assignment
 
 KILLED = "The actor died unexpectedly before finishing this task.\nIts worker process has died: SYSTEM_ERROR"
@@ -43,9 +45,10 @@ class Sweep:
     def _sleep(self, seconds: float) -> None:
         self.now += seconds
 
-    def start(self, *live: str) -> Task:
-        _, config = self.work.next(live)
-        return Task.from_config(config)
+    def start(self) -> Task:
+        task = self.work.next_task()
+        assert isinstance(task, Task)
+        return Task.from_config(task.to_config())
 
     def on_start(self, spec: TrialSpec) -> None: ...
     def on_progress(self, spec: TrialSpec, step: int, f1: float, f2: float) -> None: ...
@@ -62,14 +65,13 @@ def sweep(tmp_path) -> Sweep:
 
 def test_as_many_trials_are_out_as_there_are_places_and_each_has_a_slot_of_its_own(sweep):
     first = sweep.start()
-    second = sweep.start(first.spec.trial_id)
+    second = sweep.start()
     assert (first.slot, second.slot) == (0, 1)
     assert first.resources == {"CPU": 1, "GPU": 0.0}
-    live = (first.spec.trial_id, second.spec.trial_id)
-    assert sweep.work.next(live) is None
+    assert sweep.work.next_task() is NoTrial.WAIT
     sweep.cpus.append(1)
     sweep.now += 2
-    assert sweep.start(*live).slot == 2
+    assert sweep.start().slot == 2
 
 
 def test_trials_are_named_for_people(sweep):
@@ -90,8 +92,7 @@ def test_a_trial_that_ends_without_an_answer_ends_the_sweep_and_is_not_planned_a
     key = sweep.start().spec.trial_id
     sweep.work.ended(key, {"step": 3})
     assert "ended without an answer" in str(sweep.planner.error)
-    with pytest.raises(ExhaustedError):
-        sweep.work.next(())
+    assert sweep.work.next_task() is NoTrial.FINISHED
 
 
 def test_a_refusal_ends_the_sweep_with_exit_3(sweep):
@@ -131,11 +132,11 @@ def test_a_trial_that_lost_its_node_waits_while_others_run_and_then_runs_again(s
 
 def test_an_out_of_memory_kill_is_counted_for_the_trial_of_the_process_that_it_names(sweep):
     first = sweep.start().spec
-    second = sweep.start(first.trial_id).spec
+    second = sweep.start().spec
     for _ in range(2):
         for pid, spec in enumerate((first, second)):
             if spec.trial_id not in sweep.work.live:
-                assert sweep.start(*sweep.work.live).spec == spec
+                assert sweep.start().spec == spec
             sweep.work.heard(spec.trial_id, {"worker": 70 + pid, "node": "8f"})
         cause = RuntimeError(
             "Task was killed due to the node running low on memory (pid=71, memory used=9GB)"
@@ -152,10 +153,9 @@ def test_where_no_place_is_left_the_search_pauses_and_waits_outside_tune(sweep):
     key = sweep.start().spec.trial_id
     sweep.cpus.clear()
     sweep.now += 2
-    assert sweep.work.next((key,)) is None
+    assert sweep.work.next_task() is NoTrial.WAIT
     sweep.work.failed(key, NODE_GONE)
-    with pytest.raises(ExhaustedError):
-        sweep.work.next(())
+    assert sweep.work.next_task() is NoTrial.FINISHED
     assert sweep.work.is_paused
     with pytest.raises(ConfigError, match="the cluster has no node"):
         sweep.work.wait()

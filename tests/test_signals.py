@@ -12,7 +12,7 @@ from small_sweep import QUICKSTART, SMALL
 from waiting import STALLED_AFTER, wait_until
 
 from pareto_unlearn.config import load_config
-from pareto_unlearn.sweep import tune_executor
+from pareto_unlearn.sweep import ray_executor
 from pareto_unlearn.sweep.executors import terminable
 
 
@@ -38,9 +38,9 @@ def leave_as_ray_does(*_: object, **__: object) -> None:
 
 def test_sigterm_while_ray_starts_is_a_signal_and_leaves_no_handler_of_rays(monkeypatch):
     """Ray's own handler exits with 15; the sweep must end with 143, and later signals as without Ray."""
-    monkeypatch.setattr(tune_executor, "start_ray", leave_as_ray_does)
+    monkeypatch.setattr(ray_executor, "start_ray", leave_as_ray_does)
     before = signal.getsignal(signal.SIGTERM)
-    executor = tune_executor.TuneExecutor(load_config(QUICKSTART).run, print)
+    executor = ray_executor.RayExecutor(load_config(QUICKSTART).run, print)
     assert executor.run(None, None) == signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) is before
 

@@ -11,8 +11,8 @@ import ray
 from ray import tune
 
 from pareto_unlearn.sweep.losses import Cause, explain_loss
+from pareto_unlearn.sweep.ray_executor import set_environment
 from pareto_unlearn.sweep.store_searcher import ExhaustedError, FailureCallback, StoreSearcher
-from pareto_unlearn.sweep.tune_executor import set_environment
 
 POINTS = (1, 2, 3)
 

@@ -128,7 +128,7 @@ def run_sweep(config: SweepConfig, options: SweepOptions, console: Console) -> i
 def _check_aloud(config: SweepConfig, options: SweepOptions, console: Console) -> CheckedSweep:
     if config.smoke:
         say(console, Text(SMOKE_NOTICE, style="bold yellow"))
-    if config.run.executor == "tune":
+    if config.run.executor != "local":
         check_address(config.run)  # before the checks below, which take a while
     say(console, "reading weights and images to check them ...")
     checked = check_inputs(config, options.train_command)
@@ -192,9 +192,9 @@ def _make_executor(config: SweepConfig, options: SweepOptions, say: Callable[[st
     if config.run.executor == "local":
         return LocalExecutor()
     # The local executor must work on a machine without Ray, so Ray is imported here only.
-    from pareto_unlearn.sweep.tune_executor import TuneExecutor
+    from pareto_unlearn.sweep.ray_executor import RayExecutor
 
-    return TuneExecutor(config.run, say, dashboard=options.dashboard)
+    return RayExecutor(config.run, say, dashboard=options.dashboard)
 
 
 class _RangeAnnouncer:

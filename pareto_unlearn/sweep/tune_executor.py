@@ -1,175 +1,70 @@
 """Runs trials on Ray Tune: one Tuner whose searcher gets trials from the planner.
 
 Tune's own experiment state is never restored and lies in a folder that is removed afterwards; an interrupted
-sweep is continued by a new Tuner over the same store.
+sweep is continued by a new Tuner over the same store. An exception that leaves a callback or a stopper would
+abort the whole sweep; ``PlannedWork`` raises none. Imported after Ray's environment is set.
 """
 
-import importlib.util
 import logging
-import os
 import shutil
 import signal
 import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
-from pareto_unlearn.config import RunSection
-from pareto_unlearn.errors import ConfigError, MachineError
-from pareto_unlearn.sweep.cluster import Cluster, cluster_address, start_ray
-from pareto_unlearn.sweep.executors import Observer, terminable
-from pareto_unlearn.sweep.losses import Losses
+from ray import tune
+from ray.tune.experiment import Trial
+
+from pareto_unlearn.errors import MachineError
+from pareto_unlearn.schedule import NoTrial
+from pareto_unlearn.sweep.planned_work import PlannedWork, chain_of
 from pareto_unlearn.sweep.planner import Planner
+from pareto_unlearn.sweep.ray_executor import is_main_thread
+from pareto_unlearn.sweep.store_searcher import ExhaustedError, FailureCallback, StoreSearcher
+from pareto_unlearn.sweep.task import Task, describe_trial
+from pareto_unlearn.sweep.trainable import SweepTrial
 
-if TYPE_CHECKING:
-    from pareto_unlearn.sweep.tune_parts import PlannedWork
-
-QUIET_ENVIRONMENT = {
-    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # under `uv run` Ray would build a second environment for workers
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",  # with verbose=0 the old output prints nothing
-    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # a logger would import torch: half a gigabyte in the driver
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
-    # How many trials may wait in Ray's queue: the searcher gives out no more than there are places.
-    "TUNE_MAX_PENDING_TRIALS_PG": "10000",
-}
-LOOPBACK_ENVIRONMENT = {
-    # Despite its name: on Linux too, every Ray process then binds 127.0.0.1.
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-}
 ABORTS_SURVIVED = 5
 """In a row, without a committed trial between them."""
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class TuneExecutor:
-    """Runs trials side by side on a Ray cluster, or on a local Ray that it starts and stops."""
+def run_tuners(work: PlannedWork) -> None:
+    """Start Tuners until nothing is left or the user stops: one is enough if nothing happens.
 
-    run_section: RunSection
-    say: Callable[[str], None]
-    dashboard: bool = False
-
-    def run(self, planner: Planner, observer: Observer) -> int | None:
-        """Execute trials until none is left; see ``Executor``.
-
-        In current Ray an out-of-memory kill aborts the whole Tuner; a new Tuner then continues from the same
-        store.
-
-        Raises:
-            ConfigError: the cluster cannot be reached, or holds no trial for too long.
-        """
-        if self.dashboard:
-            check_dashboard()
-        address = cluster_address(self.run_section)
-        is_local = address is None
-        self.say("starting Ray on this machine ..." if is_local else f"connecting to Ray at {address} ...")
-        set_environment(local=is_local)
-        import ray  # here, since it takes two seconds and must come after the environment is set
-
-        from pareto_unlearn.sweep.tune_parts import PlannedWork  # imports Ray
-
-        with _own_sigterm() as received:
-            url = start_ray(self.run_section, self.say, dashboard=self.dashboard)
-            if self.dashboard:
-                self.say(
-                    f"Ray dashboard: http://{url}" if url else "Ray dashboard: none runs on this cluster"
-                )
-            cluster = Cluster(self.run_section, self.say, is_local, ray.nodes, _demand)
-            losses = Losses(self.run_section.max_failures, cluster.dead, time.monotonic)
-            try:
-                with terminable() as later:
-                    self._run_to_the_end(PlannedWork(planner, observer, cluster, losses))
-                received += later
-            finally:
-                ray.shutdown()
-        return received[0] if received else None
-
-    def _run_to_the_end(self, work: "PlannedWork") -> None:
-        """Start Tuners until nothing is left or the user stops: one is enough if nothing happens."""
-        from ray.tune import TuneError
-
-        from pareto_unlearn.sweep.tune_parts import chain_of  # imports Ray
-
-        aborts, committed = 0, -1
-        while True:
-            work.wait()
-            try:
-                with _temporary_folder() as folder:
-                    was_interrupted = _fit(work, folder)
-            except (RuntimeError, TuneError) as error:
-                aborts = aborts + 1 if work.planner.num_committed == committed else 1
-                committed = work.planner.num_committed
-                logger.warning("Ray Tune aborted, continuing from the store (%d): %s", aborts, error)
-                work.aborted(error)
-                if aborts == ABORTS_SURVIVED:
-                    raise MachineError(
-                        f"Ray Tune aborted {aborts} times without a committed trial between them: "
-                        f"{chain_of(error)[-1]!r:.300}; start the same command again once that is mended"
-                    ) from error
-            else:
-                if was_interrupted or not work.is_paused:
-                    break
-        if not was_interrupted and not work.planner.has_ended() and not work.planner.is_finished():
-            raise MachineError(
-                "Ray Tune ended although trials are left and nobody stopped it; start the same command "
-                "again, or run without Ray: `-o run.executor=local`"
-            )
-
-
-@contextmanager
-def _own_sigterm() -> Iterator[list[int]]:
-    """Let SIGTERM end what Ray starts as everywhere else, and take Ray's handler away in the end.
-
-    That handler is in place from Ray's start until ours, and stays after Ray's end: it exits with 15, which
-    says nothing of a signal.
-
-    Yields:
-        A list that holds the signal's number once Ray's handler received it.
-    """
-    received: list[int] = []
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield received
-    except SystemExit as stop:
-        if stop.code != signal.SIGTERM:
-            raise
-        received.append(int(signal.SIGTERM))
-    finally:
-        if is_main_thread():
-            signal.signal(signal.SIGTERM, before)
-
-
-def check_dashboard() -> None:
-    """Check that the packages of Ray's dashboard are installed.
+    In current Ray an out-of-memory kill aborts the whole Tuner; a new Tuner then continues from the same
+    store.
 
     Raises:
-        ConfigError: some are missing.
+        ConfigError: no trial could be placed for too long.
+        MachineError: Tune aborted again and again, or ended before its time.
     """
-    missing = [name for name in ("aiohttp_cors", "opencensus") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ConfigError(
-            f"--dashboard: Ray's dashboard needs packages that are not installed ({', '.join(missing)}); "
-            "install the extra: `uv run --extra dashboard pareto-unlearn ...` or `pip install "
-            "'pareto-unlearn[dashboard]'`"
+    aborts, committed = 0, -1
+    while True:
+        work.wait()
+        try:
+            with _temporary_folder() as folder:
+                was_interrupted = _fit(work, folder)
+        except (RuntimeError, tune.TuneError) as error:
+            aborts = aborts + 1 if work.planner.num_committed == committed else 1
+            committed = work.planner.num_committed
+            logger.warning("Ray Tune aborted, continuing from the store (%d): %s", aborts, error)
+            work.aborted(error)
+            if aborts == ABORTS_SURVIVED:
+                raise MachineError(
+                    f"Ray Tune aborted {aborts} times without a committed trial between them: "
+                    f"{chain_of(error)[-1]!r:.300}; start the same command again once that is mended"
+                ) from error
+        else:
+            if was_interrupted or not work.is_paused:
+                break
+    if not was_interrupted and not work.planner.has_ended() and not work.planner.is_finished():
+        raise MachineError(
+            "Ray Tune ended although trials are left and nobody stopped it; start the same command "
+            "again, or run without Ray: `-o run.executor=local`"
         )
-
-
-def set_environment(*, local: bool) -> None:
-    """Set the environment variables that Ray reads while it is imported; values set by the user are kept.
-
-    Args:
-        local: a local Ray is going to be started, which no other machine needs to reach.
-    """
-    wanted = QUIET_ENVIRONMENT | (LOOPBACK_ENVIRONMENT if local else {})
-    os.environ.update({name: os.environ.get(name, value) for name, value in wanted.items()})
 
 
 @contextmanager
@@ -181,23 +76,9 @@ def _temporary_folder() -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _demand(resources: Mapping[str, float]) -> Callable[[], None]:
-    """Ask for a node with these resources in the way an autoscaler sees; return what takes it back."""
-    from ray.util import placement_group, remove_placement_group
-
-    group = placement_group([{name: amount for name, amount in resources.items() if amount}])
-    return lambda: remove_placement_group(group)
-
-
-def _fit(work: "PlannedWork", folder: str) -> bool:
+def _fit(work: PlannedWork, folder: str) -> bool:
     """Run one Tuner; return whether a signal ended it before its time."""
-    from ray import tune
-
-    from pareto_unlearn.sweep.store_searcher import FailureCallback, StoreSearcher
-    from pareto_unlearn.sweep.trainable import SweepTrial, Task, describe_trial
-    from pareto_unlearn.sweep.tune_parts import PlannerStopper, WorkCallback
-
-    searcher = StoreSearcher(work)
+    searcher = StoreSearcher(TuneWork(work))
     tuner = tune.Tuner(
         SweepTrial,
         tune_config=tune.TuneConfig(
@@ -228,6 +109,71 @@ def _fit(work: "PlannedWork", folder: str) -> bool:
             signal.signal(signal.SIGINT, handler)
 
 
-def is_main_thread() -> bool:
-    """Return whether this is the thread that alone may set handlers of signals."""
-    return threading.current_thread() is threading.main_thread()
+def _without_state(_: object) -> dict[str, Any]:
+    """Return an empty state to pickle: Tune saves these objects to a file that is never read."""
+    return {}
+
+
+class TuneWork:
+    """Planned work as a ``StoreSearcher`` asks for it; see its ``Work``."""
+
+    def __init__(self, work: PlannedWork) -> None:
+        self._work = work
+
+    def next(self, live: Collection[str]) -> tuple[str, dict[str, Any]] | None:
+        """Return the next trial's id and its task."""
+        task = self._work.next_task()
+        if task is NoTrial.WAIT:
+            return None  # with trials alive; else Tune would wait here for ten minutes
+        if isinstance(task, NoTrial):
+            raise ExhaustedError
+        return task.spec.trial_id, task.to_config()
+
+    def ended(self, key: str, result: Mapping[str, Any]) -> None:
+        """Pass an answer on."""
+        self._work.ended(key, result)
+
+    def failed(self, key: str, error: str) -> None:
+        """Pass a loss on."""
+        self._work.failed(key, error)
+
+
+class WorkCallback(tune.Callback):
+    """Passes starts and progress on."""
+
+    __getstate__ = _without_state
+
+    def __init__(self, work: PlannedWork) -> None:
+        self._work = work
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """A trial starts on a worker."""
+        self._work.started(_key_of(trial))
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        """A trial has news."""
+        self._work.heard(_key_of(trial), result)
+
+
+def _key_of(trial: Trial) -> str:
+    """Return the id of the planned trial that a trial of Tune runs."""
+    return str(trial.config["assignment"]["spec"]["trial_id"])
+
+
+class PlannerStopper(tune.Stopper):
+    """Stops all trials once planning has failed; their resume states stay in the store."""
+
+    __getstate__ = _without_state
+
+    def __init__(self, planner: Planner) -> None:
+        self._planner = planner
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Return False: no trial is stopped on its own."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Return whether planning has failed."""
+        return self._planner.has_ended()
