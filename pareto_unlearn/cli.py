@@ -276,7 +276,7 @@ def _findings_in_words(findings: "Sequence[Finding]") -> "Iterator[str]":
 def _warn_of_cluster(config: "SweepConfig") -> None:
     from pareto_unlearn.sweep.cluster import open_cluster
 
-    address = open_cluster(config.run) if config.run.executor == "tune" else None
+    address = open_cluster(config.run) if config.run.executor != "local" else None
     if address is not None:
         print(
             f"warning: the Ray cluster at {address} is used without a token: whoever reaches its ports can "

@@ -18,6 +18,8 @@ Start = Callable[..., Process]
 RAY_GAVE_UP = "The current node timed out during startup"
 """What Ray says 30 seconds after its start, a deadline nobody can set: under load, another try may help."""
 TRIES = 10
+TRIALS_OF_A_POOL = (b"ray::Phase I", b"ray::original", b"ray::baseline")
+"""How the title of a process begins that solves a trial in a pool: with the name of the task."""
 
 
 def sweep_command(storage: Path, *overrides: str) -> list[str]:
@@ -78,9 +80,14 @@ def members_of(driver: int) -> dict[int, bytes]:
     return found
 
 
+def is_worker(title: bytes) -> bool:
+    """Return whether a process of this title solves and commits trials."""
+    return title.startswith((b"ray::SweepTrial", *TRIALS_OF_A_POOL))
+
+
 def workers_of(driver: int) -> list[int]:
     """Return pids of the processes that solve and commit trials of a driver."""
-    return [pid for pid, title in members_of(driver).items() if title.startswith(b"ray::SweepTrial")]
+    return [pid for pid, title in members_of(driver).items() if is_worker(title)]
 
 
 def end_session(process: Process) -> None:

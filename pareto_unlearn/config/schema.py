@@ -116,8 +116,10 @@ class EvaluateSection(Section):
 class RunSection(Section):
     """Where and how trials run; only ``cpus_per_trial`` can change a trial's result."""
 
-    executor: Literal["tune", "local"] = Field(
-        default="tune", description="Ray Tune, or this process, one trial at a time"
+    executor: Literal["tune", "pool", "local"] = Field(
+        default="tune",
+        description="Ray Tune; a pool of Ray actors, for trials of seconds; or this process, one trial at a "
+        "time",
     )
     cpus_per_trial: Count = Field(default=1, description="CPU cores, and torch threads, of a trial")
     gpus_per_trial: float = Field(

@@ -1,4 +1,8 @@
-"""Runs a sweep on a Ray cluster, or on a local Ray that it starts and stops."""
+"""Runs a sweep on a Ray cluster, or on a local Ray that it starts and stops, in one of two ways.
+
+``tune`` hands trials to Ray Tune, ``pool`` to long-lived actors of Ray Core. Both get the same work and make
+the same of what comes back.
+"""
 
 import importlib.util
 import os
@@ -40,7 +44,7 @@ LOOPBACK_ENVIRONMENT = {
 
 @dataclass(slots=True)
 class RayExecutor:
-    """Runs trials side by side."""
+    """Runs trials side by side, in the way that ``run.executor`` names."""
 
     run_section: RunSection
     say: Callable[[str], None]
@@ -83,6 +87,10 @@ class RayExecutor:
         self._way()(PlannedWork(planner, observer, cluster, losses))
 
     def _way(self) -> "Callable[[PlannedWork], None]":
+        if self.run_section.executor == "pool":
+            from pareto_unlearn.sweep.pool_executor import run_pool  # imports Ray
+
+            return run_pool
         from pareto_unlearn.sweep.tune_executor import run_tuners  # imports Ray Tune
 
         return run_tuners
