@@ -41,6 +41,11 @@ uv run --no-sync pareto-unlearn export runs/cyclegan G_A2B.pth --epsilon 0.3 --a
 uv run --no-sync pareto-unlearn sweep examples/demosaicking/sweep.yaml --allow-import
 uv run --no-sync pareto-unlearn export runs/demosaicking bayer.pth --epsilon 0.3 --allow-import
 """,
+    "starts Ray again and again; tests/test_store_searcher.py runs these": """
+uv run python examples/ray_tune/resume_grid.py grid 0.1 0.2
+uv run python examples/ray_tune/warm_start.py search 20
+uv run python examples/ray_tune/best_set.py front 10
+""",
     "needs published weights of 3 GB; tests/test_rescore.py measures with drawn ones": """
 uv run pareto-unlearn eval runs/NAME --metrics fid,kid,is,clip --protocol standard --weights FOLDER
 """,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,13 @@ from typing import Any
 import pytest
 import ray
 from ray import tune
+from waiting import run_process
 
 from pareto_unlearn.sweep.losses import Cause, explain_loss
 from pareto_unlearn.sweep.ray_executor import set_environment
 from pareto_unlearn.sweep.store_searcher import ExhaustedError, FailureCallback, StoreSearcher
 
+ROOT = Path(__file__).parent.parent
 POINTS = (1, 2, 3)
 
 
@@ -94,3 +97,44 @@ def test_a_grid_goes_on_after_a_dead_worker_and_resumes_without_repeats(local_ra
     sweep(again, tmp_path / "again")
     assert again.handed_out == ["3"]
     assert not again.errors
+
+
+def told_by(script: str, *arguments: object) -> str:
+    """Run a script for users of Ray Tune and return what it printed."""
+    command = [sys.executable, ROOT / "examples" / "ray_tune" / script, *arguments]
+    done = run_process(command, cwd=ROOT, env={**os.environ, "RAY_ADDRESS": "local"})
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.nightly
+def test_a_grid_with_more_points_runs_those_alone(tmp_path):
+    assert told_by("resume_grid.py", tmp_path) == "0 results were there, 4 points ran\n"
+    before = {file: file.stat().st_mtime_ns for file in tmp_path.glob("*.json")}
+    assert told_by("resume_grid.py", tmp_path, 0.1, 0.2, 0.3) == "4 results were there, 2 points ran\n"
+    assert {file: file.stat().st_mtime_ns for file in before} == before
+
+
+@pytest.mark.nightly
+def test_results_of_a_finished_run_warm_start_the_next(tmp_path):
+    told = [told_by("warm_start.py", tmp_path, trials) for trials in (6, 20)]
+    assert [one.split(";")[0] for one in told] == [
+        "0 results were there, 6 trials ran",
+        "6 results were there, 14 trials ran",
+    ]
+    first, second = (float(one.split()[-1]) for one in told)
+    seventh = json.loads((tmp_path / "0006.json").read_text())["config"]
+    earlier = [json.loads((tmp_path / f"{n:04}.json").read_text()) for n in range(6)]
+    best = min(earlier, key=lambda result: result["loss"])["config"]
+    assert all(abs(seventh[name] - best[name]) <= 1 / 6 for name in best)
+    assert second < first
+
+
+@pytest.mark.nightly
+def test_the_best_set_of_trials_is_the_answer(tmp_path):
+    told = told_by("best_set.py", tmp_path, 10).splitlines()
+    costs, errors = zip(*((float(line.split()[1]), float(line.split()[3])) for line in told[1:]), strict=True)
+    assert list(costs) == sorted(set(costs))
+    assert list(errors) == sorted(set(errors), reverse=True)
+    assert not [cost for cost in costs if 0.4 < cost < 0.6]  # where others are better in both
+    assert 2 < len(costs) < 10
