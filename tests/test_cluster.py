@@ -151,3 +151,18 @@ def test_a_local_ray_that_does_not_come_up_is_tried_once_more_and_then_named(mon
         start_ray(section(), said.append, dashboard=False)
     assert tried == ["local", "local"]
     assert said == ["the local Ray did not come up in 30 s: trying once more"]
+
+
+def test_a_cluster_that_asks_for_a_token_is_explained(monkeypatch):
+    def refuse(**_):
+        raise ConnectionError("Failed to connect to Ray cluster")
+
+    monkeypatch.setattr(ray, "init", refuse)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        there = section(f"address=127.0.0.1:{server.getsockname()[1]}")
+        monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+        with pytest.raises(ConfigError, match="set RAY_AUTH_MODE=token here too"):
+            start_ray(there, print, dashboard=False)
+        monkeypatch.setenv("RAY_AUTH_MODE", "token")
+        with pytest.raises(ConfigError, match=r"Failed to connect to Ray cluster$"):
+            start_ray(there, print, dashboard=False)

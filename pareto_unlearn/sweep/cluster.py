@@ -74,7 +74,7 @@ def start_ray(section: RunSection, say: Say, *, dashboard: bool) -> str | None:
         return _start(options, say, is_local=address is None) or None
     except (ConnectionError, ValueError) as error:
         raise ConfigError(
-            f"run.address: no Ray cluster answers at {without_secrets(address or '')}: {error}"
+            f"run.address: no Ray cluster answers at {without_secrets(address or '')}: {error}{_token_hint()}"
         ) from error
     except OSError as error:
         raise MachineError(
@@ -82,6 +82,16 @@ def start_ray(section: RunSection, say: Say, *, dashboard: bool) -> str | None:
             "HOME and a RAY_TMPDIR that can be written to, or set run.executor to local; then start the same "
             "command again"
         ) from error
+
+
+def _token_hint() -> str:
+    """Return what to do about a cluster that asks for a token: Ray offers none to a given address."""
+    if "RAY_AUTH_MODE" in os.environ:
+        return ""
+    return (
+        ". A head that finds ~/.ray/auth_token where it starts asks every driver for this token: set "
+        "RAY_AUTH_MODE=token here too, or RAY_AUTH_MODE=disabled on all nodes"
+    )
 
 
 def _start(options: Mapping[str, Any], say: Say, *, is_local: bool) -> str:

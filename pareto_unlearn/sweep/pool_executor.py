@@ -123,7 +123,7 @@ class Pool:
         for member in self.members:
             if member.coming is None and member.task is None and self.line:
                 self._begin(member, self.line.popleft())
-        coming = {member.made_for.spec.trial_id for member in self.members if member.coming is not None}
+        coming = [member.made_for.spec.trial_id for member in self.members if member.coming is not None]
         missing = len(self.line) - len(coming)
         unserved = [task for task in self.line if task.spec.trial_id not in coming]
         for task in unserved[: max(missing, 0)]:
