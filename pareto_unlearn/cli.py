@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +21,7 @@ from pareto_unlearn.cli_arguments import (
     Weights,
     choose,
 )
+from pareto_unlearn.commands import command_line
 from pareto_unlearn.errors import ParetoUnlearnError, explain_machine, require_address_space
 from pareto_unlearn.terminal import open_console, plain_streams
 
@@ -164,7 +164,7 @@ def init(
     write_bytes_whole(target, text.encode())
     print(target)
     seen = "" if found is None else f"found {found.describe()}; "
-    print(f"{seen}next: pareto-unlearn validate {shlex.quote(str(target))}", file=sys.stderr)
+    print(f"{seen}next: {command_line('validate', target)}", file=sys.stderr)
 
 
 @app.command()
@@ -403,8 +403,7 @@ def _train_of_sweep(
 def _train_command(file: Path, override: list[str] | None, allow_import: bool) -> str:
     """Return the command that trains the model of a sweep with the same overrides, to be copied."""
     overrides = [part for one in override or [] for part in ("-o", one)]
-    allow = ["--allow-import"] if allow_import else []
-    return shlex.join(["pareto-unlearn", "train", str(file), *overrides, *allow])
+    return command_line("train", file, *overrides, allow_import=allow_import)
 
 
 def _print_loss(step: int, loss: float) -> None:

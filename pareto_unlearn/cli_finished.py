@@ -19,6 +19,7 @@ from pareto_unlearn.cli_arguments import (
     Weights,
     parse_digests,
 )
+from pareto_unlearn.commands import command_line
 
 
 def pick(
@@ -146,10 +147,10 @@ def export(
 
         _say(f"report {write_report(run, None)}")  # the dial has added a row
     evidence = package.evidence
-    _say(
-        f"card {package.card}\nevidence {evidence}; check it: pareto-unlearn verify {evidence} --model "
-        f"{package.model}"
-    )
+    # Only with the run are the numbers compared, and whoever reads this line has it.
+    words = "verify", evidence, "--model", package.model, "--run", run.rstrip("/")
+    check = command_line(*words, allow_import=allow_import)
+    _say(f"card {package.card}\nevidence {evidence}; check it: {check}")
     if sign_key is not None:
         _say(f"signature {package.signature}; add --public-key PEM to check it too")
 

@@ -16,6 +16,8 @@ from pareto_unlearn.file_lock import exclusive
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+# Lines to copy are the same however the tests were started.
+os.environ.pop("UV_RUN_RECURSION_DEPTH", None)
 
 # Container images often forbid Python to keep compiled modules. Then every process that a test or Ray starts
 # compiles all it imports anew, which takes two thirds of its start.

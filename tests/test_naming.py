@@ -2,14 +2,19 @@
 
 import dataclasses
 import io
+import re
 
 import pytest
 from rich.console import Console
-from synthetic_run import planned_trials, synthetic_info, synthetic_result, write_run
+from synthetic_run import SWEEP_FILE, planned_trials, synthetic_info, synthetic_result, write_run
 
 from pareto_unlearn.analysis.naming import export_command, find_trial, short_id
+from pareto_unlearn.analysis.picking import Criteria
 from pareto_unlearn.errors import ConfigError
+from pareto_unlearn.finished.pick import pick_run
+from pareto_unlearn.finished.shipping import Wanted, ship
 from pareto_unlearn.records import HAS_MODEL, TrialRecord
+from pareto_unlearn.report.gather import gather
 from pareto_unlearn.store import open_run
 from pareto_unlearn.sweep.summary import closing_table, print_table
 
@@ -87,6 +92,35 @@ def test_the_export_command_of_a_smoke_run_names_a_file_that_export_accepts():
 
 def test_the_export_command_quotes_what_a_shell_would_read():
     assert "'runs/my run; rm'" in export_command("runs/my run; rm", ONE_SEED[0])
+
+
+@pytest.mark.parametrize(
+    ("family", "end", "depth", "start"),
+    [("digits_mae", "", None, ""), ("nets/own.py:FAMILY", " --allow-import", "1", "uv run ")],
+)
+def test_lines_to_copy_start_as_this_process_did_and_allow_a_family_that_is_a_file(
+    tmp_path, monkeypatch, family, end, depth, start
+):
+    if depth is not None:
+        monkeypatch.setenv("UV_RUN_RECURSION_DEPTH", depth)
+    sheet = SWEEP_FILE.replace("family: digits_mae", f"family: {family}")
+    path = write_run(str(tmp_path), [synthetic_result(plan) for plan in planned_trials()], sweep_file=sheet)
+    picked = pick_run(path, Criteria())
+    line = picked.lines()[-1]
+    record = picked.pick.record
+    assert line == (
+        f"{start}pareto-unlearn export {path} digits-{short_id(record.trial_id)}.safetensors --trial "
+        f"{record.trial_id}{end}"
+    )
+    page = {one.trial_id: one.export for one in gather(open_run(path)).solutions}
+    assert page[record.trial_id].startswith(f"{start}pareto-unlearn export runs/digits ")
+    assert page[record.trial_id].endswith(f"--trial {record.trial_id}{end}")
+
+
+def test_a_message_names_the_sweep_file_with_its_folder(tmp_path):
+    path = write_run(str(tmp_path), [synthetic_result(planned_trials()[0])], sweep_file="model: 3\n")
+    with pytest.raises(ConfigError, match=re.escape(f"{path}/sweep.yaml:1: model: ")):
+        ship(path, tmp_path / "x.safetensors", Wanted(trial="original"))
 
 
 def test_several_seeds_have_a_column_in_the_table_and_one_has_none(tmp_path):

@@ -5,10 +5,10 @@ Every verb and the report go through here, so that what one of them prints the o
 
 import difflib
 import re
-import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
+from pareto_unlearn.commands import command_line
 from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.records import HAS_MODEL, TrialRecord
 
@@ -57,17 +57,20 @@ def find_trial(records: Sequence[TrialRecord], name: str, seed: int | None = Non
     return found[0]
 
 
-def export_command(run_path: str, record: TrialRecord, *, smoke: bool = False) -> str:
+def export_command(
+    run_path: str, record: TrialRecord, *, smoke: bool = False, allow_import: bool = False
+) -> str:
     """Return the line that writes a trial's model to a file.
 
     Args:
         run_path: as the reader of the line can reach the run.
         record: the trial.
         smoke: the run only tried a sweep out, which the file's name must say.
+        allow_import: the run's family is a file.
     """
     name = f"{'SMOKE-' if smoke else ''}{PurePosixPath(run_path).name}-{short_id(record.trial_id)}"
-    words = ["pareto-unlearn", "export", run_path, f"{name}.safetensors", "--trial", record.trial_id]
-    return shlex.join(words)
+    words = "export", run_path, f"{name}.safetensors", "--trial", record.trial_id
+    return command_line(*words, allow_import=allow_import)
 
 
 def _split_seed(name: str) -> tuple[str, int | None]:

@@ -41,6 +41,7 @@ from pareto_unlearn.config.solver_section import (
     RelearningSection,
     SolverSection,
 )
+from pareto_unlearn.config.stored_family import names_family_file
 from pareto_unlearn.config.task_section import TaskSection
 from pareto_unlearn.config.yaml_source import (
     Document,
@@ -91,6 +92,7 @@ __all__ = [
     "load_config",
     "load_policy",
     "make_json_schema",
+    "names_family_file",
     "open_mask_text",
     "parse_config",
     "result_fields",

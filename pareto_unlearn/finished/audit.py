@@ -204,7 +204,7 @@ _set_up_once = cache(_set_up)
 
 def _config_of(run: StoredRun, allow_import: bool) -> SweepConfig:
     return parse_config(
-        run.store.read_text("sweep.yaml"), "sweep.yaml", allow_import=allow_import, stored=True
+        run.store.read_text("sweep.yaml"), f"{run.path}/sweep.yaml", allow_import=allow_import, stored=True
     )
 
 

@@ -80,7 +80,7 @@ def dial(
     valid = _range_of(run, seed)
     target = epsilon if absolute else _epsilon_at(valid, epsilon)
     config = parse_config(
-        run.store.read_text("sweep.yaml"), "sweep.yaml", allow_import=allow_import, stored=True
+        run.store.read_text("sweep.yaml"), f"{run.path}/sweep.yaml", allow_import=allow_import, stored=True
     )
     weights = RunWeights(config, run)
     knots = gather_knots(weights, valid.seed, method)
@@ -97,7 +97,9 @@ def load_trial_model(store: RunStore, record: TrialRecord, *, allow_import: bool
         StoreError: the checkpoint is damaged.
         WeightsError: the original model's weights, which describe the network, are missing.
     """
-    config = parse_config(store.read_text("sweep.yaml"), "sweep.yaml", allow_import=allow_import, stored=True)
+    config = parse_config(
+        store.read_text("sweep.yaml"), f"{store.path}/sweep.yaml", allow_import=allow_import, stored=True
+    )
     model = load_original(config)
     if record.phase is Phase.ORIGINAL:
         return model

@@ -36,7 +36,9 @@ def export_trial(
         StoreError: the checkpoint is damaged.
         WeightsError: the original's file, which tells the form, is missing.
     """
-    config = parse_config(store.read_text("sweep.yaml"), "sweep.yaml", allow_import=allow_import, stored=True)
+    config = parse_config(
+        store.read_text("sweep.yaml"), f"{store.path}/sweep.yaml", allow_import=allow_import, stored=True
+    )
     named = out.parent if hub else out
     if config.smoke and SMOKE.lower() not in named.name.lower():
         raise ConfigError(

@@ -75,7 +75,9 @@ def pick_run(run_path: str, criteria: Criteria) -> Picked:
         "version": __version__,
     }
     run.store.write_text(PICK_FILE, json.dumps(note, indent=2, ensure_ascii=False) + "\n")
-    command = export_command(run_path.rstrip("/"), record, smoke=run.info.smoke)
+    command = export_command(
+        run_path.rstrip("/"), record, smoke=run.info.smoke, allow_import=run.needs_import
+    )
     return Picked(pick=pick, command=command, note=note)
 
 

@@ -113,13 +113,13 @@ def _config_for(
     text = store.read_text("sweep.yaml")
     # A sweep file with controls is valid only if its metrics include mse; the sweep has measured it already.
     overrides = [f"evaluate.protocol={protocol}", f"evaluate.metrics=[{', '.join(('mse', *names))}]"]
-    config = parse_config(text, "sweep.yaml", overrides, allow_import=allow_import, stored=True)
+    config = parse_config(text, f"{store.path}/sweep.yaml", overrides, allow_import=allow_import, stored=True)
     if not pins:
         return config
     # JSON is valid YAML, and quotes any character that a file name may hold.
     all_pins = json.dumps({**config.evaluate.weights_sha256, **pins})
     pinned = [*overrides, f"evaluate.weights_sha256={all_pins}"]
-    return parse_config(text, "sweep.yaml", pinned, allow_import=allow_import, stored=True)
+    return parse_config(text, f"{store.path}/sweep.yaml", pinned, allow_import=allow_import, stored=True)
 
 
 def _choose_trials(run: StoredRun, trial: str | None, seed: int | None) -> list[TrialRecord]:

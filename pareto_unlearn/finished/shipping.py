@@ -144,7 +144,7 @@ def _find_pick(run: StoredRun, record: TrialRecord) -> object:
 
 def _config_of(run: StoredRun, allow_import: bool) -> SweepConfig:
     return parse_config(
-        run.store.read_text("sweep.yaml"), "sweep.yaml", allow_import=allow_import, stored=True
+        run.store.read_text("sweep.yaml"), f"{run.path}/sweep.yaml", allow_import=allow_import, stored=True
     )
 
 
@@ -200,9 +200,10 @@ def _choose(
             )
         return record
     for twin in _trials_at(run, wanted):
+        command = export_command(run_path, twin, smoke=run.info.smoke, allow_import=run.needs_import)
         say(
             f"a trial lies at this epsilon, {twin.label}; this file holds what the dial makes of the run's "
-            f"models, for the trial itself: {export_command(run_path, twin, smoke=run.info.smoke)}"
+            f"models, for the trial itself: {command}"
         )
     record = dial(
         run_path,

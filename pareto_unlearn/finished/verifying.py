@@ -102,7 +102,7 @@ def _compare_signature(evidence: Path, content: bytes, public_key: Path | None) 
 
 def _ask_run(predicate: dict[str, Any], run: StoredRun, allow_import: bool) -> list[Compared]:
     config = parse_config(
-        run.store.read_text("sweep.yaml"), "sweep.yaml", allow_import=allow_import, stored=True
+        run.store.read_text("sweep.yaml"), f"{run.path}/sweep.yaml", allow_import=allow_import, stored=True
     )
     checks = [
         _compare_original(predicate.get("original"), config),

@@ -40,7 +40,7 @@ REPORT_FILE = "report.html"
 def write_report(run_path: str, out: str | None = None, forget_images: ForgetImages | None = None) -> str:
     """Write the report of a stored run as one HTML file that needs no network, and return its path or URI.
 
-    The same store gives the same bytes. An older report stays whole until the new file replaces it.
+    The same store gives the same bytes, but for `uv run` before the lines to copy (``commands``). An older report stays whole until the new file replaces it.
 
     Args:
         run_path: the run directory, local or a URI such as ``s3://bucket/runs/name``.

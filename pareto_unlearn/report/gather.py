@@ -184,7 +184,7 @@ def _export(run: StoredRun, record: TrialRecord) -> str:
     if record.checkpoint is None:
         return ""
     name = run.path.partition("?")[0].rstrip("/").rpartition("/")[2]
-    return export_command(f"runs/{name}", record, smoke=run.info.smoke)
+    return export_command(f"runs/{name}", record, smoke=run.info.smoke, allow_import=run.needs_import)
 
 
 def _solution(run: StoredRun, record: TrialRecord, seeds: Sequence[int]) -> Solution:

@@ -14,6 +14,7 @@ from pareto_unlearn.analysis.likeness import COMPARED, Errors, Likeness, find_li
 from pareto_unlearn.analysis.scores import Scores, score
 from pareto_unlearn.catalogue.audits import AUDIT
 from pareto_unlearn.catalogue.methods import EPSILON_CONSTRAINT, ORIGINAL, RETRAINED
+from pareto_unlearn.config import names_family_file
 from pareto_unlearn.errors import StoreError
 from pareto_unlearn.records import HAS_MODEL, MetricRow, Phase, Role, RunInfo, TrialRecord, TrialState
 from pareto_unlearn.store.run_store import RunStore
@@ -52,6 +53,14 @@ class StoredRun:
     def path(self) -> str:
         """The directory or URI of the run."""
         return self.store.path
+
+    @cached_property
+    def needs_import(self) -> bool:
+        """Whether verbs that load its models need ``--allow-import``, because its family is a file."""
+        try:
+            return names_family_file(self.store.read_text("sweep.yaml"))
+        except StoreError:
+            return False
 
     @cached_property
     def trials(self) -> "pd.DataFrame":

@@ -133,7 +133,9 @@ def check_same_sweep(config: SweepConfig, store: RunStore, known_hash: str | Non
     if known_hash is None or known_hash == new_hash:
         return
     try:
-        old = result_fields(parse_config(store.read_text("sweep.yaml"), "sweep.yaml", stored=True))
+        old = result_fields(
+            parse_config(store.read_text("sweep.yaml"), f"{store.path}/sweep.yaml", stored=True)
+        )
     except (ConfigError, StoreError):
         lines = []
     else:

@@ -141,7 +141,7 @@ def _state(is_held: bool, planned: int | None) -> RunState:
 def _read_config(store: RunStore) -> SweepConfig | None:
     """Return the sweep of a run; None where its file is lost, of another release, or needs foreign code."""
     try:
-        return parse_config(store.read_text("sweep.yaml"), "sweep.yaml", stored=True)
+        return parse_config(store.read_text("sweep.yaml"), f"{store.path}/sweep.yaml", stored=True)
     except (ConfigError, StoreError):
         return None
 

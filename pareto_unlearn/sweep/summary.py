@@ -20,6 +20,7 @@ from pareto_unlearn.analysis.robustness import (
 )
 from pareto_unlearn.analysis.scores import BOXES, LEVELS, Scores
 from pareto_unlearn.catalogue.methods import EPSILON_CONSTRAINT, METHODS
+from pareto_unlearn.commands import command_line
 from pareto_unlearn.config import AuditPolicy
 from pareto_unlearn.config.smoke import SMOKE, SMOKE_NOTICE
 from pareto_unlearn.foreign_text import plain
@@ -76,7 +77,8 @@ def _describe_audit(run: StoredRun) -> list[str]:
         f"{_describe_finding(one.finding('relearning_gap'))}"
         for one in found
     ]
-    return [*lines, f"all attacks, on every model: pareto-unlearn audit {run.path}"]
+    command = command_line("audit", run.path, allow_import=run.needs_import)
+    return [*lines, f"all attacks, on every model: {command}"]
 
 
 def _describe_finding(finding: Finding) -> str:
