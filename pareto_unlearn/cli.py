@@ -212,10 +212,17 @@ def compare(
     form: Annotated[str, typer.Option("--format", help="Output format: text, md or csv.")] = "text",
     split: Annotated[str, typer.Option("--split", help="Which images: train or heldout.")] = "train",
     out: Annotated[str | None, typer.Option("--out", help="File to write; default: stdout.")] = None,
+    html: Annotated[
+        str | None,
+        typer.Option("--html", help="Write a page instead: the fronts in one chart, and where they differ."),
+    ] = None,
 ) -> None:
     """Compare runs: differences of their sweep files, hypervolumes in one box, loss and completeness."""
-    from pareto_unlearn.report import ComparisonFormat, Split, make_comparison
+    from pareto_unlearn.report import ComparisonFormat, Split, make_comparison, write_comparison_page
 
+    if html is not None:
+        print(write_comparison_page(runs, html))
+        return
     chosen = choose(Split, split, "--split")
     _put(make_comparison(runs, choose(ComparisonFormat, form, "--format"), chosen), out)
 

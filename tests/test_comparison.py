@@ -3,6 +3,8 @@
 import csv
 import dataclasses
 import io
+import json
+import re
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +14,10 @@ import pytest
 from synthetic_run import SCALES, SWEEP_FILE, planned_trials, synthetic_info, synthetic_result, write_run
 from typer.testing import CliRunner
 
+from pareto_unlearn.analysis.attainment_difference import attainment_difference
 from pareto_unlearn.analysis.front import hypervolume
 from pareto_unlearn.cli import app
-from pareto_unlearn.errors import StoreError
+from pareto_unlearn.errors import ConfigError, StoreError
 from pareto_unlearn.records import HAS_MODEL, Phase
 from pareto_unlearn.report.comparison import ComparisonFormat, RunComparison, compare_runs, write_comparison
 from pareto_unlearn.report.facts import Split
@@ -150,3 +153,48 @@ def test_command_prints_the_table(paths):
     assert "held-out images" in other.output
     refused = CliRunner().invoke(app, ["compare", *paths, "--format", "latex"])
     assert refused.exit_code == 2
+
+
+def test_a_difference_of_attainment_is_the_share_of_fronts_more():
+    near, far = np.array([[0.2, 0.1]]), np.array([[0.4, 0.3], [np.nan, 0.0]])
+    found = attainment_difference([near, near, far], [far, far, far])
+    inside = [row for row in found if row[0] <= 0.3 < row[2] and row[1] <= 0.2 < row[3]]
+    assert [row[4] for row in inside] == [pytest.approx(2 / 3)]
+    assert not [row for row in found if row[0] <= 0.5 < row[2] and row[1] <= 0.5 < row[3]]
+    assert np.array_equal(
+        attainment_difference([far], [near])[:, 4], -attainment_difference([near], [far])[:, 4]
+    )
+    with pytest.raises(ValueError, match="equally many fronts, found 1 and 2"):
+        attainment_difference([near], [far, far])
+
+
+def test_the_page_holds_the_fronts_and_their_differences_and_obeys_no_name(make_run, tmp_path):
+    bad = "</script><img src=http://x.example/>"
+    other = SWEEP_FILE.replace("steps: 400", "steps: 800")
+    paths = [make_run("first", SWEEP_FILE, 0, 1, 2), make_run(bad, other, 0, 1, 2)]
+    page = tmp_path / "page.html"
+    done = CliRunner().invoke(app, ["compare", *paths, "--html", str(page)])
+    assert (done.exit_code, done.stdout) == (0, f"{page}\n")
+    text = page.read_text()
+    assert "<img" not in text
+    assert "connect-src" not in text
+    assert "default-src 'none'" in text
+    assert "solver.steps: 400 -&gt; 800" in text
+    data = json.loads(text.split('id="report-data">')[1].split("</script>")[0])
+    assert list(data["figures"]) == ["figure-front-heldout", "figure-front-train"]  # equal runs do not differ
+    traces = data["figures"]["figure-front-heldout"]["data"]
+    assert len(traces) == 2 * 2 * 3
+    models = [one for one in open_run(paths[0]).records if one.seed == 0 and one.e_heldout is not None]
+    known = {round(100 * (1 - one.e_heldout), 6) for one in models}
+    assert {round(x, 6) for x in traces[1]["x"]} <= known
+    assert len(traces[1]["x"]) > 3
+
+
+def test_unlike_runs_are_no_page(make_run, tmp_path):
+    paths = [
+        make_run(name, f"{SWEEP_FILE}task: {{size: {size}}}\n") for name, size in (("x", 0.5), ("y", 0.4))
+    ]
+    done = CliRunner().invoke(app, ["compare", *paths, "--html", str(tmp_path / "page.html")])
+    assert isinstance(done.exception, ConfigError)
+    assert re.search(r"y differs from x in task\.size: 0\.5 -> 0\.4", str(done.exception))
+    assert not (tmp_path / "page.html").exists()

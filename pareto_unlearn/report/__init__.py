@@ -11,6 +11,8 @@ from pareto_unlearn.errors import StoreError
 from pareto_unlearn.foreign_text import no_paths, without_secrets
 from pareto_unlearn.report.audit_text import describe, write_audit
 from pareto_unlearn.report.comparison import ComparisonFormat, compare_runs, write_comparison
+from pareto_unlearn.report.comparison_page import render_comparison
+from pareto_unlearn.report.comparison_view import view_comparison
 from pareto_unlearn.report.facts import Split
 from pareto_unlearn.report.gather import gather
 from pareto_unlearn.report.page import render
@@ -30,6 +32,7 @@ __all__ = [
     "make_comparison",
     "make_table",
     "write_audit",
+    "write_comparison_page",
     "write_out",
     "write_report",
 ]
@@ -40,7 +43,8 @@ REPORT_FILE = "report.html"
 def write_report(run_path: str, out: str | None = None, forget_images: ForgetImages | None = None) -> str:
     """Write the report of a stored run as one HTML file that needs no network, and return its path or URI.
 
-    The same store gives the same bytes, but for `uv run` before the lines to copy (``commands``). An older report stays whole until the new file replaces it.
+    The same store gives the same bytes, but for `uv run` before the lines to copy (``commands``). An older
+    report stays whole until the new file replaces it.
 
     Args:
         run_path: the run directory, local or a URI such as ``s3://bucket/runs/name``.
@@ -80,6 +84,18 @@ def make_comparison(run_paths: Sequence[str], form: ComparisonFormat, split: Spl
         StoreError: a committed file is damaged or of a newer schema, or a run has lost its sweep file.
     """
     return write_comparison(compare_runs([open_run(path) for path in run_paths], split), form)
+
+
+def write_comparison_page(run_paths: Sequence[str], out: str) -> str:
+    """Write the comparison of stored runs as one HTML file that needs no network, and return ``out``.
+
+    Raises:
+        ConfigError: there is no run at one of the paths, or the runs solve unlike problems.
+        StoreError: a committed file is damaged or of a newer schema, or a run has lost its sweep file.
+        OSError: the file cannot be written.
+    """
+    write_out(out, render_comparison(view_comparison([open_run(path) for path in run_paths])))
+    return out
 
 
 def write_out(out: str, text: str) -> None:

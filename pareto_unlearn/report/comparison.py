@@ -31,7 +31,8 @@ FRACTIONS = (0.25, 0.5, 0.75)
 """Places in the valid range of epsilon at which runs are compared."""
 _NEAR = 0.005
 """Largest distance of a trial's own fraction from such a place."""
-_OTHER_PROBLEM = ("data.", "model.", "objective.", "seed:", "task.")
+OTHER_PROBLEM = ("data.", "model.", "objective.", "seed:", "task.")
+"""How a line on a difference starts that makes e and loss other quantities."""
 _NO_SETTING = ("name", "run", "smoke")
 
 
@@ -101,8 +102,8 @@ def compare_runs(runs: Sequence[StoredRun], split: Split = Split.TRAIN) -> RunCo
             title=title,
             differences=tuple(describe_difference(settings[0], own)),
             hypervolume=None if reference is None else _over_seeds(run, reference, split),
-            gradient_pairs=_mean([run.gradient_pairs(seed=seed) for seed in _seeds(run)]),
-            measuring_pairs=_mean([run.measuring_pairs(seed=seed) for seed in _seeds(run)]),
+            gradient_pairs=_mean([run.gradient_pairs(seed=seed) for seed in seeds_of(run)]),
+            measuring_pairs=_mean([run.measuring_pairs(seed=seed) for seed in seeds_of(run)]),
             reached=_reached(run, split),
             endings=_endings(run),
         )
@@ -125,7 +126,8 @@ def _settings(run: StoredRun) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key not in _NO_SETTING}
 
 
-def _seeds(run: StoredRun) -> list[int]:
+def seeds_of(run: StoredRun) -> list[int]:
+    """Return the seeds that a run solved."""
     return sorted({record.seed for record in run.records if record.phase in (Phase.BOUNDARY, Phase.EPSILON)})
 
 
@@ -141,7 +143,9 @@ def _reference(runs: Sequence[StoredRun], split: Split) -> tuple[float, float] |
     training images; on held-out images it is the largest loss of any model of a front.
     """
     if split is Split.HELDOUT:
-        worst = [cost for run in runs for seed in _seeds(run) for cost in _costs(run, seed, split)[:, 1]]
+        worst = [
+            cost for run in runs for seed in seeds_of(run) for cost in front_costs(run, seed, split)[:, 1]
+        ]
         found = [loss for loss in worst if np.isfinite(loss)]
         return (1.0, float(max(found))) if found else None
     losses = [
@@ -153,11 +157,11 @@ def _reference(runs: Sequence[StoredRun], split: Split) -> tuple[float, float] |
 
 
 def _over_seeds(run: StoredRun, reference: tuple[float, float], split: Split) -> Cell | None:
-    volumes = [hypervolume(_costs(run, seed, split), (0.0, 0.0), reference) for seed in _seeds(run)]
+    volumes = [hypervolume(front_costs(run, seed, split), (0.0, 0.0), reference) for seed in seeds_of(run)]
     return average(volumes) if volumes else None
 
 
-def _costs(run: StoredRun, seed: int, split: Split) -> np.ndarray:
+def front_costs(run: StoredRun, seed: int, split: Split) -> np.ndarray:
     """Return (e, loss) of every model of a seed's front: float64, shape (n, 2), NaN where not measured."""
     rows = [
         record
@@ -236,7 +240,7 @@ def _notes(
             f"{reference[1]:.4g}, the same for all runs; compare it at equal gradient pairs only, with "
             "measuring, which has the same unit."
         )
-    if any(line.startswith(_OTHER_PROBLEM) for one in compared for line in one.differences):
+    if any(line.startswith(OTHER_PROBLEM) for one in compared for line in one.differences):
         notes.append(
             "Some runs differ in model, data, task or objective: they solve other problems, whose e and "
             "loss are other quantities."
