@@ -229,6 +229,7 @@ def compare(
 
 app.command(name="ls")(cli_watch.list_trials)
 app.command()(cli_watch.status)
+app.command()(cli_watch.track)
 app.add_typer(cli_watch.store_app)
 app.command()(cli_finished.pick)
 app.command()(cli_finished.export)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pareto_unlearn.cli_arguments import AsJson, RunPath
+from pareto_unlearn.cli_arguments import AsJson, RunPath, choose
 from pareto_unlearn.errors import StoreError
 from pareto_unlearn.records import TrialRecord
 
@@ -202,6 +203,43 @@ def _looks(store: "RunStore") -> "Iterator[RunStatus]":
         if found.state is not RunState.RUNNING:
             return
         time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def track(
+    run: RunPath,
+    tracker: Annotated[str, typer.Argument(help="tensorboard, mlflow, wandb or optuna.", show_default=False)],
+    where: Annotated[
+        str,
+        typer.Argument(
+            help="tensorboard, wandb: a folder; mlflow, optuna: a database file, or a URL such as "
+            "http://HOST:5000 (mlflow) or postgresql://... (optuna).",
+            show_default=False,
+        ),
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Copy the trials of a run, running or finished, to a tracker: parameters, numbers, curves, states.
+
+    It reads the files of the run alone. A second export adds nothing; that of a run that has grown adds what
+    is new. W&B is written offline: nothing is sent before you run wandb sync.
+
+    Example: pareto-unlearn track runs/quickstart tensorboard tensorboard
+    """
+    from pareto_unlearn.trackers import Tracker, export_run, viewer_command
+
+    chosen = choose(Tracker, tracker, "TRACKER")
+    tally = export_run(run, chosen, where)
+    if as_json:
+        print(json.dumps(asdict(tally), indent=1))
+    else:
+        print(f"{tally.added} trials added, {tally.updated} brought up to date, {tally.same} there already")
+    if tally.fixed:
+        print(
+            f"{tally.fixed} finished trials of {chosen} cannot take what was measured since: export to a new "
+            "file to see it",
+            file=sys.stderr,
+        )
+    print(f"look at it: {viewer_command(chosen, where)}", file=sys.stderr)
 
 
 def _json_values(record: TrialRecord) -> dict[str, object]:

@@ -49,6 +49,7 @@ HOMES = {
     "YAML and the validator live in config": "yaml",
     "Arrow lives in the store": "pyarrow",
     "Plotly lives in the report": "plotly",
+    "Trackers live in their own room": "optuna",
 }
 """Contracts that name the only importers of a library."""
 
