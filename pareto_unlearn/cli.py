@@ -1,7 +1,6 @@
 """The command line: turns arguments into calls, nothing else. Results go to stdout, messages go to stderr."""
 
 import hashlib
-import json
 import logging
 import sys
 from dataclasses import asdict
@@ -20,6 +19,7 @@ from pareto_unlearn.cli_arguments import (
     SweepFile,
     Weights,
     choose,
+    print_json,
 )
 from pareto_unlearn.commands import command_line
 from pareto_unlearn.errors import ParetoUnlearnError, explain_machine, require_address_space
@@ -110,8 +110,8 @@ def validate(
     config = _read(file, override, smoke, allow_import)
     valid = check_sweep(config, _train_command(file, override, allow_import))
     if as_json:
-        content = {"file": str(file), "valid": True, "trials": valid.trials, "budget": valid.budget}
-        print(json.dumps(content | {"found": valid.found.as_dict()}, indent=2))
+        content = {"file": str(file), "name": config.name, "valid": True, "trials": valid.trials}
+        print_json(content | {"budget": valid.budget, "found": valid.found.as_dict()})
         return
     print(*valid.found.describe(), sep="\n", file=sys.stderr)
     print(f"{file}: valid, {valid.trials} trials; {valid.budget}", file=sys.stderr)
@@ -190,14 +190,19 @@ def report(
             "report.forget_images of the sweep file, which lasts.",
         ),
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="With --table: print its numbers as JSON.")] = False,
 ) -> None:
     """Write the HTML report of a run again, or a table in the form of the papers, from the store alone.
 
     Example: pareto-unlearn report runs/quickstart --forget-images none --out for-others.html
     """
-    from pareto_unlearn.report import ForgetImages, Layout, TextFormat, make_table, write_report
+    from pareto_unlearn.report import ForgetImages, Layout, TextFormat, make_table, table_values, write_report
 
-    if table is not None:
+    if as_json and (table is None or out is not None):
+        raise typer.BadParameter("--json goes with --table and without --out")
+    if as_json:
+        print_json(table_values(runs, choose(Layout, str(table), "--table")))
+    elif table is not None:
         _put(make_table(runs, choose(Layout, table, "--table"), choose(TextFormat, form, "--format")), out)
     elif len(runs) > 1:
         raise typer.BadParameter(f"expected one run without --table, found {len(runs)}")
@@ -216,15 +221,26 @@ def compare(
         str | None,
         typer.Option("--html", help="Write a page instead: the fronts in one chart, and where they differ."),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Compare runs: differences of their sweep files, hypervolumes in one box, loss and completeness."""
-    from pareto_unlearn.report import ComparisonFormat, Split, make_comparison, write_comparison_page
+    from pareto_unlearn.report import (
+        ComparisonFormat,
+        Split,
+        comparison_values,
+        make_comparison,
+        write_comparison_page,
+    )
 
+    chosen = choose(Split, split, "--split")
+    if as_json and (html is not None or out is not None):
+        raise typer.BadParameter("--json goes without --html and --out")
     if html is not None:
         print(write_comparison_page(runs, html))
-        return
-    chosen = choose(Split, split, "--split")
-    _put(make_comparison(runs, choose(ComparisonFormat, form, "--format"), chosen), out)
+    elif as_json:
+        print_json(comparison_values(runs, chosen))
+    else:
+        _put(make_comparison(runs, choose(ComparisonFormat, form, "--format"), chosen), out)
 
 
 app.command(name="ls")(cli_watch.list_trials)
@@ -263,7 +279,7 @@ def doctor(
     machine = examine_machine("runs" if config is None else config.run.storage)
     findings = [*machine, *examine(config, weights)]
     if as_json:
-        print(json.dumps([asdict(finding) for finding in findings], indent=1))
+        print_json([asdict(finding) for finding in findings])
     else:
         print("\n".join(_findings_in_words(findings)))
     troubled = {finding.kind for finding in findings if finding.is_trouble}
@@ -303,7 +319,7 @@ def schema() -> None:
     """
     from pareto_unlearn.config import make_json_schema
 
-    print(json.dumps(make_json_schema(), indent=1))
+    print_json(make_json_schema())
 
 
 @app.command(name="check-family")
@@ -318,17 +334,21 @@ def check_family(
     checkpoint: Annotated[
         str | None, typer.Option("--checkpoint", help="Its weights; default: builtin ones, or random.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Check that a family of models keeps its promises; exit code 1 where it does not."""
     from pareto_unlearn import conformance
 
-    broken = 0
+    found = []
     for one in conformance.check_family(
         name, variant=variant, checkpoint=checkpoint, allow_import=allow_import
     ):
-        broken += not one.passed
-        print(f"{'pass' if one.passed else 'FAIL'}  {one.expected}: {one.found}")
-    raise typer.Exit(1 if broken else 0)
+        found.append(one)
+        if not as_json:
+            print(f"{'pass' if one.passed else 'FAIL'}  {one.expected}: {one.found}")
+    if as_json:
+        print_json([asdict(one) for one in found])
+    raise typer.Exit(0 if all(one.passed for one in found) else 1)
 
 
 @app.command()

@@ -1,9 +1,11 @@
 """The arguments and options that several verbs of the command line share, and how their values are read."""
 
+import json
+import math
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -55,6 +57,25 @@ TrialSeed = Annotated[
     int | None, typer.Option("--seed", help="Which seed's trial --trial means, if the run has several.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def print_json(value: object, *, on_one_line: bool = False) -> None:
+    """Print a value as JSON that every reader takes; a number that is not finite becomes null.
+
+    Args:
+        value: of dicts, lists, tuples, texts and numbers, as ``dataclasses.asdict`` returns them.
+        on_one_line: for a stream of values.
+    """
+    indent = None if on_one_line else 1
+    print(json.dumps(_finite(value), indent=indent, allow_nan=False), flush=True)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def choose(kind: type[Choice], value: str, option: str) -> Choice:

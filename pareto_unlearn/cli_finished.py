@@ -1,6 +1,5 @@
 """Verbs of the command line for finished runs: which model to take, what it is worth, and the way out."""
 
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +17,7 @@ from pareto_unlearn.cli_arguments import (
     TrialSeed,
     Weights,
     parse_digests,
+    print_json,
 )
 from pareto_unlearn.commands import command_line
 
@@ -77,7 +77,7 @@ def pick(
     )
     picked = pick_run(run, criteria)
     if as_json:
-        print(json.dumps(picked.note | {"export": picked.command}, indent=1))
+        print_json(picked.note | {"export": picked.command})
     else:
         print("\n".join(picked.lines()))
 
@@ -181,7 +181,7 @@ def verify(
 
     lines = compare(evidence, model, run, public_key, allow_import=allow_import)
     if as_json:
-        print(json.dumps([asdict(line) for line in lines], indent=1))
+        print_json([asdict(line) for line in lines])
     else:
         for line in lines:
             print(f"{line.outcome:11}  {line.name}{f': {line.detail}' if line.detail else ''}")
@@ -258,7 +258,7 @@ def evaluate(
         say=_say,
     )
     if as_json:
-        print(json.dumps([{"trial_id": record.trial_id, **asdict(row)} for record, row in rows], indent=1))
+        print_json([{"trial_id": record.trial_id, **asdict(row)} for record, row in rows])
     else:
         for record, row in rows:
             print(f"{record.trial_id} {row.set} {row.metric} {row.protocol} {row.value:.6g} n={row.n}")
@@ -326,7 +326,7 @@ def audit(
         say=_say,
     )
     if as_json:
-        print(json.dumps([asdict(one) for one in found], indent=1))
+        print_json([asdict(one) for one in found])
     else:
         print(write_audit(found), end="")
         named = None if trial is None else find_trial(open_run(run).records, trial, seed).trial_id

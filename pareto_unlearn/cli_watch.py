@@ -1,7 +1,5 @@
 """Verbs of the command line that look at runs: how far they are, what they hold, and whether all is whole."""
 
-import json
-import math
 import sys
 import time
 from collections.abc import Iterator
@@ -10,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pareto_unlearn.cli_arguments import AsJson, RunPath, choose
+from pareto_unlearn.cli_arguments import AsJson, RunPath, choose, print_json
 from pareto_unlearn.errors import StoreError
 from pareto_unlearn.records import TrialRecord
 
@@ -43,7 +41,7 @@ def print_prediction(config: "SweepConfig", check_convergence: bool, measure: bo
 
     found = predict_sweep(config, check_convergence=check_convergence, measure=measure)
     if as_json:
-        print(json.dumps(found.to_plain(), indent=1))
+        print_json(found.to_plain())
     else:
         print("\n".join(describe_prediction(found)))
 
@@ -69,7 +67,7 @@ def list_trials(
         return
     opened = open_run(run)
     if as_json:
-        print(json.dumps([_json_values(record) for record in opened.records], indent=1))
+        print_json([_json_values(record) for record in opened.records])
     else:
         print_table(closing_table(opened), open_console())
 
@@ -81,7 +79,7 @@ def _list_runs(stores: "list[RunStore]", as_json: bool) -> None:
 
     statuses = [look_at(store) for store in stores]
     if as_json:
-        print(json.dumps([status.to_plain() for status in statuses], indent=1))
+        print_json([status.to_plain() for status in statuses])
     else:
         print_table(runs_table(statuses), open_console())
 
@@ -123,7 +121,7 @@ def repair_store(run: RunPath, as_json: AsJson = False) -> None:
 
 def _print_faults(found: "list[Fault]", as_json: bool, when: str) -> None:
     if as_json:
-        print(json.dumps([fault.to_plain() for fault in found], indent=1))
+        print_json([fault.to_plain() for fault in found])
         return
     for fault in found:
         plain = fault.to_plain()
@@ -163,7 +161,7 @@ def _show(store: "RunStore", as_json: bool) -> None:
 
     found = look_at(store)
     if as_json:
-        print(json.dumps(found.to_plain(), indent=1))
+        print_json(found.to_plain())
     else:
         open_console().print(describe_status(found), highlight=False, soft_wrap=True)
 
@@ -185,7 +183,7 @@ def _watch(store: "RunStore", as_json: bool) -> None:
         shown: object = None
         for found in _looks(store):
             if found.signature != shown and as_json:
-                print(json.dumps(found.to_plain()), flush=True)
+                print_json(found.to_plain(), on_one_line=True)
             elif found.signature != shown:
                 console.print(describe_status(found), highlight=False, soft_wrap=True)
             shown = found.signature
@@ -230,7 +228,7 @@ def track(
     chosen = choose(Tracker, tracker, "TRACKER")
     tally = export_run(run, chosen, where)
     if as_json:
-        print(json.dumps(asdict(tally), indent=1))
+        print_json(asdict(tally))
     else:
         print(f"{tally.added} trials added, {tally.updated} brought up to date, {tally.same} there already")
     if tally.fixed:
@@ -243,9 +241,5 @@ def track(
 
 
 def _json_values(record: TrialRecord) -> dict[str, object]:
-    """Return a record as JSON values; a number that is not finite becomes null, and its state says why."""
-    values = {"trial_id": record.trial_id, "label": record.label, **asdict(record)}
-    return {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value
-        for key, value in values.items()
-    }
+    """Return a record as JSON values; where a number became null, its state says why."""
+    return {"trial_id": record.trial_id, "label": record.label, **asdict(record)}

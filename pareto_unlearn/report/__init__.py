@@ -4,7 +4,9 @@ The report shows front, images, classes, metrics, convergence and trials. None o
 """
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from pareto_unlearn.config import ForgetImages, forget_images_of
 from pareto_unlearn.errors import StoreError
@@ -28,9 +30,11 @@ __all__ = [
     "Layout",
     "Split",
     "TextFormat",
+    "comparison_values",
     "describe",
     "make_comparison",
     "make_table",
+    "table_values",
     "write_audit",
     "write_comparison_page",
     "write_out",
@@ -74,6 +78,16 @@ def make_table(run_paths: Sequence[str], layout: Layout, form: TextFormat) -> st
         StoreError: a committed file is damaged or of a newer schema.
     """
     return write_table(gather_table([open_run(path) for path in run_paths], layout), form)
+
+
+def table_values(run_paths: Sequence[str], layout: Layout) -> dict[str, Any]:
+    """Return the numbers of ``make_table`` as plain values, under the names of ``PaperTable``."""
+    return asdict(gather_table([open_run(path) for path in run_paths], layout))
+
+
+def comparison_values(run_paths: Sequence[str], split: Split) -> dict[str, Any]:
+    """Return the numbers of ``make_comparison`` as plain values, under the names of ``RunComparison``."""
+    return asdict(compare_runs([open_run(path) for path in run_paths], split))
 
 
 def make_comparison(run_paths: Sequence[str], form: ComparisonFormat, split: Split = Split.TRAIN) -> str:
