@@ -191,11 +191,15 @@ def report(
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="With --table: print its numbers as JSON.")] = False,
+    watch: cli_watch.WatchReport = False,
 ) -> None:
     """Write the HTML report of a run again, or a table in the form of the papers, from the store alone.
 
-    Example: pareto-unlearn report runs/quickstart --forget-images none --out for-others.html
+    Examples: pareto-unlearn report runs/quickstart --forget-images none --out for-others.html, and while the
+    sweep runs: pareto-unlearn report runs/quickstart --watch
     """
+    if watch and table is not None:
+        raise typer.BadParameter("--watch goes with the report, not with --table")
     from pareto_unlearn.report import ForgetImages, Layout, TextFormat, make_table, table_values, write_report
 
     if as_json and (table is None or out is not None):
@@ -208,7 +212,7 @@ def report(
         raise typer.BadParameter(f"expected one run without --table, found {len(runs)}")
     else:
         mode = None if forget_images is None else choose(ForgetImages, forget_images, "--forget-images")
-        print(write_report(runs[0], out, mode))
+        print((cli_watch.watch_report if watch else write_report)(runs[0], out, mode))
 
 
 @app.command()

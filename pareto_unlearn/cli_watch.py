@@ -13,7 +13,7 @@ from pareto_unlearn.errors import StoreError
 from pareto_unlearn.records import TrialRecord
 
 if TYPE_CHECKING:
-    from pareto_unlearn.config import SweepConfig
+    from pareto_unlearn.config import ForgetImages, SweepConfig
     from pareto_unlearn.store import Fault, RunStore
     from pareto_unlearn.sweep.status import RunStatus
 
@@ -32,6 +32,14 @@ NoMeasure = Annotated[
 ]
 IgnoreSpace = Annotated[
     bool, typer.Option("--ignore-space", help="Start although the disk is probably too small.")
+]
+
+WatchReport = Annotated[
+    bool,
+    typer.Option(
+        "--watch",
+        help="While the sweep runs, write the report at every trial that ends; the page reads itself again.",
+    ),
 ]
 
 
@@ -201,6 +209,30 @@ def _looks(store: "RunStore") -> "Iterator[RunStatus]":
         if found.state is not RunState.RUNNING:
             return
         time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def watch_report(run: str, out: str | None, forget_images: "ForgetImages | None") -> str:
+    """Write the report of a run whenever a trial has ended, and in the end; return where it lies."""
+    from pareto_unlearn.report import Live, write_report
+    from pareto_unlearn.store import RunStore
+    from pareto_unlearn.sweep.status import RunState
+
+    written: object = None
+    try:
+        for found in _looks(RunStore.open(run)):
+            rows = (found.done, found.failed, found.others, found.ranges)
+            if found.state is RunState.RUNNING and rows != written:
+                live = Live(
+                    ended=found.done + found.failed,
+                    running=len(found.running),
+                    total=found.total,
+                    written=time.time(),
+                )
+                path, written = write_report(run, out, forget_images, live), rows
+                print(f"{path}: {live}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("no longer watched: the page does not read itself again from now on", file=sys.stderr)
+    return write_report(run, out, forget_images)
 
 
 def track(

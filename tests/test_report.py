@@ -31,7 +31,7 @@ from pareto_unlearn.analysis.picking import Criteria
 from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.finished.pick import pick_run
 from pareto_unlearn.records import MetricRow, Phase, SampleRow, TrialResult, TrialState
-from pareto_unlearn.report import write_report
+from pareto_unlearn.report import Live, write_report
 from pareto_unlearn.report.facts import Kind, Report, Solution, Split
 from pareto_unlearn.report.figures import CONFIG, plain
 from pareto_unlearn.report.front_figure import edge_labels, front_figure
@@ -852,3 +852,45 @@ def test_page_without_any_model_opens_without_complaint(browser: Any, tmp_path: 
     )
     assert opened.complaints == []
     opened.page.close()
+
+
+@needs_browser
+def test_the_page_of_a_running_sweep_reads_itself_again_and_keeps_what_is_selected(
+    browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pareto_unlearn.report.page.RELOAD_SECONDS", 0.5)
+    plans = [plan for plan in planned_trials() if plan.phase is not Phase.BASELINE]
+    run = write_run(str(tmp_path), [synthetic_result(plan) for plan in plans[:-2]])
+    live = Live(ended=len(plans) - 2, running=2, total=len(plans), written=0.0)
+    opened = Opened(browser, write_report(run, live=live))
+    assert f"{len(plans) - 2} of {len(plans)} trials have ended, 2 run; written at 1970-01-01" in (
+        opened.page.inner_text(".live")
+    )
+    opened.page.locator("#trials button", has_text="epsilon 14.0%").press("Enter")
+    opened.page.locator('input[name="split"][value="heldout"]').check(force=True)
+    opened.page.wait_for_event("load")
+    opened.page.wait_for_selector("html[data-ready]", state="attached")
+    assert "epsilon 14.0%" in opened.selected_row()
+
+    write_run(str(tmp_path), [synthetic_result(plan) for plan in plans])
+    write_report(run)  # what the driver and `report --watch` write in the end
+    opened.page.wait_for_selector("html[data-ready] body:not(:has(.live))", state="attached")
+    assert "epsilon 14.0%" in opened.selected_row()
+    assert opened.page.is_checked('input[name="split"][value="heldout"]')
+    assert opened.page.is_visible('[data-split="heldout"]')
+    assert len(opened.column(0)) == len(plans)
+    opened.page.evaluate("window.isFirst = true")
+    opened.page.wait_for_timeout(1500)
+    assert opened.page.evaluate("window.isFirst")
+    assert opened.complaints == []
+    opened.page.close()
+
+
+def test_a_finished_report_says_and_does_nothing_of_the_kind(tmp_path: Path) -> None:
+    run = write_run(str(tmp_path), [synthetic_result(planned_trials()[0])])
+    live = Live(ended=1, running=0, total=None, written=0.0)
+    running, finished = (render(gather(open_run(run)), one) for one in (live, None))
+    assert '<meta http-equiv="refresh"' in running
+    assert '"reload":15' in running
+    for words in ('http-equiv="refresh"', '"reload":', "The sweep is running"):
+        assert words not in finished

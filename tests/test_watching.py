@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from command_line import call
 from rich.console import Console
 from small_sweep import run, small_sweep
 
+from pareto_unlearn import cli_watch
 from pareto_unlearn.records import Phase, TrialState
 from pareto_unlearn.schedule import count_trials
 from pareto_unlearn.store import RunStore
@@ -16,7 +18,7 @@ from pareto_unlearn.sweep import executors
 from pareto_unlearn.sweep.forecast import Pace, Task, UnderWay, seconds_left, steps_of, task_of, tasks_of
 from pareto_unlearn.sweep.progress import ProgressDisplay
 from pareto_unlearn.sweep.progress_file import PROGRESS_FILE, ProgressFile, read_progress
-from pareto_unlearn.sweep.status import look_at
+from pareto_unlearn.sweep.status import RunState, look_at
 from pareto_unlearn.sweep.worker import execute
 
 COURSE = "baselines=[{method: composite, variant: one_run, weights: [0.1, 1.0]}, max_loss]"
@@ -176,3 +178,25 @@ def test_a_damaged_progress_file_is_no_progress(copy_small_sweep, tmp_path):
     for text in ("", "[]", '{"running": 3}', '{"running": [{"label": 1}]}'):
         (tmp_path / config.name / PROGRESS_FILE).write_text(text)
         assert look_at(RunStore.open(tmp_path / config.name)).state == "finished"
+
+
+def test_a_report_that_is_watched_is_written_at_every_end_of_a_trial_and_without_reloading_at_last(
+    copy_small_sweep, tmp_path, monkeypatch
+):
+    config = copy_small_sweep(tmp_path)
+    run, page = tmp_path / config.name, tmp_path / "page.html"
+    finished, seen = look_at(RunStore.open(run)), []
+
+    def looks(_):
+        for ended in (2, 2, 3):
+            yield replace(finished, state=RunState.RUNNING, done=ended)
+            seen.append(page.read_text().split("The sweep is running: ")[1][:6])
+            if len(seen) == 1:
+                page.write_text("The sweep is running: as it was")
+        yield finished
+
+    monkeypatch.setattr(cli_watch, "_looks", looks)
+    done = call("report", run, "--watch", "--out", page)
+    assert done.stdout.strip() == str(page)
+    assert seen == ["2 of 6", "as it ", "3 of 6"]
+    assert "The sweep is running" not in page.read_text()

@@ -17,6 +17,7 @@ from pareto_unlearn.report.comparison_page import render_comparison
 from pareto_unlearn.report.comparison_view import view_comparison
 from pareto_unlearn.report.facts import Split
 from pareto_unlearn.report.gather import gather
+from pareto_unlearn.report.live import Live
 from pareto_unlearn.report.page import render
 from pareto_unlearn.report.paper_table import Layout, gather_table
 from pareto_unlearn.report.table_text import TextFormat, write_table
@@ -28,6 +29,7 @@ __all__ = [
     "ComparisonFormat",
     "ForgetImages",
     "Layout",
+    "Live",
     "Split",
     "TextFormat",
     "comparison_values",
@@ -44,7 +46,12 @@ __all__ = [
 REPORT_FILE = "report.html"
 
 
-def write_report(run_path: str, out: str | None = None, forget_images: ForgetImages | None = None) -> str:
+def write_report(
+    run_path: str,
+    out: str | None = None,
+    forget_images: ForgetImages | None = None,
+    live: Live | None = None,
+) -> str:
     """Write the report of a stored run as one HTML file that needs no network, and return its path or URI.
 
     The same store gives the same bytes, but for `uv run` before the lines to copy (``commands``). An older
@@ -54,6 +61,7 @@ def write_report(run_path: str, out: str | None = None, forget_images: ForgetIma
         run_path: the run directory, local or a URI such as ``s3://bucket/runs/name``.
         out: the file to write, local or a URI; None means ``report.html`` in the run directory.
         forget_images: how much of the forget images the page may hold; None: what the sweep file says.
+        live: how far the sweep is while it runs: the page then reads itself again.
 
     Raises:
         ConfigError: there is no run at ``run_path``, or the folder of ``out`` cannot be reached.
@@ -62,7 +70,7 @@ def write_report(run_path: str, out: str | None = None, forget_images: ForgetIma
     """
     run = open_run(run_path)
     sweep_file = _sweep_file(run)
-    page = render(gather(run, sweep_file, forget_images or forget_images_of(sweep_file)))
+    page = render(gather(run, sweep_file, forget_images or forget_images_of(sweep_file)), live)
     if out is None:
         run.store.write_text(REPORT_FILE, page)
         return join_path(run_path, REPORT_FILE)

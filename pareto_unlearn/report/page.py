@@ -29,6 +29,7 @@ from pareto_unlearn.report.figures import (
 )
 from pareto_unlearn.report.fragments import text
 from pareto_unlearn.report.front_figure import front_figure
+from pareto_unlearn.report.live import RELOAD_SECONDS, Live, notice, reload_without_script
 from pareto_unlearn.report.marks import look, method_look
 from pareto_unlearn.report.quantities import metric_data
 from pareto_unlearn.report.views import finite
@@ -38,8 +39,8 @@ SCRIPTS = ("panels.js", "convergence.js", "progress.js", "script.js")
 """The parts of the page's own script, in their order."""
 
 
-def render(report: Report) -> str:
-    """Return the whole page.
+def render(report: Report, live: Live | None = None) -> str:
+    """Return the whole page, which reads itself again if ``live`` tells of a sweep that runs.
 
     The content security policy admits the two scripts of this page, by hash, and no others: even a name from
     the store that escaping missed could not run. Plotly needs ``blob:`` images to download a figure.
@@ -64,17 +65,18 @@ def render(report: Report) -> str:
             provenance.provenance,
         )
     )
+    data = page_data(report) | ({} if live is None else {"reload": RELOAD_SECONDS})
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="referrer" content="no-referrer">\n'
-        '<meta name="color-scheme" content="light dark">\n'
+        f'<meta name="color-scheme" content="light dark">\n{reload_without_script(live)}'
         f"<title>{SMOKE + ' · ' if report.smoke else ''}{text(report.name)} · unlearning report</title>\n"
         f"<style>{_asset('style.css')}</style>\n</head>\n<body>\n"
-        f"{header.header(report)}\n{header.slider_bar(report)}\n<main>{body}</main>\n"
+        f"{notice(live)}{header.header(report)}\n{header.slider_bar(report)}\n<main>{body}</main>\n"
         '<noscript><p class="note">The figures need JavaScript; images and tables do not.</p></noscript>\n'
-        f'<script type="application/json" id="report-data">{embedded_json(page_data(report))}</script>\n'
+        f'<script type="application/json" id="report-data">{embedded_json(data)}</script>\n'
         f"<script>{plotly}</script>\n<script>{script}</script>\n</body>\n</html>\n"
     )
 

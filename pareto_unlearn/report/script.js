@@ -255,6 +255,7 @@
   const select = (key) => {
     if (!report.solutions[key] || key === state.key) return;
     state.key = key;
+    remember();
     show();
     const front = report.front[viewName()];
     placeRings(byId("figure-front"), front, [front.positions]);
@@ -266,6 +267,34 @@
     followCurve();
     drawEmbedding();
     drawRelearning();
+  };
+
+  // While its sweep runs, the page reads itself again; the address keeps what the reader has chosen.
+  const remember = () => {
+    if (!report.reload) return;
+    const { key, split, scale } = state;
+    const chosen = { trial: report.solutions[key]?.trial ?? "", split, scale, hide: String(byId("hide-forget")?.checked ?? false) };
+    history.replaceState(null, "", `#${new URLSearchParams(chosen)}`);
+  };
+
+  const recall = () => {
+    const chosen = new URLSearchParams(location.hash.slice(1));
+    const key = report.solutions.findIndex((one) => one.trial === chosen.get("trial"));
+    if (key >= 0) state.key = key;
+    for (const control of document.querySelectorAll('input[name="split"], input[name="scale"]')) {
+      control.checked = control.value === (chosen.get(control.name) ?? state[control.name]);
+      if (control.checked) state[control.name] = control.value;
+    }
+    for (const table of document.querySelectorAll("[data-split]")) table.hidden = table.dataset.split !== state.split;
+    const hide = byId("hide-forget");
+    if (hide) hide.checked = chosen.get("hide") === "true";
+    document.body.classList.toggle("hide-forget", Boolean(hide?.checked));
+  };
+
+  const readAgain = () => {
+    let touched = Date.now();
+    for (const name of ["pointerdown", "keydown", "wheel"]) addEventListener(name, () => { touched = Date.now(); }, { passive: true });
+    setInterval(() => { if (Date.now() - touched >= 1000 * report.reload) location.reload(); }, 1000);
   };
 
   const followCurve = () => {
@@ -340,6 +369,7 @@
     else if (id.startsWith("metric-")) drawMetrics();
     else if (id.startsWith("progress-")) drawProgress();
     else if (id === "hide-forget") document.body.classList.toggle("hide-forget", checked);
+    remember();
   };
 
   const listenToFigure = (div) => div.on("plotly_click", (event) => {
@@ -347,6 +377,7 @@
     if (key !== undefined && key !== null) select(Number(key));
   });
 
+  if (location.hash.includes("trial=")) recall();
   show();
   drawFront();
   drawProgress();
@@ -373,5 +404,6 @@
     drawAll();
     for (const div of document.querySelectorAll(".js-plotly-plot")) if (!div.hidden) Plotly.Plots.resize(div);
   });
+  if (report.reload) readAgain();
   document.documentElement.dataset.ready = "true";
 })();
