@@ -1,13 +1,14 @@
-"""Plans the next trial: a pure function of the sweep file and of the trials that ended or are running.
+"""Lists the trials of a sweep: a pure function of its file and of the trials that ended or are running.
 
-``plan`` covers Phase I, the grid, list and adaptive schedules, seeds, baselines and checks. It knows no torch
-and does no I/O. So stored records replay a sweep, and resuming is the same call over the same store.
+``wanted_trials`` covers Phase I, the grid, list and adaptive schedules, seeds, baselines and checks. It knows
+no torch and does no I/O. So stored records replay a sweep, and resuming is the same call over the same store.
 """
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import cache
 
 import numpy as np
 from jaxtyping import Float
@@ -43,7 +44,7 @@ Costs = tuple[float, float]
 
 
 class NoTrial(StrEnum):
-    """Why ``plan`` returns no trial."""
+    """Why no trial is to start."""
 
     WAIT = "wait"
     FINISHED = "finished"
@@ -68,30 +69,6 @@ class SweepState:
     retry: frozenset[tuple[str, int]] = frozenset()
     banks: Mapping[str, tuple[BankEntry, ...]] = field(default_factory=dict)
     check_convergence: bool = False
-
-
-def plan(config: SweepConfig, progress: SweepState, identify: Identify) -> TrialSpec | NoTrial:
-    """Return the next trial to start, or whether to wait for live trials or finish.
-
-    Boundaries come first; then epsilons as soon as a seed's range is known; the original model, controls and
-    baselines fill slots in between, so that no worker idles between the phases. A baseline that leaves a
-    whole front gets the same epsilons once it is committed; the trial that resists relearning follows them.
-    The checks of a seed come last, once its epsilons have ended.
-
-    A seed whose boundaries leave no valid range gets no epsilons; ``derive_range`` raises the reason.
-
-    Raises:
-        EpsilonError: an absolute epsilon lies outside the range.
-    """
-    for spec in wanted_trials(config, progress, identify):
-        if spec.trial_id in progress.live:
-            continue
-        record = progress.committed.get(spec.trial_id)
-        if record is None:
-            return spec
-        if (record.trial_id, record.attempt) in progress.retry:
-            return replace(spec, attempt=record.attempt + 1)
-    return NoTrial.WAIT if progress.live else NoTrial.FINISHED
 
 
 def count_trials(config: SweepConfig, *, check_convergence: bool = False) -> int:
@@ -194,8 +171,13 @@ class EpsilonError(RangeError):
 
 def grid_fractions(schedule: GridEpsilon) -> tuple[float, ...]:
     """Return the fractions of a grid: equal steps, or steps that grow geometrically from the lower end on."""
-    count = schedule.points
-    if schedule.spacing == "linear":
+    return _grid_fractions(schedule.points, schedule.spacing)
+
+
+@cache
+def _grid_fractions(count: int, spacing: str) -> tuple[float, ...]:
+    # The sums begin anew for each fraction: running sums could differ in the last bit, and so would ids.
+    if spacing == "linear":
         return tuple((index + 1) / (count + 1) for index in range(count))
     ratio = GEOMETRIC_RATIO ** (1.0 / max(count, 1))
     gaps = [ratio**index for index in range(count + 1)]
@@ -293,8 +275,9 @@ def _epsilon_specs(
     if valid is None or progress.scales is None:
         return
     check_absolute_epsilons(config, valid)
+    path, _ = boundary_specs(seed, identify)
     for epsilon, fraction in _epsilons(config, seed, valid, progress, identify):
-        yield _epsilon_spec(config, seed, epsilon, fraction, valid, identify)
+        yield _epsilon_spec(config, path, epsilon, fraction, valid, identify)
 
 
 def _epsilons(
@@ -309,9 +292,10 @@ def _epsilons(
     elif schedule.schedule == "grid":
         fractions = grid_fractions(schedule)
     else:
+        path, _ = boundary_specs(seed, identify)
 
         def solved(fraction: float) -> Costs | None:
-            spec = _epsilon_spec(config, seed, valid.epsilon_at(fraction), fraction, valid, identify)
+            spec = _epsilon_spec(config, path, valid.epsilon_at(fraction), fraction, valid, identify)
             record = progress.committed.get(spec.trial_id)
             return None if record is None else _costs(record)
 
@@ -330,14 +314,18 @@ def _ends(seed: int, valid: ValidRange, progress: SweepState, identify: Identify
 
 
 def _epsilon_spec(
-    config: SweepConfig, seed: int, epsilon: float, fraction: float, valid: ValidRange, identify: Identify
+    config: SweepConfig,
+    path: TrialSpec,
+    epsilon: float,
+    fraction: float,
+    valid: ValidRange,
+    identify: Identify,
 ) -> TrialSpec:
-    path, _ = boundary_specs(seed, identify)
     return _identified(
         identify,
         phase=Phase.EPSILON,
         method=EPSILON_CONSTRAINT,
-        seed=seed,
+        seed=path.seed,
         epsilon=epsilon,
         epsilon_fraction=fraction,
         range_width=valid.upper - valid.lower,

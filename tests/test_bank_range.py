@@ -9,7 +9,8 @@ from short_path import short_config
 from trial_rows import SCALES
 
 from pareto_unlearn.records import BankEntry, Phase, TrialRecord, TrialSpec, TrialState
-from pareto_unlearn.schedule import SweepState, boundary_specs, derive_range, plan, range_of_seed
+from pareto_unlearn.schedule import SweepState, boundary_specs, derive_range, range_of_seed
+from pareto_unlearn.sweep.backlog import Backlog
 
 HIGHEST, LOWEST = boundary_specs(0, lambda spec: f"{spec.role}-of-{spec.seed}")
 
@@ -83,7 +84,7 @@ def planned_epsilon(*overrides: str) -> TrialSpec:
     config = short_config(Path("unused"), *overrides)
     committed = {record.trial_id: record for record in (PATH_END, GOOD_LOWEST)}
     progress = SweepState(committed, (), SCALES, banks={HIGHEST.trial_id: bank_of((1.0, 0.001))})
-    found = plan(config, progress, lambda spec: f"{spec.role}-of-{spec.seed}")
+    found = Backlog(config, lambda spec: f"{spec.role}-of-{spec.seed}").next(progress)
     assert isinstance(found, TrialSpec)
     assert found.phase is Phase.EPSILON
     return found

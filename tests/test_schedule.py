@@ -35,8 +35,8 @@ from pareto_unlearn.schedule import (
     derive_range,
     derive_ranges,
     grid_fractions,
-    plan,
 )
+from pareto_unlearn.sweep.backlog import Backlog
 
 SWEEP = """
 name: test
@@ -99,7 +99,7 @@ def solve(spec: TrialSpec) -> TrialRecord:
 
 @dataclass
 class Sweep:
-    """A sweep without a solver: asks ``plan``, keeps trials live, ends them in an order of ``order``."""
+    """A sweep without a solver: asks a backlog, keeps trials live, ends them in an order of ``order``."""
 
     config: SweepConfig
     workers: int = 2
@@ -110,9 +110,11 @@ class Sweep:
     committed: dict[str, TrialRecord] = field(default_factory=dict)
     live: dict[str, TrialSpec] = field(default_factory=dict)
     planned: list[TrialSpec] = field(default_factory=list)
+    decisions: int = 0
 
     def __post_init__(self) -> None:
         self.identify = identify_in(self.config)
+        self.backlog = Backlog(self.config, self.identify)
 
     def failed(self) -> frozenset[tuple[str, int]]:
         records = self.committed.values()
@@ -126,7 +128,15 @@ class Sweep:
             retry,
             check_convergence=self.check_convergence,
         )
-        return plan(self.config, progress, self.identify)
+        return self.decide(progress)
+
+    def decide(self, progress: SweepState) -> TrialSpec | NoTrial:
+        """Decide; every third time, a new backlog, which knows no past, must decide the same."""
+        self.decisions += 1
+        decision = self.backlog.next(progress)
+        if self.decisions % 3 == 0:
+            assert Backlog(self.config, self.identify).next(progress) == decision
+        return decision
 
     def start(self) -> TrialSpec:
         spec = self.next()
@@ -136,7 +146,9 @@ class Sweep:
         return spec
 
     def end(self, spec: TrialSpec) -> None:
+        is_new = spec.trial_id not in self.committed
         self.committed[spec.trial_id] = self.outcome(self.live.pop(spec.trial_id))
+        self.backlog.ended(self.committed[spec.trial_id], is_new=is_new)
 
     def run(self, ends: int | None = None) -> "Sweep":
         """Go on until nothing is left, or until that many trials have ended."""

@@ -13,7 +13,13 @@ from pareto_unlearn.config.budget import count_front_steps, known_slots, spend_b
 from pareto_unlearn.config.comparison_section import Baseline, ControlModel
 from pareto_unlearn.config.data_section import DataSection, ProxySection
 from pareto_unlearn.config.epsilon_section import SCHEDULES, AdaptiveEpsilon, GridEpsilon, ListEpsilon
-from pareto_unlearn.config.identity import config_hash, describe_difference, result_fields, trial_id
+from pareto_unlearn.config.identity import (
+    TrialIds,
+    config_hash,
+    describe_difference,
+    result_fields,
+    trial_id,
+)
 from pareto_unlearn.config.json_schema import make_json_schema
 from pareto_unlearn.config.mask_text import open_mask_text
 from pareto_unlearn.config.model_section import (
@@ -80,6 +86,7 @@ __all__ = [
     "SolverSection",
     "SweepConfig",
     "TaskSection",
+    "TrialIds",
     "as_smoke",
     "config_hash",
     "count_front_steps",

@@ -16,6 +16,13 @@ ViolationTolerance = Annotated[
 ]
 
 
+MOST_POINTS = 10_000
+"""What a run was measured with (docs/benchmarks.md, "Scale"): reading, planning and packing it take seconds.
+
+Above 999 points neighbours share a label, which has a tenth of a percent; ids tell them apart.
+"""
+
+
 class GridEpsilon(Section):
     """Epsilons at fixed fractions of the valid range."""
 
@@ -23,7 +30,7 @@ class GridEpsilon(Section):
         default="grid", description="how epsilons are chosen: grid, list or adaptive"
     )
     points: int = Field(
-        default=3, ge=1, le=999, description="number of epsilons strictly inside the valid range"
+        default=3, ge=1, le=MOST_POINTS, description="number of epsilons strictly inside the valid range"
     )
     spacing: Literal["linear", "geometric"] = Field(
         default="linear", description="equal steps, or steps that shrink towards the lower end"

@@ -39,31 +39,61 @@ def trial_id(
         weight: coefficient of the forget loss of a baseline, else None.
         seed: seed of the trial; ``config.seed``, which decides the split, counts as well.
     """
-    dumped = config.for_phase(phase).model_dump(mode="json")
-    del dumped["solver"]["checkpoint_every"], dumped["objective"]["reference"]
-    if phase is not Phase.HARDENED:
-        del dumped["solver"]["relearning"]
-    training = {"training_steps": config.training_steps_of(method)} if phase is Phase.CONTROL else {}
-    return _digest(
-        {
+    own = TrialIds(config, weights_sha256)
+    return own(phase=phase, method=method, role=role, epsilon=epsilon, weight=weight, seed=seed)
+
+
+class TrialIds:
+    """``trial_id`` for the trials of one sweep: what many of them share is worked out once."""
+
+    def __init__(self, config: SweepConfig, weights_sha256: str) -> None:
+        self._config, self._weights_sha256 = config, weights_sha256
+        self._shared: dict[tuple[Phase, str], dict[str, Any]] = {}
+
+    def __call__(
+        self,
+        *,
+        phase: Phase,
+        method: str,
+        role: Role | None,
+        epsilon: float | None,
+        weight: float | None,
+        seed: int,
+    ) -> str:
+        """Return the id of a trial; see ``trial_id``."""
+        if (phase, method) not in self._shared:
+            self._shared[phase, method] = self._work_out(phase, method)
+        return _digest(
+            {
+                **self._shared[phase, method],
+                "phase": str(phase_solved(phase, role)),
+                "method": str(method),
+                "role": None if role is None else str(role),
+                "epsilon": None if epsilon is None else float(epsilon).hex(),
+                "weight": None if weight is None else float(weight).hex(),
+                "seed": int(seed),
+            }
+        )[:16]
+
+    def _work_out(self, phase: Phase, method: str) -> dict[str, Any]:
+        config = self._config
+        dumped = config.for_phase(phase).model_dump(mode="json")
+        del dumped["solver"]["checkpoint_every"], dumped["objective"]["reference"]
+        if phase is not Phase.HARDENED:
+            del dumped["solver"]["relearning"]
+        training = {"training_steps": config.training_steps_of(method)} if phase is Phase.CONTROL else {}
+        return {
             **training,
             "identity_version": _IDENTITY_VERSION,
             "model": _model_identity(config),
-            "weights_sha256": weights_sha256,
+            "weights_sha256": self._weights_sha256,
             "data": _data_identity(dumped["data"]),
             "split_seed": config.seed,
             "task": _task_identity(dumped["task"]),
             "objective": dumped["objective"],
             "solver": dumped["solver"],
             "cpus_per_trial": config.run.cpus_per_trial,
-            "phase": str(phase_solved(phase, role)),
-            "method": str(method),
-            "role": None if role is None else str(role),
-            "epsilon": None if epsilon is None else float(epsilon).hex(),
-            "weight": None if weight is None else float(weight).hex(),
-            "seed": int(seed),
         }
-    )[:16]
 
 
 def result_fields(config: SweepConfig) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
-from pareto_unlearn.config import SweepConfig, trial_id
+from pareto_unlearn.config import SweepConfig, TrialIds
 from pareto_unlearn.errors import ConfigError, ParetoUnlearnError, RangeError
 from pareto_unlearn.records import HAS_MODEL, Phase, Role, RunInfo, Scales, TrialRecord, TrialSpec
 from pareto_unlearn.schedule import (
@@ -13,11 +13,11 @@ from pareto_unlearn.schedule import (
     boundary_specs,
     count_trials,
     derive_ranges,
-    plan,
     range_of_seed,
 )
 from pareto_unlearn.store import RunStore
 from pareto_unlearn.store.lock import Hold
+from pareto_unlearn.sweep.backlog import Backlog
 from pareto_unlearn.sweep.forecast import Task, count_ended, tasks_of
 from pareto_unlearn.sweep.worker import Answer, Assignment, commit_lost, read_scales
 
@@ -42,9 +42,16 @@ class Planner:
     error: ParetoUnlearnError | None = None
     rows: dict[str, TrialRecord] = field(init=False)
     scales: Scales | None = field(init=False)
+    _backlog: Backlog = field(init=False)
+    _ids: TrialIds = field(init=False)
+    _known_ids: dict[TrialSpec, str] = field(init=False, default_factory=dict)
+    _paths: dict[str, None] = field(init=False)
 
     def __post_init__(self) -> None:
         self.rows = self.store.records()
+        self._paths = dict.fromkeys(row.trial_id for row in self.rows.values() if row.role is Role.HIGHEST)
+        self._backlog = Backlog(self.config, self.identify)
+        self._ids = TrialIds(self.config, self.weights_sha256)
         self.scales = read_scales(self.store) or self._scales_of_run()
 
     def next_trial(self, live: Collection[str]) -> Assignment | NoTrial:
@@ -58,7 +65,7 @@ class Planner:
         if self.has_ended():
             return NoTrial.FINISHED
         try:
-            decision = plan(self.config, self.progress(live), self.identify)
+            decision = self._backlog.next(self.progress(live))
         except ParetoUnlearnError as error:
             self.error = error
             return NoTrial.FINISHED
@@ -73,11 +80,9 @@ class Planner:
 
     def progress(self, live: Collection[str] = ()) -> SweepState:
         """Return everything that planning decides by, as it is known now."""
-        records = self.rows
-        on_path = self.config.solver.start == "path"
-        paths = [record.trial_id for record in records.values() if on_path and record.role is Role.HIGHEST]
+        paths = self._paths if self.config.solver.start == "path" else ()
         banks = {trial_id: self.store.read_bank(trial_id) for trial_id in paths}
-        return SweepState(records, live, self.scales, self.retry, banks, self.check_convergence)
+        return SweepState(self.rows, live, self.scales, self.retry, banks, self.check_convergence)
 
     def _scales_of_run(self) -> Scales | None:
         """Return the scales that run.json has, where their own file is lost; None for a run without any."""
@@ -85,17 +90,17 @@ class Planner:
         return None if info is None else info.scales
 
     def identify(self, spec: TrialSpec) -> str:
-        """Return the id of a planned trial."""
-        return trial_id(
-            self.config,
-            weights_sha256=self.weights_sha256,
-            phase=spec.phase,
-            method=spec.method,
-            role=spec.role,
-            epsilon=spec.epsilon,
-            weight=spec.weight,
-            seed=spec.seed,
-        )
+        """Return the id of a planned trial; it is kept, since plans ask for it again and again."""
+        if spec not in self._known_ids:
+            self._known_ids[spec] = self._ids(
+                phase=spec.phase,
+                method=spec.method,
+                role=spec.role,
+                epsilon=spec.epsilon,
+                weight=spec.weight,
+                seed=spec.seed,
+            )
+        return self._known_ids[spec]
 
     def take(self, spec: TrialSpec, answer: Answer) -> TrialRecord | None:
         """Count what a worker answered; return the row, None if the answer ends the sweep.
@@ -121,7 +126,11 @@ class Planner:
 
     def _count(self, record: TrialRecord) -> TrialRecord:
         self.store.learn(record)
+        is_new = record.trial_id not in self.rows
         self.rows[record.trial_id] = record
+        if record.role is Role.HIGHEST:
+            self._paths[record.trial_id] = None
+        self._backlog.ended(record, is_new=is_new)
         return record
 
     def describe_run(self, info: RunInfo) -> RunInfo:
