@@ -16,6 +16,8 @@ from pareto_unlearn.report.answers import answers
 from pareto_unlearn.report.facts import Report
 from pareto_unlearn.report.gather import gather
 from pareto_unlearn.report.page import render
+from pareto_unlearn.report.seeds import spreads
+from pareto_unlearn.report.words import share
 from pareto_unlearn.store import open_run
 
 
@@ -109,6 +111,50 @@ def test_areas_grow_to_the_scores_of_the_run_and_end_at_its_cost(report: Report,
 
 
 @pytest.fixture(scope="module")
+def three_seeds(tmp_path_factory: pytest.TempPathFactory) -> str:
+    results = [synthetic_result(plan) for seed in (0, 1, 2) for plan in planned_trials(seed)]
+    return write_run(str(tmp_path_factory.mktemp("three")), results)
+
+
+def test_three_seeds_have_a_median_between_the_best_and_the_worst(three_seeds: str, report: Report) -> None:
+    found = gather(open_run(three_seeds))
+    for view in found.fronts:
+        assert view.band is not None
+        ends = [dict(edge) for edge in (view.band.best, view.band.median, view.band.worst)]
+        shared = set(ends[0]) & set(ends[1]) & set(ends[2])
+        assert len(shared) > 5
+        assert all(ends[0][x] <= ends[1][x] <= ends[2][x] for x in shared)
+        assert any(ends[0][x] < ends[1][x] < ends[2][x] for x in shared)
+    key = next(key for key, one in enumerate(found.solutions) if one.label == "epsilon 3.0% · seed 2")
+    same = [one for one in found.solutions if one.label.startswith("epsilon 3.0%")]
+    losses = sorted(one.train.retained_quality for one in same)
+    said = f"retained quality {share(losses[1], 2)} ({share(losses[0], 2)} to {share(losses[2], 2)})"
+    assert said in spreads(found.solutions)[key]["train"]
+    assert all(view.band is None for view in report.fronts)
+    assert report.seed_sliders == ()
+    assert spreads(report.solutions) == {}
+
+
+@needs_browser
+def test_the_slider_runs_over_the_trials_of_one_seed(three_seeds: str) -> None:
+    with started_browser() as browser:
+        opened = Opened(browser, write_report(three_seeds), viewport={"width": 1280, "height": 900})
+        page = opened.page
+        page.locator("#epsilon").press("End")
+        assert page.input_value("#epsilon") == "9"
+        assert page.inner_text("#details h3").strip() == "highest · seed 0"
+        page.select_option("#seed", "2")
+        assert page.inner_text("#details h3").strip() == "highest · seed 2"
+        page.locator("#epsilon").press("ArrowLeft")
+        assert page.inner_text("#details h3").strip() == "epsilon 3.0% · seed 2"
+        page.locator("#trials button", has_text="lowest · seed 1").press("Enter")
+        assert page.input_value("#seed") == "1"
+        assert "Median of 3 seeds" in page.inner_text("#details")
+        assert opened.complaints == []
+        assert [url for url in opened.requests if not url.startswith("data:")] == opened.requests[:1]
+
+
+@pytest.fixture(scope="module")
 def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Opened]:
     path = write_run(
         str(tmp_path_factory.mktemp("crowded")), [synthetic_result(plan) for plan in crowded_plans()]
@@ -168,6 +214,28 @@ def test_areas_are_held_out_first_and_against_trials_or_pairs(opened: Opened) ->
     assert pairs[-1] > 400 * 9
     page.select_option("#progress-split", "train")
     assert "gradient pairs" in drawn(opened, "xaxis.title.text", "progress")
+
+
+@needs_browser
+def test_between_two_trials_the_dial_names_the_line_that_makes_a_model(opened: Opened) -> None:
+    page = opened.page
+    page.locator("#epsilon").press("End")
+    page.evaluate(
+        "() => { const dial = document.getElementById('epsilon'); dial.value = '7.5';"
+        " dial.dispatchEvent(new Event('input')); }"
+    )
+    line = page.inner_text("#details .between .command")
+    assert line == "pareto-unlearn export runs/digits digits-0.035.safetensors --epsilon 0.035"
+    assert "not measured" in page.inner_text("#dial-numbers")
+    assert "between epsilon 4.0% and epsilon 3.0%" in page.inner_text("#dial-label")
+    page.locator("#epsilon").press("ArrowRight")
+    assert page.locator("#details .between").count() == 0
+    assert page.inner_text("#dial-label").strip() == "highest"
+    page.evaluate(
+        "() => { const dial = document.getElementById('epsilon'); dial.value = '0.5';"
+        " dial.dispatchEvent(new Event('input')); }"
+    )
+    assert "between original and epsilon 70.0%" in page.inner_text("#dial-label")
 
 
 @needs_browser

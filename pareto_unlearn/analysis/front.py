@@ -3,9 +3,11 @@
 Rows that are not finite are left out: common libraries return a NaN row as the only member of the front.
 """
 
+from collections.abc import Sequence
+
 import moocore
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 
 def is_non_dominated(costs: Float[np.ndarray, "n d"]) -> Bool[np.ndarray, " n"]:
@@ -65,6 +67,24 @@ def hypervolume(
     if len(inside) == 0:
         return 0.0
     return float(moocore.hypervolume(inside, ref=np.ones(2)))
+
+
+def attainment(
+    costs: Float[np.ndarray, "n 2"], seeds: Int[np.ndarray, " n"], shares: Sequence[float]
+) -> list[Float[np.ndarray, "m 2"]]:
+    """Return, for each share, the corners of what the fronts of at least that share of the seeds attain.
+
+    A share near 0 gives what the best seed attains at each place, 1 what every seed attains.
+
+    Args:
+        costs: one row per solution, both columns minimised. Rows that are not finite are left out.
+        seeds: the seed of each row.
+        shares: ratios from 0 to 1.
+    """
+    finite = np.all(np.isfinite(costs), axis=1)
+    percentiles = [100.0 * share for share in shares]
+    found = moocore.eaf(costs[finite], sets=seeds[finite], percentiles=percentiles)
+    return [found[found[:, 2] == percentile, :2] for percentile in percentiles]
 
 
 def _turns_up(

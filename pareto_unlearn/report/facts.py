@@ -150,6 +150,19 @@ class FrontPoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Band:
+    """The edges of what the fronts of several seeds attain, as (completeness, quality loss) in percent.
+
+    ``best`` is attained by at least one seed, ``median`` by half of them, ``worst`` by all.
+    """
+
+    seeds: int
+    best: tuple[tuple[float, float], ...]
+    median: tuple[tuple[float, float], ...]
+    worst: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FrontView:
     """The front as seen on one split, with a linear or logarithmic axis of quality loss."""
 
@@ -157,6 +170,7 @@ class FrontView:
     logarithmic: bool
     points: tuple[FrontPoint, ...]
     box: Box
+    band: Band | None = None
 
     @property
     def keys(self) -> tuple[int, ...]:
@@ -389,7 +403,8 @@ class Recommendation:
 class Report:
     """All data of the page.
 
-    ``slider`` holds the indices of the solutions that the slider selects, ``start`` the solution selected
+    ``slider`` holds the indices of the solutions that the slider selects, ``seed_sliders`` those of each seed
+    where there are three or more, ``start`` the solution selected
     first, which is the picked or recommended one if there is any. ``spread_of_ends`` belongs to the lower
     and the upper end of the valid range; None if only one seed has a range.
     """
@@ -416,6 +431,7 @@ class Report:
     likeness: tuple[Likeness, ...]
     solutions: tuple[Solution, ...]
     slider: tuple[int, ...]
+    seed_sliders: tuple[tuple[int, tuple[int, ...]], ...]
     start: int | None
     recommended: Recommendation | None
     origin: Origin

@@ -103,6 +103,9 @@ def front_legend(view: FrontView, solutions: Sequence[Solution]) -> list[tuple[s
         (symbol, colour, f"{title} ({status})" if status else title)
         for title, status, symbol, colour in ordered
     ]
+    if view.band is not None:
+        line = f"half of {view.band.seeds} seeds attain this (wash: from one to all of them)"
+        entries.append(("line-ew", "var(--blue-soft)", line))
     asked = any(point.requested is not None for point in view.points)
     return (
         [*entries, ("line-ns-open", "var(--ink-soft)", "mean completeness that epsilon requests")]
@@ -185,6 +188,7 @@ def _front_traces(view: FrontView, solutions: Sequence[Solution]) -> list[go.Sca
                 hovertext=[hover_text(solutions[point.key], view.split) for point in points],
                 hoverinfo="text",
                 cliponaxis=False,
+                opacity=1.0 if view.band is None else 0.5,
                 marker={
                     "symbol": symbol,
                     "size": 15 if symbol.startswith(("star", "arrow")) else 11,
@@ -254,6 +258,25 @@ def _staircase(view: FrontView, solutions: Sequence[Solution]) -> list[go.Scatte
     ]
 
 
+def _band(view: FrontView) -> list[go.Scatter]:
+    """Draw what half of the seeds attain as a line, and from what one to what all attain as a wash."""
+    if view.band is None:
+        return []
+
+    def edge(corners: Sequence[tuple[float, float]], **more: object) -> go.Scatter:
+        shown = [(x, y) for x, y in corners if y > 0.0 or not view.logarithmic]
+        return go.Scatter(
+            x=[x for x, _ in shown], y=[y for _, y in shown], mode="lines", hoverinfo="skip", **more
+        )
+
+    bare = {"shape": "vh", "width": 0, "color": "var(--blue-soft)"}
+    return [
+        edge(view.band.worst, line=bare),
+        edge(view.band.best, line=bare, fill="tonexty", fillcolor="var(--accent-wash)"),
+        edge(view.band.median, line=bare | {"width": 2}),
+    ]
+
+
 def _star(view: FrontView, recommended: Recommendation | None) -> list[dict[str, Any]]:
     """Return the name beside the picked or recommended model, on the side where the front leaves room."""
     if recommended is None:
@@ -297,6 +320,7 @@ def front_figure(
     """
     figure = go.Figure(
         [
+            *_band(view),
             *_staircase(view, solutions),
             *_gap_traces(view, solutions),
             *_front_traces(view, solutions),

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from pareto_unlearn.analysis.naming import export_command
@@ -19,6 +19,7 @@ from pareto_unlearn.report.facts import (
     UNDRAWN,
     Embedding,
     EpsilonRange,
+    FrontView,
     Hypervolume,
     Kind,
     Measured,
@@ -29,6 +30,7 @@ from pareto_unlearn.report.facts import (
 )
 from pareto_unlearn.report.origin import gather_origin
 from pareto_unlearn.report.progress import UNSCORED, gather_progress
+from pareto_unlearn.report.seeds import front_band, seed_sliders
 from pareto_unlearn.report.veil import veil
 from pareto_unlearn.report.verdict import verdict
 from pareto_unlearn.report.views import (
@@ -40,6 +42,7 @@ from pareto_unlearn.report.views import (
     group,
     image_grid,
     metric_panels,
+    placed,
 )
 from pareto_unlearn.store import StoredRun
 
@@ -76,7 +79,7 @@ def gather(run: StoredRun, sweep_file: str = "", forget_images: ForgetImages = F
     records = run.records
     seeds = tuple(sorted({record.seed for record in records}))
     solutions = ordered(tuple(_solution(run, record, seeds) for record in records))
-    fronts = tuple(front_view(solutions, split, log) for split in Split for log in (False, True))
+    fronts = tuple(_front(solutions, split, log) for split in Split for log in (False, True))
     columns = drawn_keys(solutions)
     slider = [key for key in columns if solutions[key].kind not in (Kind.BASELINE, Kind.CONTROL)]
     originals = [key for key in columns if solutions[key].kind is Kind.ORIGINAL]
@@ -107,6 +110,7 @@ def gather(run: StoredRun, sweep_file: str = "", forget_images: ForgetImages = F
         likeness=run.compare_with_retrained(),
         solutions=solutions,
         slider=tuple(slider),
+        seed_sliders=seed_sliders(solutions, slider),
         start=middle if recommended is None else recommended.key,
         recommended=recommended,
         origin=gather_origin(run),
@@ -128,6 +132,11 @@ def gather(run: StoredRun, sweep_file: str = "", forget_images: ForgetImages = F
         sweep_file=sweep_file,
         forget_images=forget_images,
     )
+
+
+def _front(solutions: Sequence[Solution], split: Split, logarithmic: bool) -> FrontView:
+    band = front_band(solutions, placed(solutions, split))
+    return replace(front_view(solutions, split, logarithmic), band=band)
 
 
 def _embeddings(run: StoredRun, solutions: Sequence[Solution]) -> tuple[Embedding, ...]:

@@ -12,6 +12,7 @@ from pareto_unlearn.report.facts import (
     Split,
 )
 from pareto_unlearn.report.fragments import section, state_badge, text
+from pareto_unlearn.report.seeds import LEAST
 from pareto_unlearn.report.words import (
     NONE,
     number,
@@ -192,10 +193,11 @@ def _span(counts: Sequence[float]) -> str:
 
 
 def _uncertainty(seeds: Sequence[int]) -> str:
-    if len(seeds) > 1:
-        listed = ", ".join(str(seed) for seed in seeds)
-        return f"{len(seeds)} seeds ({listed}); every seed is drawn as its own points"
-    return "one seed: there is no estimate of uncertainty, small differences may be chance"
+    if len(seeds) == 1:
+        return "one seed: there is no estimate of uncertainty, small differences may be chance"
+    listed = ", ".join(str(seed) for seed in seeds)
+    together = "; line and wash are what half, one and all of them attain" if len(seeds) >= LEAST else ""
+    return f"{len(seeds)} seeds ({listed}); every seed is drawn as its own points{together}"
 
 
 def _aim(report: Report) -> str:
@@ -209,8 +211,12 @@ def _aim(report: Report) -> str:
 
 def slider_bar(report: Report) -> str:
     """Return the sticky bar: the slider over the models of the epsilon method and the choice of split."""
-    last = max(0, len(report.slider) - 1)
-    start = report.slider.index(report.start) if report.start in report.slider else 0
+    lists = [keys for _, keys in report.seed_sliders] or [report.slider]
+    slider = next((keys for keys in lists if report.start in keys), lists[0])
+    last = max(0, len(slider) - 1)
+    start = slider.index(report.start) if report.start in slider else 0
+    listed = "".join(f'<option value="{seed}">{seed}</option>' for seed, _ in report.seed_sliders)
+    seeds = f'<label>seed <select id="seed" autocomplete="off">{listed}</select></label>' if listed else ""
     choices = "".join(
         f'<label><input type="radio" name="split" value="{split.value}"'
         f"{' checked' if split is Split.TRAIN else ''}>"
@@ -225,8 +231,8 @@ def slider_bar(report: Report) -> str:
         '<b id="dial-label"></b><span id="dial-numbers"></span></p>'
         '<label class="dial-slider"><span>original</span>'
         '<span class="visually-hidden">Select a model by epsilon</span>'
-        f'<input type="range" id="epsilon" min="0" max="{last}" step="1" value="{start}"{disabled}>'
-        "<span>most forgotten</span></label>"
+        f'<input type="range" id="epsilon" min="0" max="{last}" step="0.05" value="{start}"{disabled}>'
+        f'<span>most forgotten</span></label><div class="dial-choices">{seeds}'
         '<fieldset class="segmented"><legend class="visually-hidden">Measured on</legend>'
-        f"{choices}</fieldset></div></div>"
+        f"{choices}</fieldset></div></div></div>"
     )

@@ -92,6 +92,7 @@ _SHAPES = {
     'M7 9V13.5A5 5 0 0 1 2.5 9ZM9 9V13.5A5 5 0 0 0 13.5 9Z"/>',
     "asterisk": '<path d="M8 2V14M2 8H14M3.8 3.8L12.2 12.2M12.2 3.8L3.8 12.2"/>',
     "x": '<path d="M3 3L13 13M13 3L3 13"/>',
+    "line-ew": '<path d="M1.5 8H14.5"/>',
     "line-ns": '<path d="M8 1.5V14.5"/>',
 }
 _OVERLAYS = {

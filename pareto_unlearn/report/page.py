@@ -17,6 +17,7 @@ from pareto_unlearn.report import header, provenance, sections, tables
 from pareto_unlearn.report.answers import answers
 from pareto_unlearn.report.audit_text import cell
 from pareto_unlearn.report.audit_view import audit_section, relearning_figure
+from pareto_unlearn.report.between import dial_line, slider_fraction
 from pareto_unlearn.report.facts import Measured, Progress, Report, Solution, Split
 from pareto_unlearn.report.figures import (
     CONFIG,
@@ -32,6 +33,7 @@ from pareto_unlearn.report.front_figure import front_figure
 from pareto_unlearn.report.live import RELOAD_SECONDS, Live, notice, reload_without_script
 from pareto_unlearn.report.marks import look, method_look
 from pareto_unlearn.report.quantities import metric_data
+from pareto_unlearn.report.seeds import name_without_seed, spreads
 from pareto_unlearn.report.views import finite
 from pareto_unlearn.report.words import NONE, STATE_MARKS, number, share
 
@@ -91,13 +93,21 @@ def embedded_json(data: object) -> str:
 
 def page_data(report: Report) -> dict[str, Any]:
     """Return the data of the script: figures, texts of every model, rows for the downloads."""
-    solutions = report.solutions
+    solutions, over_seeds = report.solutions, spreads(report.solutions)
+    curves = {curve.key: curve for curve in report.curves}
     return {
         "name": re.sub(r"[^A-Za-z0-9._-]", "_", report.name) or "run",
         "start": report.start,
         "slider": list(report.slider),
+        "dial": dial_line(report),
+        "severalSeeds": len(report.seeds) > 1,
+        "seedSliders": [[seed, keys] for seed, keys in report.seed_sliders],
         "config": CONFIG,
-        "solutions": [_solution_data(report, key, one) for key, one in enumerate(solutions)],
+        "solutions": [
+            _solution_data(report, key, one)
+            | {"overSeeds": over_seeds.get(key), "answers": answers(one, curves.get(key))}
+            for key, one in enumerate(solutions)
+        ],
         "front": {
             sections.view_name(view): front_figure(view, solutions, report.recommended)
             for view in report.fronts
@@ -183,6 +193,9 @@ def no_curve(solution: Solution) -> str:
 def _solution_data(report: Report, key: int, solution: Solution) -> dict[str, Any]:
     return {
         "label": solution.label,
+        "name": name_without_seed(solution),
+        "seed": solution.seed,
+        "fraction": slider_fraction(solution, report.ranges),
         "state": solution.state.lower(),
         "stateMark": STATE_MARKS.get(solution.state, ""),
         "reason": solution.reason,
@@ -195,7 +208,6 @@ def _solution_data(report: Report, key: int, solution: Solution) -> dict[str, An
         "bars": {split.value: _bars(solution.on(split)) for split in Split},
         "plain": plain(solution.label),
         "colour": look(solution).colour,
-        "answers": answers(solution, next((one for one in report.curves if one.key == key), None)),
         "noCurve": no_curve(solution),
         "worst": {split.value: tables.worst_sentence(report, key, split) for split in Split},
     }

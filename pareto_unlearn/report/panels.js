@@ -102,7 +102,7 @@ const panels = (() => {
   };
 
   // All metrics of every model, one line a model; models far off the axis sit on its end.
-  const parallel = (axes, solutions, core, chosen) => {
+  const parallel = (axes, solutions, core) => {
     const scales = axes.map(({ values }) => limitsOf(known(values.filter((_, key) => core.has(key))), known(values.filter((_, key) => !core.has(key)))));
     const level = (index, value) => {
       const [low, high] = scales[index];
@@ -125,7 +125,8 @@ const panels = (() => {
     });
     const named = (axis, index) => `${[...axis.words, axis.set].join("<br>")}<br>${scales[index].map((value) => String(round(value))).join(" to ")}`;
     return {
-      data: [...[...byColour].map(([colour, keys]) => trace(keys, colour, 1.2, 0.55)), trace(chosen === null || !byColour.size ? [] : [chosen], "var(--ink)", 3, 1)],
+      data: [...byColour].map(([colour, keys]) => trace(keys, colour, 1.2, 0.55)),
+      chosen: (key) => trace(key === null ? [] : [key], "var(--ink)", 3, 1),
       ticktext: axes.map(named),
     };
   };

@@ -4,7 +4,7 @@
 (() => {
   const byId = (id) => document.getElementById(id);
   const report = JSON.parse(byId("report-data").textContent);
-  const state = { key: report.start, split: "train", scale: "linear" };
+  const state = { key: report.start, split: "train", scale: "linear", seed: report.seedSliders[0]?.[0] };
   const STRIP = 5;
 
   const make = (tag, className, text) => {
@@ -84,13 +84,21 @@
     if (div) draw(div, progress.figure(report.progress, report.progressLayout, byId("progress-split").value, byId("progress-across").value), "progress");
   };
 
+  let lines = null;
+
   const drawParallel = () => {
     const div = byId("figure-parallel");
     if (!div) return;
-    const { data, ticktext } = panels.parallel(report.metricData.axes, report.solutions, core, state.key);
+    lines = panels.parallel(report.metricData.axes, report.solutions, core);
     const layout = structuredClone(report.parallelLayout);
-    Object.assign(layout.xaxis, { tickvals: ticktext.map((_, index) => index), ticktext, range: [-0.2, ticktext.length - 0.8] });
-    draw(div, { data, layout }, "parallel");
+    Object.assign(layout.xaxis, { tickvals: lines.ticktext.map((_, index) => index), ticktext: lines.ticktext, range: [-0.2, lines.ticktext.length - 0.8] });
+    draw(div, { data: [...lines.data, lines.chosen(state.key)], layout }, "parallel");
+  };
+
+  const placeLine = () => {
+    if (lines === null) return;
+    const { x, y, customdata, hovertext } = lines.chosen(state.key);
+    Plotly.restyle(byId("figure-parallel"), { x: [x], y: [y], customdata: [customdata], hovertext: [hovertext] }, [lines.data.length]);
   };
 
   const drawCurve = () => {
@@ -183,16 +191,65 @@
     const part = make("div", "take-out");
     const head = make("p", "minor", "trial ");
     head.append(make("code", "", solution.trial), solution.export ? "; to write its model to a file:" : "");
-    part.append(head);
-    if (!solution.export) return part;
-    const line = make("code", "command", solution.export);
+    part.append(head, ...(solution.export ? commandLine(solution.export) : []));
+    return part;
+  };
+
+  const commandLine = (command) => {
+    const line = make("code", "command", command);
     const button = make("button", "action", "Copy");
     button.type = "button";
     button.setAttribute("aria-label", "Copy the export command");
     button.setAttribute("aria-live", "polite");
     button.addEventListener("click", () => copy(line, button));
-    part.append(line, button);
-    return part;
+    return [line, button];
+  };
+
+  // Between two trials no model is measured; the line makes one there.
+  const dialAt = (value) => {
+    const [left, right] = [Math.floor(value), Math.ceil(value)].map((place) => report.solutions[sliderKeys()[place]]);
+    if (!report.dial || left === right || [left, right].some((one) => one.fraction === null)) return null;
+    const fraction = left.fraction + (value - Math.floor(value)) * (right.fraction - left.fraction);
+    return fraction > 0 && fraction < 1 ? { left, right, fraction: Number(fraction.toPrecision(3)) } : null;
+  };
+
+  const showBetween = ({ left, right, fraction }) => {
+    const percent = `${Number((100 * fraction).toPrecision(3))}\u00a0%`;
+    byId("dial-mark").replaceChildren();
+    byId("dial-label").textContent = ` between ${left.label} and ${right.label}`;
+    byId("dial-numbers").textContent = `epsilon ${percent} · not measured`;
+    byId("epsilon").setAttribute("aria-valuetext", `epsilon ${percent}, between two models, not measured`);
+    const seed = report.severalSeeds ? ` --seed ${right.seed}` : "";
+    const [before, file] = report.dial;
+    const part = make("div", "take-out between");
+    part.append(
+      make("p", "minor", `Not measured: no model lies at epsilon ${percent}. This line mixes one from its neighbours within seconds, measures it and writes it:`),
+      ...commandLine(`${before}${file}-${fraction}.safetensors --epsilon ${fraction}${seed}`),
+    );
+    document.querySelector("#details .between")?.remove();
+    byId("details").prepend(part);
+  };
+
+  const onDial = (value) => {
+    const between = dialAt(value);
+    select(sliderKeys()[Math.round(value)]);
+    if (between === null) {
+      if (document.querySelector("#details .between") || !Number.isInteger(value)) show();
+      return;
+    }
+    byId("epsilon").value = String(value);
+    showBetween(between);
+  };
+
+  // Keys go from trial to trial; only the pointer stops between them.
+  const onDialKey = (event) => {
+    const steps = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageDown: -3, PageUp: 3, Home: -Infinity, End: Infinity };
+    if (!(event.key in steps)) return;
+    event.preventDefault();
+    const last = sliderKeys().length - 1;
+    const place = Math.min(Math.max(Math.round(Number(event.target.value)) + steps[event.key], 0), last);
+    event.target.value = String(place);
+    onDial(place);
   };
 
   const showDetails = (solution) => {
@@ -201,7 +258,29 @@
     const sub = make("p", "sub");
     sub.append(make("span", `state state-${solution.state}`, `${solution.stateMark} ${solution.state}`), ` ${solution.reason}`);
     const advice = solution.advice ? [make("p", "advice", solution.advice)] : [];
+    if (solution.overSeeds) advice.push(make("p", "advice", solution.overSeeds[state.split]));
     byId("details").replaceChildren(head, sub, ...advice, barList(solution.bars[state.split]), evidenceList(solution.evidence), takeOut(solution), strip("forget"), strip("retain"));
+  };
+
+  // From three seeds on the slider runs over the models of one of them.
+  const seedLists = new Map(report.seedSliders);
+  const sliderKeys = () => seedLists.get(state.seed) ?? report.slider;
+
+  const followSeed = () => {
+    if (!seedLists.size || sliderKeys().includes(state.key)) return;
+    const found = [...seedLists].find(([, keys]) => keys.includes(state.key));
+    if (!found) return;
+    [state.seed] = found;
+    byId("seed").value = String(state.seed);
+  };
+
+  // The model of another seed that has the same name, or else the same place on the slider.
+  const changeSeed = (seed) => {
+    const { name } = report.solutions[state.key];
+    const place = sliderKeys().indexOf(state.key);
+    state.seed = seed;
+    const keys = sliderKeys();
+    select(keys.find((key) => report.solutions[key].name === name) ?? keys[Math.min(Math.max(place, 0), keys.length - 1)]);
   };
 
   const showDial = (solution) => {
@@ -211,7 +290,9 @@
     const numbers = `completeness ${shown.completeness} · retained quality ${shown["retained quality"]}`;
     byId("dial-numbers").textContent = numbers;
     const slider = byId("epsilon");
-    const place = report.slider.indexOf(state.key);
+    followSeed();
+    const place = sliderKeys().indexOf(state.key);
+    slider.max = String(Math.max(0, sliderKeys().length - 1));
     if (place >= 0) slider.value = String(place);
     slider.setAttribute("aria-valuetext", `${solution.label}, ${numbers}`);
   };
@@ -263,7 +344,7 @@
       const div = byId(`figure-metric-${index}`);
       if (!div.closest(".panel").hidden) placeRings(div, figure, figure.positions);
     });
-    drawParallel();
+    placeLine();
     followCurve();
     drawEmbedding();
     drawRelearning();
@@ -365,7 +446,8 @@
     } else if (name === "scale") {
       state.scale = value;
       drawFront();
-    } else if (id === "curve-choice") drawCurve();
+    } else if (id === "seed") changeSeed(Number(value));
+    else if (id === "curve-choice") drawCurve();
     else if (id.startsWith("metric-")) drawMetrics();
     else if (id.startsWith("progress-")) drawProgress();
     else if (id === "hide-forget") document.body.classList.toggle("hide-forget", checked);
@@ -393,7 +475,8 @@
   if (byId("figure-parallel")) listenToFigure(byId("figure-parallel"));
   document.addEventListener("click", onClick);
   document.addEventListener("change", onChange);
-  byId("epsilon").addEventListener("input", (event) => select(report.slider[Number(event.target.value)]));
+  byId("epsilon").addEventListener("input", (event) => onDial(Number(event.target.value)));
+  byId("epsilon").addEventListener("keydown", onDialKey);
   byId("download-csv").addEventListener("click", () => save(`${report.name}-trials.csv`, "text/csv", asCsv()));
   byId("download-json").addEventListener("click", () => save(`${report.name}-trials.json`, "application/json", asJson()));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);

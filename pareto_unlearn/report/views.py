@@ -100,7 +100,7 @@ def drawn_keys(solutions: Sequence[Solution]) -> list[int]:
     ]
 
 
-def _placed(solutions: Sequence[Solution], split: Split) -> list[tuple[int, float, float]]:
+def placed(solutions: Sequence[Solution], split: Split) -> list[tuple[int, float, float]]:
     """Return (key, completeness, quality loss) in percent of every drawn model that has both."""
     found = []
     for key in drawn_keys(solutions):
@@ -111,24 +111,24 @@ def _placed(solutions: Sequence[Solution], split: Split) -> list[tuple[int, floa
     return found
 
 
-def _box(solutions: Sequence[Solution], placed: Sequence[tuple[int, float, float]], logarithmic: bool) -> Box:
-    core = [place for place in placed if is_core(solutions[place[0]])]
-    rest = [place for place in placed if not is_core(solutions[place[0]])]
+def _box(solutions: Sequence[Solution], places: Sequence[tuple[int, float, float]], logarithmic: bool) -> Box:
+    core = [place for place in places if is_core(solutions[place[0]])]
+    rest = [place for place in places if not is_core(solutions[place[0]])]
     x = axis_limits([p[1] for p in core], [p[1] for p in rest])
     y = axis_limits([p[2] for p in core], [p[2] for p in rest])
     if not logarithmic:
         return Box(x=x, y=y)
-    positive = [p[2] for p in placed if 0.0 < p[2] <= y[1]]
+    positive = [p[2] for p in places if 0.0 < p[2] <= y[1]]
     # Half the smallest loss leaves room for the original, whose loss of zero has no place on this axis.
     return Box(x=x, y=(min(positive) / 2.0, y[1] * 1.2) if positive else (0.01, 100.0))
 
 
-def _dominated(solutions: Sequence[Solution], placed: Sequence[tuple[int, float, float]]) -> set[int]:
+def _dominated(solutions: Sequence[Solution], places: Sequence[tuple[int, float, float]]) -> set[int]:
     """Return the keys of models that are dominated by another model of the same seed.
 
     The original competes in every seed. Controls do not compete, as they are no solutions of the problem.
     """
-    rivals_of_any_seed = [place for place in placed if solutions[place[0]].kind is not Kind.CONTROL]
+    rivals_of_any_seed = [place for place in places if solutions[place[0]].kind is not Kind.CONTROL]
     seeds = {solutions[key].seed for key, _, _ in rivals_of_any_seed}
     worse: set[int] = set()
     for seed in seeds:
@@ -144,9 +144,9 @@ def _dominated(solutions: Sequence[Solution], placed: Sequence[tuple[int, float,
 
 def front_view(solutions: Sequence[Solution], split: Split, logarithmic: bool) -> FrontView:
     """Return the front on one split: every model in the plane of completeness and quality loss."""
-    placed = _placed(solutions, split)
-    box = _box(solutions, placed, logarithmic)
-    worse = _dominated(solutions, placed) if placed else set()
+    found = placed(solutions, split)
+    box = _box(solutions, found, logarithmic)
+    worse = _dominated(solutions, found) if found else set()
     points = tuple(
         FrontPoint(
             key=key,
@@ -156,7 +156,7 @@ def front_view(solutions: Sequence[Solution], split: Split, logarithmic: bool) -
             dominated=key in worse,
             requested=percent(solutions[key].on(split).requested),
         )
-        for key, x, y in placed
+        for key, x, y in found
     )
     return FrontView(split=split, logarithmic=logarithmic, points=points, box=box)
 
@@ -260,7 +260,7 @@ def _series(rows: Sequence[Row], name: str, solutions: Sequence[Solution]) -> Me
             low=finite(values[key]["low"]),
             high=finite(values[key]["high"]),
         )
-        for key, x, _ in _placed(solutions, Split.TRAIN)
+        for key, x, _ in placed(solutions, Split.TRAIN)
         if key in values
     )
     references = [p.value for p in points if solutions[p.key].kind is Kind.ORIGINAL]
