@@ -5,7 +5,7 @@ import torch
 from tiny_families import ALL, FAMILIES, PUBLISHED, SAMPLING, build, build_published, pictures, section, seeds
 
 from pareto_unlearn.config import SamplingSection, TaskSection
-from pareto_unlearn.models import load_model
+from pareto_unlearn.models import DrawsFromImages, load_model
 from pareto_unlearn.models.palette_inputs import unpack
 
 # Drawn inputs
@@ -81,6 +81,14 @@ def test_redrawing_keeps_the_images_and_changes_the_draws(family, make):
     assert all(not torch.equal(one, other) for one, other in zip(again, inputs, strict=True))
     if make is build_published:
         assert not torch.equal(masks_of(model, again), masks_of(model, inputs))
+
+
+@pytest.mark.parametrize(("family", "make"), [row for row in REDRAWN if row[0] != "mage"])
+def test_inputs_drawn_from_images_are_those_redrawn_from_inputs(family, make):
+    model, images = make(family), pictures(family)
+    redrawn = model.redraw(model.prepare(images, seeds(0, 1, 2)), seeds(3, 4, 5))
+    assert isinstance(model, DrawsFromImages)
+    assert torch.equal(model.draw_inputs(images, seeds(3, 4, 5)), redrawn)
 
 
 @pytest.mark.parametrize(("family", "make"), REDRAWN)

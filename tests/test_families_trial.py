@@ -371,3 +371,14 @@ def test_a_channels_last_trial_saves_what_it_trained(load, family):
     wanted = run_trial(Trial(other, epsilon_spec(plain.targets.scales, LEVEL), plain), Hooks(), "1")
     assert result.record.f1 == pytest.approx(wanted.record.f1, rel=1e-3)
     assert result.record.f2 == pytest.approx(wanted.record.f2, rel=1e-2)
+
+
+def test_a_step_of_palette_draws_its_noise_once(tmp_path, monkeypatch):
+    _, material = load_on_generated("palette", tmp_path)
+    rows, model = torch.tensor([2, 0]), material.model
+    draws = generators_of(7, Stream.STEP_INPUTS, [0, 1], 0, 3)
+    wanted = model.redraw(material.inputs["forget", "train"][rows], draws)
+    drawn, own = [], type(model)._draw_each
+    monkeypatch.setattr(type(model), "_draw_each", lambda self, *rest: drawn.append(self) or own(self, *rest))
+    assert torch.equal(StepInputs(material, 7).forget(rows, 3).inputs, wanted)
+    assert len(drawn) == 1

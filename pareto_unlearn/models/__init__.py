@@ -25,6 +25,7 @@ from pareto_unlearn.models.loading import (
 from pareto_unlearn.models.protocol import (
     BaselineLosses,
     Batch,
+    DrawsFromImages,
     Family,
     Generators,
     ImageToImage,
@@ -39,6 +40,7 @@ __all__ = [
     "Batch",
     "CheckpointFacts",
     "DigitsMae",
+    "DrawsFromImages",
     "Family",
     "Generators",
     "ImageToImage",

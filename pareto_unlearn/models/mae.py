@@ -200,6 +200,12 @@ class Mae(nn.Module):
         normalised = (images - self.pixel_mean) / self.pixel_std
         return self._with_masks(normalised, generators) if self.is_redrawn else normalised
 
+    def draw_inputs(
+        self, images: Float[Tensor, "b 3 h w"], generators: Sequence[torch.Generator]
+    ) -> Float[Tensor, "b c h w"]:
+        """Return what ``redraw`` makes of any inputs of these images."""
+        return self.prepare(images, generators)
+
     def redraw(
         self, inputs: Float[Tensor, "b c h w"], generators: Sequence[torch.Generator]
     ) -> Float[Tensor, "b c h w"]:

@@ -133,6 +133,10 @@ class Palette(nn.Module):
         """Return the inputs of [0, 1] pixels, with everything drawn that chance decides."""
         return self._pack(2 * images - 1, source, self.hybrid)
 
+    def draw_inputs(self, images: Float[Tensor, "b 3 h w"], source: Source) -> Float[Tensor, "b 12 h w"]:
+        """Return what ``redraw`` makes of any inputs of these images."""
+        return self.prepare(images, source)
+
     def redraw(self, inputs: Float[Tensor, "b 12 h w"], source: Source) -> Float[Tensor, "b 12 h w"]:
         """Return the same images with other draws; training does this at every step."""
         return self._pack(unpack(inputs).clean, source, self.hybrid)
@@ -259,21 +263,31 @@ class Palette(nn.Module):
             height, width = clean.shape[2:]
             raise ValueError(f"expected images of {side} by {side} pixels, found {height} by {width}")
         generators = [source] * len(clean) if isinstance(source, torch.Generator) else source
-        return pack(clean, self._draw_each(generators, hybrid).to(clean.device))
+        return pack(clean, self._draw_each(generators, hybrid, clean.device))
 
-    def _draw_each(self, generators: Sequence[torch.Generator], hybrid: bool) -> Draws:
+    def _draw_each(self, generators: Sequence[torch.Generator], hybrid: bool, device: torch.device) -> Draws:
+        """Draw for every image in turn; what the model knows itself stays on its device."""
         images = [self._draw_one(generator, hybrid) for generator in generators]
-        condition_noise, noise, gamma, hole = (torch.stack(parts) for parts in zip(*images, strict=True))
-        return Draws(condition_noise, noise, gamma, hole)
+        noise, step, share = (
+            torch.stack(parts).to(device) for parts in zip(*(drawn for drawn, _ in images), strict=True)
+        )
+        gamma = interpolate_level(self.gammas, step, share)
+        if hybrid:
+            holes = torch.stack([hole for _, hole in images if hole is not None])[:, None].to(device)
+        else:
+            holes = self.hole.expand(len(images), 1, -1, -1)
+        return Draws(noise[:, 0], noise[:, 1], gamma, holes)
 
-    def _draw_one(self, generator: torch.Generator, hybrid: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _draw_one(
+        self, generator: torch.Generator, hybrid: bool
+    ) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor | None]:
+        """Draw two noise images, a step of the schedule, the share of the way to it, and a hybrid hole."""
         side, device = self.shape.unet.side, generator.device
-        condition_noise, noise = torch.randn(2, 3, side, side, generator=generator, device=device)
-        step = torch.randint(1, len(self.gammas), (1,), generator=generator, device=device)
-        share = torch.rand(1, 1, generator=generator, device=device)
-        gamma = interpolate_level(self.gammas.to(device), step, share)[0]
-        hole = rasterise_hole(draw_hybrid_hole(side, generator), side) if hybrid else self.hole
-        return condition_noise, noise, gamma, hole[None].to(device)
+        noise = torch.randn(2, 3, side, side, generator=generator, device=device)
+        step = torch.randint(1, len(self.gammas), (), generator=generator, device=device)
+        share = torch.rand(1, generator=generator, device=device)
+        hole = rasterise_hole(draw_hybrid_hole(side, generator), side) if hybrid else None
+        return (noise, step, share), hole
 
 
 def flatten_maps(maps: Sequence[Float[Tensor, "b _ _ _"]]) -> Float[Tensor, "b d"]:

@@ -22,6 +22,7 @@ __all__ = [
     "DESCRIPTION",
     "BaselineLosses",
     "Batch",
+    "DrawsFromImages",
     "Family",
     "Generators",
     "ImageToImage",
@@ -159,6 +160,15 @@ class ImageToImage(Protocol):
 
     def eval(self) -> "ImageToImage":
         """Switch dropout off."""
+        ...
+
+
+@runtime_checkable
+class DrawsFromImages(Protocol):
+    """A redrawn family that needs no older inputs to draw new ones: a step then draws once, not twice."""
+
+    def draw_inputs(self, images: Float[Tensor, "b c h w"], generators: Generators) -> Tensor:
+        """Return, to the bit, what ``redraw`` makes of any inputs of these images with these generators."""
         ...
 
 

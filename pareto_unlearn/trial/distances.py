@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pareto_unlearn.random_streams import Stream
 from pareto_unlearn.trial.context import Material
-from pareto_unlearn.trial.inputs import SETS, generators_of
+from pareto_unlearn.trial.inputs import SETS, draw_inputs, generators_of
 from pareto_unlearn.trial.targets import ImageBatch
 
 FORGET, RETAIN = 0, 1
@@ -82,13 +82,12 @@ class StepInputs:
         return self._take("retain", RETAIN, rows, step)
 
     def _take(self, name: str, place: int, rows: Int[Tensor, " b"], step: int) -> ImageBatch:
-        model, inputs, count = (
-            self.material.model,
-            self.material.inputs[name, "train"][rows],
-            range(len(rows)),
-        )
+        model, stored, count = self.material.model, self.material.inputs[name, "train"], range(len(rows))
         if model.is_redrawn:
-            inputs = model.redraw(inputs, generators_of(self.seed, Stream.STEP_INPUTS, count, place, step))
+            draws = generators_of(self.seed, Stream.STEP_INPUTS, count, place, step)
+            inputs = draw_inputs(model, stored, rows, draws)
+        else:
+            inputs = stored[rows]
         return ImageBatch(
             inputs, rows, "train", lambda: generators_of(self.seed, Stream.STEP_NOISE, count, step)
         )

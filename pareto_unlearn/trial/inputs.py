@@ -14,7 +14,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from pareto_unlearn.data import ImageSet, PixelNoise, SplitData, seeded_generator
-from pareto_unlearn.models import ImageToImage
+from pareto_unlearn.models import DrawsFromImages, ImageToImage
 from pareto_unlearn.objectives import open_rows
 from pareto_unlearn.random_streams import Stream
 
@@ -28,10 +28,11 @@ SETS = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LazyRows:
-    """Rows that are made when they are indexed."""
+    """Rows that are made when they are indexed; ``images`` returns what they are made from, if known."""
 
     count: int
     make: Callable[[Int[Tensor, " b"]], Tensor]
+    images: Callable[[Int[Tensor, " b"]], Tensor] | None = None
 
     def __len__(self) -> int:
         return self.count
@@ -75,14 +76,28 @@ def open_inputs(
 def _open_set(
     model: ImageToImage, images: ImageSet, key: tuple[str, str], seed: int, device: torch.device, path: Path
 ) -> Rows:
+    def take(rows: Int[Tensor, " b"]) -> Tensor:
+        return images.images[rows].to(device)
+
     def make(rows: Int[Tensor, " b"]) -> Tensor:
-        generators = generators_of(seed, Stream.INPUTS, rows, SETS[key])
-        return model.prepare(images.images[rows].to(device), generators)
+        return model.prepare(take(rows), generators_of(seed, Stream.INPUTS, rows, SETS[key]))
 
     if not model.stores_inputs:
-        return LazyRows(len(images), make)
+        return LazyRows(len(images), make, take)
     parts = torch.split(torch.arange(len(images)), model.evaluation_batch)
     return open_rows(path, lambda: torch.cat([make(rows) for rows in parts])).to(device)
+
+
+def draw_inputs(
+    model: ImageToImage, inputs: Rows, rows: Int[Tensor, " b"], generators: Sequence[torch.Generator]
+) -> Tensor:
+    """Return inputs of some images of a set with everything drawn anew; for families that are redrawn.
+
+    Where the family can, they are drawn from the images: the inputs would be drawn only to be drawn again.
+    """
+    if isinstance(inputs, LazyRows) and inputs.images is not None and isinstance(model, DrawsFromImages):
+        return model.draw_inputs(inputs.images(rows), generators)
+    return model.redraw(inputs[rows], generators)
 
 
 def noise_inputs(

@@ -20,7 +20,7 @@ from pareto_unlearn.solver import FlatAdam, FlatParameters
 from pareto_unlearn.trial.context import Material, Trial
 from pareto_unlearn.trial.distances import FORGET, RETAIN
 from pareto_unlearn.trial.forward import run_in_precision
-from pareto_unlearn.trial.inputs import generators_of
+from pareto_unlearn.trial.inputs import draw_inputs, generators_of
 
 ATTACK_STEPS = (5, 20, 50)
 """A few long attacks: the short ones are resisted soon, and what resists 50 steps resists 5."""
@@ -205,11 +205,12 @@ class Resistance:
         return torch.split(torch.cat(inputs), self._trial.config.solver.batch)
 
     def _inputs(self, name: str, place: int, rows: Int[Tensor, " n"], step: int, inner: int) -> Tensor:
-        model, inputs = self._trial.material.model, self._trial.training_inputs(name)[rows]
+        model, inputs = self._trial.material.model, self._trial.training_inputs(name)
         if not model.is_redrawn:
-            return inputs
+            return inputs[rows]
         seed, stream = self._trial.spec.seed, Stream.RELEARNING_INPUTS
-        return model.redraw(inputs, generators_of(seed, stream, range(len(rows)), place, step, inner))
+        draws = generators_of(seed, stream, range(len(rows)), place, step, inner)
+        return draw_inputs(model, inputs, rows, draws)
 
 
 def measure_hole_loss(material: Material) -> float:
