@@ -17,6 +17,7 @@ from pareto_unlearn.config.identity import (
     TrialIds,
     config_hash,
     describe_difference,
+    former_config_hash,
     result_fields,
     trial_id,
 )
@@ -94,6 +95,7 @@ __all__ = [
     "dump_config",
     "dump_policy",
     "forget_images_of",
+    "former_config_hash",
     "is_redrawn",
     "known_slots",
     "load_config",

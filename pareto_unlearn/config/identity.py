@@ -9,6 +9,8 @@ from pareto_unlearn.config.schema import SweepConfig
 from pareto_unlearn.records import Phase, Role, phase_solved
 
 _IDENTITY_VERSION = 1
+_COUNTED_CHECKPOINT_EVERY = 200
+"""What hashes of runs hold for ``solver.checkpoint_every``: its default while it counted."""
 _SHARED_SECTIONS = {"data", "task", "objective", "solver", "seed", "evaluate"}
 
 
@@ -101,9 +103,11 @@ def result_fields(config: SweepConfig) -> dict[str, Any]:
 
     The paths of checkpoints are not among them, since a moved file is the same file; ``config_hash`` counts
     what the files hold. Nor is ``solver.relearning``: like a control, its trial may be added to a run.
+    ``solver.checkpoint_every``, which changes no result, has one value for all sweeps.
     """
     dumped = config.model_dump(mode="json", include=_SHARED_SECTIONS)
     del dumped["solver"]["relearning"]
+    dumped["solver"]["checkpoint_every"] = _COUNTED_CHECKPOINT_EVERY
     # The content of a folder of weights is verified and recorded; its place changes no result.
     del dumped["evaluate"]["weights"], dumped["evaluate"]["weights_sha256"]
     del dumped["objective"]["reference"]
@@ -115,6 +119,19 @@ def result_fields(config: SweepConfig) -> dict[str, Any]:
 def config_hash(config: SweepConfig, weights_sha256: str) -> str:
     """Return the SHA-256 hex digest of ``result_fields`` and of the weights' digest, as in ``trial_id``."""
     return _digest({"weights_sha256": weights_sha256, **result_fields(config)})
+
+
+def former_config_hash(config: SweepConfig, weights_sha256: str, checkpoint_every: int | None) -> str:
+    """Return the ``config_hash`` of a release in which a run kept its ``solver.checkpoint_every``.
+
+    Args:
+        config: the sweep.
+        weights_sha256: as in ``config_hash``.
+        checkpoint_every: that of the run.
+    """
+    fields = result_fields(config)
+    fields["solver"]["checkpoint_every"] = checkpoint_every
+    return _digest({"weights_sha256": weights_sha256, **fields})
 
 
 def describe_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

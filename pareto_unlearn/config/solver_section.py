@@ -345,8 +345,10 @@ class SolverSection(Section):
         description="also solve for a model that resists relearning, the trial `hardened`; null: no trial",
     )
     convergence: ConvergenceSection = ConvergenceSection()
-    checkpoint_every: Count = Field(
-        default=200, description="steps between two saved states to resume from; cannot change a result"
+    checkpoint_every: Count | None = Field(
+        default=None,
+        description="steps between two saved states to resume from; null: by time, so often that saving "
+        "takes at most 2 % of the solve; cannot change a result, and may be changed on a run",
     )
 
     def leaves_bank(self, role: Role | None, method: str) -> bool:

@@ -5,7 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pareto_unlearn.config import SweepConfig, describe_difference, parse_config, result_fields
+from pareto_unlearn.config import (
+    SweepConfig,
+    config_hash,
+    describe_difference,
+    former_config_hash,
+    parse_config,
+    result_fields,
+)
 from pareto_unlearn.config.model_section import BUILTIN, RANDOM
 from pareto_unlearn.errors import ConfigError, StoreError, WeightsError
 from pareto_unlearn.foreign_text import guarded_csv
@@ -118,28 +125,30 @@ def _check_trained(config: SweepConfig, train_command: str) -> None:
     )
 
 
-def check_same_sweep(config: SweepConfig, store: RunStore, known_hash: str | None, new_hash: str) -> None:
+def check_same_sweep(
+    config: SweepConfig, store: RunStore, known_hash: str | None, weights_sha256: str
+) -> None:
     """Refuse to continue a run with another sweep: its rows would not be comparable.
 
     Args:
         config: the sweep.
         store: the run.
         known_hash: configuration hash of the run; None for a new run.
-        new_hash: configuration hash of the sweep.
+        weights_sha256: digest of the weights that the sweep names.
 
     Raises:
         ConfigError: the hashes differ; the message lists the changed keys.
     """
-    if known_hash is None or known_hash == new_hash:
+    if known_hash is None or known_hash == config_hash(config, weights_sha256):
         return
     try:
-        old = result_fields(
-            parse_config(store.read_text("sweep.yaml"), f"{store.path}/sweep.yaml", stored=True)
-        )
+        old = parse_config(store.read_text("sweep.yaml"), f"{store.path}/sweep.yaml", stored=True)
     except (ConfigError, StoreError):
         lines = []
     else:
-        lines = describe_difference(old, result_fields(config))
+        if known_hash == former_config_hash(config, weights_sha256, old.solver.checkpoint_every):
+            return
+        lines = describe_difference(result_fields(old), result_fields(config))
     file = "" if config.model.row.source_sha256 is None else ", or the file of its family"
     changes = "; ".join(lines) if lines else f"the weights of the original model or of its reference{file}"
     raise ConfigError(

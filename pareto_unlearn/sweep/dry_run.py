@@ -157,7 +157,7 @@ def predict_bytes(config: SweepConfig, sizes: "Sizes", tasks: Sequence[Task]) ->
     banks = sum(not task.mixed and config.solver.leaves_bank(task.role, task.method) for task in tasks)
     kept = sum(config.steps_of(task.spec) for task in tasks if task.phase is not Phase.CONTROL)
     longest = max((config.steps_of(one.spec) for one in tasks if one.phase is not Phase.CONTROL), default=0)
-    resumed = longest > config.solver.checkpoint_every
+    resumed = longest > (config.solver.checkpoint_every or 0)
     history = BYTES_OF_A_STEP * 4 * longest
     resume = KEPT_STATES * (sizes.resume_vectors * sizes.state + history) if resumed else 0
     return {

@@ -1,7 +1,9 @@
 """What a trial keeps while it runs, and the files from which another process goes on."""
 
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 
 from safetensors.torch import load as load_safetensors
@@ -30,6 +32,54 @@ class History:
     measured_images: int | None = 0
 
 
+LARGEST_SHARE = 0.02
+"""Of a solve's seconds, what saving states may take where it goes by time."""
+LEAST_SECONDS = 5.0
+"""Between two states that are saved by time: losing less is not worth a write."""
+ASSUMED_BYTES_PER_SECOND = 200e6
+"""Of a state's first saving, whose time is not known yet; packing, hashing and writing."""
+
+
+@dataclass(slots=True)
+class StateClock:
+    """Tells when a state is due: after some steps, or by time, so that saving keeps to its share.
+
+    Args:
+        every: steps between two states; None for by time.
+        state_bytes: size of a state.
+        now: returns seconds.
+    """
+
+    every: int | None
+    state_bytes: int
+    now: Callable[[], float] = time.monotonic
+    spent: float = field(default=0.0, init=False)
+    _expected: float = field(init=False)
+    _started: float = field(init=False)
+    _last: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._expected = self.state_bytes / ASSUMED_BYTES_PER_SECOND
+        self._started = self._last = self.now()
+
+    def is_due(self, step: int, taken: int) -> bool:
+        """Tell whether a state is due after ``step`` steps, ``taken`` of them since the last question."""
+        if self.every is not None:
+            return step % self.every < taken
+        now = self.now()
+        within_share = self.spent + self._expected <= LARGEST_SHARE * (now - self._started)
+        return within_share and now - self._last >= LEAST_SECONDS
+
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        """Measure what is done inside the block: the saving of a state."""
+        started = self.now()
+        yield
+        self._last = self.now()
+        self._expected = self._last - started
+        self.spent += self._expected
+
+
 def pack_state_files(solver: EpsilonSolver, problem: Problem, history: History) -> dict[str, bytes]:
     """Return the files of the state a solve has reached."""
     rows = {
@@ -42,6 +92,12 @@ def pack_state_files(solver: EpsilonSolver, problem: Problem, history: History) 
     state = solver.state_dict() | {CONSTRAINT + name: tensor for name, tensor in problem.state.items()}
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     return {"solver.safetensors": save_safetensors(state), "history.json": json.dumps(rows).encode()}
+
+
+def state_clock(every: int | None, solver: EpsilonSolver, problem: Problem) -> StateClock:
+    """Return the clock of a solve's states; it starts now."""
+    tensors = (*solver.state_dict().values(), *problem.state.values())
+    return StateClock(every, sum(tensor.nbytes for tensor in tensors))
 
 
 def unpack_history(files: Mapping[str, bytes]) -> History:

@@ -44,7 +44,14 @@ from pareto_unlearn.trial.measuring import measure_costs
 from pareto_unlearn.trial.mixing import Knot, weights_of
 from pareto_unlearn.trial.numerics import exact_float32
 from pareto_unlearn.trial.problem import Problem, trained_parameters
-from pareto_unlearn.trial.resume import History, pack_state_files, restore, unpack_history
+from pareto_unlearn.trial.resume import (
+    History,
+    StateClock,
+    pack_state_files,
+    restore,
+    state_clock,
+    unpack_history,
+)
 from pareto_unlearn.trial.retrained import retrain
 from pareto_unlearn.trial.scan import best_learning_rate, rate_beyond, scan_learning_rate
 
@@ -79,7 +86,11 @@ class Hooks:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Solving:
-    """A solve under way; ``keeper`` takes the checkpoints and is None for a trial that leaves none."""
+    """A solve under way.
+
+    ``keeper`` takes the checkpoints and is None for a trial that leaves none; ``clock`` says when a state to
+    resume from is due.
+    """
 
     trial: Trial
     problem: Problem
@@ -88,6 +99,7 @@ class _Solving:
     hooks: Hooks
     keeper: BankKeeper | None
     original: Float[Tensor, " p"]
+    clock: StateClock
 
     @property
     def images_per_second(self) -> float | None:
@@ -108,9 +120,9 @@ class _Solving:
         if self.keeper is not None:
             self.keeper.take(self.solver)
         self.history.measured_images = self.trial.material.measured.images
-        is_due = step % self.trial.config.solver.checkpoint_every < len(rows)
-        if is_due and step < self.problem.settings.steps:
-            self.hooks.save_resume(step, pack_state_files(self.solver, self.problem, self.history))
+        if step < self.problem.settings.steps and self.clock.is_due(step, len(rows)):
+            with self.clock.saving():
+                self.hooks.save_resume(step, pack_state_files(self.solver, self.problem, self.history))
 
 
 @exact_float32()
@@ -220,7 +232,8 @@ def _prepare(trial: Trial, hooks: Hooks, start: Float[Tensor, " p"] | None = Non
     elif start is not None:
         solver.start_at(start)
     keeper = _make_keeper(trial, problem, solver, history, hooks)
-    return _Solving(trial, problem, solver, history, hooks, keeper, original)
+    clock = state_clock(trial.config.solver.checkpoint_every, solver, problem)
+    return _Solving(trial, problem, solver, history, hooks, keeper, original, clock)
 
 
 def _learning_rate(trial: Trial, hooks: Hooks, history: History, problem: Problem) -> float:
