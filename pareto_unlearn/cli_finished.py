@@ -126,6 +126,9 @@ def export(
     sign_key: Annotated[
         Path | None, typer.Option("--sign-key", help="A private key in PEM: sign the evidence with it.")
     ] = None,
+    cyclonedx: Annotated[
+        bool, typer.Option("--cyclonedx", help="Write a bill of materials too (CycloneDX, model.cdx.json).")
+    ] = False,
     allow_import: AllowImport = False,
 ) -> None:
     """Write an unlearned model, of a trial or of any epsilon, to a file in the form of the original's.
@@ -139,7 +142,7 @@ def export(
     if (trial is None) == (epsilon is None):
         raise typer.BadParameter("give either --trial NAME or --epsilon E")
     wanted = Wanted(trial=trial, epsilon=epsilon, absolute=absolute, seed=seed, method=method)
-    delivery = Delivery(force=force, hub=hub, base_model=base_model, sign_key=sign_key)
+    delivery = Delivery(force=force, hub=hub, base_model=base_model, sign_key=sign_key, cyclonedx=cyclonedx)
     package, digest = ship(run, out, wanted, delivery, allow_import=allow_import, say=_say)
     print(f"{package.model} sha256 {digest}")
     if epsilon is not None:
@@ -151,6 +154,8 @@ def export(
     words = "verify", evidence, "--model", package.model, "--run", run.rstrip("/")
     check = command_line(*words, allow_import=allow_import)
     _say(f"card {package.card}\nevidence {evidence}; check it: {check}")
+    if cyclonedx:
+        _say(f"bill of materials {package.bom}")
     if sign_key is not None:
         _say(f"signature {package.signature}; add --public-key PEM to check it too")
 

@@ -19,12 +19,15 @@ import torch
 from command_line import call
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 from small_sweep import run, small_sweep
 
 from pareto_unlearn.assets import verify_evidence
 from pareto_unlearn.assets.verify_evidence import canonical, commit, read_statement, seal
+from pareto_unlearn.finished.evidence import training_digests
 from pareto_unlearn.finished.verifying import Outcome, verify
 from pareto_unlearn.records import MetricRow
 from pareto_unlearn.store import RunStore, open_run
@@ -69,7 +72,7 @@ def shipped(audited, tmp_path_factory: pytest.TempPathFactory) -> Shipped:
     out = tmp_path_factory.mktemp("out") / "model.safetensors"
     assert call("pick", audited).returncode == 0
     label = json.loads((audited / "pick.json").read_text())["label"]
-    done = call("export", audited, out, "--trial", label, "--base-model", "someone/digits")
+    done = call("export", audited, out, "--trial", label, "--base-model", "someone/digits", "--cyclonedx")
     assert done.returncode == 0, done.stderr
     return Shipped(audited, out, out.with_name("model.card.md"), out.with_name("model.evidence.json"))
 
@@ -104,6 +107,26 @@ def published_schema():
 def test_the_evidence_keeps_the_published_schema(shipped):
     jsonschema.Draft202012Validator.check_schema(published_schema())
     jsonschema.validate(shipped.statement, published_schema())
+
+
+def test_the_bill_of_materials_keeps_the_official_schema_and_names_the_files(shipped):
+    text = shipped.model.with_name("model.cdx.json").read_text()
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    bom, told = json.loads(text), shipped.statement["predicate"]
+    model = bom["metadata"]["component"]
+    digests = [
+        hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in (shipped.model, shipped.card, shipped.evidence)
+    ]
+    linked = {one["url"]: one["hashes"][0]["content"] for one in model["externalReferences"]}
+    assert model["hashes"][0]["content"] == digests[0]
+    assert linked == {"model.card.md": digests[1], "model.evidence.json": digests[2]}
+    assert model["pedigree"]["ancestors"][0]["hashes"][0]["content"] == told["original"]["sha256"]
+    assert {"torch", "forget-set"} <= {one["bom-ref"] for one in bom["components"]}
+    assert told["forget_set"]["commitment"] in text
+    assert not [
+        digest for digest in training_digests(open_run(shipped.run), ("forget", "retain")) if digest in text
+    ]
 
 
 def test_the_subject_is_the_file(shipped):

@@ -9,6 +9,7 @@ from pareto_unlearn.analysis.naming import export_command, find_trial
 from pareto_unlearn.catalogue.methods import EPSILON_CONSTRAINT
 from pareto_unlearn.config import SweepConfig, parse_config
 from pareto_unlearn.errors import ConfigError, StoreError
+from pareto_unlearn.finished.bom import make_bom
 from pareto_unlearn.finished.card import CardFacts, write_card
 from pareto_unlearn.finished.dial import dial
 from pareto_unlearn.finished.evidence import make_evidence
@@ -34,12 +35,14 @@ class Delivery:
 
     ``force``: write over files that are there. ``hub``: as a folder that the Hugging Face Hub takes.
     ``base_model``: id of the original there, for the card. ``sign_key``: a private key for the evidence.
+    ``cyclonedx``: with a bill of materials.
     """
 
     force: bool = False
     hub: bool = False
     base_model: str | None = None
     sign_key: Path | None = None
+    cyclonedx: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,11 @@ class Package:
     model: Path
     card: Path
     evidence: Path
+
+    @property
+    def bom(self) -> Path:
+        """The bill of materials, if one was asked for."""
+        return self.model.with_name(f"{self.model.stem}.cdx.json")
 
     @property
     def signature(self) -> Path:
@@ -118,9 +126,13 @@ def ship(
         base_model=delivery.base_model,
         transformers_class=config.model.row.transformers_class if delivery.hub else "",
     )
-    write_bytes_whole(package.card, write_card(facts).encode())
+    card = write_card(facts).encode()
+    write_bytes_whole(package.card, card)
     subject = package.model.name, digest
     evidence = make_evidence(run, config, record, subject, _find_pick(run, record))
+    if delivery.cyclonedx:
+        links = {"model-card": (package.card.name, card), "evidence": (package.evidence.name, evidence)}
+        write_bytes_whole(package.bom, make_bom(evidence, links))
     write_bytes_whole(package.evidence, evidence)
     if signer is not None:
         write_bytes_whole(package.signature, sign(evidence, signer))
@@ -155,8 +167,8 @@ def _check_target(config: SweepConfig, out: Path, package: Package, delivery: De
     else:
         _check_ending(config, out)
     files = [package.model, package.card, package.evidence]
-    if delivery.sign_key is not None:
-        files.append(package.signature)
+    files += [package.signature] if delivery.sign_key is not None else []
+    files += [package.bom] if delivery.cyclonedx else []
     for path in files:
         if path.exists() and not delivery.force:
             raise ConfigError(
