@@ -170,6 +170,32 @@ def test_a_seed_restricts():
         picked(seed=9)
 
 
+def test_seeds_are_pooled_by_their_medians_and_no_lucky_seed_wins():
+    lucky = {"a1": 0.995, "a2": 0.80, "a3": 0.96}  # held-out quality of the seed where a1 is good by chance
+    steady = {"a1": 0.80, "a2": 0.96, "a3": 0.97}
+    plain = {"a1": 0.82, "a2": 0.955, "a3": 0.965}
+    rows = [
+        model(
+            f"{seed}{name}",
+            one.completeness + 0.001 * seed,
+            quality,
+            seed=seed,
+            epsilon_fraction=one.epsilon_fraction,
+        )
+        for seed, told in enumerate((lucky, steady, plain))
+        for (name, quality), one in zip(told.items(), FRONT, strict=False)
+    ]
+    pick = pick_model(rows, Criteria(min_quality=0.95), RANGES)
+    assert pick.record == next(one for one in rows if one.trial_id.startswith("2a2"))
+    assert pick.why.endswith(
+        "medians over 3 of 3 seeds (with their range): completeness 97.1% (97.0% to 97.2%), held-out quality "
+        "95.5% (80.0% to 96.0%); this is seed 2, the nearest to them"
+    )
+    assert "seed" not in pick.why_not[0]
+    assert picked(*rows, min_quality=0.95, seed=0) == "0a"
+    assert picked(*rows, model("ff", 0.999, 0.999, seed=1), min_quality=0.95) == "2a"
+
+
 @pytest.mark.parametrize(
     "criteria", [{"min_quality": 98.0}, {"epsilon": -0.1}, {"split": "test"}, {"worst_class": True}]
 )

@@ -13,6 +13,7 @@ import numpy as np
 
 from pareto_unlearn.analysis.front import is_non_dominated
 from pareto_unlearn.analysis.naming import name_trial
+from pareto_unlearn.analysis.pooling import Pooled, pool_gaps, pool_seeds
 from pareto_unlearn.catalogue.methods import EPSILON_CONSTRAINT
 from pareto_unlearn.config import AuditPolicy
 from pareto_unlearn.errors import ConfigError
@@ -104,6 +105,9 @@ def pick_model(
       nothing bounds forgetting it is the front of models that hide the forget images (completeness of 90 % or
       more), if there is one: below that no trade-off is a good one.
 
+    Of several seeds, the models of one label stand as one: criteria hold for the medians over seeds, and the
+    model of the seed nearest to them is picked; see ``pool_seeds``. ``criteria.seed`` takes one seed alone.
+
     Ties go to the more complete model, then to the one that cost fewer gradient pairs. Models are the
     boundaries and epsilon trials that ended DONE; with ``max_gap`` also those that resist relearning.
 
@@ -116,20 +120,39 @@ def pick_model(
     Raises:
         ConfigError: no model keeps all criteria; names the nearest.
     """
-    models = _models(records, criteria)
-    bounds = _bounds(criteria, {valid.seed: valid for valid in ranges}, gaps or {})
+    models, gaps = _models(records, criteria), gaps or {}
+    seeds = sorted({one.seed for one in models})
+    pooled = pool_seeds(models)
+    if pooled:
+        models, gaps = [one.record for one in pooled], pool_gaps(pooled, gaps)
+    bounds = _bounds(criteria, {valid.seed: valid for valid in ranges}, gaps)
     left = [one for one in models if all(bound.shortfall(one) == 0.0 for bound in bounds)]
     if not left:
-        raise ConfigError(_explain_nothing(models, bounds, criteria))
+        raise ConfigError(_explain_nothing(models, bounds, criteria, [] if pooled else seeds))
     rule = _rule(criteria)
     pool = [one for one in left if (one.completeness or 0.0) >= HIDDEN] if rule == "knee" else []
     if not pool or _bounds_forgetting(criteria):
         pool = left
     chosen = _best(pool, rule, criteria)
+    why = _why(chosen, pool, left, bounds, rule, criteria)
+    own = models if pooled else [one for one in models if one.seed == chosen.seed]
+    why_not = _why_not(chosen, pool, own, bounds, rule, criteria, [] if pooled else seeds)
+    if not pooled:
+        return Pick(record=chosen, why=why, why_not=why_not)
+    group = next(one for one in pooled if one.record is chosen)
     return Pick(
-        record=chosen,
-        why=_why(chosen, pool, left, bounds, rule, criteria),
-        why_not=_why_not(chosen, pool, models, bounds, rule, criteria),
+        record=group.nearest, why=f"{why}; {_spread_in_words(group, seeds, criteria)}", why_not=why_not
+    )
+
+
+def _spread_in_words(group: Pooled, seeds: Sequence[int], criteria: Criteria) -> str:
+    """Return what the seeds of a group have, median and range, and which of them is taken."""
+    quality = "retained_quality" if criteria.split == "train" else "retained_quality_heldout"
+    worst = f", worst class {group.spread('completeness_worst_class')}" if criteria.worst_class else ""
+    return (
+        f"medians over {len(group.members)} of {len(seeds)} seeds (with their range): completeness "
+        f"{group.spread('completeness')}{worst}, {_words(criteria.split)} quality {group.spread(quality)}; "
+        f"this is seed {group.record.seed}, the nearest to them"
     )
 
 
@@ -256,19 +279,18 @@ def _why(
 def _why_not(
     chosen: TrialRecord,
     pool: Sequence[TrialRecord],
-    models: Sequence[TrialRecord],
+    own: Sequence[TrialRecord],
     bounds: Sequence[_Bound],
     rule: str,
     criteria: Criteria,
+    seeds: Sequence[int],
 ) -> tuple[str, ...]:
-    """Return a line for the next more and the next less complete model on the front of the same seed."""
-    own = [one for one in models if one.seed == chosen.seed]
+    """Return a line for the next more and the next less complete model on the front."""
     front = knee_distances(own, criteria.split)
     line = sorted((one for one in own if one.trial_id in front or one is chosen), key=_e)
     place = line.index(chosen)
     beside = [*line[max(place - 1, 0) : place], *line[place + 1 : place + 2]]
     distances = knee_distances(pool, criteria.split)
-    seeds = [one.seed for one in models]
     return tuple(
         f"{name_trial(one, seeds)}: {_compare(one, chosen, criteria)}; "
         f"{_drawback(one, chosen, bounds, rule, distances)}"
@@ -304,7 +326,9 @@ def _drawback(
     return f"nearer to the chord ({distances[one.trial_id]:.2f} against {distances[chosen.trial_id]:.2f})"
 
 
-def _explain_nothing(models: Sequence[TrialRecord], bounds: Sequence[_Bound], criteria: Criteria) -> str:
+def _explain_nothing(
+    models: Sequence[TrialRecord], bounds: Sequence[_Bound], criteria: Criteria, seeds: Sequence[int]
+) -> str:
     """Return a sentence on what was asked of how many models, and on the one that comes nearest."""
     seed = "" if criteria.seed is None else f" of seed {criteria.seed}"
     if not models:
@@ -323,7 +347,7 @@ def _explain_nothing(models: Sequence[TrialRecord], bounds: Sequence[_Bound], cr
     reached = ", ".join(bound.found(nearest) for bound in bounds)
     return (
         f"expected a model{seed} with {asked}, found none among {len(models)}; the nearest is "
-        f"{name_trial(nearest, [one.seed for one in models])}: {reached}"
+        f"{name_trial(nearest, seeds)}: {reached}"
     )
 
 
