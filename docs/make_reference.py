@@ -156,6 +156,8 @@ def _verb(name: str, command: Any) -> Iterator[str]:
     yield f"## {name}\n"
     yield f"`{usage}`\n"
     yield "\n\n".join(" ".join(part.split()) for part in command.help.split("\n\n")) + "\n"
+    if command.epilog:
+        yield "\n".join(f"    {line.strip()}" for line in command.epilog.splitlines()[2:]) + "\n"
     rows = [f"| `{one.name.upper()}` | {_help_of(one)} |" for one in arguments]
     rows += [f"| {_names_of(one)} | {_help_of(one)} |" for one in options]
     if rows:

@@ -21,6 +21,7 @@ from pareto_unlearn.cli_arguments import (
     choose,
     print_json,
 )
+from pareto_unlearn.cli_examples import epilog
 from pareto_unlearn.commands import command_line
 from pareto_unlearn.errors import ParetoUnlearnError, explain_machine, require_address_space
 from pareto_unlearn.terminal import open_console, plain_streams
@@ -41,7 +42,7 @@ app = typer.Typer(
 )
 
 
-@app.command()
+@app.command(epilog=epilog("sweep"))
 def sweep(
     file: SweepFile,
     override: Overrides = None,
@@ -67,10 +68,7 @@ def sweep(
     no_measure: cli_watch.NoMeasure = False,
     ignore_space: cli_watch.IgnoreSpace = False,
 ) -> None:
-    """Run or continue a sweep: Phase I, the range of epsilon, Phase II, baselines, report.
-
-    Examples: pareto-unlearn sweep sweeps/quickstart.yaml, and before it the same with --dry-run
-    """
+    """Run or continue a sweep: Phase I, the range of epsilon, Phase II, baselines, report."""
     from pareto_unlearn.config import dump_config
 
     config = _read(file, override, smoke, allow_import)
@@ -96,7 +94,7 @@ def sweep(
     raise typer.Exit(run_sweep(config, options, open_console(stderr=True)))
 
 
-@app.command()
+@app.command(epilog=epilog("validate"))
 def validate(
     file: SweepFile,
     override: Overrides = None,
@@ -117,7 +115,7 @@ def validate(
     print(f"{file}: valid, {valid.trials} trials; {valid.budget}", file=sys.stderr)
 
 
-@app.command()
+@app.command(epilog=epilog("init"))
 def init(
     kind: Annotated[
         str,
@@ -167,7 +165,7 @@ def init(
     print(f"{seen}next: {command_line('validate', target)}", file=sys.stderr)
 
 
-@app.command()
+@app.command(epilog=epilog("report"))
 def report(
     runs: RunPaths,
     out: Annotated[
@@ -193,11 +191,7 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="With --table: print its numbers as JSON.")] = False,
     watch: cli_watch.WatchReport = False,
 ) -> None:
-    """Write the HTML report of a run again, or a table in the form of the papers, from the store alone.
-
-    Examples: pareto-unlearn report runs/quickstart --forget-images none --out for-others.html, and while the
-    sweep runs: pareto-unlearn report runs/quickstart --watch
-    """
+    """Write the HTML report of a run again, or a table in the form of the papers, from the store alone."""
     if watch and table is not None:
         raise typer.BadParameter("--watch goes with the report, not with --table")
     from pareto_unlearn.report import ForgetImages, Layout, TextFormat, make_table, table_values, write_report
@@ -215,7 +209,7 @@ def report(
         print((cli_watch.watch_report if watch else write_report)(runs[0], out, mode))
 
 
-@app.command()
+@app.command(epilog=epilog("compare"))
 def compare(
     runs: RunPaths,
     form: Annotated[str, typer.Option("--format", help="Output format: text, md or csv.")] = "text",
@@ -247,19 +241,19 @@ def compare(
         _put(make_comparison(runs, choose(ComparisonFormat, form, "--format"), chosen), out)
 
 
-app.command(name="ls")(cli_watch.list_trials)
-app.command()(cli_watch.status)
-app.command()(cli_watch.track)
+app.command(name="ls", epilog=epilog("ls"))(cli_watch.list_trials)
+app.command(epilog=epilog("status"))(cli_watch.status)
+app.command(epilog=epilog("track"))(cli_watch.track)
 app.add_typer(cli_watch.store_app)
-app.command()(cli_finished.pick)
-app.command()(cli_finished.export)
-app.command()(cli_finished.verify)
-app.command(name="purge-forget")(cli_finished.purge_forget)
-app.command(name="eval")(cli_finished.evaluate)
-app.command()(cli_finished.audit)
+app.command(epilog=epilog("pick"))(cli_finished.pick)
+app.command(epilog=epilog("export"))(cli_finished.export)
+app.command(epilog=epilog("verify"))(cli_finished.verify)
+app.command(name="purge-forget", epilog=epilog("purge-forget"))(cli_finished.purge_forget)
+app.command(name="eval", epilog=epilog("eval"))(cli_finished.evaluate)
+app.command(epilog=epilog("audit"))(cli_finished.audit)
 
 
-@app.command()
+@app.command(epilog=epilog("doctor"))
 def doctor(
     file: Annotated[Path | None, typer.Argument(help="The sweep file (YAML) that needs weights.")] = None,
     override: Overrides = None,
@@ -314,7 +308,7 @@ def _warn_of_cluster(config: "SweepConfig") -> None:
         )
 
 
-@app.command()
+@app.command(epilog=epilog("schema"))
 def schema() -> None:
     """Print the JSON Schema of sweep files, by which editors complete keys and explain them.
 
@@ -326,7 +320,7 @@ def schema() -> None:
     print_json(make_json_schema())
 
 
-@app.command(name="check-family")
+@app.command(name="check-family", epilog=epilog("check-family"))
 def check_family(
     name: Annotated[
         str, typer.Argument(help="A family, or my_model.py:FAMILY with --allow-import.", show_default=False)
@@ -355,7 +349,7 @@ def check_family(
     raise typer.Exit(0 if all(one.passed for one in found) else 1)
 
 
-@app.command()
+@app.command(epilog=epilog("train"))
 def train(
     what: Annotated[
         str,

@@ -59,8 +59,6 @@ def pick(
 
     Without criteria it is the recommended model, the knee of the held-out front. The choice is recorded in
     the run (pick.json). Exit code 3 if no model fits, with the nearest.
-
-    Example: pareto-unlearn pick runs/quickstart --min-quality 0.97
     """
     from pareto_unlearn.analysis.picking import Criteria
     from pareto_unlearn.finished.pick import pick_run
@@ -134,8 +132,6 @@ def export(
     """Write an unlearned model, of a trial or of any epsilon, to a file in the form of the original's.
 
     Beside OUT, say model.safetensors, lie its card (model.card.md) and its evidence (model.evidence.json).
-
-    Example: pareto-unlearn export runs/quickstart model.safetensors --trial highest
     """
     from pareto_unlearn.finished.shipping import Delivery, Wanted, ship
 
@@ -177,10 +173,7 @@ def verify(
     allow_import: AllowImport = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compare a model and its evidence, line by line; exit code 1 if anything does not match.
-
-    Example: pareto-unlearn verify model.evidence.json --model model.safetensors --run runs/quickstart
-    """
+    """Compare a model and its evidence, line by line; exit code 1 if anything does not match."""
     from pareto_unlearn.finished.verifying import Outcome
     from pareto_unlearn.finished.verifying import verify as compare
 
@@ -201,8 +194,6 @@ def purge_forget(
 
     Gone are what its report shows of them, and the cache of inputs, targets and features, which is made again
     from the images by whatever needs it. Models, numbers and the list of images stay.
-
-    Example: pareto-unlearn purge-forget runs/quickstart
     """
     from pareto_unlearn.finished.purge import purge_forget as purge
     from pareto_unlearn.report import write_report
@@ -243,10 +234,7 @@ def evaluate(
     allow_import: AllowImport = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure published metrics of a finished run from its checkpoints, and write its report again.
-
-    Example: pareto-unlearn eval runs/quickstart --metrics fid,kid --trial highest
-    """
+    """Measure published metrics of a finished run from its checkpoints, and write its report again."""
     from pareto_unlearn.finished.rescore import rescore
     from pareto_unlearn.report import write_report
 
@@ -300,10 +288,7 @@ def audit(
     allow_import: AllowImport = False,
     as_json: AsJson = False,
 ) -> None:
-    """Attack the models of a finished run: is what they forgot gone, or only hidden?
-
-    Example: pareto-unlearn audit runs/quickstart --trial "epsilon 14.6%"
-    """
+    """Attack the models of a finished run: is what they forgot gone, or only hidden?"""
     from pareto_unlearn.config import dump_policy, load_policy
 
     thresholds = load_policy(policy)

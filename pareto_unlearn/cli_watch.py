@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pareto_unlearn.cli_arguments import AsJson, RunPath, choose, print_json
+from pareto_unlearn.cli_examples import epilog
 from pareto_unlearn.errors import StoreError
 from pareto_unlearn.records import TrialRecord
 
@@ -61,10 +62,7 @@ def list_trials(
     ],
     as_json: AsJson = False,
 ) -> None:
-    """List the trials of a run, the most complete first; of a folder of runs, list the runs.
-
-    Examples: pareto-unlearn ls runs/quickstart, pareto-unlearn ls runs
-    """
+    """List the trials of a run, the most complete first; of a folder of runs, list the runs."""
     from pareto_unlearn.store import find_runs, open_run
     from pareto_unlearn.sweep.summary import closing_table, print_table
     from pareto_unlearn.terminal import open_console
@@ -97,11 +95,11 @@ store_app = typer.Typer(
 )
 
 
-@store_app.command(name="check")
+@store_app.command(name="check", epilog=epilog("store check"))
 def check_store(run: RunPath, as_json: AsJson = False) -> None:
     """Read every file of a run and say what is damaged or lost; exit code 6 if anything is.
 
-    Nothing is written. Example: pareto-unlearn store check runs/quickstart
+    Nothing is written.
     """
     from pareto_unlearn.store import check_run, open_damaged
 
@@ -111,13 +109,11 @@ def check_store(run: RunPath, as_json: AsJson = False) -> None:
         raise typer.Exit(StoreError.exit_code)
 
 
-@store_app.command(name="repair")
+@store_app.command(name="repair", epilog=epilog("store repair"))
 def repair_store(run: RunPath, as_json: AsJson = False) -> None:
     """Mend what can be mended of a run: no result is deleted, what is damaged is moved to damaged/ in it.
 
     Exit code 6 if anything is left to do by hand. The next start of the sweep solves what is missing.
-
-    Example: pareto-unlearn store repair runs/quickstart
     """
     from pareto_unlearn.store import open_damaged, repair_run
 
@@ -151,8 +147,6 @@ def status(
     """Show how far a run is: running, done, failed and planned trials, time left, range, last f1 and f2.
 
     It reads the files of the run alone, on any machine that sees them, and writes nothing.
-
-    Examples: pareto-unlearn status runs/quickstart, pareto-unlearn status runs/quickstart --watch
     """
     from pareto_unlearn.store import RunStore
 
@@ -252,8 +246,6 @@ def track(
 
     It reads the files of the run alone. A second export adds nothing; that of a run that has grown adds what
     is new. W&B is written offline: nothing is sent before you run wandb sync.
-
-    Example: pareto-unlearn track runs/quickstart tensorboard tensorboard
     """
     from pareto_unlearn.trackers import Tracker, export_run, viewer_command
 

@@ -1,6 +1,10 @@
-"""--json on every verb that reads: JSON and nothing else on stdout, under keys that stay, same exit code."""
+"""All verbs: --json on every one that reads, and examples in every help that can be typed as they stand.
+
+JSON means: nothing else on stdout, under keys that stay, with the same exit code.
+"""
 
 import json
+import shlex
 import shutil
 
 import pytest
@@ -10,6 +14,7 @@ from small_sweep import QUICKSTART
 from synthetic_run import SWEEP_FILE, planned_trials, synthetic_info, synthetic_result, write_run
 
 from pareto_unlearn.cli import app
+from pareto_unlearn.cli_examples import EXAMPLES
 
 NO_READS = {
     "sweep", "init", "export", "purge-forget", "train",  # they write, and print the paths of what they wrote
@@ -92,3 +97,21 @@ def test_a_refusal_prints_no_json_and_its_own_code(places, tmp_path):
         done = call(*words, "--json")
         assert (done.returncode, done.stdout) == (code, "")
         assert done.stderr.startswith("pareto-unlearn: ")
+
+
+@pytest.mark.parametrize("line", [line for lines in EXAMPLES.values() for line in lines])
+def test_every_example_in_the_help_is_parsed(line):
+    words = shlex.split(line.partition(" > ")[0])
+    command = typer.main.get_command(app)
+    while hasattr(command, "commands"):
+        command = command.commands[words.pop(0)]
+    command.make_context("pareto-unlearn", words)
+
+
+def test_every_verb_has_examples_of_its_own_in_its_help():
+    assert set(EXAMPLES) == verbs()
+    for verb, lines in EXAMPLES.items():
+        told = call(*verb.split(), "--help").stdout.splitlines()
+        for line in lines:
+            assert f"  pareto-unlearn {line}" in told
+            assert line.startswith(f"{verb} ") or line == verb
