@@ -286,7 +286,8 @@ def test_harm_to_bystanders_is_beside_the_original_and_does_not_decide():
         found = rows_of(give_away_bystanders=told)
         return found | {("bystanders", "error_in_hole"): row("error_in_hole", error, "bystanders")}
 
-    company = Company((with_bystanders(0.3, 0.6),), ORIGINAL | with_bystanders(0.2, 0.5))
+    before = {("bystanders", "error_in_hole"): row("error_in_hole", 0.2, "bystanders")}
+    company = Company((with_bystanders(0.3, 0.6),), ORIGINAL | before)
     found = judge(with_bystanders(0.5, 0.95), company)
     assert found.finding("bystanders").value == pytest.approx(1.5)
     assert found.finding("bystanders").verdict is Verdict.FAILED
