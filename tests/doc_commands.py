@@ -77,6 +77,12 @@ uv run --extra sign pareto-unlearn export runs/quickstart signed.safetensors --t
 uv run --extra sign pareto-unlearn verify signed.evidence.json --model signed.safetensors --public-key key.pub
 python verify_evidence.py model.evidence.json model.safetensors
 """,  # noqa: E501
+    "tests/test_trackers.py exports to each, where its package is installed": """
+uv run --extra tensorboard pareto-unlearn track runs/quickstart tensorboard tracked/tensorboard
+uv run --extra optuna pareto-unlearn track runs/quickstart optuna tracked/optuna.db
+uv run --extra mlflow pareto-unlearn track runs/quickstart mlflow tracked/mlflow.db
+uv run --extra wandb pareto-unlearn track runs/quickstart wandb tracked/wandb
+""",
     "needs a cluster, weights and ImageNet; tests/test_file_sweeps.py runs it on small files": """
 RAY_ADDRESS=HEAD:6379 uv run pareto-unlearn sweep sweeps/imagenet_mae.yaml
 """,

@@ -123,7 +123,9 @@ class RunSection(Section):
     )
     cpus_per_trial: Count = Field(default=1, description="CPU cores, and torch threads, of a trial")
     gpus_per_trial: float = Field(
-        default=0.0, ge=0, description="GPUs of a trial; 0.5 puts two trials on one GPU"
+        default=0.0,
+        ge=0,
+        description="GPUs of a trial; 0.25 puts four on one GPU, each with a quarter of its memory at most",
     )
     max_concurrent: Count | None = Field(
         default=None,
@@ -140,7 +142,8 @@ class RunSection(Section):
     reuse_workers: bool = Field(
         default=None,
         validate_default=True,
-        description="solve several trials in one process; null: yes on CPU, a fresh process per trial on GPU",
+        description="solve several trials in one process; null: yes on CPU, a fresh process per trial on "
+        "GPU; true on GPU: a process that keeps memory of the trial before is replaced",
     )
     wait_for_resources: int = Field(
         default=300,

@@ -16,6 +16,9 @@ FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 5.0, 60.0
 LOST_FOR_SECONDS = 3600.0
 """After which a trial is given up whose nodes were lost again and again before it took a step."""
 
+KEEPS_MEMORY = "keeps memory of the GPU from the trial before it, so a fresh process solves this one"
+"""What a process says that is used again and must not be."""
+
 _MEMORY_WORDS = re.compile(r"low on memory|OutOfMemory")
 _NODE_WORDS = re.compile(
     r"node (has died|died|was terminated|is dead|failed)|preempt|is unavailable|raylet died", re.IGNORECASE
@@ -33,6 +36,7 @@ class Cause(StrEnum):
     MEMORY = "out of memory"
     PROCESS = "worker process"
     ERROR = "error of the worker"
+    USED = "used process"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,8 @@ def explain_loss(error: str, node: str | None) -> Loss:
         error: the text.
         node: id of the node that the trial was last heard of from.
     """
+    if KEEPS_MEMORY in error:
+        return Loss(Cause.USED, f"the process {KEEPS_MEMORY}", node)
     if _MEMORY_WORDS.search(error):
         return Loss(
             Cause.MEMORY,
@@ -114,6 +120,8 @@ class Losses:
     def add(self, trial_id: str, loss: Loss) -> str | None:
         """Count a loss; return None if the trial is to run again, the reason if it is given up."""
         trial = self._trials.setdefault(trial_id, _Suffered())
+        if loss.cause is Cause.USED:
+            return None  # Tune ends that process, and a fresh one never says so
         if loss.cause is Cause.NODE:
             return self._add_lost_node(trial, loss)
         trial.own.append(loss)

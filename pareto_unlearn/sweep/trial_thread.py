@@ -11,8 +11,10 @@ from typing import Any
 
 import ray
 
+from pareto_unlearn.errors import MachineError
 from pareto_unlearn.records import ScanProgress
 from pareto_unlearn.sweep.gauges import show_record, show_trial
+from pareto_unlearn.sweep.losses import KEEPS_MEMORY
 from pareto_unlearn.sweep.task import Task
 from pareto_unlearn.sweep.worker import Answer, execute
 
@@ -27,6 +29,14 @@ News = dict[str, Any]
 
 def _is_step(news: News | BaseException) -> bool:
     return isinstance(news, dict) and STEP in news
+
+
+def _check_memory() -> None:
+    """Raise MachineError if this process keeps memory of the GPU from a trial that it solved before."""
+    from pareto_unlearn.trial import release_gpu  # imports torch
+
+    if not release_gpu():
+        raise MachineError(f"this process {KEEPS_MEMORY}")
 
 
 class TrialThread:
@@ -60,6 +70,7 @@ class TrialThread:
             self._post({STEP: step, "f1": f1, "f2": f2})
 
         try:
+            _check_memory()
             show_trial(task.sweep, task.slot, task.spec, {"epsilon": task.spec.epsilon, "steps_done": 0.0})
             answer: Answer = execute(task.assignment, on_progress, self._on_scan, self._on_stage)
             if answer.record is not None:

@@ -173,11 +173,13 @@ def execute(
 
 def _solve(assignment: Assignment, store: RunStore, reports: _Reports) -> tuple[TrialResult, Scales | None]:
     """Return the result of a trial and, once its targets were loaded, the run's scales."""
-    from pareto_unlearn.trial import Trial, failed_result, load_material, run_trial  # imports torch
+    # imports torch
+    from pareto_unlearn.trial import Trial, failed_result, load_material, run_trial, share_gpu
 
     spec, scales = assignment.spec, None
     try:
         config = _read_config(assignment)
+        share_gpu(config.run.gpus_per_trial)
         material = load_material(config, store.cache_dir(), assignment.targets_key, reports.on_stage)
         scales = material.scales
         publish_scales(store, scales)

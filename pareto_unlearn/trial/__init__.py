@@ -5,6 +5,7 @@ from pareto_unlearn.trial.bank import check_bank
 from pareto_unlearn.trial.context import Material, Trial
 from pareto_unlearn.trial.degenerate import check_outputs
 from pareto_unlearn.trial.forward import check_forward
+from pareto_unlearn.trial.gpu_memory import release_gpu, share_gpu
 from pareto_unlearn.trial.image_metrics import (
     check_heldout,
     check_weights,
@@ -55,6 +56,8 @@ __all__ = [
     "plan_record",
     "predict_sizes",
     "reference_section",
+    "release_gpu",
     "run_trial",
+    "share_gpu",
     "weights_digest",
 ]
