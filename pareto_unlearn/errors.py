@@ -5,6 +5,7 @@ ParetoUnlearnError
 |-- RunLockedError   5  another driver holds the run
 |-- StoreError       6  a committed file is missing or damaged
 |-- RangeError       7  no valid range of epsilon
+|-- RankLostError    9  a process of a trial died; inside a sweep, which runs the trial again
 |-- WeightsError     8  weights missing or not matching
 `-- MachineError     9  disk, memory or device gave out; the same command goes on
 """
@@ -51,6 +52,12 @@ class WeightsError(ParetoUnlearnError):
     """Model or metric weights are missing or do not match."""
 
     exit_code = 8
+
+
+class RankLostError(ParetoUnlearnError):
+    """A process of several that solve a trial together died; the trial runs again from its last state."""
+
+    exit_code = 9
 
 
 class MachineError(ParetoUnlearnError):

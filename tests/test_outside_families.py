@@ -15,7 +15,7 @@ from pareto_unlearn.config import SweepConfig, config_hash, dump_config, parse_c
 from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.models import family_of
 from pareto_unlearn.records import Phase, TrialSpec
-from pareto_unlearn.sweep.worker import Assignment, _read_config
+from pareto_unlearn.sweep.worker import Assignment, read_config
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "autoencoder" / "family.py"
 
@@ -110,10 +110,10 @@ def test_a_worker_may_run_the_file_that_the_driver_has_read_and_no_other(tmp_pat
     path = copy_to(tmp_path)
     config = parse(f"{path}:FAMILY")
     given = assignment(config, config.model.row.source_sha256)
-    assert _read_config(given) == config
+    assert read_config(given) == config
     copy_to(tmp_path, "# changed")
     with pytest.raises(ConfigError, match="expected the file with SHA-256"):
-        _read_config(given)
+        read_config(given)
 
 
 def test_an_unknown_family_is_answered_with_the_nearest(monkeypatch):

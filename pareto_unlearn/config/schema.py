@@ -125,7 +125,14 @@ class RunSection(Section):
     gpus_per_trial: float = Field(
         default=0.0,
         ge=0,
-        description="GPUs of a trial; 0.25 puts four on one GPU, each with a quarter of its memory at most",
+        description="GPUs of a trial; 0.25 puts four on one GPU, each with a quarter of its memory at most; 2 "
+        "share the batches of one trial",
+    )
+    ranks_per_trial: Count | None = Field(
+        default=None,
+        validate_default=True,
+        description="processes that share the batches of a trial, on one node; null: one for each of "
+        "`gpus_per_trial`, and one on CPU, where they share `cpus_per_trial`",
     )
     max_concurrent: Count | None = Field(
         default=None,
@@ -168,6 +175,31 @@ class RunSection(Section):
                 "only"
             )
         return value
+
+    @field_validator("ranks_per_trial")
+    @classmethod
+    def _check_ranks(cls, value: int | None, info: ValidationInfo) -> int | None:
+        gpus, cpus = info.data.get("gpus_per_trial", 0.0), info.data.get("cpus_per_trial", 1)
+        if value is None:
+            return None
+        if gpus > 0 and value != max(int(gpus), 1):
+            raise refusal(
+                f"expected {max(int(gpus), 1)}, a rank for each of gpus_per_trial, found {value}; leave the "
+                "key out"
+            )
+        if gpus == 0 and value > cpus:
+            raise refusal(f"expected at most {cpus}, the cores of cpus_per_trial, found {value}")
+        return value
+
+    @property
+    def ranks(self) -> int:
+        """The number of processes that solve a trial together."""
+        return self.ranks_per_trial or max(int(self.gpus_per_trial), 1)
+
+    @property
+    def threads(self) -> int:
+        """The number of torch threads of each of them."""
+        return max(self.cpus_per_trial // self.ranks, 1)
 
     @field_validator("reuse_workers", mode="before")
     @classmethod
@@ -307,6 +339,17 @@ class SweepConfig(Section):
     def _check_metric_of_controls(cls, value: EvaluateSection, info: ValidationInfo) -> EvaluateSection:
         if info.data.get("controls") and "mse" not in value.metrics:
             raise refusal("expected mse among the metrics, since `controls` are compared by it, found none")
+        return value
+
+    @field_validator("run")
+    @classmethod
+    def _check_parts_of_batches(cls, value: RunSection, info: ValidationInfo) -> RunSection:
+        solver = info.data.get("solver")
+        if isinstance(solver, SolverSection) and solver.batch < value.ranks:
+            raise refusal(
+                f"expected at most as many ranks as a batch has images (solver.batch: {solver.batch}), found "
+                f"{value.ranks} (gpus_per_trial, or on CPU ranks_per_trial)"
+            )
         return value
 
     @field_validator("seeds", mode="before")

@@ -52,6 +52,7 @@ def as_smoke(config: SweepConfig) -> SweepConfig:
     content["run"] |= {
         "cpus_per_trial": 1,
         "gpus_per_trial": 0.0,
+        "ranks_per_trial": None,
         "reuse_workers": True,
         "memory_bytes": None,
     }

@@ -90,14 +90,20 @@ class StratifiedOrder:
         return step * self._base + places // classes + (rank < places % classes)
 
 
-def reading_ahead(order: Order, images: Images) -> Order:
-    """Return the same order; each call also starts reading the image files of the following step."""
+def reading_ahead(order: Order, images: Images, part: slice = slice(None)) -> Order:
+    """Return the same order; each call also starts reading the image files of the following step.
+
+    Args:
+        order: of all images.
+        images: that may be read ahead.
+        part: the places of a batch that this process reads.
+    """
     if not isinstance(images, ReadsAhead):
         return order
 
     def indices_at(step: int) -> Int[Tensor, " b"]:
         rows = order(step)
-        images.read_ahead(order(step + 1))
+        images.read_ahead(order(step + 1)[part])
         return rows
 
     return indices_at

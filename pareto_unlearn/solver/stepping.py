@@ -16,6 +16,11 @@ Level = Callable[[int], float]
 """From a step, counted from 0, to the bound on the constraint."""
 StepLoss = Callable[[int], Float[Tensor, ""]]
 """From a step, counted from 0, to the loss of its mini-batch."""
+AddUp = Callable[[Tensor], None]
+
+
+def _nothing_to_add(_: Tensor) -> None:
+    """One process has all of every batch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +98,8 @@ class EpsilonSolver:
         epsilon: bound on the constraint, or from a step, counted from 0, to its bound; ignored by rules
             without a bound.
         origin: flat parameters that ``pull`` draws to; None for those at the start.
+        add_up: overwrites a gradient with its sum over the processes that share each batch, where there are
+            several; their losses must be those of the whole batch already.
         log_size: largest number of steps between two calls of ``flush``.
 
     Raises:
@@ -107,6 +114,7 @@ class EpsilonSolver:
         *,
         epsilon: float | Level = 0.0,
         origin: Float[Tensor, " p"] | None = None,
+        add_up: AddUp = _nothing_to_add,
         log_size: int = 50,
     ) -> None:
         if settings.kind not in ("averaged", "paper"):
@@ -118,7 +126,7 @@ class EpsilonSolver:
             )
         self.step_count = 0
         self._updates = 0
-        self._rule, self._settings, self._epsilon = rule, settings, epsilon
+        self._rule, self._settings, self._epsilon, self._add_up = rule, settings, epsilon, add_up
         values = self.flat.values
         self._origin = None
         if settings.pull > 0.0:
@@ -157,7 +165,9 @@ class EpsilonSolver:
         if self._logged == len(self._log):
             raise RuntimeError("the log is full: call flush() at least every log_size steps")
         f1 = self.flat.compute_gradient(constraint, self._g1).to(self._log.dtype)
+        self._add_up(self._g1)
         f2 = self.flat.compute_gradient(objective).to(self._log.dtype)
+        self._add_up(self.flat.gradient)
         # A further vector as long as the model would cost memory: g2 stays in the buffer of the backward
         # pass, and the direction overwrites it there.
         g2 = self.flat.gradient

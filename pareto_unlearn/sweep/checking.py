@@ -65,6 +65,7 @@ def check_inputs(config: SweepConfig, train_command: str = TRAIN) -> CheckedSwee
         check_heldout,
         check_outputs,
         check_reference,
+        check_splitting,
         check_weights,
         load_original,
         predict_sizes,
@@ -81,6 +82,7 @@ def check_inputs(config: SweepConfig, train_command: str = TRAIN) -> CheckedSwee
     split = load_split(config.data, config.seed, pixel_format(config.model))
     check_heldout(config, split)
     check_outputs(config, model, split)
+    check_splitting(config, model, split)
     manifest = write_manifest(split)
     check_duplicates(split, config.data.duplicates)
     return CheckedSweep(

@@ -263,8 +263,9 @@ class Cluster:
 
     def _refusal(self, alive: Sequence[Resources], waited: float) -> ConfigError:
         since = f" after {waited:.0f} s" if waited else ""
+        together = "; the ranks of a trial share one node, never several" if self.section.ranks > 1 else ""
         return ConfigError(
             f"run: a trial needs {describe_need(self.section)} on one node, but{since} the cluster has "
-            f"{describe_nodes(alive)}: lower run.cpus_per_trial or run.gpus_per_trial, give the address of a "
-            "larger cluster as run.address, or wait longer for nodes that join (run.wait_for_resources)"
+            f"{describe_nodes(alive)}{together}: lower run.cpus_per_trial or run.gpus_per_trial, give the "
+            "address of a larger cluster (run.address), or wait longer for nodes that join (run.wait_for_resources)"
         )

@@ -1,15 +1,21 @@
 """What an executor is, and the executor that runs trials in this process."""
 
+import logging
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Protocol
 
+from pareto_unlearn.errors import RankLostError
 from pareto_unlearn.records import ScanProgress, TrialRecord, TrialSpec
 from pareto_unlearn.schedule import NoTrial
+from pareto_unlearn.sweep.losses import Cause, Loss, Losses
 from pareto_unlearn.sweep.planner import Planner
 from pareto_unlearn.sweep.worker import Assignment, execute
+
+logger = logging.getLogger(__name__)
 
 
 class Observer(Protocol):
@@ -88,8 +94,12 @@ class LocalExecutor:
     def run(self, planner: Planner, observer: Observer) -> int | None:
         """Execute trials one after the other; see ``Executor``."""
         with terminable() as received:
+            losses = Losses(planner.config.run.max_failures, lambda: (), time.monotonic)
             while not isinstance(assignment := planner.next_trial(()), NoTrial):
-                self._run_one(assignment, planner, observer)
+                try:
+                    self._run_one(assignment, planner, observer)
+                except RankLostError as error:
+                    self._lose(assignment.spec, str(error), losses, planner, observer)
         return received[0] if received else None
 
     def _run_one(self, assignment: Assignment, planner: Planner, observer: Observer) -> None:
@@ -103,3 +113,11 @@ class LocalExecutor:
         )
         if (record := planner.take(spec, answer)) is not None:
             observer.on_end(spec, record)
+
+    def _lose(
+        self, spec: TrialSpec, reason: str, losses: Losses, planner: Planner, observer: Observer
+    ) -> None:
+        """Let a trial run again of which a process died; after too many times it gets a row that says so."""
+        logger.warning("trial %s (%s): %s", spec.trial_id, spec.label, reason)
+        if (given_up := losses.add(spec.trial_id, Loss(Cause.PROCESS, reason))) is not None:
+            observer.on_end(spec, planner.commit_lost(spec, given_up))

@@ -23,6 +23,8 @@ _MEMORY_WORDS = re.compile(r"low on memory|OutOfMemory")
 _NODE_WORDS = re.compile(
     r"node (has died|died|was terminated|is dead|failed)|preempt|is unavailable|raylet died", re.IGNORECASE
 )
+RANK_LOST = "a rank of the trial died"
+"""In the error of a trial of which one of several processes died."""
 _PROCESS_WORDS = re.compile(r"actor (died|is dead)|worker (process )?(has )?(died|crashed)", re.IGNORECASE)
 _CREATION_WORDS = "error raised in its creation task"
 _COLOURS = re.compile(r"\x1b\[\d+m")
@@ -76,6 +78,9 @@ def explain_loss(error: str, node: str | None) -> Loss:
         )
     if _CREATION_WORDS not in error and _NODE_WORDS.search(error):
         return Loss(Cause.NODE, f"its node was lost ({_told(error)})", node)
+    if RANK_LOST in error:
+        told = next(line for line in reversed(_lines(error)) if RANK_LOST in line)
+        return Loss(Cause.PROCESS, told[told.index(RANK_LOST) :], node)
     if _CREATION_WORDS not in error and _PROCESS_WORDS.search(error):
         return Loss(
             Cause.PROCESS,

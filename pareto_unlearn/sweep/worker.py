@@ -8,7 +8,13 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from pareto_unlearn.config import SweepConfig, parse_config
-from pareto_unlearn.errors import ConfigError, ParetoUnlearnError, StoreError, is_fault_of_machine
+from pareto_unlearn.errors import (
+    ConfigError,
+    ParetoUnlearnError,
+    RankLostError,
+    StoreError,
+    is_fault_of_machine,
+)
 from pareto_unlearn.foreign_text import near_paths, without_secrets
 from pareto_unlearn.records import (
     MACHINE_FAULT,
@@ -25,6 +31,7 @@ from pareto_unlearn.records import (
 )
 from pareto_unlearn.store import RunStore
 from pareto_unlearn.stored_fields import read_fields, sealed, unsealed
+from pareto_unlearn.sweep.rank_processes import started_ranks
 
 if TYPE_CHECKING:
     from pareto_unlearn.trial import Hooks
@@ -154,6 +161,9 @@ def execute(
         on_progress: takes step, f1 and f2 of a mini-batch.
         on_scan: takes how far a path is with finding its step size.
         on_stage: takes what the trial does besides its steps, in words.
+
+    Raises:
+        RankLostError: a process of several that solve the trial died; it has no row, and is to run again.
     """
     spec = assignment.spec
     try:
@@ -163,6 +173,8 @@ def execute(
         result, scales = _solve(assignment, store, _Reports(on_progress, on_scan, on_stage))
         _check_driver(assignment, store)
         return Answer(record=store.commit(result), scales=scales or read_scales(store))
+    except RankLostError:
+        raise
     except ForeignRunError as error:
         return Answer(refusal=str(error))
     except (ParetoUnlearnError, OSError) as error:
@@ -178,13 +190,17 @@ def _solve(assignment: Assignment, store: RunStore, reports: _Reports) -> tuple[
 
     spec, scales = assignment.spec, None
     try:
-        config = _read_config(assignment)
+        config, cache = read_config(assignment), store.cache_dir()
         share_gpu(config.run.gpus_per_trial)
-        material = load_material(config, store.cache_dir(), assignment.targets_key, reports.on_stage)
-        scales = material.scales
-        publish_scales(store, scales)
-        hooks = _hooks_of(assignment, store, reports)
-        return run_trial(Trial(config, spec, material), hooks, assignment.code_version), scales
+        with started_ranks(assignment.to_plain(), config.run, spec, cache) as ranks:
+            material = load_material(config, cache, assignment.targets_key, reports.on_stage, ranks)
+            scales = material.scales
+            publish_scales(store, scales)
+            ranks.wait()  # the others load what now lies in the cache
+            hooks = _hooks_of(assignment, store, reports)
+            return run_trial(Trial(config, spec, material), hooks, assignment.code_version), scales
+    except RankLostError:
+        raise
     except Exception as error:  # noqa: BLE001 - any error of a trial is its result; the sweep goes on
         _log("failed", spec, error)
         return failed_result(spec, _reason_of(error, store.path), assignment.code_version), scales
@@ -263,7 +279,7 @@ def _reason_of(error: BaseException, run_path: str) -> str:
     return f"{kind}{type(error).__name__}: {without_secrets(near_paths(str(error), run_path))}"
 
 
-def _read_config(assignment: Assignment) -> SweepConfig:
+def read_config(assignment: Assignment) -> SweepConfig:
     """Return the sweep of an assignment; its family's file must be the one that the driver has read."""
     allowed = assignment.family_sha256
     config = parse_config(assignment.config_text, "sweep.yaml", allow_import=allowed is not None)

@@ -3,6 +3,7 @@
 from pareto_unlearn.trial.auditing import audit_subject
 from pareto_unlearn.trial.bank import check_bank
 from pareto_unlearn.trial.context import Material, Trial
+from pareto_unlearn.trial.coupling import check_splitting
 from pareto_unlearn.trial.degenerate import check_outputs
 from pareto_unlearn.trial.forward import check_forward
 from pareto_unlearn.trial.gpu_memory import release_gpu, share_gpu
@@ -25,12 +26,16 @@ from pareto_unlearn.trial.prediction import (
     measure_speeds,
     predict_sizes,
 )
+from pareto_unlearn.trial.rank_group import joined_ranks, mark_of
+from pareto_unlearn.trial.ranks import ALONE, Ranks
 from pareto_unlearn.trial.reference_model import check_reference, reference_section, weights_digest
 from pareto_unlearn.trial.running import Hooks, run_trial
 
 __all__ = [
+    "ALONE",
     "Hooks",
     "Material",
+    "Ranks",
     "Sizes",
     "Speeds",
     "Trial",
@@ -40,6 +45,7 @@ __all__ = [
     "check_heldout",
     "check_outputs",
     "check_reference",
+    "check_splitting",
     "check_weights",
     "count_gpus",
     "count_work",
@@ -47,8 +53,10 @@ __all__ = [
     "failed_result",
     "generate_pictures",
     "heldout_pictures",
+    "joined_ranks",
     "load_material",
     "load_original",
+    "mark_of",
     "measure_speeds",
     "measure_trial",
     "measures_of",

@@ -73,19 +73,23 @@ def _published(trial: Trial, weight: float) -> Problem:
 
 def _term_loss(trial: Trial, term: Term, place: int, batch_at: Callable[[int, int], Batch]) -> StepLoss:
     """Return one half of a published loss; ``place`` keeps the draws of the halves apart."""
-    loss = run_in_steps(trial.config, partial(term.loss, trial.material.model))
+    loss, ranks = run_in_steps(trial.config, partial(term.loss, trial.material.model)), trial.material.ranks
 
     def compute(step: int) -> Float[Tensor, ""]:
         batch = batch_at(step, place)
         with torch.no_grad():
             given = term.make_targets(batch)
-        return loss(*given)
+        return ranks.alike(loss(*given))
 
     return compute
 
 
 def _batches_of(trial: Trial) -> Callable[[int, int], Batch]:
-    """Return the function from a step and a half of the loss to all that the half may look at."""
+    """Return the function from a step and a half of the loss to all that the half may look at.
+
+    Its draws are those of a whole batch, so every rank looks at all of it.
+    """
+    trial = trial.alone()
     inputs, original = StepInputs(trial.material, trial.spec.seed), trial.material.original()
     forget_order, retain_order = batch_orders(trial)
 

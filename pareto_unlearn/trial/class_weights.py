@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pareto_unlearn.trial.ranks import ALONE, Ranks
+
 PROPORTIONAL, INTEGRAL, INTEGRAL_LIMIT, AVERAGE = 10.0, 0.05, 4.0, 0.97
 """Gains in units of e, the bound of the integral part, and the decay a step of each class's running mean."""
 
@@ -72,9 +74,11 @@ class ClassWeights:
         return weights, ((shares - weights) * estimate).sum()
 
 
-def power_mean(values: Float[Tensor, " b"], power: float) -> Float[Tensor, ""]:
+def power_mean(
+    values: Float[Tensor, " b"], power: float, mean: Callable[[Tensor], Tensor] = torch.mean
+) -> Float[Tensor, ""]:
     """Return (mean of values^power)^(1/power); values below zero, and their gradients, count as zero."""
-    powers = values.clamp(min=0.0).pow(power).mean()
+    powers = mean(values.clamp(min=0.0).pow(power))
     # A root's slope is infinite at zero, where every value is zero and nothing is left to do.
     return powers.clamp(min=torch.finfo(values.dtype).tiny).pow(1.0 / power)
 
@@ -86,23 +90,27 @@ def class_constraint(
     order: Callable[[int], Int[Tensor, " b"]],
     weights: ClassWeights,
     level: Callable[[int], float],
+    ranks: Ranks = ALONE,
 ) -> Callable[[int], Float[Tensor, ""]]:
     """Return the constraint at a step: the weighted mean over classes of their own e.
 
     Args:
-        gap_of_rows: f1 - floor of the images at some rows, at a step, with gradients.
+        gap_of_rows: f1 - floor of the images at some rows, at a step, with gradients; of several ranks each
+            has its part of the rows.
         membership: 1 where image n is of class k.
         original_gap: mean of f1 - floor of each class under the original model.
         order: rows of the mini-batch at a step.
         weights: updated once a step.
         level: epsilon at a step, in e.
+        ranks: the processes that share a batch.
     """
 
     def constraint(step: int) -> Float[Tensor, ""]:
         rows = order(step)
         chosen = membership[rows]
         counts = chosen.sum(dim=0)
-        e = (chosen.T @ gap_of_rows(rows, step)) / counts.clamp(min=1.0) / original_gap
+        sums = ranks.total(chosen[ranks.part(len(rows))].T @ gap_of_rows(rows, step))
+        e = sums / counts.clamp(min=1.0) / original_gap
         shares, rest = weights.update(e.detach(), (counts > 0).to(e.dtype), level(step))
         return (shares * e).sum() + rest
 

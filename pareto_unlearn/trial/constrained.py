@@ -208,16 +208,23 @@ def _per_class_constraint(trial: Trial, level: Level) -> tuple[StepLoss, dict[st
     original = original.clamp(min=LEAST_RANGE * float(original.mean()))
     weights = ClassWeights(classes, device, trial.config.solver.batch)
     gap, order = gap_of_rows(trial), stratified_order(trial)
-    return class_constraint(gap, membership, original, order, weights, level), weights.state
+    ranks = trial.material.ranks
+    return class_constraint(gap, membership, original, order, weights, level, ranks), weights.state
 
 
 def _per_image_constraint(trial: Trial) -> StepLoss:
     """Return the constraint on the power mean of the images' own e; images that lag behind dominate it."""
     gap, order, original = gap_of_rows(trial), stratified_order(trial), trial.original_gap()
     original = original.clamp(min=LEAST_RANGE * float(original.mean()))
+    ranks = trial.material.ranks
 
     def constraint(step: int) -> Float[Tensor, ""]:
         rows = order(step)
-        return power_mean(gap(rows, step) / original[rows], IMAGE_POWER)
+        own = rows[ranks.part(len(rows))]
+
+        def mean(powers: Tensor) -> Tensor:
+            return ranks.mean(powers.mean(), len(own), len(rows))
+
+        return power_mean(gap(rows, step) / original[own], IMAGE_POWER, mean)
 
     return constraint

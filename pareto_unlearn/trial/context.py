@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from pareto_unlearn.models import ImageToImage
 from pareto_unlearn.objectives import Features, Targets, feature_function
 from pareto_unlearn.records import Scales, TrialSpec
 from pareto_unlearn.trial.inputs import Rows
+from pareto_unlearn.trial.ranks import ALONE, Ranks
 from pareto_unlearn.trial.targets import ComputedAnswers, ForgetTarget, ModelTarget
 
 SHARE_OF_FORWARD = 1 / 3
@@ -48,7 +49,8 @@ class Material:
     ``forget_target`` and ``retain_target``, in the features of ``space``; ``shared`` says that training the
     encoder includes parameters that the decoder uses too. ``classifier`` belongs to the embedded digits, None
     for all other images. ``scoring`` measures the published metrics, None where the sweep names none.
-    ``seed`` is the sweep's. ``measured`` counts every image that f1 or f2 is measured on.
+    ``seed`` is the sweep's. ``measured`` counts every image that f1 or f2 is measured on. ``ranks`` are the
+    processes that solve the trial together.
     """
 
     model: ImageToImage
@@ -64,6 +66,7 @@ class Material:
     shared: bool
     seed: int
     measured: MeasuredImages = field(default_factory=MeasuredImages)
+    ranks: Ranks = ALONE
 
     @property
     def scales(self) -> Scales:
@@ -112,6 +115,10 @@ class Trial:
     def measuring_pairs(self) -> float | None:
         """What all measuring so far cost, in gradient pairs of the trial; None if unknown."""
         return self.material.measured.pairs(self.config.solver.batch)
+
+    def alone(self) -> "Trial":
+        """Return the same trial as one process sees it, to do by itself what is not shared out."""
+        return replace(self, material=replace(self.material, ranks=ALONE))
 
     def training_inputs(self, name: str) -> Rows:
         """Return the inputs of a training set: ``forget`` or ``retain``."""

@@ -1,6 +1,6 @@
 """f1 and f2 of the model as it stands, image by image, and the inputs that training steps take."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,30 +13,22 @@ from pareto_unlearn.trial.inputs import SETS, draw_inputs, generators_of
 from pareto_unlearn.trial.targets import ImageBatch
 
 FORGET, RETAIN = 0, 1
+PerImage = Callable[[Tensor, ImageBatch], Tensor]
+"""From the model's features of a batch to the distance of each of its images."""
 
 
 def forget_distances(
     material: Material, split: str, rows: Int[Tensor, " n"] | None = None
 ) -> Float[Tensor, " n"]:
     """Return exact f1 of the forget images of a split, or of some of them, without gradients."""
-    return torch.cat(
-        [
-            material.forget_target.per_image(features, batch)
-            for batch, features in _batches(material, ("forget", split), rows)
-        ]
-    )
+    return _distances(material, ("forget", split), rows, material.forget_target.per_image)
 
 
 def retain_distances(
     material: Material, split: str, rows: Int[Tensor, " n"] | None = None
 ) -> Float[Tensor, " n"]:
     """Return exact f2 of the retain images of a split, or of some of them, without gradients."""
-    return torch.cat(
-        [
-            material.retain_target.per_image(features, batch)
-            for batch, features in _batches(material, ("retain", split), rows)
-        ]
-    )
+    return _distances(material, ("retain", split), rows, material.retain_target.per_image)
 
 
 def take_batch(material: Material, key: tuple[str, str], rows: Int[Tensor, " b"]) -> ImageBatch:
@@ -50,24 +42,30 @@ def take_batch(material: Material, key: tuple[str, str], rows: Int[Tensor, " b"]
     )
 
 
-def _batches(
-    material: Material, key: tuple[str, str], rows: Int[Tensor, " n"] | None
-) -> Iterator[tuple[ImageBatch, Tensor]]:
-    """Yield images of a set and the model's features of them, batch by batch, and count them."""
-    features = material.features()
+def _distances(
+    material: Material, key: tuple[str, str], rows: Int[Tensor, " n"] | None, measure: PerImage
+) -> Float[Tensor, " n"]:
+    """Return the distances of images of a set, and count them.
+
+    Ranks take batches by turns, the same batches that a single process measures, so the bits are the same.
+    """
+    features, ranks = material.features(), material.ranks
     chosen = torch.arange(len(material.inputs[key])) if rows is None else rows
-    for part in torch.split(chosen, material.model.evaluation_batch):
-        with torch.no_grad():
+    parts, found = torch.split(chosen, material.model.evaluation_batch), []
+    material.measured.add(len(chosen))
+    with torch.no_grad():
+        for part in ranks.share_out(parts):
             batch = take_batch(material, key, part)
-            material.measured.add(len(part))
-            yield batch, features(batch.inputs)
+            found.append(measure(features(batch.inputs), batch))
+    return ranks.gather(found, parts, material.device)
 
 
 @dataclass(frozen=True, slots=True)
 class StepInputs:
     """The mini-batches of training images, as a pure function of seed and step.
 
-    Where the model draws parts of its inputs, every step draws them anew.
+    Where the model draws parts of its inputs, every step draws them anew. Of several ranks each gets its part
+    of the rows that it gives; what is drawn depends on an image's place among all of them.
     """
 
     material: Material
@@ -82,12 +80,14 @@ class StepInputs:
         return self._take("retain", RETAIN, rows, step)
 
     def _take(self, name: str, place: int, rows: Int[Tensor, " b"], step: int) -> ImageBatch:
-        model, stored, count = self.material.model, self.material.inputs[name, "train"], range(len(rows))
+        own = self.material.ranks.part(len(rows))
+        places, rows = range(len(rows))[own], rows[own]
+        model, stored = self.material.model, self.material.inputs[name, "train"]
         if model.is_redrawn:
-            draws = generators_of(self.seed, Stream.STEP_INPUTS, count, place, step)
+            draws = generators_of(self.seed, Stream.STEP_INPUTS, places, place, step)
             inputs = draw_inputs(model, stored, rows, draws)
         else:
             inputs = stored[rows]
         return ImageBatch(
-            inputs, rows, "train", lambda: generators_of(self.seed, Stream.STEP_NOISE, count, step)
+            inputs, rows, "train", lambda: generators_of(self.seed, Stream.STEP_NOISE, places, step)
         )

@@ -75,6 +75,11 @@ def check_forward(config: SweepConfig) -> None:
             f"{torch.__version__} finds no GPU here; found {config.run.gpus_per_trial:g}. Set "
             "run.gpus_per_trial: 0, or start the sweep where a GPU is"
         )
+    if config.run.executor == "local" and config.run.gpus_per_trial > max(torch.cuda.device_count(), 1):
+        raise ConfigError(
+            f"run.gpus_per_trial: expected at most the {torch.cuda.device_count()} of this machine with "
+            f"run.executor local, found {config.run.gpus_per_trial:g}: all GPUs of a trial are in one machine"
+        )
     if config.solver.compile:
         _check_compiler(on_gpu=on_gpu)
     if config.solver.precision == "bfloat16" and on_gpu:

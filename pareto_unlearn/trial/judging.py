@@ -76,13 +76,22 @@ def diverged_result(record: TrialRecord, curves: tuple[CurveRow, ...], reason: s
 def measure_trial(
     trial: Trial, flat: FlatParameters, record: TrialRecord, curves: tuple[CurveRow, ...]
 ) -> TrialResult:
-    """Measure the model and fill in the record; the first thing checked is that the outputs are finite."""
+    """Measure the model and fill in the record; the first thing checked is that the outputs are finite.
+
+    Ranks measure f1, f2 and the residual together. Then they part: rank 0 makes pictures, metrics and audit,
+    the others return a result without them.
+    """
     config, spec, material = trial.config, trial.spec, trial.material
     train, heldout = (measure_completeness(material, split) for split in ("train", "heldout"))
     losses = measure_retain_loss(material, "train"), measure_retain_loss(material, "heldout")
     if not all(math.isfinite(value) for value in (train.f1, heldout.f1, *losses)):
         return diverged_result(record, curves, "diverged: f1 or f2 over the whole sets is not finite")
     record = _with_costs(_with_residual(record, measure_residual(material, flat)), (train, heldout), losses)
+    material.ranks.close()
+    if not material.ranks.is_first:
+        return TrialResult(record=record, files={})
+    trial = trial.alone()
+    material = trial.material
     record = _with_quality(_with_levels(trial, record, (train, heldout)), trial.scales, losses)
     record = replace(
         record, peak_memory_bytes=_peak_memory(material.device), device=_name_device(material.device)

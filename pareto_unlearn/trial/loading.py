@@ -31,6 +31,7 @@ from pareto_unlearn.trial.inputs import Rows, noise_inputs, open_inputs
 from pareto_unlearn.trial.noise import open_noise
 from pareto_unlearn.trial.numerics import exact_float32
 from pareto_unlearn.trial.own_targets import background_targets, nearest_retain_targets, reference_targets
+from pareto_unlearn.trial.ranks import ALONE, Ranks
 from pareto_unlearn.trial.reference_model import load_reference
 from pareto_unlearn.trial.targets import (
     Answers,
@@ -48,7 +49,11 @@ OWN_TARGETS = ("reference", "background", "nearest_retain")
 
 @exact_float32()
 def load_material(
-    config: SweepConfig, cache: Path, targets_key: str, on_stage: Callable[[str], None] = lambda _: None
+    config: SweepConfig,
+    cache: Path,
+    targets_key: str,
+    on_stage: Callable[[str], None] = lambda _: None,
+    ranks: Ranks = ALONE,
 ) -> Material:
     """Load data and model, and open the targets, computing them if no trial has yet.
 
@@ -57,18 +62,25 @@ def load_material(
         cache: folder of the run's memory-mapped files on this machine.
         targets_key: changes whenever anything that decides the targets changes.
         on_stage: takes what is done, in words.
+        ranks: the processes that solve the trial together; each loads everything, from the same files.
 
     Raises:
         ConfigError: the data does not fit the sweep file.
         WeightsError: the weights of the model or of a metric are missing or do not fit.
     """
-    torch.set_num_threads(config.run.cpus_per_trial)
-    device = torch.device("cuda" if config.run.gpus_per_trial > 0 else "cpu")
+    torch.set_num_threads(config.run.cpus_per_trial // ranks.size or 1)
+    device = _device_of(config, ranks)
     on_stage("reading images")
     split = load_split(config.data, config.seed, pixel_format(config.model), cache)
     on_stage("loading the model")
     model = load_original(config, device)
-    return assemble_material(config, split, model, device, cache, targets_key, on_stage)
+    return assemble_material(config, split, model, device, cache, targets_key, on_stage, ranks)
+
+
+def _device_of(config: SweepConfig, ranks: Ranks) -> torch.device:
+    if config.run.gpus_per_trial == 0:
+        return torch.device("cpu")
+    return torch.device("cuda") if ranks.size == 1 else torch.device("cuda", ranks.rank)
 
 
 def assemble_material(
@@ -79,6 +91,7 @@ def assemble_material(
     cache: Path,
     targets_key: str,
     on_stage: Callable[[str], None] = lambda _: None,
+    ranks: Ranks = ALONE,
 ) -> Material:
     """Return what trials start from, given images and the original model.
 
@@ -90,6 +103,7 @@ def assemble_material(
         cache: folder of the run's memory-mapped files on this machine.
         targets_key: changes whenever anything that decides the targets changes.
         on_stage: takes what is done, in words.
+        ranks: the processes that solve the trial together; the first alone measures the published metrics.
     """
 
     def compute() -> Targets:
@@ -97,7 +111,7 @@ def assemble_material(
         on_stage(f"computing targets: the original's outputs on {count:,} images, once a run")
         return source.compute(cache)
 
-    scoring = open_scoring(config, cache, targets_key, device)
+    scoring = open_scoring(config, cache, targets_key, device) if ranks.is_first else None
     inputs = open_inputs(model, split, config.seed, device, cache, targets_key)
     sampler = open_noise(config, split, cache, targets_key)
     source = _TargetSource(config, model, split, inputs, build_objectives(config.objective), sampler)
@@ -116,6 +130,7 @@ def assemble_material(
         space=config.objective.space,
         shared=config.objective.shared_parameters == "trained",
         seed=config.seed,
+        ranks=ranks,
     )
 
 

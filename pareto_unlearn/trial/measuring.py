@@ -22,6 +22,7 @@ from pareto_unlearn.trial.bank import Costs, spread_rows
 from pareto_unlearn.trial.context import Material
 from pareto_unlearn.trial.distances import forget_distances, retain_distances, take_batch
 from pareto_unlearn.trial.image_metrics import generate, heldout_pictures
+from pareto_unlearn.trial.ranks import Ranks
 from pareto_unlearn.trial.second import SecondScores, load_second
 
 HOLE_GREY = 0.5
@@ -168,8 +169,8 @@ def measure_residual(material: Material, flat: FlatParameters) -> Residual:
         return material.retain_target.per_image(features(batch.inputs), batch).sum() / scales.variance_retain
 
     size = material.model.evaluation_batch
-    g1 = _whole_gradient(flat, forget, len(material.inputs["forget", "train"]), size)
-    g2 = _whole_gradient(flat, retain, len(material.inputs["retain", "train"]), size)
+    g1 = _whole_gradient(flat, forget, len(material.inputs["forget", "train"]), size, material.ranks)
+    g2 = _whole_gradient(flat, retain, len(material.inputs["retain", "train"]), size, material.ranks)
     norm1, norm2 = float(g1.norm()), float(g2.norm())
     _, eta = direction(g1, g2, 0.0)
     cosine = float(torch.dot(g1, g2)) / (norm1 * norm2) if norm1 * norm2 > 0 else float("nan")
@@ -303,11 +304,12 @@ def _first_of_each_class(images: ImageSet, count: int) -> list[int]:
 
 
 def _whole_gradient(
-    flat: FlatParameters, loss_of_rows: Callable[[Tensor], Tensor], count: int, batch: int
+    flat: FlatParameters, loss_of_rows: Callable[[Tensor], Tensor], count: int, batch: int, ranks: Ranks
 ) -> Float[Tensor, " p"]:
     """Sum the gradient over all rows in batches of a fixed size, then divide by their number."""
     total, part = torch.zeros_like(flat.values), torch.empty_like(flat.values)
-    for rows in torch.split(torch.arange(count), batch):
+    for rows in ranks.share_out(torch.split(torch.arange(count), batch)):
         flat.compute_gradient(partial(loss_of_rows, rows), part)
         total += part
+    ranks.add(total)
     return total / count

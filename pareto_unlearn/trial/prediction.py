@@ -167,16 +167,19 @@ class Speeds:
 def measure_speeds(config: SweepConfig) -> Speeds:
     """Return what steps and images take on this machine: a few steps of the highest boundary are solved.
 
+    Where several ranks share a batch, a step is that of one rank on its part, without what they exchange.
+
     Raises:
         ConfigError: the data does not fit the sweep file.
         WeightsError: the weights of the model or of a metric are missing or do not fit.
     """
-    torch.set_num_threads(config.run.cpus_per_trial)
+    torch.set_num_threads(config.run.threads)
     device = torch.device("cuda" if config.run.gpus_per_trial > 0 else "cpu")
     whole = load_split(config.data, config.seed, pixel_format(config.model))
     few = _few_of_each(whole, config.solver.batch)
     small = config.model_copy(
         update={
+            "solver": config.solver.model_copy(update={"batch": -(-config.solver.batch // config.run.ranks)}),
             "objective": config.objective.model_copy(
                 update={"noise_images": min(config.objective.noise_images, config.solver.batch)}
             ),

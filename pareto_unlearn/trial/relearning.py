@@ -173,7 +173,10 @@ class Resistance:
         return sum(draw.count_passes(batch) for draw in draws if draw is not None)
 
     def __call__(self, step: int) -> Float[Tensor, ""] | None:
-        """Return g after the attack of a step, with its gradient; None between attacks."""
+        """Return g after the attack of a step, with its gradient; None between attacks.
+
+        Every rank runs the whole attack.
+        """
         draw = self.draw_at(step)
         if draw is None:
             return None
@@ -185,7 +188,7 @@ class Resistance:
         linear = (
             torch.stack([(p * g).sum() for p, g in zip(self._trained, gradients, strict=True)]).sum() * slope
         )
-        return value + linear - linear.detach()
+        return self._trial.material.ranks.alike(value + linear - linear.detach())
 
     def _attack(self, draw: Draw, step: int) -> Float[Tensor, ""]:
         """Return the loss on the judged images after the attack; its gradient is left with the attacker."""

@@ -44,6 +44,7 @@ from pareto_unlearn.trial.measuring import measure_costs
 from pareto_unlearn.trial.mixing import Knot, weights_of
 from pareto_unlearn.trial.numerics import exact_float32
 from pareto_unlearn.trial.problem import Problem, trained_parameters
+from pareto_unlearn.trial.rank_reads import share_reads
 from pareto_unlearn.trial.resume import (
     History,
     StateClock,
@@ -120,7 +121,8 @@ class _Solving:
         if self.keeper is not None:
             self.keeper.take(self.solver)
         self.history.measured_images = self.trial.material.measured.images
-        if step < self.problem.settings.steps and self.clock.is_due(step, len(rows)):
+        is_first = self.trial.material.ranks.is_first
+        if is_first and step < self.problem.settings.steps and self.clock.is_due(step, len(rows)):
             with self.clock.saving():
                 self.hooks.save_resume(step, pack_state_files(self.solver, self.problem, self.history))
 
@@ -140,6 +142,7 @@ def run_trial(trial: Trial, hooks: Hooks, code_version: str) -> TrialResult:
         The record and all tables; a diverged trial has no model, metrics or samples.
     """
     base = plan_record(trial.spec, code_version)
+    hooks = share_reads(hooks, trial.material.ranks)
     trial = replace(trial, config=trial.config.for_phase(trial.spec.phase))
     if trial.spec.phase in (Phase.ORIGINAL, Phase.CONTROL):
         return _run_unsolved(trial, hooks, base)
@@ -224,6 +227,7 @@ def _prepare(trial: Trial, hooks: Hooks, start: Float[Tensor, " p"] | None = Non
         problem.settings,
         epsilon=problem.epsilon,
         origin=original,
+        add_up=trial.material.ranks.add,
         log_size=FLUSH_EVERY,
     )
     if kept is not None:
@@ -347,6 +351,7 @@ def _solve(solving: _Solving) -> Outcome:
     started, before = time.monotonic(), history.seconds
 
     def on_rows(rows: list[StepRow]) -> None:
+        solving.trial.material.ranks.require_alike(rows[-1], solving.solver.flat.values)
         history.rows += [problem.logged(row) for row in rows]
         history.seconds = before + time.monotonic() - started
         solving.after(history.rows[-len(rows) :])

@@ -146,7 +146,13 @@ def _follow(short_path: _ShortPath, on_scan: OnScan) -> tuple[list[tuple[float, 
     trial, short = short_path.trial, short_path.shorten()
     problem, original = build_problem(short), weights_of(trial.material)
     parameters = trained_parameters(short, problem)
-    solver = EpsilonSolver(parameters, problem.rule, problem.settings, epsilon=problem.epsilon)
+    solver = EpsilonSolver(
+        parameters,
+        problem.rule,
+        problem.settings,
+        epsilon=problem.epsilon,
+        add_up=trial.material.ranks.add,
+    )
     front: list[Costs] = []
 
     def measure() -> Costs:

@@ -18,36 +18,48 @@ def unlearning_losses(trial: Trial, units: Units) -> tuple[StepLoss, StepLoss]:
     """Return f1 and f2 of the mini-batch at a step, in the given units."""
     features = step_features(trial.config, trial.material)
     forget_target, retain_target = step_targets(trial.config, trial.material)
-    inputs = StepInputs(trial.material, trial.spec.seed)
+    inputs, ranks = StepInputs(trial.material, trial.spec.seed), trial.material.ranks
     forget_order, retain_order = batch_orders(trial)
     bank_order = BatchOrder(
         forget_target.bank_size, trial.config.solver.batch, trial.spec.seed, Stream.BANK_BATCHES
     )
 
     def forget(step: int) -> Float[Tensor, ""]:
-        batch = inputs.forget(forget_order(step), step)
-        return units[0].of(forget_target.step_loss(features(batch.inputs), batch, bank_order(step)))
+        rows = forget_order(step)
+        batch, drawn = inputs.forget(rows, step), bank_order(step)[ranks.part(len(rows))]
+        loss = forget_target.step_loss(features(batch.inputs), batch, drawn)
+        return units[0].of(ranks.mean(loss, len(batch.rows), len(rows)))
 
     def retain(step: int) -> Float[Tensor, ""]:
-        batch = inputs.retain(retain_order(step), step)
-        return units[1].of(retain_target.per_image(features(batch.inputs), batch).mean())
+        rows = retain_order(step)
+        batch = inputs.retain(rows, step)
+        loss = retain_target.per_image(features(batch.inputs), batch).mean()
+        return units[1].of(ranks.mean(loss, len(batch.rows), len(rows)))
 
     return forget, retain
 
 
 def training_losses(trial: Trial) -> tuple[StepLoss, StepLoss]:
-    """Return the loss of the original's own training on forget images and on retain images."""
+    """Return the loss of the original's own training on forget images and on retain images.
+
+    It is a family's own function of a whole batch, which nothing says to be a mean over images: every rank
+    computes it in whole.
+    """
+    ranks, trial = trial.material.ranks, trial.alone()
     inputs = StepInputs(trial.material, trial.spec.seed)
     forget_order, retain_order = batch_orders(trial)
     training_loss = run_in_steps(trial.config, trial.material.model.training_loss)
     return (
-        lambda step: training_loss(inputs.forget(forget_order(step), step).inputs),
-        lambda step: training_loss(inputs.retain(retain_order(step), step).inputs),
+        lambda step: ranks.alike(training_loss(inputs.forget(forget_order(step), step).inputs)),
+        lambda step: ranks.alike(training_loss(inputs.retain(retain_order(step), step).inputs)),
     )
 
 
 def gap_of_rows(trial: Trial) -> Callable[[Tensor, int], Float[Tensor, " b"]]:
-    """Return the function from rows of the forget set and a step to their f1 above the floor."""
+    """Return the function from rows of the forget set and a step to their f1 above the floor.
+
+    Of several ranks each returns it for its part of the rows.
+    """
     features = step_features(trial.config, trial.material)
     target, _ = step_targets(trial.config, trial.material)
     inputs, floor = StepInputs(trial.material, trial.spec.seed), trial.scales.f1_floor
@@ -80,4 +92,5 @@ def _reading_ahead(order: Order, trial: Trial, name: str) -> Order:
     if isinstance(trial.training_inputs(name), Tensor):
         return order
     split = trial.material.split
-    return reading_ahead(order, (split.forget_train if name == "forget" else split.retain_train).images)
+    images = (split.forget_train if name == "forget" else split.retain_train).images
+    return reading_ahead(order, images, trial.material.ranks.part(trial.config.solver.batch))
