@@ -213,7 +213,7 @@ def test_areas_are_held_out_first_and_against_trials_or_pairs(opened: Opened) ->
     pairs = page.evaluate("document.getElementById('figure-progress').data[0].x")
     assert pairs[-1] > 400 * 9
     page.select_option("#progress-split", "train")
-    assert "gradient pairs" in drawn(opened, "xaxis.title.text", "progress")
+    assert drawn(opened, "xaxis.title.text", "progress") == "pairs + measuring"
 
 
 @needs_browser

@@ -258,8 +258,8 @@ def progress_layout() -> Figure:
     """Return the layout of the figure of growing areas: the small box on the left, the large on the right."""
     titles = (f"area, loss < {height:.0%}" for height in BOXES)
     axes: Figure = {}
-    for suffix, title, left in zip(("", "2"), titles, (0.0, 0.56), strict=True):
-        axes[f"xaxis{suffix}"] = styled_axis("", anchor=f"y{suffix}", domain=[left, left + 0.44])
+    for suffix, title, left in zip(("", "2"), titles, (0.0, 0.6), strict=True):
+        axes[f"xaxis{suffix}"] = styled_axis("", anchor=f"y{suffix}", domain=[left, left + 0.4])
         axes[f"xaxis{suffix}"]["rangemode"] = "tozero"
         axes[f"yaxis{suffix}"] = styled_axis(title, (-0.02, 1.02), anchor=f"x{suffix}")
     return styled_layout(**axes, margin={"l": 60, "r": 16, "t": BUTTONS_HEIGHT, "b": 48})

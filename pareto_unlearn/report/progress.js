@@ -3,7 +3,7 @@
 const progress = (() => {
   const figure = (lines, base, split, across) => {
     const layout = structuredClone(base);
-    layout.xaxis.title.text = layout.xaxis2.title.text = across === "pairs" ? "gradient pairs + measuring" : "trials, in the order of the plan";
+    layout.xaxis.title.text = layout.xaxis2.title.text = across === "pairs" ? "pairs + measuring" : "trials";
     const trace = (line, box) => ({
       type: "scatter", mode: "lines+markers", showlegend: false, hoverinfo: "text",
       x: line[across], y: line.areas[split][box], line: { shape: "hv", width: 1.6, color: line.colour },
