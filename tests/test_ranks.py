@@ -1,4 +1,4 @@
-"""Several processes solve one trial: the same images, draws and sums, and a trial that survives their death."""
+"""Several processes solve one trial: the same images, draws and sums, also where one of them dies."""
 
 import os
 import signal
@@ -121,7 +121,6 @@ def test_two_ranks_with_uneven_batches_equal_one_process(tmp_path):
 def test_ranks_equal_one_process_in_all_families(tmp_path, family, completeness):
     chosen = f"solver.completeness={completeness}"
     alone, two, three = (solved(family, tmp_path / str(size), size, 50, chosen) for size in (1, 2, 3))
-    print(family, completeness, difference(alone, two), difference(alone, three))
     assert max(difference(alone, two)) < EQUAL
     assert max(difference(alone, three)) < EQUAL
 

@@ -267,5 +267,6 @@ class Cluster:
         return ConfigError(
             f"run: a trial needs {describe_need(self.section)} on one node, but{since} the cluster has "
             f"{describe_nodes(alive)}{together}: lower run.cpus_per_trial or run.gpus_per_trial, give the "
-            "address of a larger cluster (run.address), or wait longer for nodes that join (run.wait_for_resources)"
+            "address of a larger cluster as run.address, or wait longer for nodes that join "
+            "(run.wait_for_resources)"
         )
