@@ -207,7 +207,7 @@ def _check_sweep(config: SweepConfig, folder: Path) -> Iterator[Check]:
         run_sweep(config, SweepOptions(), Console(file=StringIO()))
     run = open_run(str(folder / config.name))
     for record in run.records:
-        expected = f"space {config.objective.space}: {record.label} ends well"
+        expected = f"space {config.objective.space}: {record.label} neither fails nor diverges"
         yield Check(expected, record.state not in BROKEN, f"{record.state}, {record.reason}")
     highest = next((one for one in run.records if one.role is Role.HIGHEST and one.checkpoint), None)
     if highest is None:

@@ -240,6 +240,9 @@ epsilon: {{schedule: grid, points: 5, spacing: geometric}}   # five models betwe
 
 evaluate: {{protocol: builtin, metrics: [mse, psnr], samples_per_class: 2, max_samples: 40}}
 
+# controls: [retrained]       # a model that never saw the pictures to forget, trained once more: without it
+#                              # most attacks of `audit` have nothing to compare with
+
 run: {{executor: tune, cpus_per_trial: 2, storage: runs}}
 """
 
@@ -295,6 +298,9 @@ solver:
 epsilon: {{schedule: grid, points: 5, spacing: geometric}}   # five models between the two ends
 
 evaluate: {{protocol: builtin, samples_per_class: 1}}
+
+# controls: [retrained]       # a model that never saw the pictures to forget, trained once more: without it
+#                              # most attacks of `audit` have nothing to compare with
 
 run: {{executor: tune, cpus_per_trial: 1, storage: runs}}
 """

@@ -104,6 +104,13 @@ def test_the_digits_need_nothing(here):
     assert call("validate", initialise("digits")).returncode == 0
 
 
+@pytest.mark.parametrize("words", [("digits",), ("folder", "my people")])
+def test_the_control_that_a_comment_offers_is_valid(here, words):
+    file = initialise(*words)
+    file.write_text(file.read_text().replace("# controls: [retrained]", "controls: [retrained]"))
+    assert load_config(file).controls[0].method == "retrained"
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

@@ -138,6 +138,7 @@ def test_nothing_of_a_table_is_lost_in_a_narrow_console(tmp_path, terminal):
     console = Console(file=heard, width=60, force_terminal=terminal, color_system=None)
     print_table(closing_table(run), console)
     assert "\u2026" not in heard.getvalue()
+    assert ("held out" in heard.getvalue()) is not terminal  # two lines in a terminal, one in a pipe
     widest = max(len(line) for line in heard.getvalue().splitlines())
     assert widest <= 60 if terminal else widest > 60
     assert console.width == 60

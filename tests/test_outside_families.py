@@ -10,7 +10,8 @@ import pytest
 from sweep_text import BASE
 
 from pareto_unlearn.catalogue import family_lookup
-from pareto_unlearn.catalogue.families import EMBEDDED, FamilyRow
+from pareto_unlearn.catalogue.families import EMBEDDED, FamilyRow, require_steps
+from pareto_unlearn.catalogue.family_lookup import find_family
 from pareto_unlearn.config import SweepConfig, config_hash, dump_config, parse_config, result_fields
 from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.models import family_of
@@ -60,6 +61,15 @@ def test_what_is_wrong_with_a_file_is_named(tmp_path):
     )
     path = copy_to(tmp_path, "\nraise OSError('no such thing')\n")
     assert f"{path}: running it raised OSError: no such thing" in error(f"{path}:FAMILY")
+    path = copy_to(tmp_path, "\nimport beside_it\n")
+    assert "it imports beside_it, which is not found; only installed packages and" in error(f"{path}:FAMILY")
+    assert f"set PYTHONPATH={path.parent} if beside_it lies beside the file" in error(f"{path}:FAMILY")
+
+
+def test_a_family_without_a_recipe_is_told_how_it_gets_one():
+    row = replace(find_family(f"{EXAMPLE}:FAMILY", allow_import=True), recipe=None, own_recipes={})
+    with pytest.raises(ConfigError, match=r"its row has no recipe; add recipe=Recipe\(peak_learning_rate="):
+        require_steps(row, "small", None)
 
 
 def test_variants_and_keys_are_those_of_the_file():

@@ -92,7 +92,9 @@ class FamilyRow:
     baselines: Sequence[str] = SHARED_BASELINES
     controls: Sequence[str] = ()
     recipe: Recipe | None = None
-    why_untrained: str = "its family has no recipe"
+    why_untrained: str = (
+        "its row has no recipe; add recipe=Recipe(peak_learning_rate=..., steps=...) to the row"
+    )
     own_recipes: Mapping[str, Recipe] = field(default_factory=dict)
     sized: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     resized: Mapping[str, tuple[int, int]] = field(default_factory=dict)

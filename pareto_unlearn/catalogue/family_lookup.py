@@ -131,6 +131,13 @@ def _run(path: str, source: bytes, digest: str) -> ModuleType:
     sys.modules[module.__name__] = module
     try:
         exec(compile(source, path, "exec"), module.__dict__)
+    except ModuleNotFoundError as error:
+        del sys.modules[module.__name__]
+        raise ConfigError(
+            f"{path}: it imports {error.name}, which is not found; only installed packages and the folders "
+            "of PYTHONPATH are looked through, not that of the file. Install it in this environment, "
+            f"or set PYTHONPATH={Path(path).parent} if {error.name} lies beside the file"
+        ) from error
     except Exception as error:  # whatever the code of a user raises
         del sys.modules[module.__name__]
         raise ConfigError(f"{path}: running it raised {type(error).__name__}: {error}") from error

@@ -207,9 +207,11 @@ def closing_table(run: StoredRun) -> Table:
 
 
 def print_table(table: Table, console: Console) -> None:
-    """Print a table, outside a terminal as wide as it is: nothing that a file or a pipe gets may be cut."""
+    """Print a table, outside a terminal as wide as it is: nothing in a pipe is cut or folded."""
     width = console.width
     if not console.is_terminal:
+        for column in table.columns:
+            column.header = " ".join(str(column.header).split())
         free = console.options.update(max_width=_UNBOUNDED)
         console.width = max(width, Measurement.get(console, free, table).maximum + len(table.columns))
     console.print(table)

@@ -200,7 +200,8 @@ def _judge(trial: Trial, record: TrialRecord) -> TrialRecord:
         return _with_violation(record, name, record.level, end, ARRIVAL_SLACK * trial.scales.f1_range)
     if spec.role is Role.LOWEST and config.solver.lowest.kind == "tolerance" and record.f2 is not None:
         bound = config.solver.lowest.tolerance * trial.scales.variance_retain
-        return _with_violation(record, "f2", record.f2, bound, LOWEST_SLACK * bound)
+        remedy = "more solver.steps, or a larger solver.lowest.tolerance, may help"
+        return _with_violation(record, "f2", record.f2, bound, LOWEST_SLACK * bound, remedy)
     return record
 
 
@@ -219,14 +220,14 @@ def _judge_epsilon(trial: Trial, record: TrialRecord, epsilon: float, allowed: f
 
 
 def _with_violation(
-    record: TrialRecord, name: str, value: float, bound: float, allowed: float
+    record: TrialRecord, name: str, value: float, bound: float, allowed: float, remedy: str = ""
 ) -> TrialRecord:
     violation = max(value - bound, 0.0)
     if violation <= allowed:
         return replace(record, violation=violation)
     reason = (
         f"{name} = {value:.6g} exceeds its bound {bound:.6g} by more than the {allowed:.2g} allowed; "
-        f"{record.reason}"
+        f"{record.reason}{f'; {remedy}' if remedy else ''}"
     )
     return replace(record, violation=violation, state=TrialState.INFEASIBLE, reason=reason)
 
