@@ -215,3 +215,20 @@ def test_the_scan_of_every_method_goes_on_beyond_an_edge_twice(best, tried):
     found = importlib.import_module("fronts").scan_factors(measure, plain=False)
     assert len(seen) == tried
     assert found == min(seen, key=lambda factor: abs(math.log(factor / best)))
+
+
+def test_the_page_shows_the_measured_overhead_of_executors():
+    overhead = importlib.import_module("overhead")
+    rows = json.loads((FOLDER / "results" / "overhead.json").read_text())
+    page = (FOLDER.parent / "docs" / "benchmarks.md").read_text()
+    assert f"<!-- overhead -->\n{overhead.describe(rows).strip()}\n<!-- /overhead -->" in page
+    assert {(row["way"], row["seconds"]) for row in rows} >= {
+        (way, seconds) for way in ("tune", "pool") for seconds in overhead.TRIALS
+    }
+
+
+def test_a_slot_is_free_from_the_end_of_a_trial_to_the_begin_of_the_next():
+    between = importlib.import_module("overhead").between
+    times = [(0.0, 3.0), (1.0, 4.0), (3.5, 6.5), (5.0, 8.0)]
+    trials = [{"begun": begun, "ended": ended} for begun, ended in times]
+    assert between(trials, 2) == pytest.approx(0.75)
