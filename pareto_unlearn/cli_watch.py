@@ -113,12 +113,17 @@ def check_store(run: RunPath, as_json: AsJson = False) -> None:
 def repair_store(run: RunPath, as_json: AsJson = False) -> None:
     """Mend what can be mended of a run: no result is deleted, what is damaged is moved to damaged/ in it.
 
-    Exit code 6 if anything is left to do by hand. The next start of the sweep solves what is missing.
+    Where 200 trials or more have small files of their own, these are put together, which makes a large run
+    fast to read. Exit code 6 if anything is left to do by hand. The next start of the sweep solves what is
+    missing.
     """
-    from pareto_unlearn.store import open_damaged, repair_run
+    from pareto_unlearn.store import compact_run, open_damaged, repair_run
 
-    mended, left = repair_run(open_damaged(run))
+    store = open_damaged(run)
+    mended, left = repair_run(store)
     _print_faults([*mended, *left], as_json, "did")
+    if not left and (count := compact_run(store)):
+        print(f"the small files of {count} trials are put together", file=sys.stderr)
     if left:
         raise typer.Exit(StoreError.exit_code)
 

@@ -38,6 +38,8 @@ TINIEST = (
 """Overrides for a sweep of a second, whose numbers mean nothing."""
 
 MEASURED_TIMES = {"seconds", "images_per_second", "peak_memory_bytes"}
+NAMES_OF_STARTS = {"checkpoint"}
+"""Every start of a trial has a directory of its own."""
 """Columns of a trial that a clock or the system measured: they differ between two runs of the same trial."""
 
 
@@ -59,7 +61,7 @@ def run_of(config: SweepConfig) -> StoredRun:
 def without_times(record: TrialRecord) -> dict[str, str]:
     """Return the columns of a trial that no clock measured; repr keeps every bit and makes NaN equal."""
     values = dataclasses.asdict(record).items()
-    return {name: repr(value) for name, value in values if name not in MEASURED_TIMES}
+    return {name: repr(value) for name, value in values if name not in MEASURED_TIMES | NAMES_OF_STARTS}
 
 
 def rows_of(config: SweepConfig) -> list[dict[str, str]]:

@@ -122,7 +122,8 @@ def test_a_bank_ends_with_mixtures_towards_the_original_while_their_f2_falls(fin
 
 def test_only_listed_checkpoints_are_left_on_the_disk(finished):
     left = {folder.name for folder in finished.path_folder.iterdir() if folder.is_dir()}
-    assert left == {"1", *(f"bank-1-{entry.step}" for entry in finished.bank)}
+    own = Path(finished.path.checkpoint).name
+    assert left == {own, *(f"bank-1-{entry.step}-{entry.sha256[:16]}" for entry in finished.bank)}
     others = [file for file in finished.folder.rglob("bank*") if finished.path_folder not in file.parents]
     assert others == []
 
@@ -130,7 +131,7 @@ def test_only_listed_checkpoints_are_left_on_the_disk(finished):
 def test_a_checkpoint_is_the_file_its_hash_says(finished):
     for entry in finished.bank:
         content = finished.store.read_bank_state(finished.path.trial_id, entry)
-        file = finished.path_folder / f"bank-1-{entry.step}" / "state.safetensors"
+        file = finished.path_folder / f"bank-1-{entry.step}-{entry.sha256[:16]}" / "state.safetensors"
         assert hashlib.sha256(content).hexdigest() == entry.sha256
         assert file.read_bytes() == content
 
@@ -421,8 +422,8 @@ def test_an_interrupted_path_continues_to_the_same_bank_to_the_last_bit(finished
         run(again.config)
     assert first[0] == 0  # it looked for its step size, and the resumed path does not
     (folder,) = (again.folder / "checkpoints").iterdir()
-    resumed_at = max(int(path.name.removeprefix(".resume-")) for path in folder.glob(".resume-*"))
-    taken = [int(path.name.removeprefix("bank-1-")) for path in folder.glob("bank-1-*")]
+    resumed_at = max(int(path.name.split("-")[1]) for path in folder.glob(".resume-*"))
+    taken = [int(path.name.split("-")[2]) for path in folder.glob("bank-1-*")]
     assert 40 <= resumed_at < 55 <= first[-1]
     assert max(taken) < 55
 

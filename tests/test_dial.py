@@ -210,7 +210,7 @@ def test_model_at_measures_what_its_row_says(run_path):
 def test_model_at_never_returns_damaged_weights(run_path, tmp_path):
     copy = shutil.copytree(run_path, tmp_path / "copy")
     run = pareto_unlearn.load_run(copy)
-    damage(copy, f"checkpoints/{run.model_at(0.55).record.trial_id}/1/model.safetensors")
+    damage(copy, f"{run.model_at(0.55).record.checkpoint}/model.safetensors")
     with pytest.raises(StoreError, match="damaged"):
         run.model_at(0.55)
 

@@ -21,7 +21,7 @@ def size_of(paths) -> int:
 def written_by(run: Path) -> dict[str, int]:
     """Bytes of a finished run by the kinds of a prediction."""
     patterns = {
-        "models": "checkpoints/*/1",
+        "models": "checkpoints/*/1-*",
         "banks": "checkpoints/*/bank-*",
         "inputs": "cache/inputs-*.npy",
         "targets": "cache/targets-*/*",

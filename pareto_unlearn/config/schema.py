@@ -125,8 +125,8 @@ class RunSection(Section):
     gpus_per_trial: float = Field(
         default=0.0,
         ge=0,
-        description="GPUs of a trial; 0.25 puts four on one GPU, each with a quarter of its memory at most; 2 "
-        "share the batches of one trial",
+        description="GPUs of a trial; 0.25 puts four on one GPU, each with a quarter of its memory at most; "
+        "2 share the batches of one trial",
     )
     ranks_per_trial: Count | None = Field(
         default=None,

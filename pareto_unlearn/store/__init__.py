@@ -2,7 +2,7 @@
 
 from pareto_unlearn.store.extractors import read_extractors, record_extractors
 from pareto_unlearn.store.folders import find_runs
-from pareto_unlearn.store.health import Fault, check_run, open_damaged, repair_run
+from pareto_unlearn.store.health import Fault, check_run, compact_run, open_damaged, repair_run
 from pareto_unlearn.store.run import StoredRun, open_run
 from pareto_unlearn.store.run_store import RunStore
 from pareto_unlearn.store.salt import add_salt, read_salt
@@ -13,6 +13,7 @@ __all__ = [
     "StoredRun",
     "add_salt",
     "check_run",
+    "compact_run",
     "find_runs",
     "open_damaged",
     "open_run",

@@ -10,19 +10,22 @@ from pareto_unlearn.errors import StoreError
 from pareto_unlearn.records import BANK_FILE, BankEntry, TrialRecord
 from pareto_unlearn.store import checkpoints
 from pareto_unlearn.store.filesystem import Storage
-from pareto_unlearn.store.names import checked_trial_id, checkpoint_directory
+from pareto_unlearn.store.names import checked_trial_id, checkpoint_of
 from pareto_unlearn.stored_fields import read_fields
 
 STATE_FILE = "state.safetensors"
 
-_BANK = re.compile(r"bank-([1-9]\d{0,8})-(\d{1,12})")
+_BANK = re.compile(r"bank-([1-9]\d{0,8})-(\d{1,12})(?:-([0-9a-f]{16}))?")
 
 
-def save_state(storage: Storage, trial_id: str, attempt: int, step: int, state: bytes) -> None:
+def save_state(
+    storage: Storage, trial_id: str, attempt: int, step: int, state: bytes, *, by_content: bool
+) -> None:
     """Store one checkpoint of a path that is still running."""
+    sha256 = checkpoints.sha256_of(state) if by_content else ""
     checkpoints.write_directory(
         storage,
-        _directory(checked_trial_id(trial_id), attempt, step),
+        _directory(checked_trial_id(trial_id), attempt, step, sha256),
         {STATE_FILE: state},
         trial_id=trial_id,
         attempt=attempt,
@@ -38,7 +41,7 @@ def read_listing(storage: Storage, record: TrialRecord, label: str) -> tuple[Ban
     """
     if record.checkpoint is None:
         return ()
-    directory = checkpoint_directory(record.trial_id, record.attempt)
+    directory = checkpoint_of(record)
     listed = checkpoints.read_file(storage, directory, BANK_FILE, label)
     try:
         return tuple(read_fields(BankEntry, entry) for entry in json.loads(listed or b"[]"))
@@ -54,7 +57,9 @@ def read_bank_state(storage: Storage, trial_id: str, attempt: int, entry: BankEn
     Raises:
         StoreError: the checkpoint is missing or damaged.
     """
-    directory = _directory(checked_trial_id(trial_id), attempt, entry.step)
+    directory = _directory(checked_trial_id(trial_id), attempt, entry.step, entry.sha256)
+    if not storage.exists(f"{directory}/{checkpoints.MANIFEST}"):  # of an older release
+        directory = _directory(trial_id, attempt, entry.step)
     _, files = checkpoints.read_directory(storage, directory, label)
     state = files.get(STATE_FILE, b"")
     if checkpoints.sha256_of(state) != entry.sha256:
@@ -72,18 +77,20 @@ def remove_unlisted(storage: Storage, record: TrialRecord, label: str) -> None:
         StoreError: the list is damaged.
     """
     trial_id, attempt = record.trial_id, record.attempt
-    kept = {entry.step for entry in read_listing(storage, record, label)}
-    for step in _steps(storage, trial_id, attempt):
-        if step not in kept:
-            storage.remove_directory(_directory(trial_id, attempt, step))
+    listed = read_listing(storage, record, label)
+    kept = {_directory(trial_id, attempt, entry.step, entry.sha256) for entry in listed}
+    kept |= {_directory(trial_id, attempt, entry.step) for entry in listed}
+    for directory in _directories(storage, trial_id, attempt):
+        if directory not in kept:
+            storage.remove_directory(directory)
 
 
-def _directory(trial_id: str, attempt: int, step: int) -> str:
-    return f"checkpoints/{trial_id}/bank-{attempt}-{step}"
+def _directory(trial_id: str, attempt: int, step: int, sha256: str = "") -> str:
+    return f"checkpoints/{trial_id}/bank-{attempt}-{step}{'-' if sha256 else ''}{sha256[:16]}"
 
 
-def _steps(storage: Storage, trial_id: str, attempt: int) -> list[int]:
-    """Return the steps of all stored checkpoints of a path."""
+def _directories(storage: Storage, trial_id: str, attempt: int) -> list[str]:
+    """Return all stored checkpoints of a path."""
     names = storage.directory_names(f"checkpoints/{trial_id}")
     found = (match for name in names if (match := _BANK.fullmatch(name)))
-    return sorted(int(match[2]) for match in found if int(match[1]) == attempt)
+    return [f"checkpoints/{trial_id}/{match[0]}" for match in found if int(match[1]) == attempt]

@@ -12,15 +12,17 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from pareto_unlearn.errors import StoreError
-from pareto_unlearn.records import SCHEMA_VERSION
+from pareto_unlearn.records import SCHEMA_VERSION, TrialRecord
 from pareto_unlearn.store.filesystem import Storage, is_plain_name
+from pareto_unlearn.store.names import checkpoint_of, start_file
 from pareto_unlearn.store.schemas import check_schema_version
 from pareto_unlearn.stored_fields import read_fields
 
 MANIFEST = "MANIFEST.json"
 GENERATIONS_KEPT = 2
 
-_GENERATION = re.compile(r"\.resume-(\d{1,12})")
+_GENERATION = re.compile(r"\.resume-(\d{1,12})(?:-[0-9a-f]{16})?")
+_NEWEST = ".newest-resume.json"
 _logger = logging.getLogger(__name__)
 
 
@@ -106,36 +108,55 @@ def _read_verified(storage: Storage, directory: str, name: str, manifest: Manife
     return data
 
 
-def save_generation(storage: Storage, trial_id: str, step: int, files: Mapping[str, bytes]) -> None:
+def save_generation(
+    storage: Storage, trial_id: str, step: int, files: Mapping[str, bytes], start: str = ""
+) -> None:
     """Write one resume generation and keep the newest two up to this step.
 
     Generations of later steps are removed: the trial went on from before them, so they were damaged or
-    abandoned.
+    abandoned. ``start`` is in the name, so that no other start of the trial writes the same files. The names
+    of those that are kept are written to a file of a fixed name, which no listing can hide.
     """
-    write_directory(storage, _generation(trial_id, step), files, trial_id=trial_id, attempt=None, steps=step)
-    steps = generation_steps(storage, trial_id)
-    kept = [known for known in steps if known <= step][:GENERATIONS_KEPT]
-    for known in steps:
+    name = f".resume-{step}{'-' if start else ''}{start}"
+    directory = f"checkpoints/{trial_id}/{name}"
+    write_directory(storage, directory, files, trial_id=trial_id, attempt=None, steps=step)
+    names = _generations(storage, trial_id)
+    others = [known for known in names if known != name and _step_of(known) <= step]
+    kept = [name, *others][:GENERATIONS_KEPT]
+    storage.put(f"checkpoints/{trial_id}/{_NEWEST}", json.dumps(kept).encode())
+    for known in names:
         if known not in kept:
-            storage.remove_directory(_generation(trial_id, known))
+            storage.remove_directory(f"checkpoints/{trial_id}/{known}")
 
 
 def load_generation(storage: Storage, trial_id: str, label: str) -> tuple[int, dict[str, bytes]] | None:
     """Return step and files of the newest generation that verifies; damaged generations are logged."""
-    for step in generation_steps(storage, trial_id):
+    for name in _generations(storage, trial_id):
         try:
-            manifest, files = read_directory(storage, _generation(trial_id, step), label)
+            manifest, files = read_directory(storage, f"checkpoints/{trial_id}/{name}", label)
         except StoreError as error:
-            _logger.warning("trial %s: resume state of step %d is not used: %s", trial_id, step, error)
+            _logger.warning(
+                "trial %s: resume state of step %d is not used: %s", trial_id, _step_of(name), error
+            )
             continue
         return manifest.steps, files
     return None
 
 
 def remove_generations(storage: Storage, trial_id: str) -> None:
-    """Remove every resume generation of a trial."""
-    for step in generation_steps(storage, trial_id):
-        storage.remove_directory(_generation(trial_id, step))
+    """Remove every resume generation of a trial, and what names its start."""
+    for name in _generations(storage, trial_id):
+        storage.remove_directory(f"checkpoints/{trial_id}/{name}")
+    storage.remove(f"checkpoints/{trial_id}/{_NEWEST}")
+    storage.remove(start_file(trial_id))
+
+
+def remove_other_starts(storage: Storage, record: TrialRecord) -> None:
+    """Remove the models that other starts of a committed attempt have left."""
+    own = checkpoint_of(record).rpartition("/")[2]
+    for name in storage.directory_names(f"checkpoints/{record.trial_id}"):
+        if name.startswith(f"{record.attempt}-") and name != own:
+            storage.remove_directory(f"checkpoints/{record.trial_id}/{name}")
 
 
 def sha256_of(data: bytes) -> str:
@@ -159,11 +180,29 @@ def _read_manifest(storage: Storage, directory: str, origin: str) -> Manifest:
     return manifest
 
 
-def _generation(trial_id: str, step: int) -> str:
-    return f"checkpoints/{trial_id}/.resume-{step}"
-
-
 def generation_steps(storage: Storage, trial_id: str) -> list[int]:
     """Return the steps of a trial's resume generations, the newest first."""
-    names = storage.directory_names(f"checkpoints/{trial_id}")
-    return sorted((int(match[1]) for name in names if (match := _GENERATION.fullmatch(name))), reverse=True)
+    return [_step_of(name) for name in _generations(storage, trial_id)]
+
+
+def _generations(storage: Storage, trial_id: str) -> list[str]:
+    """Return the names of a trial's resume generations, those that are listed or named, the newest first."""
+    listed = storage.directory_names(f"checkpoints/{trial_id}")
+    names = dict.fromkeys(
+        [*_named_generations(storage, trial_id), *listed]
+    )  # of one step, the named is newer
+    return sorted((name for name in names if _GENERATION.fullmatch(name)), key=lambda name: -_step_of(name))
+
+
+def _named_generations(storage: Storage, trial_id: str) -> list[str]:
+    """Return the generations that were newest when one was written last; empty where nothing tells it."""
+    try:
+        names = json.loads(storage.read(f"checkpoints/{trial_id}/{_NEWEST}"))
+    except (FileNotFoundError, ValueError):
+        return []
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+
+
+def _step_of(name: str) -> int:
+    match = _GENERATION.fullmatch(name)
+    return -1 if match is None else int(match[1])

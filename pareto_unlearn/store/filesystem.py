@@ -25,6 +25,7 @@ from pyarrow import fs
 
 from pareto_unlearn.errors import StoreError
 from pareto_unlearn.file_lock import open_lock
+from pareto_unlearn.store.conditional import Creator, find_creator
 
 TEMPORARY_PREFIX = ".tmp-"
 NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
@@ -307,14 +308,16 @@ class LocalStorage:
 class ObjectStorage:
     """A run directory in an object store.
 
-    An object appears when its upload ends, so ``put`` is atomic. There is no put-if-absent in pyarrow:
-    ``put_new`` looks first, and ``exclusive`` holds nothing, so that two writers of the same attempt
-    at the same moment are not told apart here. Attempt numbers and the run lock keep them from meeting.
+    An object appears when its upload ends, so ``put`` is atomic. ``creator`` lets one of several writers of a
+    new object win. Without one ``put_new`` looks first, so that two writers at the same moment may both
+    believe that they wrote it. ``exclusive`` holds nothing: what a start of a trial writes has names of its
+    own until its row, which ``put_new`` writes, names them.
     """
 
-    def __init__(self, filesystem: fs.FileSystem, root: str) -> None:
+    def __init__(self, filesystem: fs.FileSystem, root: str, creator: Creator | None = None) -> None:
         self._filesystem = filesystem
         self._root = root.rstrip("/")
+        self._creator = creator
 
     def read(self, name: str) -> bytes:
         """Return the content of an object."""
@@ -342,6 +345,8 @@ class ObjectStorage:
 
     def put_new(self, name: str, data: bytes) -> bool:
         """Return True after writing a new object, False without writing if the object exists."""
+        if self._creator is not None:
+            return self._creator.create(f"{self._root}/{name}", data)
         if self.exists(name):
             return False
         self.put(name, data)
@@ -399,12 +404,19 @@ def open_storage(path: str) -> tuple[str, Storage]:
         root = Path(path).expanduser().absolute()
         return str(root), LocalStorage(root)
     try:
-        filesystem, root_name = fs.FileSystem.from_uri(path)
+        filesystem, root_name = fs.FileSystem.from_uri(_with_short_uploads(path))
     except pa.ArrowException as error:
         raise ValueError(str(error)) from error
     if isinstance(filesystem, fs.LocalFileSystem):
         return root_name, LocalStorage(Path(root_name))
-    return path, ObjectStorage(filesystem, root_name)
+    return path, ObjectStorage(filesystem, root_name, find_creator(path))
+
+
+def _with_short_uploads(uri: str) -> str:
+    """Return a URI that lets a small object be written by one request instead of three."""
+    if not uri.startswith("s3://") or "allow_delayed_open" in uri:
+        return uri
+    return f"{uri}{'&' if '?' in uri else '?'}allow_delayed_open=true"
 
 
 def is_plain_name(name: str) -> bool:

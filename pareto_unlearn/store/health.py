@@ -8,14 +8,15 @@ removed: nobody reads the former, and the latter are made again.
 import json
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
 from pareto_unlearn.errors import ConfigError, StoreError
 from pareto_unlearn.records import Scales, TrialRecord
 from pareto_unlearn.store.filesystem import TEMPORARY_PREFIX
-from pareto_unlearn.store.names import INFO_FILE, is_part, part_added_to
+from pareto_unlearn.store.names import INFO_FILE, chunk_of, is_part, part_added_to
+from pareto_unlearn.store.packs import pack_of_each_chunk
 from pareto_unlearn.store.run_store import RunStore
 from pareto_unlearn.store.schemas import SCHEMAS
 from pareto_unlearn.stored_fields import read_fields
@@ -23,6 +24,9 @@ from pareto_unlearn.whole_files import find_damage
 
 DAMAGED = "damaged"
 SCALES_FILE = "scales.json"
+MANY = 200
+"""Trials with small files of their own from which packs are worth it."""
+_TWICE = "a compaction did not end: its rows are in a pack"
 
 
 class Kind(StrEnum):
@@ -32,6 +36,7 @@ class Kind(StrEnum):
     LEFTOVER = "leftover"
     CACHE = "damaged cache"
     TRIAL = "damaged trial"
+    PACK = "damaged pack"
     SCALES = "damaged scales"
     INFO = "damaged run.json"
     LOST_MODEL = "lost model"
@@ -48,6 +53,10 @@ MEANINGS: Mapping[Kind, tuple[str, str]] = {
     Kind.TRIAL: (
         "readers of the run end there",
         f"move the trial's files to {DAMAGED}/; the next sweep solves it again",
+    ),
+    Kind.PACK: (
+        "readers of the run end there",
+        f"move it to {DAMAGED}/; what is whole of it is kept, and the next sweep solves the other trials",
     ),
     Kind.SCALES: ("the next trial cannot use it", f"move it to {DAMAGED}/; the next trial writes it again"),
     Kind.INFO: ("nothing of the run can be read", "nothing: restore it from a copy"),
@@ -66,12 +75,16 @@ BY_HAND = frozenset({Kind.LINK, Kind.INFO, Kind.LOST_MODEL})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """One thing that is wrong: its kind, the file in the run, and why; ``part`` names the trial's files."""
+    """One thing that is wrong: its kind, the file in the run, and why; ``part`` names the trial's files.
+
+    ``chunk`` is what the names of the packs share that are damaged, or that hold the trial.
+    """
 
     kind: Kind
     name: str
     detail: str
     part: str = ""
+    chunk: str = ""
 
     @property
     def is_mended(self) -> bool:
@@ -129,17 +142,37 @@ def repair_run(store: RunStore) -> tuple[list[Fault], list[Fault]]:
     Raises:
         RunLockedError: a sweep is writing to the run.
     """
-    root = Path(store.path)
     with store.lock():
-        found = check_run(store)
-        for fault in found:
-            if fault.kind in (Kind.TRIAL, Kind.LOST_ROW):
-                _set_trial_aside(root, fault.part)
-            elif fault.kind is Kind.SCALES:
-                _set_aside(root, fault.name)
-            elif fault.is_mended:
-                _remove(root / fault.name)
+        found = _repair(store)
+        if any(fault.kind is Kind.PACK for fault in found):
+            found = list(dict.fromkeys([*found, *_repair(store)]))
     return [fault for fault in found if fault.is_mended], [fault for fault in found if not fault.is_mended]
+
+
+def _repair(store: RunStore) -> list[Fault]:
+    """Mend what can be mended of all that is found; return what was found."""
+    root, found = Path(store.path), check_run(store)
+    for chunk in sorted({fault.chunk for fault in found if fault.is_mended and fault.chunk}):
+        _set_chunk_aside(store, chunk)
+    for fault in found:
+        if fault.kind in (Kind.TRIAL, Kind.LOST_ROW):
+            _set_trial_aside(root, fault.part)
+        elif fault.kind is Kind.SCALES:
+            _set_aside(root, fault.name)
+        elif fault.is_mended and fault.kind is not Kind.PACK:
+            _remove(root / fault.name)
+    return found
+
+
+def compact_run(store: RunStore) -> int:
+    """Put the small files of a run's trials into packs where there are many; return how many trials.
+
+    Raises:
+        RunLockedError: a sweep is writing to the run.
+        StoreError: a pack is damaged.
+    """
+    with store.lock():
+        return store.compact() if store.count_loose() >= MANY else 0
 
 
 def _remove(path: Path) -> None:
@@ -178,28 +211,80 @@ def _damaged_files(store: RunStore) -> Iterator[Fault]:
 
 def _faults_of_trials(store: RunStore) -> Iterator[Fault]:
     files = {table: store.file_names(table) for table in SCHEMAS}
-    committed = set(filter(is_part, files["trials"]))
+    chunks: dict[str, str] = {}
+    known = sorted({chunk for names in files.values() for name in names if (chunk := chunk_of(name))})
+    damaged = [fault for chunk in known for fault in _faults_of_chunk(store, chunk, files)]
+    if damaged:  # which trials are committed is not known before they are mended
+        yield from damaged
+        return
+    for chunk in known:
+        rows = store.packed_rows(pack_of_each_chunk(files["trials"])[chunk])
+        chunks |= dict.fromkeys(rows, chunk)
+        models = (_fault_of_checkpoint(store, row, part) for part, row in rows.items() if row.checkpoint)
+        yield from (replace(fault, chunk=chunk) for fault in models if fault is not None)
+    for table, names in files.items():
+        twice = (name for name in names if name in chunks)
+        yield from (Fault(kind=Kind.LEFTOVER, name=f"{table}/{name}", detail=_TWICE) for name in twice)
+    yield from _faults_of_loose(store, files, chunks)
+
+
+def _faults_of_chunk(store: RunStore, chunk: str, files: Mapping[str, list[str]]) -> list[Fault]:
+    """Return what is wrong with the packs of a chunk."""
+    faults = []
+    for table, names in files.items():
+        name = pack_of_each_chunk(names).get(chunk)
+        detail = "missing"
+        if name is not None:
+            try:
+                store.read_file(table, name)
+                continue
+            except StoreError as error:
+                detail = str(error)
+        missing = f"pack-{chunk}-...parquet"
+        faults.append(Fault(kind=Kind.PACK, name=f"{table}/{name or missing}", detail=detail, chunk=chunk))
+    return faults
+
+
+def _faults_of_loose(
+    store: RunStore, files: Mapping[str, list[str]], chunks: Mapping[str, str]
+) -> Iterator[Fault]:
+    """Yield what is wrong with small files; ``chunks`` has the chunk of every part that a pack holds."""
+    committed = {part for part in filter(is_part, files["trials"]) if part not in chunks}
+    own: dict[str, dict[str, list[str]]] = {}
+    for table, names in files.items():
+        for name in names:
+            part = part_added_to(name) or name
+            if is_part(part) and (part not in chunks or name != part):
+                own.setdefault(part, {}).setdefault(table, []).append(name)
     for part in sorted(committed):
-        fault = _fault_of_trial(store, part, files)
+        fault = _fault_of_trial(store, part, own[part])
         if fault is not None:
             yield fault
-    others = {
-        (part_added_to(name) or name): f"{table}/{name}"
-        for table, names in files.items()
-        for name in names
-        if is_part(part_added_to(name) or name)
-    }
-    for part in sorted(others.keys() - committed):
-        yield Fault(kind=Kind.LOST_ROW, name=others[part], detail=f"trials/{part} is missing", part=part)
+    for part in sorted(own.keys() - committed):
+        if part in chunks:
+            yield from _faults_of_added(store, own[part]["metrics"], part, chunks[part])
+            continue
+        ((table, (name, *_)), *_) = own[part].items()
+        yield Fault(kind=Kind.LOST_ROW, name=f"{table}/{name}", detail=f"trials/{part} is missing", part=part)
+
+
+def _faults_of_added(store: RunStore, names: list[str], part: str, chunk: str) -> Iterator[Fault]:
+    """Yield what is wrong with metrics that were added to a trial in a pack."""
+    for name in names:
+        try:
+            store.read_file("metrics", name)
+        except StoreError as error:
+            detail = str(error)
+            yield Fault(kind=Kind.TRIAL, name=f"metrics/{name}", detail=detail, part=part, chunk=chunk)
 
 
 def _fault_of_trial(store: RunStore, part: str, files: Mapping[str, list[str]]) -> Fault | None:
-    """Return the first thing that is wrong with what an attempt left."""
-    for table, names in files.items():
-        own = [name for name in names if name == part or part_added_to(name) == part]
-        if part not in own:
+    """Return the first thing that is wrong with what an attempt left; ``files`` are its own by table."""
+    for table in SCHEMAS:
+        names = files.get(table, [])
+        if part not in names:
             return Fault(kind=Kind.TRIAL, name=f"{table}/{part}", detail="missing", part=part)
-        for name in own:
+        for name in names:
             try:
                 store.read_file(table, name)
             except StoreError as error:
@@ -232,6 +317,16 @@ def _damaged_cache(cache: Path) -> Iterator[Fault]:
                 yield Fault(kind=Kind.CACHE, name=f"cache/{path.name}", detail=damage)
 
 
+def _set_chunk_aside(store: RunStore, chunk: str) -> None:
+    """Move the packs of a chunk away; those of its trials that are whole have small files again."""
+    store.restore_loose(chunk)
+    root = Path(store.path)
+    for table in SCHEMAS:
+        for name in store.file_names(table):
+            if chunk_of(name) == chunk:
+                _set_aside(root, f"{table}/{name}")
+
+
 def _set_trial_aside(root: Path, part: str) -> None:
     """Move the files of an attempt away; its row goes first, so that it is never read without the others."""
     stem = part.removesuffix(".parquet")
@@ -239,7 +334,9 @@ def _set_trial_aside(root: Path, part: str) -> None:
     for table in ("trials", *(table for table in SCHEMAS if table != "trials")):
         for path in sorted((root / table).glob(f"{stem}.*")):
             _set_aside(root, f"{table}/{path.name}")
-    _set_aside(root, f"checkpoints/{trial_id}/{attempt}")
+    for path in sorted((root / "checkpoints" / trial_id).glob(f"{attempt}*")):
+        if path.name == attempt or path.name.startswith(f"{attempt}-"):
+            _set_aside(root, f"checkpoints/{trial_id}/{path.name}")
 
 
 def _set_aside(root: Path, name: str) -> None:

@@ -1,10 +1,12 @@
 """One driver per run: ``lock.json`` names the holder.
 
 On file systems the kernel holds the lock (flock) and frees it when the driver dies, however it dies;
-the file's content only serves messages. Object stores have no put-if-absent in pyarrow, and some
-cluster file systems no flock: there the file is a lease that the holder renews. A lease is weaker: two
-drivers that start in the same instant may both believe they hold it until the first renewal, and it compares
-clocks of different machines, which must agree to well within ``LEASE_SECONDS``.
+the file's content only serves messages. Object stores and some cluster file systems have no flock: there the
+file is a lease that the holder renews. A free lease is taken by the one writer whom the storage lets create
+the file (see ``store.conditional``). A lease that ran out is written over: two drivers that do so in the same
+instant may both believe they hold it until the first renewal. A lease compares clocks of different machines,
+which must agree to well within ``LEASE_SECONDS``. A holder that cannot renew it gives the run up before
+others may take it.
 """
 
 import fcntl
@@ -132,7 +134,12 @@ def _hold_lease(storage: Storage, label: str, lease_seconds: float) -> Iterator[
     if found is not None and not found.is_dead() and time.time() - found.renewed < lease_seconds:
         raise _locked(label, found)
     mine = _this_process()
-    storage.put(LOCK_FILE, _encode(mine))
+    if found is None and not storage.put_new(LOCK_FILE, _encode(mine)):
+        if (winner := _read_lease(storage)) is not None:
+            raise _locked(label, winner)
+        found = mine  # what is there is no lease
+    if found is not None:
+        storage.put(LOCK_FILE, _encode(mine))
     stop, hold = threading.Event(), Hold()
     renewal = threading.Thread(
         target=_renew, args=(storage, mine, stop, lease_seconds, label, hold), name="run lease", daemon=True
@@ -152,16 +159,26 @@ def _hold_lease(storage: Storage, label: str, lease_seconds: float) -> Iterator[
 def _renew(
     storage: Storage, mine: Holder, stop: threading.Event, lease_seconds: float, label: str, hold: Hold
 ) -> None:
+    renewed = time.monotonic()
     while not stop.wait(lease_seconds / 4):
         try:
             _check_lease(storage, mine, label)
             storage.put(LOCK_FILE, _encode(replace(mine, renewed=time.time())))
+            renewed = time.monotonic()
         except RunLockedError as error:
             _logger.error("the lock was lost, so this driver ends: %s", error)
             hold.lost = error
             return
         except OSError as error:
             _logger.warning("the lock of %s could not be renewed: %s", label, error)
+            idle = time.monotonic() - renewed
+            if idle >= 3 * lease_seconds / 4:
+                hold.lost = RunLockedError(
+                    f"{label}: the lock could not be renewed for {idle:.0f} s ({error}), "
+                    "so another driver may take the run over. See that the storage can be reached, and start "
+                    "the same command again"
+                )
+                return
 
 
 def _check_lease(storage: Storage, mine: Holder, label: str) -> None:

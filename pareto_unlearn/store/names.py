@@ -2,12 +2,15 @@
 
 import re
 
+from pareto_unlearn.records import TrialRecord
 from pareto_unlearn.store.filesystem import is_plain_name
 
 INFO_FILE = "run.json"
 
 _TRIAL_ID = re.compile(r"[0-9a-f]{8,64}")
 _PART_NAME = re.compile(r"part-([0-9a-f]{8,64})-([1-9][0-9]{0,8})\.parquet")
+_PACK_NAME = re.compile(r"pack-([0-9a-f]{16})-[0-9a-f]{32}\.parquet")
+_START = re.compile(r"[0-9a-f]{16}")
 _DRIVER_NAME = re.compile(r"driver-[0-9a-f]{32}\.json")
 _ADDED_NAME = re.compile(r"(part-[0-9a-f]{8,64}-[1-9][0-9]{0,8})\.[a-z0-9_-]+\.[a-z0-9_]+\.parquet")
 
@@ -60,6 +63,17 @@ def is_part(name: str) -> bool:
     return _PART_NAME.fullmatch(name) is not None
 
 
+def pack_name(chunk: str, sha256: str) -> str:
+    """Return the file that holds a table's rows of many attempts, by their chunk and the hash of the file."""
+    return f"pack-{chunk[:16]}-{sha256[:32]}.parquet"
+
+
+def chunk_of(name: str) -> str | None:
+    """Return the chunk that a pack holds, None for any other file."""
+    match = _PACK_NAME.fullmatch(name)
+    return None if match is None else match[1]
+
+
 def part_added_to(name: str) -> str | None:
     """Return the part to which a file of an added metric belongs, None for any other file."""
     match = _ADDED_NAME.fullmatch(name)
@@ -88,6 +102,24 @@ def writer_lock(trial_id: str) -> str:
     return f"checkpoints/{checked_trial_id(trial_id)}/.lock"
 
 
-def checkpoint_directory(trial_id: str, attempt: int) -> str:
-    """Return the directory of an attempt's model."""
-    return f"checkpoints/{checked_trial_id(trial_id)}/{attempt}"
+def start_file(trial_id: str) -> str:
+    """Return the file that names the start of a trial that may write."""
+    return f"checkpoints/{checked_trial_id(trial_id)}/.start"
+
+
+def checkpoint_directory(trial_id: str, attempt: int, start: str = "") -> str:
+    """Return the directory of the model that a start of an attempt leaves.
+
+    Raises:
+        ValueError: the trial id or the start is not valid.
+    """
+    if start and not _START.fullmatch(start):
+        raise ValueError(f"{start!r} is no start: expected 16 lower-case hexadecimal digits")
+    return f"checkpoints/{checked_trial_id(trial_id)}/{attempt}{'-' if start else ''}{start}"
+
+
+def checkpoint_of(record: TrialRecord) -> str:
+    """Return the directory of a committed model, as its row names it if that can be one of its own."""
+    plain = checkpoint_directory(record.trial_id, record.attempt)
+    name = record.checkpoint or ""
+    return name if name.startswith(f"{plain}-") and _START.fullmatch(name[len(plain) + 1 :]) else plain

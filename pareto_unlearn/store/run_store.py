@@ -29,7 +29,7 @@ from pareto_unlearn.records import (
     TrialResult,
     TrialState,
 )
-from pareto_unlearn.store import banks, checkpoints, parts
+from pareto_unlearn.store import banks, checkpoints, packs, parts
 from pareto_unlearn.store.cache import cache_directory
 from pareto_unlearn.store.filesystem import (
     LocalStorage,
@@ -38,20 +38,24 @@ from pareto_unlearn.store.filesystem import (
     join_path,
     open_storage,
 )
+from pareto_unlearn.store.known_rows import KnownRows
 from pareto_unlearn.store.lock import Hold, Holder, find_holder, hold_run
 from pareto_unlearn.store.names import (
     INFO_FILE,
     checked_file_name,
     checked_trial_id,
     checkpoint_directory,
+    checkpoint_of,
+    chunk_of,
     driver_file,
     is_driver_file,
     is_part,
     is_trial_id,
-    part_added_to,
     part_name,
+    start_file,
     writer_lock,
 )
+from pareto_unlearn.store.rows_of_table import drop_pictures, read_table
 from pareto_unlearn.store.run_info import decode_info, encode_info
 from pareto_unlearn.store.schemas import SCHEMAS, empty_table, encode_rows
 from pareto_unlearn.stored_fields import read_fields
@@ -78,7 +82,7 @@ class RunStore:
         self.path = path
         self._storage = storage
         self._label = without_secrets(path)
-        self._records: dict[str, TrialRecord] = {}
+        self._rows = KnownRows(storage, self._label)
         self._learned: dict[str, TrialRecord] = {}
         self._banks: dict[tuple[str, int], tuple[BankEntry, ...]] = {}
 
@@ -202,15 +206,34 @@ class RunStore:
             return None
         return decode_info(self.read_text(INFO_FILE), f"{self._label}/{INFO_FILE}")
 
-    def commit(self, result: TrialResult) -> TrialRecord:
+    def claim(self, trial_id: str, start: str) -> None:
+        """Make a start of a trial the one that may write; those before it must not any more.
+
+        Every start has names of its own for what it writes, so that files of two are never mixed, however
+        late the first learns of the second.
+        """
+        self._storage.put(start_file(trial_id), start.encode())
+
+    def holds(self, trial_id: str, start: str) -> bool:
+        """Return whether a start of a trial may still write."""
+        try:
+            return self._storage.read(start_file(trial_id)) == start.encode()
+        except FileNotFoundError:
+            return False
+
+    def commit(self, result: TrialResult, start: str = "") -> TrialRecord:
         """Store the whole result of a trial and return its row as stored.
 
         Order: checkpoint, curves, metrics, samples, and last the row in ``trials``, which commits. Files that
         a crash left of the same attempt are replaced. If the attempt is committed already, its row is
         returned and nothing is written.
 
+        Args:
+            result: of the trial.
+            start: what names the files of this start of the trial; see ``claim``.
+
         Raises:
-            ValueError: the trial id, the attempt, a file name or a row is not valid.
+            ValueError: the trial id, the attempt, the start, a file name or a row is not valid.
             OSError: the disk failed; commit again.
         """
         trial_id, attempt = result.record.trial_id, result.record.attempt
@@ -223,13 +246,14 @@ class RunStore:
                 "metrics": encode_rows("metrics", trial_id, attempt, result.metrics),
                 "samples": encode_rows("samples", trial_id, attempt, result.samples),
             }
-            record = self._commit_files(result)
+            record = self._commit_files(result, start)
             row = encode_rows("trials", trial_id, attempt, [record])
-            for table, data in encoded.items():
-                self._storage.put(f"{table}/{part}", data)
-            if not self._storage.put_new(f"trials/{part}", row):
-                return self._read_record(part)
-            return self._tidied(record)
+            is_mine = all(self._put_part(part, table, data) for table, data in encoded.items())
+            if is_mine and self._storage.put_new(f"trials/{part}", row):
+                return self._tidied(record)
+            if start and record.checkpoint is not None:
+                self._storage.remove_directory(record.checkpoint)
+            return self.read_row(part)
 
     def add_metric(self, record: TrialRecord, rows: Sequence[MetricRow]) -> bool:
         """Add a metric that was measured after the sweep; return False if the trial has it already.
@@ -269,11 +293,8 @@ class RunStore:
         Raises:
             StoreError: a file is damaged or of a newer schema.
         """
-        names = [name for name in self._storage.file_names("trials") if is_part(name)]
-        # A new dictionary rather than changes in place: several threads may call this at the same time.
-        self._records = {name: self._records.get(name) or self._read_record(name) for name in names}
         newest: dict[str, TrialRecord] = {}
-        known = [*self._records.values(), *self._learned.values()]
+        known = [*self._rows.all().values(), *self._learned.values()]
         for record in sorted(known, key=lambda record: record.attempt):
             newest[record.trial_id] = record
         return newest
@@ -286,11 +307,7 @@ class RunStore:
         Raises:
             StoreError: the file is damaged or of a newer schema.
         """
-        part = part_name(trial_id, attempt)
-        try:
-            return self._records.get(part) or self._read_record(part)
-        except FileNotFoundError:
-            return None
+        return self._rows.find(part_name(trial_id, attempt))
 
     def row_of(self, trial_id: str) -> TrialRecord:
         """Return the committed row of a trial: the highest attempt learned of, or else listed.
@@ -310,7 +327,7 @@ class RunStore:
     def count_unlisted(self) -> int:
         """Return how many of the rows that this process has learned of no listing shows yet."""
         parts_known = {part_name(record.trial_id, record.attempt) for record in self._learned.values()}
-        return len(parts_known - set(self._storage.file_names("trials")))
+        return len(parts_known - self._rows.held_by(self._storage.file_names("trials")))
 
     def announce_driver(self, run_id: str) -> None:
         """Tell workers that the driver of this start holds the run; older announcements are removed.
@@ -337,8 +354,35 @@ class RunStore:
     def lost_parts(self) -> dict[str, int]:
         """Return of how many committed trials a table has lost the file, by table; empty if all are whole."""
         wanted = {part_name(record.trial_id, record.attempt) for record in self.records().values()}
-        lost = {name: len(wanted - set(self._storage.file_names(name))) for name in SCHEMAS}
+        lost = {name: len(wanted - self._rows.held_by(self._storage.file_names(name))) for name in SCHEMAS}
         return {name: count for name, count in lost.items() if count}
+
+    def count_loose(self) -> int:
+        """Return how many attempts have small files of their own; see ``compact``."""
+        return sum(is_part(name) for name in self._storage.file_names("trials"))
+
+    def compact(self) -> int:
+        """Put the small files of committed attempts into packs; return how many attempts.
+
+        The lock must be held. Damaged attempts are left as they are.
+
+        Raises:
+            StoreError: a pack is damaged.
+            OSError: the disk failed; what was not packed stays readable as it was.
+        """
+        return packs.compact(self._storage, self._label)
+
+    def packed_rows(self, name: str) -> dict[str, TrialRecord]:
+        """Return the rows in a pack of ``trials`` by part.
+
+        Raises:
+            StoreError: it is damaged or of a newer schema.
+        """
+        return packs.read_records(self._storage, name, self._label)
+
+    def restore_loose(self, chunk: str) -> None:
+        """Write the attempts of a chunk whose rows are whole in every table back as small files."""
+        packs.restore_parts(self._storage, chunk)
 
     def read_file(self, table: str, name: str) -> pa.Table:
         """Return the rows of one file of a table.
@@ -346,7 +390,8 @@ class RunStore:
         Raises:
             StoreError: the file is damaged or of a newer schema.
         """
-        return parts.read_part(self._storage, table, name, self._label)
+        read = parts.read_part if chunk_of(name) is None else packs.read_pack
+        return read(self._storage, table, name, self._label)
 
     def read_row(self, part: str) -> TrialRecord:
         """Return the row in one file of ``trials``.
@@ -354,7 +399,10 @@ class RunStore:
         Raises:
             StoreError: the file is damaged, of a newer schema or of another trial.
         """
-        return self._read_record(part)
+        record = self._rows.find(part)
+        if record is None:
+            raise StoreError(f"{self._label}: trials/{part} is missing")
+        return record
 
     def table(self, name: str) -> pa.Table:
         """Return a table restricted to the committed attempt of every trial.
@@ -371,20 +419,9 @@ class RunStore:
         if name not in SCHEMAS:
             raise ValueError(f"no table {name!r}: the tables are {', '.join(SCHEMAS)}")
         wanted = {part_name(record.trial_id, record.attempt) for record in self.records().values()}
-        files = self._storage.file_names(name)
-        added = [file for file in files if part_added_to(file) in wanted]
-        # A listing may lag behind what a name opens.
-        late = [part for part in wanted - set(files) if self._storage.exists(f"{name}/{part}")]
-        present = sorted([*(wanted & set(files)), *late])
-        if len(present) < len(wanted):
-            _logger.warning(
-                "%s: %d of %d trials have no file in %s",
-                self._label,
-                len(wanted) - len(present),
-                len(wanted),
-                name,
-            )
-        tables = [parts.read_part(self._storage, name, file, self._label) for file in (*present, *added)]
+        tables, missing = read_table(self._storage, name, wanted, self._label)
+        if missing:
+            _logger.warning("%s: %d of %d trials have no file in %s", self._label, missing, len(wanted), name)
         return pa.concat_tables([empty_table(name), *tables], promote_options="permissive")
 
     def drop_pictures(self, image_set: str) -> int:
@@ -396,9 +433,8 @@ class RunStore:
             StoreError: a file is damaged.
         """
         return sum(
-            parts.drop_pictures(self._storage, part, image_set, self._label)
-            for part in self._storage.file_names("samples")
-            if is_part(part)
+            drop_pictures(self._storage, name, image_set, self._label)
+            for name in self._storage.file_names("samples")
         )
 
     def read_checkpoint(self, record: TrialRecord) -> dict[str, bytes]:
@@ -409,7 +445,7 @@ class RunStore:
         """
         if record.checkpoint is None:
             raise StoreError(f"{self._label}: trial {record.trial_id} ({record.state}) left no checkpoint")
-        directory = checkpoint_directory(record.trial_id, record.attempt)
+        directory = checkpoint_of(record)
         _, files = checkpoints.read_directory(self._storage, directory, self._label)
         found = checkpoints.sha256_of(files.get(MODEL_FILE, b""))
         if found != record.checkpoint_sha256:
@@ -425,7 +461,7 @@ class RunStore:
         Raises:
             StoreError: the file is damaged.
         """
-        directory = checkpoint_directory(record.trial_id, record.attempt)
+        directory = checkpoint_of(record)
         # A report can be made without checkpoints, which may lie elsewhere by then.
         if record.checkpoint is None or not self._storage.exists(f"{directory}/{checkpoints.MANIFEST}"):
             return ()
@@ -435,9 +471,15 @@ class RunStore:
         except (TypeError, ValueError, AttributeError) as error:
             raise StoreError(f"{self._label}: {directory}/{EMBEDDING_FILE} is damaged: {error}") from error
 
-    def save_bank_state(self, trial_id: str, attempt: int, step: int, state: bytes) -> None:
-        """Store one checkpoint of a path that is still running."""
-        banks.save_state(self._storage, trial_id, attempt, step, state)
+    def save_bank_state(
+        self, trial_id: str, attempt: int, step: int, state: bytes, *, by_content: bool = False
+    ) -> None:
+        """Store one checkpoint of a path that is still running.
+
+        With ``by_content`` the hash of the weights is in its name: two starts of a path never write
+        different weights to one name.
+        """
+        banks.save_state(self._storage, trial_id, attempt, step, state, by_content=by_content)
 
     def read_bank(self, trial_id: str) -> tuple[BankEntry, ...]:
         """Return the checkpoints of a committed path, by rising f1; empty for any other trial.
@@ -465,12 +507,12 @@ class RunStore:
         attempt = self.row_of(trial_id).attempt if attempt is None else attempt
         return banks.read_bank_state(self._storage, trial_id, attempt, entry, self._label)
 
-    def save_resume(self, trial_id: str, step: int, files: Mapping[str, bytes]) -> None:
+    def save_resume(self, trial_id: str, step: int, files: Mapping[str, bytes], start: str = "") -> None:
         """Store a state from which a trial can continue; the newest two states are kept."""
         if step < 0:
             raise ValueError(f"a step counts from 0, found {step}")
         with self._storage.exclusive(writer_lock(trial_id)):
-            checkpoints.save_generation(self._storage, trial_id, step, files)
+            checkpoints.save_generation(self._storage, trial_id, step, files, start)
 
     def load_resume(self, trial_id: str) -> tuple[int, dict[str, bytes]] | None:
         """Return step and files of the newest resume state that verifies, None if there is none."""
@@ -494,9 +536,18 @@ class RunStore:
                 "s3://bucket/runs"
             ) from error
 
-    def _commit_files(self, result: TrialResult) -> TrialRecord:
+    def _put_part(self, part: str, table: str, data: bytes) -> bool:
+        """Return True after writing a file of an attempt, False if the attempt was committed meanwhile."""
+        if self._storage.put_new(f"{table}/{part}", data):
+            return True
+        if self._storage.exists(f"trials/{part}"):
+            return False
+        self._storage.put(f"{table}/{part}", data)  # a crash left the other
+        return True
+
+    def _commit_files(self, result: TrialResult, start: str) -> TrialRecord:
         record = result.record
-        directory = checkpoint_directory(record.trial_id, record.attempt)
+        directory = checkpoint_directory(record.trial_id, record.attempt, start)
         if not result.files:
             self._storage.remove_directory(directory)
             return dataclasses.replace(record, checkpoint=None, checkpoint_sha256=None)
@@ -521,6 +572,7 @@ class RunStore:
             return record
         try:
             checkpoints.remove_generations(self._storage, record.trial_id)
+            checkpoints.remove_other_starts(self._storage, record)
             banks.remove_unlisted(self._storage, record, self._label)
         except (OSError, StoreError) as error:
             # The result is committed; a leftover costs space only.
@@ -528,6 +580,3 @@ class RunStore:
                 "trial %s: what it no longer needs could not be removed: %s", record.trial_id, error
             )
         return record
-
-    def _read_record(self, part: str) -> TrialRecord:
-        return parts.read_record(self._storage, part, self._label)

@@ -150,16 +150,31 @@ def decode_record(data: bytes, origin: str) -> TrialRecord:
     Raises:
         StoreError: the file is damaged, of a newer schema version, or holds no valid record.
     """
-    rows = decode_table(data, "trials", origin).to_pylist()
-    if len(rows) != 1:
-        raise _damaged(origin, f"expected 1 row, found {len(rows)}")
-    values: dict[str, Any] = {name: rows[0].get(name) for name in SCHEMAS["trials"].names}
+    records = decode_records(data, origin)
+    if len(records) != 1:
+        raise _damaged(origin, f"expected 1 row, found {len(records)}")
+    return records[0]
+
+
+def decode_records(data: bytes, origin: str) -> list[TrialRecord]:
+    """Return all records of a file of ``trials``, with None in the columns that the file lacks.
+
+    Raises:
+        StoreError: the file is damaged, of a newer schema version, or a row of it is no valid record.
+    """
+    content = decode_table(data, "trials", origin)
+    known = [name for name in SCHEMAS["trials"].names if name in content.column_names]
+    columns = [content[name].to_pylist() for name in known]
     try:
-        values["phase"], values["state"] = Phase(values["phase"]), TrialState(values["state"])
-        values["role"] = None if values["role"] is None else Role(values["role"])
-        return TrialRecord(**values)
+        return [_record_of(dict(zip(known, row, strict=True))) for row in zip(*columns, strict=True)]
     except (TypeError, ValueError) as error:
         raise _damaged(origin, f"the row is not a trial: {error!r}") from error
+
+
+def _record_of(values: dict[str, Any]) -> TrialRecord:
+    values["phase"], values["state"] = Phase(values["phase"]), TrialState(values["state"])
+    values["role"] = None if values["role"] is None else Role(values["role"])
+    return TrialRecord(**values)
 
 
 def _schema_copy(footer: pq.FileMetaData) -> pa.Schema:

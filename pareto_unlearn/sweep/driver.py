@@ -39,6 +39,8 @@ from pareto_unlearn.sweep.summary import closing_table, print_summary, print_tab
 from pareto_unlearn.sweep.worker import SHARE_IT
 
 COMPLETE, PARTIAL, INTERRUPTED = 0, 4, 130
+COMPACT_FROM = 1000
+"""Trials with small files of their own that take longer to read than to wait for: seconds."""
 LISTING_LAG_SECONDS = 120.0
 """How long a listing may lag: twice what clients of network file systems keep one for at most."""
 
@@ -102,6 +104,7 @@ def run_sweep(config: SweepConfig, options: SweepOptions, console: Console) -> i
     with store.lock() as hold:
         if options.check_space:
             check_space(config, store, checked.sizes, check_convergence=options.check_convergence)
+        _compact(store, console)
         planner, info = prepare_run(
             config,
             store,
@@ -122,6 +125,7 @@ def run_sweep(config: SweepConfig, options: SweepOptions, console: Console) -> i
         if not planner.is_finished():
             return _say_interrupted(planner, stopped_by, console)
         _await_listings(store, console)
+        _compact(store, console)
         return _conclude(planner, info, options, console)
 
 
@@ -135,6 +139,13 @@ def _check_aloud(config: SweepConfig, options: SweepOptions, console: Console) -
     for line in checked.found.describe():
         say(console, line)
     return checked
+
+
+def _compact(store: RunStore, console: Console) -> None:
+    """Put the small files of a large run together, since each reader of the run opens them all."""
+    if store.count_loose() >= COMPACT_FROM:
+        say(console, "putting the small files of the run together ...")
+        store.compact()
 
 
 def _await_listings(store: RunStore, console: Console) -> None:

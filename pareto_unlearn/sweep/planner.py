@@ -1,5 +1,6 @@
 """The planner of a sweep: reads the store once, then counts what workers answer, and asks ``schedule``."""
 
+import uuid
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
@@ -71,7 +72,8 @@ class Planner:
             return NoTrial.FINISHED
         if isinstance(decision, NoTrial):
             return decision
-        return replace(self.template, spec=decision, parent=self.rows.get(decision.parents or ""))
+        parent = self.rows.get(decision.parents or "")
+        return replace(self.template, spec=decision, parent=parent, start=uuid.uuid4().hex[:16])
 
     def has_ended(self) -> bool:
         """Return whether planning ended by an error: its own, or that another driver took the run over."""
@@ -103,7 +105,7 @@ class Planner:
         return self._known_ids[spec]
 
     def take(self, spec: TrialSpec, answer: Answer) -> TrialRecord | None:
-        """Count what a worker answered; return the row, None if the answer ends the sweep.
+        """Count what a worker answered; return the row, None if the answer ends the sweep or counts no more.
 
         A trial whose worker could not commit gets a FAILED row with the worker's reason.
 
@@ -115,6 +117,8 @@ class Planner:
             self.error = ConfigError(answer.refusal)
             return None
         self.scales = self.scales or answer.scales
+        if answer.superseded:
+            return None
         if answer.record is None:
             return self.commit_lost(spec, answer.reason)
         return self._count(answer.record)

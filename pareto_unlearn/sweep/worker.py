@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pareto_unlearn.config import SweepConfig, parse_config
 from pareto_unlearn.errors import (
     ConfigError,
+    MachineError,
     ParetoUnlearnError,
     RankLostError,
     StoreError,
@@ -56,6 +57,10 @@ class _Reports:
     on_stage: OnStage
 
 
+class SupersededError(MachineError):
+    """Another worker has started the same trial since: what this one still writes, nobody reads."""
+
+
 class ForeignRunError(ConfigError):
     """A worker sees no run of its driver: another copy, or one that another driver has taken over."""
 
@@ -68,6 +73,7 @@ class Assignment:
     ``family_sha256`` is the hash of the file of the model's family, which the worker may run; None if the
     family is not a file. ``run_id`` is that of the driver's start, None without a driver. ``parent`` is the
     committed row of the trial in ``spec.parents``: a worker that had to find it might not see it yet.
+    ``start`` names this start of the trial: the names of all that it writes carry it, up to its row.
     """
 
     run_path: str
@@ -78,6 +84,7 @@ class Assignment:
     family_sha256: str | None = None
     run_id: str | None = None
     parent: TrialRecord | None = None
+    start: str = ""
 
     def to_plain(self) -> dict[str, Any]:
         """Return the assignment as JSON-like values."""
@@ -95,13 +102,14 @@ class Answer:
     """What a worker tells the driver of a trial: its committed row and the run's scales, where known.
 
     Without a row, ``reason`` says why none could be committed, or ``refusal`` why no trial of this sweep can
-    run on that machine.
+    run on that machine. ``superseded`` says that another worker has started the trial since, which answers.
     """
 
     record: TrialRecord | None = None
     scales: Scales | None = None
     reason: str = ""
     refusal: str = ""
+    superseded: bool = False
 
     def to_text(self) -> str:
         """Return the answer as JSON, in which NaN stays NaN."""
@@ -117,6 +125,7 @@ class Answer:
             scales=scales and Scales(**scales),
             reason=values["reason"],
             refusal=values["refusal"],
+            superseded=values["superseded"],
         )
 
 
@@ -170,13 +179,19 @@ def execute(
         store = _open_shared(assignment)
         if (committed := store.find(spec.trial_id, spec.attempt)) is not None:
             return Answer(record=committed, scales=read_scales(store))
+        if assignment.start:
+            store.claim(spec.trial_id, assignment.start)
         result, scales = _solve(assignment, store, _Reports(on_progress, on_scan, on_stage))
         _check_driver(assignment, store)
-        return Answer(record=store.commit(result), scales=scales or read_scales(store))
+        _check_start(assignment, store)
+        return Answer(record=store.commit(result, assignment.start), scales=scales or read_scales(store))
     except RankLostError:
         raise
     except ForeignRunError as error:
         return Answer(refusal=str(error))
+    except SupersededError as error:
+        _log("was given up", spec, error)
+        return Answer(superseded=True, reason=str(error))
     except (ParetoUnlearnError, OSError) as error:
         # The store itself gave out here; the driver may reach it still.
         _log("could not be committed", spec, error)
@@ -213,7 +228,12 @@ def _hooks_of(assignment: Assignment, store: RunStore, reports: _Reports) -> "Ho
 
     def save_resume(step: int, files: Mapping[str, bytes]) -> None:
         _check_driver(assignment, store)
-        store.save_resume(spec.trial_id, step, files)
+        _check_start(assignment, store)
+        store.save_resume(spec.trial_id, step, files, assignment.start)
+
+    def save_bank_state(step: int, state: bytes) -> None:
+        by_content = bool(assignment.start)
+        store.save_bank_state(spec.trial_id, spec.attempt, step, state, by_content=by_content)
 
     return Hooks(
         on_progress=reports.on_progress,
@@ -221,7 +241,7 @@ def _hooks_of(assignment: Assignment, store: RunStore, reports: _Reports) -> "Ho
         on_stage=reports.on_stage,
         save_resume=save_resume,
         load_resume=lambda: store.load_resume(spec.trial_id),
-        save_bank_state=lambda step, state: store.save_bank_state(spec.trial_id, spec.attempt, step, state),
+        save_bank_state=save_bank_state,
         read_bank=store.read_bank,
         read_bank_state=lambda path, entry: store.read_bank_state(
             path, entry, spec.attempt if path == spec.trial_id else None
@@ -264,6 +284,19 @@ def _check_driver(assignment: Assignment, store: RunStore) -> None:
             f"{assignment.run_path} on {socket.gethostname()}: driver-{assignment.run_id}.json was there "
             "when the trial started and is gone: another driver has taken the run over, or this one has "
             "ended. Nothing more is written here; see that one sweep runs, and start it again"
+        )
+
+
+def _check_start(assignment: Assignment, store: RunStore) -> None:
+    """Refuse to write what a later start of the trial writes too.
+
+    Raises:
+        SupersededError: another worker has started the trial since.
+    """
+    if assignment.start and not store.holds(assignment.spec.trial_id, assignment.start):
+        raise SupersededError(
+            f"trial {assignment.spec.trial_id} was started again by another worker while this one, on "
+            f"{socket.gethostname()}, was thought to be lost: it ends, and the other goes on"
         )
 
 

@@ -1,0 +1,189 @@
+"""Packs: a compacted run reads as before, whatever crashed or was damaged on the way."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from command_line import call
+from synthetic_run import planned_trials, synthetic_result, write_run
+
+from pareto_unlearn.records import MetricRow
+from pareto_unlearn.store import RunStore, check_run, compact_run, repair_run
+from pareto_unlearn.store.filesystem import Disk, LocalStorage
+from pareto_unlearn.store.schemas import SCHEMAS
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """A run with an attempt that another superseded, a metric measured later, and trials without curves."""
+    results = [synthetic_result(plan, 20) for plan in planned_trials()[:11]]
+    path = Path(write_run(str(tmp_path_factory.mktemp("runs")), results))
+    store = RunStore.open(path)
+    result = synthetic_result(planned_trials()[2])
+    store.commit(replace(result, record=replace(result.record, attempt=2, reason="again")))
+    row = MetricRow(set="forget", split="heldout", metric="later", protocol="pixel", value=1.0, n=3)
+    store.add_metric(store.row_of(result.record.trial_id), [row])
+    return path
+
+
+@pytest.fixture
+def path(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "digits"))
+
+
+def rows(path: Path) -> dict[str, list[str]]:
+    store = RunStore.open(path)
+    assert store.lost_parts() == {}
+    return {table: sorted(map(repr, store.table(table).to_pylist())) for table in SCHEMAS}
+
+
+def small_files(path: Path) -> int:
+    return sum(1 for table in SCHEMAS for _ in (path / table).glob("part-*-?.parquet"))
+
+
+def test_a_packed_run_reads_as_before(path):
+    before, watched = rows(path), RunStore.open(path)
+    records = watched.records()
+    assert RunStore.open(path).compact() == len(records) + 1
+    assert small_files(path) == 0
+    assert rows(path) == before
+    assert repr(watched.records()) == repr(records) == repr(RunStore.open(path).records())
+    some = next(iter(records.values()))
+    assert repr(RunStore.open(path).find(some.trial_id, 1)) == repr(some)
+    assert RunStore.open(path).find("ab" * 8, 1) is None
+    assert check_run(RunStore.open(path)) == []
+    (path / "packs.json").write_text("{")  # only says where to look
+    assert rows(path) == before
+
+
+def test_a_committed_trial_in_a_pack_is_not_committed_again(path):
+    RunStore.open(path).compact()
+    result = synthetic_result(planned_trials()[0])
+    known = RunStore.open(path).commit(replace(result, record=replace(result.record, reason="another")))
+    assert known.reason == result.record.reason
+    assert small_files(path) == 0
+
+
+class DyingDisk(Disk):
+    """Does what it is asked to ``left`` times, and nothing from then on."""
+
+    left = 0
+
+    def _live(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise OSError("the process is dead")
+
+    def create(self, path, data):
+        self._live()
+        super().create(path, data)
+
+    def rename(self, source, target):
+        self._live()
+        super().rename(source, target)
+
+    def sync_directory(self, path):
+        self._live()
+        super().sync_directory(path)
+
+    def remove(self, path):
+        self._live()
+        super().remove(path)
+
+
+def dying_copies(made: Path, tmp_path: Path) -> Iterator[Path]:
+    """Copies of a run whose compaction died at every fourth of its calls, as far as it has any."""
+    for number in range(0, 400, 7):
+        copy = Path(shutil.copytree(made, tmp_path / f"copy{number}"))
+        disk = DyingDisk()
+        disk.left = number
+        try:
+            RunStore(str(copy), LocalStorage(copy, disk)).compact()
+        except OSError:
+            yield copy
+            shutil.rmtree(copy)
+            continue
+        return
+    raise AssertionError("the compaction never ended")
+
+
+def test_a_compaction_that_dies_loses_and_doubles_nothing(made, tmp_path):
+    before, deaths = rows(made), 0
+    for copy in dying_copies(made, tmp_path):
+        deaths += 1
+        assert rows(copy) == before
+        RunStore.open(copy).compact()
+        assert rows(copy) == before
+        assert small_files(copy) == 0
+    assert deaths > 5
+
+
+def test_a_reader_that_lists_before_and_opens_after_a_compaction_sees_all(path):
+    class Late(LocalStorage):
+        def file_names(self, directory: str) -> list[str]:
+            names = super().file_names(directory)
+            RunStore.open(path).compact()
+            return names
+
+    before = rows(path)
+    copy = RunStore(str(path), Late(path))
+    assert len(copy.records()) == len(before["trials"])
+
+
+@pytest.mark.parametrize(("table", "place"), [("trials", 0.2), ("curves", 0.2), ("samples", 0.999)])
+def test_a_flipped_bit_of_a_pack_is_found_and_costs_its_row_group_at_most(path, monkeypatch, table, place):
+    monkeypatch.setattr("pareto_unlearn.store.packs.ATTEMPTS_OF_GROUP", 4)
+    before = rows(path)
+    store = RunStore.open(path)
+    count = store.compact()
+    (pack,) = (path / table).glob("pack-*")
+    content = bytearray(pack.read_bytes())
+    content[int(place * len(content))] ^= 1
+    pack.write_bytes(content)
+    assert [fault.kind.value for fault in check_run(RunStore.open(path))] == ["damaged pack"]
+    mended, left = repair_run(RunStore.open(path))
+    assert mended[0].name == f"{table}/{pack.name}"
+    assert left == []
+    assert check_run(RunStore.open(path)) == []
+    assert (path / "damaged" / table / pack.name).exists()
+    kept = rows(path)["trials"]
+    assert set(kept) <= set(before["trials"])
+    assert place > 0.9 or len(list((path / "trials").glob("part-*-?.parquet"))) >= count - 4
+
+
+def test_a_lost_pack_is_found(path):
+    RunStore.open(path).compact()
+    next((path / "metrics").glob("pack-*")).unlink()
+    assert "metrics" in RunStore.open(path).lost_parts()
+    (fault,) = check_run(RunStore.open(path))
+    assert fault.detail == "missing"
+
+
+def test_a_damaged_model_of_a_packed_trial_is_set_aside_alone(path):
+    store = RunStore.open(path)
+    count = len(store.records())
+    store.compact()
+    next((path / "checkpoints").glob("*/1/model.safetensors")).write_bytes(b"x")
+    repair_run(RunStore.open(path))
+    assert len(RunStore.open(path).records()) == count - 1
+    assert check_run(RunStore.open(path)) == []
+
+
+def test_pictures_are_dropped_from_packs_too(path):
+    store = RunStore.open(path)
+    store.compact()
+    assert store.drop_pictures("forget") > 0
+    assert store.drop_pictures("forget") == 0
+    assert {row["set"] for row in store.table("samples").to_pylist()} == {"retain"}
+    assert check_run(RunStore.open(path)) == []
+
+
+def test_repair_puts_many_small_files_together(path, monkeypatch):
+    monkeypatch.setattr("pareto_unlearn.store.health.MANY", 5)
+    before = rows(path)
+    assert compact_run(RunStore.open(path)) > 5
+    assert small_files(path) == 0
+    assert rows(path) == before
+    assert "all files are whole" in call("store", "repair", path).stdout
