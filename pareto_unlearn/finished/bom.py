@@ -113,7 +113,7 @@ def _metrics(told: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
     for row in told["metrics"]:
         if row["class_name"] is not None or row["value"] is None:
             continue
-        metric = {
+        metric: dict[str, Any] = {
             "type": f"{row['metric']} ({row['protocol']})",
             "value": str(row["value"]),
             "slice": f"{row['set']} images, {row['split']}",
