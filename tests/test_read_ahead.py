@@ -6,12 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from device_traffic import DeviceTraffic
 from PIL import Image
 from tiny_families import configure
 from waiting import STALLED_AFTER
 
 from pareto_unlearn.config import DataSection
-from pareto_unlearn.data import BatchOrder, ReadsAhead, SplitData, load_split, reading_ahead
+from pareto_unlearn.data import BatchOrder, ReadsAhead, SplitData, load_split, pixels_on, reading_ahead
+from pareto_unlearn.data.image_sets import pixels_of
 from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.records import Phase, PixelFormat, TrialSpec
 from pareto_unlearn.trial import Trial, load_material, step_losses
@@ -118,3 +120,22 @@ def test_losses_of_a_step_are_the_same_to_the_bit(root, tmp_path, monkeypatch, c
     assert len(material.split.retain_train.images._ahead) > 0
     monkeypatch.setattr(step_losses, "reading_ahead", lambda order, _: order)
     assert losses() == ahead
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_pixels_are_sent_as_bytes_and_are_the_same_numbers(root, tmp_path, cached):
+    images = load(root, tmp_path / "cache" if cached else None).forget_train.images
+    rows = torch.tensor([4, 0, 1])
+    with DeviceTraffic([]) as traffic:
+        pixels = pixels_on(images, rows, torch.device("cpu"))
+    assert (traffic.sent, traffic.waits) == ([3 * 3 * 8 * 8], [])
+    assert torch.equal(pixels, images[rows])
+    assert torch.equal(pixels, images.take_bytes(rows).to(torch.float32).div_(255.0))
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_every_byte_is_the_number_that_a_cpu_divides_it_to(device):
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    values = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
+    assert torch.equal(pixels_of(values.to(device)).cpu(), values.to(torch.float32).div_(255.0))

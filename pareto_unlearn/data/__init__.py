@@ -9,7 +9,15 @@ from pareto_unlearn.data.choice import ClassChoice, choose_classes
 from pareto_unlearn.data.digits import DIGITS_PIXELS, DIGITS_SIDE, load_digits
 from pareto_unlearn.data.duplicates import check_duplicates
 from pareto_unlearn.data.folder_facts import PictureFacts, describe_pictures, look_at_pictures
-from pareto_unlearn.data.image_sets import Digests, Images, ImageSet, ReadsAhead, SplitData, write_manifest
+from pareto_unlearn.data.image_sets import (
+    Digests,
+    Images,
+    ImageSet,
+    ReadsAhead,
+    SplitData,
+    pixels_on,
+    write_manifest,
+)
 from pareto_unlearn.data.layouts import find_folder
 from pareto_unlearn.data.nearest import nearest_rows
 from pareto_unlearn.data.noise import (
@@ -56,6 +64,7 @@ __all__ = [
     "mark_heldout",
     "measure_pixels",
     "nearest_rows",
+    "pixels_on",
     "read_size",
     "reading_ahead",
     "seeded_generator",

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from pareto_unlearn.data.image_sets import pixels_of
 from pareto_unlearn.data.pixel_cache import CacheRoom, open_pixels
 from pareto_unlearn.data.reading import check_image, read_image
 from pareto_unlearn.errors import ConfigError
@@ -117,6 +118,10 @@ class FileImages:
         Raises:
             ConfigError: a file cannot be read; the error names it.
         """
+        return pixels_of(self.take_bytes(rows))
+
+    def take_bytes(self, rows: Tensor | list[int] | slice, /) -> UInt8[Tensor, "n c h w"]:
+        """Return some images as they are read and kept, in the same way and with the same errors."""
         places = self._places(rows)
         ahead = self._ahead.pop(places, None)
         return self._read(places, torch.get_num_threads()) if ahead is None else ahead.result()
@@ -138,14 +143,14 @@ class FileImages:
         chosen = torch.arange(len(self))[rows.cpu() if isinstance(rows, Tensor) else rows]
         return tuple(chosen.tolist())
 
-    def _read(self, places: tuple[int, ...], threads: int) -> Float[Tensor, "n c h w"]:
+    def _read(self, places: tuple[int, ...], threads: int) -> UInt8[Tensor, "n c h w"]:
         if self._cached is not None:
             values = self._cached[list(places)]
         else:
             parts = list(_decode([self._files[place] for place in places], self._pixels, threads))
             # The empty part gives shape and dtype where no rows were asked for.
             values = np.concatenate([np.empty((0, *self._shape[1:]), np.uint8), *parts])
-        return torch.from_numpy(values).to(torch.float32).div_(255.0)
+        return torch.from_numpy(values)
 
     @cached_property
     def _cached(self) -> UInt8[np.ndarray, "n c h w"] | None:

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from pareto_unlearn.device_copies import upload
 from pareto_unlearn.foreign_text import write_csv
 
 
@@ -37,6 +38,30 @@ class ReadsAhead(Protocol):
     def read_ahead(self, rows: Tensor | list[int] | slice, /) -> None:
         """Start to read some images in the background; this never changes the pixels returned later."""
         ...
+
+
+@runtime_checkable
+class StoresBytes(Protocol):
+    """Images whose pixels are bytes as they are read: a quarter of what float32 would take to send."""
+
+    def take_bytes(self, rows: Tensor | list[int] | slice, /) -> UInt8[Tensor, "n c h w"]:
+        """Return some images as bytes on the CPU; ``pixels_of`` them are what indexing returns."""
+        ...
+
+
+def pixels_of(values: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    """Return bytes as float32 in [0, 1], to the bit the same on every device."""
+    # By a plain number a GPU would not divide: it multiplies by the reciprocal, and other last bits come out.
+    return values.to(torch.float32).div_(torch.full((1,), 255.0, device=values.device))
+
+
+def pixels_on(
+    images: Images, rows: Tensor | list[int] | slice, device: torch.device
+) -> Float[Tensor, "n c h w"]:
+    """Return some images as float32 in [0, 1] on a device, sent as bytes where they are kept as bytes."""
+    if isinstance(images, StoresBytes):
+        return pixels_of(upload(images.take_bytes(rows), device))
+    return upload(images[rows], device)
 
 
 @runtime_checkable

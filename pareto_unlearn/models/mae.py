@@ -17,6 +17,7 @@ from timm.layers.patch_embed import PatchEmbed
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from pareto_unlearn.device_copies import upload
 from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.models.holes import removed_patches
 from pareto_unlearn.models.mae_patches import (
@@ -224,7 +225,7 @@ class Mae(nn.Module):
             noise = torch.stack([torch.randn(3, side, side, generator=one) for one in generators])
         else:
             noise = (pixels - self.pixel_mean) / self.pixel_std
-        return torch.cat([noise.to(inputs.device), inputs[:, 3:]], dim=1)
+        return torch.cat([upload(noise, inputs.device), inputs[:, 3:]], dim=1)
 
     def sample_noise(self, count: int, generator: torch.Generator) -> Float[Tensor, "b 3 h w"]:
         """Draw ``count`` inputs from N(0, I) in the normalised space."""
@@ -369,7 +370,7 @@ class Mae(nn.Module):
         grid, patch = self.shape.side // self.shape.patch, self.shape.patch
         draws = torch.stack([torch.rand(1, grid, grid, generator=one) for one in generators])
         plane = draws.repeat_interleave(patch, 2).repeat_interleave(patch, 3)
-        return torch.cat([images, plane.to(images.device)], dim=1)
+        return torch.cat([images, upload(plane, images.device)], dim=1)
 
     def _targets(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n p"]:
         """Return what the model should predict for all patches of images."""

@@ -22,6 +22,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pareto_unlearn.device_copies import upload
 from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.models.holes import removed_patches
 from pareto_unlearn.models.mage_generation import draw_rounds, inpaint, join_draws
@@ -216,7 +217,7 @@ class Mage(nn.Module):
             pixels = _noise_pixels(
                 torch.stack([torch.randn(3, side, side, generator=one) for one in generators])
             )
-        codes = self.tokenize(pixels.to(self.hole.device))
+        codes = self.tokenize(upload(pixels, self.hole.device))
         return self._masked(codes, inputs[:, 0] == self.shape.mask_word, inputs[:, 2])
 
     def _draw_masks(
@@ -230,8 +231,8 @@ class Mage(nn.Module):
         return masks.masked, dropped
 
     def _masked(self, codes: Tensor, masked: Tensor, dropped: Tensor) -> Int[Tensor, "b 3 n"]:
-        seen = codes.masked_fill(masked.to(codes.device), self.shape.mask_word)
-        return torch.stack([seen, codes, dropped.to(codes)], dim=1)
+        seen = codes.masked_fill(upload(masked, codes.device), self.shape.mask_word)
+        return torch.stack([seen, codes, upload(dropped, codes.device).to(codes)], dim=1)
 
     def without_hole(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
         """Return the images with the mean colour of ImageNet in the hole."""

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from pareto_unlearn.device_copies import upload
 from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.models.palette_inputs import (
     Draws,
@@ -269,11 +270,11 @@ class Palette(nn.Module):
         """Draw for every image in turn; what the model knows itself stays on its device."""
         images = [self._draw_one(generator, hybrid) for generator in generators]
         noise, step, share = (
-            torch.stack(parts).to(device) for parts in zip(*(drawn for drawn, _ in images), strict=True)
+            upload(torch.stack(parts), device) for parts in zip(*(drawn for drawn, _ in images), strict=True)
         )
         gamma = interpolate_level(self.gammas, step, share)
         if hybrid:
-            holes = torch.stack([hole for _, hole in images if hole is not None])[:, None].to(device)
+            holes = upload(torch.stack([hole for _, hole in images if hole is not None]), device)[:, None]
         else:
             holes = self.hole.expand(len(images), 1, -1, -1)
         return Draws(noise[:, 0], noise[:, 1], gamma, holes)

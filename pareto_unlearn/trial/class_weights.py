@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pareto_unlearn.device_copies import take_rows
 from pareto_unlearn.trial.ranks import ALONE, Ranks
 
 PROPORTIONAL, INTEGRAL, INTEGRAL_LIMIT, AVERAGE = 10.0, 0.05, 4.0, 0.97
@@ -107,7 +108,7 @@ def class_constraint(
 
     def constraint(step: int) -> Float[Tensor, ""]:
         rows = order(step)
-        chosen = membership[rows]
+        chosen = take_rows(membership, rows)
         counts = chosen.sum(dim=0)
         sums = ranks.total(chosen[ranks.part(len(rows))].T @ gap_of_rows(rows, step))
         e = sums / counts.clamp(min=1.0) / original_gap

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pareto_unlearn.device_copies import take_rows
 from pareto_unlearn.solver import (
     BoundaryControl,
     Level,
@@ -225,6 +226,6 @@ def _per_image_constraint(trial: Trial) -> StepLoss:
         def mean(powers: Tensor) -> Tensor:
             return ranks.mean(powers.mean(), len(own), len(rows))
 
-        return power_mean(gap(rows, step) / original[own], IMAGE_POWER, mean)
+        return power_mean(gap(rows, step) / take_rows(original, own), IMAGE_POWER, mean)
 
     return constraint

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pareto_unlearn.device_copies import take_rows
 from pareto_unlearn.random_streams import Stream
 from pareto_unlearn.trial.context import Material
 from pareto_unlearn.trial.inputs import SETS, draw_inputs, generators_of
@@ -87,7 +88,7 @@ class StepInputs:
             draws = generators_of(self.seed, Stream.STEP_INPUTS, places, place, step)
             inputs = draw_inputs(model, stored, rows, draws)
         else:
-            inputs = stored[rows]
+            inputs = take_rows(stored, rows) if isinstance(stored, Tensor) else stored[rows]
         return ImageBatch(
             inputs, rows, "train", lambda: generators_of(self.seed, Stream.STEP_NOISE, places, step)
         )

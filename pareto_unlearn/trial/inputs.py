@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from pareto_unlearn.data import ImageSet, PixelNoise, SplitData, seeded_generator
+from pareto_unlearn.data import ImageSet, PixelNoise, SplitData, pixels_on, seeded_generator
+from pareto_unlearn.device_copies import take_rows, upload
 from pareto_unlearn.models import DrawsFromImages, ImageToImage
 from pareto_unlearn.objectives import open_rows
 from pareto_unlearn.random_streams import Stream
@@ -77,7 +78,7 @@ def _open_set(
     model: ImageToImage, images: ImageSet, key: tuple[str, str], seed: int, device: torch.device, path: Path
 ) -> Rows:
     def take(rows: Int[Tensor, " b"]) -> Tensor:
-        return images.images[rows].to(device)
+        return pixels_on(images.images, rows, device)
 
     def make(rows: Int[Tensor, " b"]) -> Tensor:
         return model.prepare(take(rows), generators_of(seed, Stream.INPUTS, rows, SETS[key]))
@@ -97,7 +98,8 @@ def draw_inputs(
     """
     if isinstance(inputs, LazyRows) and inputs.images is not None and isinstance(model, DrawsFromImages):
         return model.draw_inputs(inputs.images(rows), generators)
-    return model.redraw(inputs[rows], generators)
+    stored = take_rows(inputs, rows) if isinstance(inputs, Tensor) else inputs[rows]
+    return model.redraw(stored, generators)
 
 
 def noise_inputs(
@@ -120,5 +122,5 @@ def make_noise(
     model: ImageToImage, inputs: Tensor, generators: Sequence[torch.Generator], sampler: PixelNoise | None
 ) -> Tensor:
     """Return the inputs of the noise targets of some inputs; the model draws noise unless a sampler does."""
-    pixels = None if sampler is None else sampler(generators).to(inputs.device)
+    pixels = None if sampler is None else upload(sampler(generators), inputs.device)
     return model.noise_like(inputs, generators, pixels)

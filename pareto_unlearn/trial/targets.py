@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pareto_unlearn.data import PixelNoise
+from pareto_unlearn.device_copies import upload
 from pareto_unlearn.models import ImageToImage
 from pareto_unlearn.objectives import Features, NoiseTarget, Objectives
 from pareto_unlearn.trial.inputs import make_noise
@@ -58,7 +59,7 @@ class StoredAnswers:
 
     def of(self, batch: ImageBatch) -> Float[Tensor, "b d"]:
         """Return the stored features of a batch."""
-        return self.rows[batch.split][batch.rows.cpu()].to(batch.inputs.device)
+        return upload(self.rows[batch.split][batch.rows.cpu()], batch.inputs.device)
 
     def run_by(self, wrap: Wrap) -> "StoredAnswers":  # noqa: ARG002 - no model is run
         """Return these answers."""
@@ -136,7 +137,7 @@ class SharedNoise:
         drawn: Int[Tensor, " b"],
     ) -> Float[Tensor, ""]:
         """Return f1 of a mini-batch, against the bank's mean or the drawn rows of it."""
-        return self.objectives.forget_loss(features, self.bank, drawn)
+        return self.objectives.forget_loss(features, self.bank, upload(drawn, features.device))
 
     def run_by(self, wrap: Wrap) -> "SharedNoise":  # noqa: ARG002 - no model is run
         """Return this target."""
