@@ -836,6 +836,24 @@ def test_a_lease_that_another_driver_took_over_is_known_to_be_lost(tmp_path):
         assert "elsewhere" in str(hold.lost)
 
 
+def test_a_lease_of_a_clock_that_is_ahead_is_respected_while_it_lies_in_the_future(tmp_path):
+    write_holder(tmp_path, host="ahead", renewed=time.time() + 3600)
+    with pytest.raises(RunLockedError, match="ahead"), lease(tmp_path):
+        pass
+
+
+def test_a_driver_whose_clock_is_behind_loses_its_lease_and_knows_it(tmp_path):
+    """Its renewals look old to the others: one takes the run over, and the first may write nothing more."""
+    storage = ObjectStorage(fs.LocalFileSystem(), str(tmp_path))
+    with lock_module.hold_run(storage, "run", lease_seconds=0.3) as hold:
+        mine = json.loads((tmp_path / "lock.json").read_text())
+        late = {**mine, "host": "behind", "renewed": time.time() - 3600}  # as the others see its renewals
+        (tmp_path / "lock.json").write_text(json.dumps(late))
+        with lock_module.hold_run(storage, "run", lease_seconds=60.0):
+            wait_until(lambda: hold.lost is not None)
+            assert "another driver" in str(hold.lost) or str(os.getpid()) in str(hold.lost)
+
+
 def renewed_at(tmp_path) -> float:
     """Return when the lease was renewed last, or 0 while it is being written."""
     text = (tmp_path / "lock.json").read_text()

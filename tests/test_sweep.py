@@ -244,6 +244,31 @@ def test_changed_solver_under_the_same_name_is_refused_with_the_difference(conti
         run(continued("solver.batch=8"))
 
 
+def test_a_run_that_lost_run_json_takes_its_own_sweep_only(continued):
+    config = continued()
+    storage = Path(config.run.storage)
+    folder = storage / config.name
+    before = rows_of(config)
+    (folder / "run.json").unlink()
+    with pytest.raises(ConfigError, match=r"holds a run of another sweep: solver\.batch: 16 -> 8"):
+        run(small_sweep(storage, "solver.batch=8"))
+    assert not (folder / "run.json").exists()
+    assert run(config) == 0
+    assert rows_of(config) == before
+    (folder / "run.json").unlink()
+    kept = (folder / "sweep.yaml").read_bytes()
+    (folder / "sweep.yaml").unlink()
+    with pytest.raises(ConfigError, match=r"neither run\.json nor sweep\.yaml says of which sweep"):
+        run(config)
+    (folder / "sweep.yaml").write_bytes(kept)
+    assert run(config) == 0
+    manifest = (folder / "manifest.csv").read_text()
+    (folder / "manifest.csv").write_text(manifest.replace("forget,train", "retain,train", 1))
+    (folder / "run.json").unlink()
+    with pytest.raises(ConfigError, match="was started with other images"):
+        run(config)
+
+
 def test_diverged_trial_is_a_row_with_its_reason_and_the_others_go_on(continued):
     config = continued("baselines=[{method: composite, weights: [1.0e+38, 0.2]}]")
     assert run(config) == 4

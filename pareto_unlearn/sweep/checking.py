@@ -1,10 +1,11 @@
 """Finds all that is wrong with the weights and data of a sweep before anything is written or started."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pareto_unlearn.catalogue.methods import ORIGINAL
 from pareto_unlearn.config import (
     SweepConfig,
     config_hash,
@@ -12,10 +13,12 @@ from pareto_unlearn.config import (
     former_config_hash,
     parse_config,
     result_fields,
+    trial_id,
 )
 from pareto_unlearn.config.model_section import BUILTIN, RANDOM
 from pareto_unlearn.errors import ConfigError, StoreError, WeightsError
 from pareto_unlearn.foreign_text import guarded_csv
+from pareto_unlearn.records import Phase, TrialRecord
 from pareto_unlearn.store import RunStore
 from pareto_unlearn.sweep.inspection import Inspection, inspect_inputs
 
@@ -132,31 +135,69 @@ def check_same_sweep(
 ) -> None:
     """Refuse to continue a run with another sweep: its rows would not be comparable.
 
+    A run whose ``run.json`` is lost is told by its stored sweep and by the ids of its rows.
+
     Args:
         config: the sweep.
         store: the run.
-        known_hash: configuration hash of the run; None for a new run.
-        weights_sha256: digest of the weights that the sweep names.
+        known_hash: configuration hash of the run; None where nothing names it.
+        weights_sha256: of the original model, and of its reference.
 
     Raises:
-        ConfigError: the hashes differ; the message lists the changed keys.
+        ConfigError: the sweeps differ; the message lists the changed keys.
     """
-    if known_hash is None or known_hash == config_hash(config, weights_sha256):
+    rows = store.records().values() if known_hash is None else ()
+    if known_hash == config_hash(config, weights_sha256) or (known_hash is None and not rows):
         return
-    try:
-        old = parse_config(store.read_text("sweep.yaml"), f"{store.path}/sweep.yaml", stored=True)
-    except (ConfigError, StoreError):
-        lines = []
-    else:
+    old = _stored_config(store)
+    if old is None and known_hash is None:
+        raise ConfigError(
+            f"{store.path} holds {len(rows)} rows, but neither run.json nor sweep.yaml says of which sweep; put "
+            "one of them back from a copy, or give this sweep another `name`"
+        )
+    lines: list[str] = []
+    if old is not None:
         if known_hash == former_config_hash(config, weights_sha256, old.solver.checkpoint_every):
             return
         lines = describe_difference(result_fields(old), result_fields(config))
+    if known_hash is None and not lines and _has_original(rows, config, weights_sha256):
+        return
     file = "" if config.model.row.source_sha256 is None else ", or the file of its family"
     changes = "; ".join(lines) if lines else f"the weights of the original model or of its reference{file}"
+    later = " (metrics of a published protocol are added by `pareto-unlearn eval`)" * any(
+        line.startswith("evaluate.") for line in lines
+    )
     raise ConfigError(
         f"{store.path} holds a run of another sweep: {changes}. Give this sweep another `name`, or undo the "
-        "change; epsilons, seeds and baselines may be added to a run"
+        f"change; epsilons, seeds and baselines may be added to a run{later}"
     )
+
+
+def _has_original(rows: Collection[TrialRecord], config: SweepConfig, weights_sha256: str) -> bool:
+    """Return whether the rows are of these weights, by the id of the original's; True where it has none."""
+    seen = {record.trial_id for record in rows if record.phase is Phase.ORIGINAL}
+    ids = {
+        trial_id(
+            config,
+            weights_sha256=weights_sha256,
+            phase=Phase.ORIGINAL,
+            method=ORIGINAL,
+            role=None,
+            epsilon=None,
+            weight=None,
+            seed=seed,
+        )
+        for seed in (config.seed, *config.trial_seeds)
+    }
+    return not seen or bool(seen & ids)
+
+
+def _stored_config(store: RunStore) -> SweepConfig | None:
+    """Return the sweep that a run was started with; None where its file is missing or damaged."""
+    try:
+        return parse_config(store.read_text("sweep.yaml"), f"{store.path}/sweep.yaml", stored=True)
+    except (ConfigError, StoreError):
+        return None
 
 
 def check_same_images(store: RunStore, manifest: str, *, is_new: bool) -> None:

@@ -50,7 +50,7 @@ def prepare_run(
     digest = config_hash(config, checked.weights_sha256)
     before = store.read_info()
     check_same_sweep(config, store, before.config_hash if before else None, checked.weights_sha256)
-    check_same_images(store, checked.manifest, is_new=before is None)
+    check_same_images(store, checked.manifest, is_new=before is None and not store.records())
     record_extractors(store, checked.extractors)
     store.write_text("sweep.yaml", without_secrets(near_paths(dump_config(config))))
     store.write_text("manifest.csv", checked.manifest)
