@@ -62,6 +62,8 @@ def sessions() -> Iterator[Start]:
     finally:
         for process in started:
             end_session(process)
+            process.stdout.close()
+            process.stderr.close()
 
 
 def members_of(driver: int) -> dict[int, bytes]:
