@@ -5,9 +5,10 @@ import os
 from collections.abc import Collection
 from dataclasses import fields
 from functools import cached_property
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+import pyarrow.compute as pc
 
 from pareto_unlearn.analysis.front import hypervolume, is_non_dominated
 from pareto_unlearn.analysis.likeness import COMPARED, Errors, Likeness, find_likeness
@@ -83,11 +84,17 @@ class StoredRun:
     def audit_rows(self) -> dict[str, dict[tuple[str, str], MetricRow]]:
         """Return the rows of audits by trial id, those of a trial by (set, metric)."""
         found: dict[str, dict[tuple[str, str], MetricRow]] = {}
-        for row in self.store.table("metrics").to_pylist():
-            if row["protocol"] == AUDIT:
-                own = {field.name: row[field.name] for field in fields(MetricRow)}
-                found.setdefault(row["trial_id"], {})[row["set"], row["metric"]] = MetricRow(**own)
+        for row in self._metrics_where(protocol=AUDIT):
+            own = {field.name: row[field.name] for field in fields(MetricRow)}
+            found.setdefault(row["trial_id"], {})[row["set"], row["metric"]] = MetricRow(**own)
         return found
+
+    def _metrics_where(self, **wanted: str) -> list[dict[str, Any]]:
+        """Return the rows of ``metrics`` with these values; of most runs they are a small part."""
+        rows = self.store.table("metrics")
+        for name, value in wanted.items():
+            rows = rows.filter(pc.equal(rows[name], value))
+        return rows.to_pylist()
 
     @cached_property
     def samples(self) -> "pd.DataFrame":
@@ -183,11 +190,10 @@ class StoredRun:
 
         Empty without `controls: [retrained]` in the sweep file.
         """
-        wanted = {"set": "forget", "split": "heldout", "metric": COMPARED, "class_name": None}
         errors = {
             row["trial_id"]: Errors(value=row["value"], low=row["low"], high=row["high"])
-            for row in self.store.table("metrics").to_pylist()
-            if all(row[name] == value for name, value in wanted.items())
+            for row in self._metrics_where(set="forget", split="heldout", metric=COMPARED)
+            if row["class_name"] is None
         }
         seeds = {record.seed for record in self.records if record.method == RETRAINED}
         fronts = {seed: self._front_records(seed) for seed in seeds}

@@ -152,8 +152,8 @@ def check_same_sweep(
     old = _stored_config(store)
     if old is None and known_hash is None:
         raise ConfigError(
-            f"{store.path} holds {len(rows)} rows, but neither run.json nor sweep.yaml says of which sweep; put "
-            "one of them back from a copy, or give this sweep another `name`"
+            f"{store.path} holds {len(rows)} rows, but neither run.json nor sweep.yaml says of which sweep; "
+            "put one of them back from a copy, or give this sweep another `name`"
         )
     lines: list[str] = []
     if old is not None:

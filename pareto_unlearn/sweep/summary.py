@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
@@ -29,6 +30,7 @@ from pareto_unlearn.store import StoredRun, open_run
 from pareto_unlearn.sweep.progress import as_percent, describe_range, say, styled_state
 
 SPLITS = ("heldout", "train")
+MANY_ROWS = 500
 _UNBOUNDED = 10_000
 """Columns; more than any table has."""
 
@@ -208,6 +210,12 @@ def closing_table(run: StoredRun) -> Table:
 
 def print_table(table: Table, console: Console) -> None:
     """Print a table, outside a terminal as wide as it is: nothing in a pipe is cut or folded."""
+    if table.row_count > MANY_ROWS:
+        lines = _lines_of(table)
+        for start in range(0, len(lines), 100):  # the layout of a longer text takes time by its square
+            text = Text("\n".join(lines[start : start + 100]))
+            console.print(text, soft_wrap=True, highlight=False)
+        return
     width = console.width
     if not console.is_terminal:
         for column in table.columns:
@@ -216,6 +224,20 @@ def print_table(table: Table, console: Console) -> None:
         console.width = max(width, Measurement.get(console, free, table).maximum + len(table.columns))
     console.print(table)
     console.width = width
+
+
+def _lines_of(table: Table) -> list[str]:
+    """Return a table as lines without colours and folds: a Table takes 2 ms a row to lay out."""
+    columns: list[list[str]] = []
+    for column in table.columns:
+        heading = str(column.header).replace("\n", " ")
+        cells = [heading, *(cell.plain if isinstance(cell, Text) else str(cell) for cell in column.cells)]
+        lengths = [cell_len(cell) for cell in cells]
+        spaces = [" " * (max(lengths) - length) for length in lengths]
+        is_right = column.justify == "right"
+        pairs = zip(cells, spaces, strict=True)
+        columns.append([space + cell if is_right else cell + space for cell, space in pairs])
+    return [" ".join(line) for line in zip(*columns, strict=True)]
 
 
 def _gaps_of(run: StoredRun) -> dict[str, str]:
