@@ -42,4 +42,5 @@ def _numbered(fronts: Sequence[np.ndarray]) -> np.ndarray:
         if not len(finite):
             raise ValueError(f"expected a model with finite costs in every front, found none in {number}")
         rows.append(np.column_stack([finite, np.full(len(finite), float(number))]))
-    return np.concatenate(rows)
+    stacked: np.ndarray = np.concatenate(rows)
+    return stacked
