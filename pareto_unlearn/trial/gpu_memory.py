@@ -39,7 +39,7 @@ def release_gpu() -> bool:
 
     A process that keeps it must not solve another trial.
     """
-    if not torch.cuda.is_initialized():
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return True
     gc.collect()  # models and their gradients refer to one another
     torch.cuda.empty_cache()
