@@ -60,6 +60,7 @@ class Nodes:
         (("cpus_per_trial=2",), [node(5), node(3), node(1)], 3),
         (("gpus_per_trial=0.6",), [node(64, 5)], 5),
         (("gpus_per_trial=0.5",), [node(64, 5)], 10),
+        (("gpus_per_trial=0.25",), [node(64, 2)], 8),
         (("gpus_per_trial=0.1",), [node(64, 1)], 10),
         (("gpus_per_trial=2",), [node(64, 3), node(64, 1)], 1),
         (("gpus_per_trial=1",), [node(2, 8), node(64, 2)], 4),
