@@ -68,7 +68,7 @@ def _open(uri: str) -> Any:
     split = urlsplit(uri)
     options = dict(parse_qsl(split.query))
     scheme = options.get("scheme", "https")
-    config = {name: options[key] for key, name in SETTINGS.items() if key in options}
+    config: Any = {name: options[key] for key, name in SETTINGS.items() if key in options}
     if "endpoint_override" in options:
         config |= {"endpoint": f"{scheme}://{options['endpoint_override']}"}
     if split.username:
