@@ -30,9 +30,10 @@ def attainment_difference(
     if len(first) != len(second):
         raise ValueError(f"expected equally many fronts, found {len(first)} and {len(second)}")
     found = moocore.eafdiff(_numbered(first), _numbered(second), rectangles=True)
-    shares = np.asarray(found, dtype=np.float64).reshape(-1, 5)
+    shares: np.ndarray = np.asarray(found, dtype=np.float64).reshape(-1, 5)
     shares[:, 4] /= len(first)
-    return shares[shares[:, 4] != 0.0]
+    apart: np.ndarray = shares[shares[:, 4] != 0.0]
+    return apart
 
 
 def _numbered(fronts: Sequence[np.ndarray]) -> np.ndarray:

@@ -108,11 +108,14 @@ def loss_differences(view: SplitView) -> list[tuple[str, list[float | None], lis
     rows = []
     first = view.runs[0].scores
     for run in view.runs:
-        losses = [None] * len(LEVELS) if run.scores is None else list(run.scores.losses)
-        base = [None] * len(LEVELS) if first is None else list(first.losses)
+        losses, base = _losses(run.scores), _losses(first)
         apart = [
             None if own is None or known is None else own - known
             for own, known in zip(losses, base, strict=True)
         ]
         rows.append((run.title, losses, apart))
     return rows
+
+
+def _losses(scores: Scores | None) -> list[float | None]:
+    return [None] * len(LEVELS) if scores is None else list(scores.losses)

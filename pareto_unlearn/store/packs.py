@@ -12,7 +12,7 @@ leaves both, and readers take the pack.
 import io
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -81,7 +81,8 @@ def parts_of(content: pa.Table) -> frozenset[str]:
 def rows_of(content: pa.Table, wanted: Collection[str]) -> pa.Table:
     """Return the rows of those attempts alone whose part is wanted."""
     attempt = content["attempt"].cast(pa.string())
-    stems = pc.binary_join_element_wise("part", content["trial_id"], attempt, "-")
+    pieces: list[Any] = [pa.scalar("part"), content["trial_id"], attempt, pa.scalar("-")]
+    stems = pc.binary_join_element_wise(*pieces)
     return content.filter(pc.is_in(stems, value_set=pa.array([_stem(part) for part in wanted], pa.string())))
 
 
@@ -180,7 +181,7 @@ def drop_pictures(storage: Storage, name: str, image_set: str, label: str) -> in
         StoreError: the pack is damaged.
     """
     content = read_pack(storage, "samples", name, label)
-    kept = content.filter(pc.not_equal(content["set"], image_set))
+    kept = content.filter(pc.not_equal(content["set"], pa.scalar(image_set)))
     groups = _groups_of(content.schema)
     data = _encode("samples", groups, [rows_of(kept, group) for group in groups])
     if len(kept) < len(content):
