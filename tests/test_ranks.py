@@ -3,7 +3,6 @@
 import os
 import signal
 import threading
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.records import Phase, TrialSpec
 from pareto_unlearn.solver import EpsilonSolver
 from pareto_unlearn.sweep import rank_processes
-from pareto_unlearn.trial import Ranks, Trial
+from pareto_unlearn.trial import Ranks, Trial, rank_group
 from pareto_unlearn.trial.building import build_problem
 from pareto_unlearn.trial.problem import trained_parameters
 
@@ -139,24 +138,24 @@ def test_ranks_equal_one_process_in_all_families(tmp_path, family, completeness)
 
 @pytest.mark.nightly
 def test_a_sweep_by_two_processes_equals_that_of_one_though_a_process_is_killed(tmp_path, monkeypatch):
-    started, begin = [], rank_processes._start
+    started, begin, add = [], rank_processes._start, rank_group._Group.add
+    calls = []
 
     def start(*given):
-        process = begin(*given)
-        started.append(process)
-        if len(started) == 1:
-            threading.Thread(target=kill_when_ready, args=(process, given[1]), daemon=True).start()
-        return process
+        started.append(begin(*given))
+        return started[-1]
 
-    def kill_when_ready(process, folder):
-        while not (folder / "rank-1.here").exists():
-            time.sleep(0.01)
-        os.kill(process.pid, signal.SIGKILL)
+    def add_and_kill(group, values):
+        calls.append(len(started))
+        if len(calls) == 40:  # all have met, and the first solve is on its way
+            os.kill(started[0].pid, signal.SIGKILL)
+        add(group, values)
 
     sizes = {name: small_sweep(tmp_path / name, *TINIEST, *RANKS[:1]) for name in ("one", "two")}
     sizes["two"] = small_sweep(tmp_path / "two", *TINIEST, *RANKS)
     run(sizes["one"])
     monkeypatch.setattr(rank_processes, "_start", start)
+    monkeypatch.setattr(rank_group._Group, "add", add_and_kill)
     run(sizes["two"])
     one, two = ({record.trial_id: record for record in run_of(config).records} for config in sizes.values())
     assert len(started) == 4  # three solves, of which one was tried again

@@ -21,8 +21,14 @@ from pareto_unlearn.trial.ranks import Ranks
 
 __all__ = ["joined_ranks", "mark_of"]
 
+MEETING = timedelta(minutes=5)
+"""For all to meet: each of them has said by its mark that it is about to."""
 PATIENCE = timedelta(days=7)
 """For others in a call: the first rank may compute targets for hours. A rank that dies is noticed at once."""
+
+
+_set_timeout = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout
+"""Its public name is newer than the oldest torch that we run with."""
 
 
 @contextmanager
@@ -54,8 +60,9 @@ def joined_ranks(rank: int, size: int, folder: Path, *, on_gpu: bool) -> Iterato
         ),
         rank=rank,
         world_size=size,
-        timeout=PATIENCE,
+        timeout=MEETING,
     )
+    _set_timeout(PATIENCE)
     link = _Group()
     try:
         yield Ranks(rank, size, link)
