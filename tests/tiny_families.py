@@ -11,7 +11,14 @@ from small_sweep import QUICKSTART
 from torch import Tensor
 
 from pareto_unlearn.catalogue import families as rows
-from pareto_unlearn.config import ModelSection, SamplingSection, SweepConfig, TaskSection, load_config
+from pareto_unlearn.config import (
+    DataSection,
+    ModelSection,
+    SamplingSection,
+    SweepConfig,
+    TaskSection,
+    load_config,
+)
 from pareto_unlearn.data import ImageSet, SplitData
 from pareto_unlearn.models import ImageToImage, load_model, pixel_format
 from pareto_unlearn.models.mage_generation import soft_hole
@@ -145,7 +152,9 @@ def load_on_generated(
         material = load_material(config, cache, "families")
     finally:
         home.load_split = own
-    return config, replace(material, classifier=None)
+    data = {"dataset": "generated", "forget_classes": 2, "retain_classes": 2, "heldout_per_class": 1}
+    made = config.model_copy(update={"data": DataSection(**data)})
+    return made, replace(material, classifier=None)
 
 
 def moved(material: Material, share: float = 0.05) -> None:

@@ -91,7 +91,9 @@ def choose_bystanders(config: DataSection, source: Source, seed: int, most: int)
     others = tuple(name for name in source.class_names if name not in taken)[:most]
     if not others:
         return None
-    found = _take(source.list_images(others), others, "heldout", math.ceil(most / len(others)))
+    share = math.ceil(most / len(others))
+    limit = min(share, config.heldout_per_class or share)
+    found = _take(source.list_images(others), others, "heldout", limit)
     return found if found.image_ids else None
 
 
