@@ -515,7 +515,7 @@ def test_a_fault_of_one_model_ends_an_audit_of_several_at_once(copy_small_sweep,
 def test_ls_and_report_show_the_gap_of_each_audited_model(finished):
     path = path_of(finished)
     listed = runner.invoke(app, ["ls", path], env={"COLUMNS": "200"}).stdout
-    assert "gap" in listed.splitlines()[1]
+    assert "gap" in listed.splitlines()[0]
     run_found = run_of(finished)
     rows = run_found.audit_rows()
     audits = audit_models(run_found.records, rows, AuditPolicy(), find_company(run_found.records, rows))

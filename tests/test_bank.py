@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Callable
 from functools import cached_property
@@ -33,7 +34,9 @@ from pareto_unlearn.trial.scan import MAX_EXTENSIONS, rate_beyond, scan_learning
 
 
 def files_below(path: Path) -> dict[str, bytes]:
-    return {str(f.relative_to(path)): f.read_bytes() for f in sorted(path.rglob("*")) if f.is_file()}
+    """Return all files by name, without the token that a start puts into the name of its model's folder."""
+    files = {str(file.relative_to(path)): file for file in sorted(path.rglob("*")) if file.is_file()}
+    return {re.sub(r"^1-[0-9a-f]{16}/", "1/", name): file.read_bytes() for name, file in files.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +73,11 @@ class Finished:
     def path_folder(self) -> Path:
         return self.folder / "checkpoints" / self.path.trial_id
 
+    @property
+    def own_folder(self) -> Path:
+        """Where the path's own model lies; its name has a token of the start."""
+        return self.folder / str(self.path.checkpoint)
+
     def state(self, entry: BankEntry) -> dict[str, torch.Tensor]:
         return load_safetensors(self.store.read_bank_state(self.path.trial_id, entry))
 
@@ -91,7 +99,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_path_is_committed_with_the_list_of_its_checkpoints(finished):
-    listed = json.loads((finished.path_folder / "1" / "bank.json").read_text())
+    listed = json.loads((finished.own_folder / "bank.json").read_text())
     assert [BankEntry(**entry) for entry in listed] == list(finished.bank)
     assert len(listed) >= 3
 
@@ -180,7 +188,7 @@ def test_a_listed_learning_rate_is_that_of_the_path(finished):
 
 
 def test_the_gradient_pairs_of_a_path_count_its_scan(finished):
-    listed = json.loads((finished.path_folder / "1" / "scan.json").read_text())
+    listed = json.loads((finished.own_folder / "scan.json").read_text())
     assert 2 <= len(listed) <= 2 + MAX_EXTENSIONS
     assert {row["steps"] for row in listed} == {SCANNED}
     rates = [row["learning_rate"] for row in listed]

@@ -121,7 +121,7 @@ def test_line_is_that_of_the_item_in_a_list() -> None:
             "epsilon",
             [
                 "{points: 0}",
-                "{points: 1000}",
+                "{points: 10001}",
                 "{schedule: adaptive, points: 2}",
                 "3",
                 "null",

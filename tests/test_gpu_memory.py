@@ -1,14 +1,15 @@
 """The memory of a GPU that trials share, and of one that a process uses again; this machine needs none."""
 
-import threading
-from collections import deque
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
 
 from pareto_unlearn.errors import MachineError
 from pareto_unlearn.sweep.losses import KEEPS_MEMORY, Cause, Losses, explain_loss
-from pareto_unlearn.sweep.trainable import SweepTrial
+from pareto_unlearn.sweep.task import Task
+from pareto_unlearn.sweep.trial_thread import TrialThread
 from pareto_unlearn.trial import release_gpu, share_gpu
 
 
@@ -53,21 +54,11 @@ def test_a_process_that_keeps_memory_solves_no_other_trial_and_that_costs_no_try
     assert not release_gpu()
 
     started: list[object] = []
-    monkeypatch.setattr(SweepTrial, "setup", lambda self, config: started.append(config))
-    monkeypatch.setattr(SweepTrial, "_prepare", _prepare_nothing)
-    used = SweepTrial.__new__(SweepTrial)
-    gpu.given_back = 0.0
-    assert used.reset_config({})
-    assert not started
+    monkeypatch.setattr("pareto_unlearn.sweep.trial_thread.execute", lambda *given: started.append(given))
+    thread = TrialThread(cast("Task", SimpleNamespace()))
     with pytest.raises(MachineError, match=KEEPS_MEMORY) as raised:
-        used.step()
+        thread.next_news()
+    assert not started
     loss = explain_loss(f"ray::SweepTrial.step() (pid=7)\n{raised.value}", "ab")
     assert loss.cause is Cause.USED
     assert Losses(0, lambda: (), lambda: 0.0).add("trial", loss) is None
-    gpu.reserved = 1.0
-    assert used.reset_config({"next": 1})
-    assert started == [{"next": 1}]
-
-
-def _prepare_nothing(self: SweepTrial, config: object) -> None:
-    self._mail, self._arrived = deque(), threading.Condition()
