@@ -118,7 +118,7 @@ def test_losses_of_a_step_are_the_same_to_the_bit(root, tmp_path, monkeypatch, c
 
     ahead = losses()
     assert len(material.split.retain_train.images._ahead) > 0
-    monkeypatch.setattr(step_losses, "reading_ahead", lambda order, _: order)
+    monkeypatch.setattr(step_losses, "reading_ahead", lambda order, *_: order)
     assert losses() == ahead
 
 

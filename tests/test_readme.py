@@ -91,6 +91,7 @@ def test_every_command_of_the_pages_is_in_a_block():
     outside = [
         f"{page.name}: {line}"
         for page in PAGES
+        if page.name != "reference_verbs.md"  # examples of --help, each of which another test parses
         for line in page.read_text().splitlines()
         if re.match(r"    (uv |pareto-unlearn |python3? |\$ |git )", line)
         and "--trial" not in line  # what `pick` prints
