@@ -1,6 +1,7 @@
 """Little memory, a home that is read-only, paths at the limit: one sentence each, and the right code."""
 
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -80,5 +81,5 @@ def test_a_path_of_4080_characters_is_one_sentence(verb, codes, path, tmp_path):
     }
     done = call(*arguments.get(verb, [verb, path]))
     assert done.returncode in (*codes, 9), done.stderr
-    last = done.stderr.removeprefix("reading weights and images to check them ...\n")
+    last = re.sub(r"^(reading weights|pictures |hole ).*\n", "", done.stderr, flags=re.MULTILINE)
     assert last.startswith("pareto-unlearn: ") or "Error: " in last

@@ -19,7 +19,7 @@ from pareto_unlearn.cli_examples import EXAMPLES
 NO_READS = {
     "sweep", "init", "export", "purge-forget", "train",  # they write, and print the paths of what they wrote
     "schema",  # JSON already
-    "eval", "store repair",  # have --json, and measure or mend
+    "eval", "store repair", "track",  # have --json, and measure, mend or copy
 }  # fmt: skip
 READS: dict[str, tuple[str, set[str]]] = {
     "ls": (
@@ -111,7 +111,7 @@ def test_every_example_in_the_help_is_parsed(line):
 def test_every_verb_has_examples_of_its_own_in_its_help():
     assert set(EXAMPLES) == verbs()
     for verb, lines in EXAMPLES.items():
-        told = call(*verb.split(), "--help").stdout.splitlines()
+        told = [line.strip() for line in call(*verb.split(), "--help").stdout.splitlines()]
         for line in lines:
-            assert f"  pareto-unlearn {line}" in told
+            assert f"pareto-unlearn {line}" in told
             assert line.startswith(f"{verb} ") or line == verb

@@ -16,7 +16,6 @@ from pareto_unlearn.analysis.likeness import COMPARED, Errors, Likeness, find_li
 from pareto_unlearn.analysis.scores import Scores, score
 from pareto_unlearn.catalogue.audits import AUDIT
 from pareto_unlearn.catalogue.methods import EPSILON_CONSTRAINT, ORIGINAL, RETRAINED
-from pareto_unlearn.config import names_family_file
 from pareto_unlearn.errors import StoreError
 from pareto_unlearn.records import HAS_MODEL, MetricRow, Phase, Role, RunInfo, TrialRecord, TrialState
 from pareto_unlearn.store.run_store import RunStore
@@ -59,6 +58,8 @@ class StoredRun:
     @cached_property
     def needs_import(self) -> bool:
         """Whether verbs that load its models need ``--allow-import``, because its family is a file."""
+        from pareto_unlearn.config import names_family_file  # imports pydantic
+
         try:
             return names_family_file(self.store.read_text("sweep.yaml"))
         except StoreError:
