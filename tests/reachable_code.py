@@ -91,11 +91,11 @@ class Code:
 
     def _origin(self, key: Key) -> Key:
         """Follow a name through the modules that pass it on, to the one that defines it."""
-        while key not in self.definitions and key[0] in self.sources:
-            following = self.sources[key[0]].imported.get(key[1])
-            if following is None:
-                break
-            key = following
+        passed = set()
+        # A package that imports a module of its own would lead back to itself for ever.
+        while key not in self.definitions and key[0] in self.sources and key not in passed:
+            passed.add(key)
+            key = self.sources[key[0]].imported.get(key[1], key)
         return key
 
     def _methods(self, reached: set[Key], attributes: set[str]) -> set[Key]:

@@ -64,3 +64,12 @@ def test_scripts_beside_the_package_count(package):
         "from pareto_unlearn.work import SPARE, Worker\nWorker().stop()\nSPARE\n"
     )
     assert Code(package).unreachable() == {"work.forgotten", "work.forgotten_too"}
+
+
+def test_a_package_may_import_a_module_of_its_own(package):
+    (package / "pareto_unlearn" / "tools").mkdir()
+    (package / "pareto_unlearn" / "tools" / "__init__.py").write_text(
+        "from pareto_unlearn.tools import saw\ndef cut():\n    return saw.cut()\n"
+    )
+    (package / "pareto_unlearn" / "tools" / "saw.py").write_text("def cut():\n    return 1\n")
+    assert "tools.cut" in Code(package).unreachable()
