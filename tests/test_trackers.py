@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import call
@@ -185,6 +186,22 @@ def test_mlflow_has_a_child_run_for_every_trial(tmp_path):
     assert export(run, Tracker.MLFLOW, where) == (1, 0, len(plans()) - 1, 0)
 
 
+def read_wandb(folder: Path) -> dict[str, list[Any]]:
+    """Return the records of an offline run by kind, as `wandb sync` reads them."""
+    from wandb.proto.wandb_internal_pb2 import Record
+    from wandb.sdk.internal.datastore import DataStore
+
+    (path,) = folder.glob("*.wandb")
+    store, found = DataStore(), {}
+    store.open_for_scan(str(path))
+    while (content := store.scan_data()) is not None:
+        record = Record.FromString(content)
+        kind = record.WhichOneof("record_type")
+        found.setdefault(kind, []).append(getattr(record, kind))
+    store._fp.close()
+    return found
+
+
 @pytest.mark.nightly
 @pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="wandb is not installed")
 def test_wandb_writes_offline_runs_in_a_group(tmp_path):
@@ -193,6 +210,23 @@ def test_wandb_writes_offline_runs_in_a_group(tmp_path):
     ids = {folder.name.split("-")[-2] for folder in folders}
     assert ids == {record.trial_id for record in open_run(run).records}
     assert len(folders) == len(ids)
+    tracked = {trial.trial_id: trial for trial in gather(open_run(run)).trials}
+    for folder in folders:
+        trial, written = tracked[folder.name.split("-")[-2]], read_wandb(folder)
+        (run_row,), (end,) = written["run"], written["exit"]
+        assert (run_row.run_group, run_row.display_name) == ("digits", trial.title)
+        assert end.exit_code == (trial.record.state in (TrialState.DIVERGED, TrialState.FAILED))
+        summary = {
+            item.key or "/".join(item.nested_key): item.value_json
+            for row in written["summary"]
+            for item in row.update
+        }
+        found = {name: json.loads(summary[name]) for name in trial.numbers}
+        # W&B writes NaN as null in a summary.
+        assert found == {name: None if math.isnan(value) else value for name, value in trial.numbers.items()}
+        assert len(written.get("history", [])) == len(trial.curves)
+        assert run_row.host == "not recorded"
+        assert not (folder / "files" / "requirements.txt").exists()
 
 
 def test_a_tracker_that_is_not_installed_is_named_with_its_extra(tmp_path, monkeypatch):

@@ -13,6 +13,8 @@ _MARKER = "pareto-unlearn.json"
 """In the folder of a trial, written last: what it holds."""
 _ENVIRONMENT = {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}
 """Nothing is sent: not the trials, and no report of an error."""
+_NO_HOST = "not recorded"
+"""In place of the machine's name, which W&B would send with each run."""
 
 
 def export(run: TrackedRun, where: str) -> Tally:
@@ -70,6 +72,8 @@ def _write(run: TrackedRun, trial: TrackedTrial, own_id: str, where: str) -> Pat
             x_disable_stats=True,
             x_disable_meta=True,
             x_disable_machine_info=True,
+            x_save_requirements=False,
+            host=_NO_HOST,
         ),
     )
     for step, values in trial.curves:
