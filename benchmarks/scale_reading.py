@@ -4,10 +4,13 @@
 """
 
 import argparse
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from pareto_unlearn.catalogue.methods import ORIGINAL
 from pareto_unlearn.config import SweepConfig, parse_config, trial_id
@@ -26,9 +29,12 @@ READINGS = {
     "imports of the command line": "import pareto_unlearn.cli, pareto_unlearn.sweep.summary, "
     "pareto_unlearn.sweep.status, pareto_unlearn.store",
     "`ls`": VERB.format("ls"),
+    "`ls` of its folder": f"from pathlib import Path; PATH = str(Path(PATH).parent); {VERB.format('ls')}",
     "`status`": VERB.format("status"),
 }
 REPORT = VERB.format("report")
+COMPACTION = "from pareto_unlearn.store import RunStore; print(RunStore.open(PATH).compact())"
+REPAIR = VERB.format("store', 'repair")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,17 +122,32 @@ def measure_planning(path: str, events: int = 20) -> tuple[float, float]:
     return opened, (time.process_time() - started) / events
 
 
+def measure_packing(path: str) -> dict[str, Cost]:
+    """Return what packing the small files of a run takes, alone and by the verb, each on a copy."""
+    costs = {}
+    for name, code in {"packing all small files": COMPACTION, "`store repair`": REPAIR}.items():
+        with tempfile.TemporaryDirectory(dir=Path(path).parent) as folder:
+            copy = shutil.copytree(path, Path(folder) / "run")
+            costs[name] = measure(code, str(copy))
+    return costs
+
+
+def _line(name: str, cost: Cost) -> str:
+    return f"| {name} | {cost.cpu_seconds:.2f} | {cost.wall_seconds:.2f} | {cost.peak_mb:.0f} |"
+
+
 def main() -> None:
     """Print the lines of a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("run")
     parser.add_argument("--report", action="store_true", help="make the report too")
+    parser.add_argument("--packing", action="store_true", help="pack copies of the run, and nothing else")
     given = parser.parse_args()
+    if given.packing:
+        print("\n".join(_line(*found) for found in measure_packing(given.run).items()))
+        return
     for name, code in (READINGS | ({"`report`": REPORT} if given.report else {})).items():
-        cost = measure(code, given.run)
-        print(
-            f"| {name} | {cost.cpu_seconds:.2f} | {cost.wall_seconds:.2f} | {cost.peak_mb:.0f} |", flush=True
-        )
+        print(_line(name, measure(code, given.run)), flush=True)
     opened, event = measure_planning(given.run)
     print(f"| planner: opened, first trial planned | {opened:.2f} | | |")
     print(f"| planner: an answer and the next trial | {event:.5f} | | |")

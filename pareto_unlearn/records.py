@@ -123,6 +123,9 @@ class TrialSpec:
         return " ".join(parts)
 
 
+_PLANNED = tuple(field.name for field in fields(TrialSpec))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialRecord:
     """One row of the ``trials`` table: a trial that ended, with its evidence.
@@ -225,7 +228,7 @@ class TrialRecord:
     @property
     def spec(self) -> TrialSpec:
         """The part of the record that was planned."""
-        return TrialSpec(**{field.name: getattr(self, field.name) for field in fields(TrialSpec)})
+        return TrialSpec(**{name: getattr(self, name) for name in _PLANNED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

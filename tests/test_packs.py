@@ -1,17 +1,20 @@
 """Packs: a compacted run reads as before, whatever crashed or was damaged on the way."""
 
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from command_line import call
+from object_store import serve_bucket
 from synthetic_run import planned_trials, synthetic_result, write_run
+from waiting import run_process
 
 from pareto_unlearn.records import MetricRow
 from pareto_unlearn.store import RunStore, check_run, compact_run, repair_run
-from pareto_unlearn.store.filesystem import Disk, LocalStorage
+from pareto_unlearn.store.filesystem import Disk, LocalStorage, ObjectStorage
 from pareto_unlearn.store.schemas import SCHEMAS
 
 
@@ -33,7 +36,7 @@ def path(made: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(made, tmp_path / "digits"))
 
 
-def rows(path: Path) -> dict[str, list[str]]:
+def rows(path: Path | str) -> dict[str, list[str]]:
     store = RunStore.open(path)
     assert store.lost_parts() == {}
     return {table: sorted(map(repr, store.table(table).to_pylist())) for table in SCHEMAS}
@@ -187,3 +190,43 @@ def test_repair_puts_many_small_files_together(path, monkeypatch):
     assert small_files(path) == 0
     assert rows(path) == before
     assert "all files are whole" in call("store", "repair", path).stdout
+
+
+def test_a_run_in_an_object_store_is_packed_and_a_compaction_that_dies_there_is_ended_by_the_next(
+    monkeypatch,
+):
+    results = [synthetic_result(plan, 20) for plan in planned_trials()[:6]]
+    with serve_bucket("packs") as address:
+        path = write_run(address("packs/runs"), results)
+        before, remove, removed = rows(path), ObjectStorage.remove, []
+
+        def die(storage: ObjectStorage, name: str) -> None:
+            removed.append(name)
+            if len(removed) > 5:
+                raise OSError("the connection is lost")
+            remove(storage, name)
+
+        monkeypatch.setattr(ObjectStorage, "remove", die)
+        with pytest.raises(OSError, match="lost"):
+            RunStore.open(path).compact()
+        monkeypatch.undo()
+        assert rows(path) == before
+        RunStore.open(path).compact()
+        assert rows(path) == before
+        names = {table: RunStore.open(path).file_names(table) for table in SCHEMAS}
+        assert all(name.startswith("pack-") for found in names.values() for name in found)
+        result = synthetic_result(planned_trials()[0])
+        again = RunStore.open(path).commit(replace(result, record=replace(result.record, reason="another")))
+        assert again.reason == result.record.reason
+
+
+def test_a_large_run_is_listed_without_pandas(tmp_path):
+    """To import it takes as long as to read 10,000 trials."""
+    path = write_run(str(tmp_path), [synthetic_result(plan, 3) for plan in planned_trials()[:4]])
+    RunStore.open(path).compact()
+    code = (
+        "import sys; from pareto_unlearn.store import open_run; from pareto_unlearn.sweep.summary import *; "
+        "print(closing_table(open_run(sys.argv[1])).row_count, 'pandas' in sys.modules)"
+    )
+    done = run_process([sys.executable, "-c", code, path])
+    assert done.stdout.split() == [str(len(RunStore.open(path).records())), "False"], done.stderr

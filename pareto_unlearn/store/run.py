@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from pareto_unlearn.analysis.front import hypervolume, is_non_dominated
@@ -95,7 +94,8 @@ class StoredRun:
         """Return the rows of ``metrics`` with these values; of most runs they are a small part."""
         rows = self.store.table("metrics")
         for name, value in wanted.items():
-            rows = rows.filter(pc.equal(rows[name], pa.scalar(value)))
+            # Not pc.equal: it makes an Arrow scalar of the value, which imports pandas.
+            rows = rows.filter(pc.match_substring_regex(rows[name], rf"^\Q{value}\E$"))
         return rows.to_pylist()
 
     @cached_property

@@ -191,9 +191,10 @@ def closing_table(run: StoredRun) -> Table:
         table.add_column(name, overflow="fold")
     for name in ("f1", "f2", "complete", "worst", "quality", "held\nout", *(["gap"] if gaps else [])):
         table.add_column(name, justify="right", overflow="fold")
-    for record in sorted(run.records, key=_by_completeness):
+    named = [(record.label, record) for record in run.records]
+    for label, record in sorted(named, key=_by_completeness):
         table.add_row(
-            Text(plain(record.label)),
+            Text(plain(label)),
             short_id(record.trial_id),
             *([str(record.seed)] if many else []),
             styled_state(record.state),
@@ -233,7 +234,8 @@ def _lines_of(table: Table) -> list[str]:
         heading = str(column.header).replace("\n", " ")
         cells = [heading, *(cell.plain if isinstance(cell, Text) else str(cell) for cell in column.cells)]
         lengths = [cell_len(cell) for cell in cells]
-        spaces = [" " * (max(lengths) - length) for length in lengths]
+        width = max(lengths)
+        spaces = [" " * (width - length) for length in lengths]
         is_right = column.justify == "right"
         pairs = zip(cells, spaces, strict=True)
         columns.append([space + cell if is_right else cell + space for cell, space in pairs])
@@ -246,8 +248,9 @@ def _gaps_of(run: StoredRun) -> dict[str, str]:
     return {trial_id: f"{gap:.2f}" for trial_id, gap in gaps.items()}
 
 
-def _by_completeness(record: TrialRecord) -> tuple[bool, float, str]:
-    return record.completeness is None, -(record.completeness or 0.0), record.label
+def _by_completeness(named: tuple[str, TrialRecord]) -> tuple[bool, float, str]:
+    label, record = named
+    return record.completeness is None, -(record.completeness or 0.0), label
 
 
 def _number(value: float | None, digits: int = 4) -> str:
