@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FRONT_METHODS = (ORIGINAL, EPSILON_CONSTRAINT)
+_PHASES = {phase: place for place, phase in enumerate(Phase)}
+_ROLES = {role: place for place, role in enumerate(Role)}
 _FRONT_PHASES = (Phase.ORIGINAL, Phase.BOUNDARY, Phase.EPSILON)
 # Checks had twice the steps, controls are no solutions, and what resists relearning solves another problem.
 _ALL_PHASES = tuple(phase for phase in Phase if phase not in (Phase.CHECK, Phase.CONTROL, Phase.HARDENED))
@@ -243,9 +245,9 @@ def _costs(records: list[TrialRecord]) -> np.ndarray:
 
 
 def _reading_order(record: TrialRecord) -> tuple[int, int, str, float, float, int, str]:
-    role = -1 if record.role is None else list(Role).index(record.role)
+    role = -1 if record.role is None else _ROLES[record.role]
     # NaN compares false with everything and would scramble the order.
     weight, epsilon = (
         -np.inf if place is None or np.isnan(place) else place for place in (record.weight, record.epsilon)
     )
-    return list(Phase).index(record.phase), role, record.method, weight, epsilon, record.seed, record.trial_id
+    return _PHASES[record.phase], role, record.method, weight, epsilon, record.seed, record.trial_id
