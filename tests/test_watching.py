@@ -9,13 +9,23 @@ import pytest
 from command_line import call
 from rich.console import Console
 from small_sweep import run, small_sweep
+from trial_rows import finished_record
 
 from pareto_unlearn import cli_watch
 from pareto_unlearn.records import Phase, TrialState
 from pareto_unlearn.schedule import count_trials
 from pareto_unlearn.store import RunStore
 from pareto_unlearn.sweep import executors
-from pareto_unlearn.sweep.forecast import Pace, Task, UnderWay, seconds_left, steps_of, task_of, tasks_of
+from pareto_unlearn.sweep.forecast import (
+    Pace,
+    Task,
+    UnderWay,
+    seconds_left,
+    steps_of,
+    task_of,
+    tasks_of,
+    weight_of,
+)
 from pareto_unlearn.sweep.progress import ProgressDisplay
 from pareto_unlearn.sweep.progress_file import PROGRESS_FILE, ProgressFile, read_progress
 from pareto_unlearn.sweep.status import RunState, look_at
@@ -71,6 +81,40 @@ def test_short_trials_that_are_left_are_not_counted_as_long_ones(tmp_path):
     epsilons = of_phase(config, Phase.EPSILON)
     pace.add_trial(epsilons[0], 3.0)
     assert seconds_left(pace, epsilons[1:], [], 2) == pytest.approx(9.0)
+
+
+def test_other_work_of_new_kinds_is_expected_by_how_much_it_is(tmp_path):
+    config = small_sweep(tmp_path, "solver.start=original", "baselines=[]")
+    pace = Pace(config, lambda task: 3.0 if task.phase is Phase.EPSILON else 1.0)
+    pace.add_steps(40, 20.0)
+    pace.add_trial(of_phase(config, Phase.BOUNDARY)[0], 20.0 + 5.0)
+    assert pace.expect(of_phase(config, Phase.EPSILON)[0]) == pytest.approx(20.0 + 15.0)
+    assert pace.expect(of_phase(config, Phase.ORIGINAL)[0]) == pytest.approx(5.0)
+
+
+def test_a_step_of_a_training_counts_by_its_images(tmp_path):
+    chosen = ("controls=[retrained]", "run.cpus_per_trial=2")
+    for ranks, weight in ((1, 64 / (2 * 16)), (2, 2 * 64 / (2 * 16))):
+        config = small_sweep(tmp_path, *chosen, f"run.ranks_per_trial={ranks}")
+        assert weight_of(config, of_phase(config, Phase.CONTROL)[0]) == weight
+        assert weight_of(config, of_phase(config, Phase.BOUNDARY)[0]) == 1.0
+
+
+def test_the_start_of_a_process_and_what_is_done_once_count_for_no_other_trial(tmp_path):
+    config = small_sweep(tmp_path, "solver.start=original", "baselines=[]", "epsilon.points=4")
+    now, highest = [0.0], of_phase(config, Phase.BOUNDARY)[0].spec
+    display = ProgressDisplay(
+        Console(file=io.StringIO()), total=7, committed=0, config=config, clock=lambda: now[0]
+    )
+    display.on_start(highest)
+    for now[0], doing in ((60.0, "reading images"), (61.0, "computing targets, once a run")):
+        display.on_stage(highest, doing)
+    for now[0], step in ((161.0, 1), (200.0, 40)):
+        display.on_progress(highest, step, 1.0, 0.1)
+    now[0] = 207.0
+    display.on_end(highest, finished_record(highest.trial_id))
+    # 207 s, of which 60 and 100 are no other trial's: 40 steps of a second, and 7 s besides.
+    assert display.snapshot().seconds_left == pytest.approx(5 * 47 + 7)
 
 
 def test_a_display_learns_the_pace_from_reports_and_keeps_it_for_others(tmp_path):

@@ -28,8 +28,9 @@ from pareto_unlearn.schedule import count_trials
 from pareto_unlearn.store import RunStore, open_run
 from pareto_unlearn.sweep.checking import TRAIN, CheckedSweep, check_inputs
 from pareto_unlearn.sweep.cluster import check_address
-from pareto_unlearn.sweep.dry_run import check_space
+from pareto_unlearn.sweep.dry_run import check_space, work_of
 from pareto_unlearn.sweep.executors import Executor, LocalExecutor
+from pareto_unlearn.sweep.forecast import Task
 from pareto_unlearn.sweep.inspection import Inspection
 from pareto_unlearn.sweep.planner import Planner
 from pareto_unlearn.sweep.preparing import prepare_run
@@ -117,7 +118,7 @@ def run_sweep(config: SweepConfig, options: SweepOptions, console: Console) -> i
         if freed := store.remove_leftovers():
             say(console, f"removed {freed / 1e6:.1f} MB that killed writers had left")
         planner.hold = hold
-        stopped_by = _execute(planner, info, options, console)
+        stopped_by = _execute(planner, info, options, console, work_of(config, checked.split))
         info = planner.describe_run(info)
         store.write_info(info)
         if planner.error is not None:
@@ -166,21 +167,25 @@ def _await_listings(store: RunStore, console: Console) -> None:
         time.sleep(1.0)
 
 
-def _execute(planner: Planner, info: RunInfo, options: SweepOptions, console: Console) -> int | None:
+def _execute(
+    planner: Planner, info: RunInfo, options: SweepOptions, console: Console, work: Callable[[Task], float]
+) -> int | None:
     """Run all trials that are left; return the signal that stopped them, None for none or Ctrl-C.
 
     Raises:
         RunLockedError: another driver took the run over, so this one may write nothing more.
     """
     try:
-        return _run_trials(planner, info, options, console)
+        return _run_trials(planner, info, options, console, work)
     finally:
         if planner.hold.lost is not None:
             raise planner.hold.lost
         planner.store.withdraw_driver()
 
 
-def _run_trials(planner: Planner, info: RunInfo, options: SweepOptions, console: Console) -> int | None:
+def _run_trials(
+    planner: Planner, info: RunInfo, options: SweepOptions, console: Console, work: Callable[[Task], float]
+) -> int | None:
     config = planner.config
     progress = ProgressDisplay(
         console,
@@ -189,6 +194,7 @@ def _run_trials(planner: Planner, info: RunInfo, options: SweepOptions, console:
         config=config,
         waiting=planner.waiting(),
         file=ProgressFile(planner.store),
+        work=work,
     )
     executor = _make_executor(config, options, progress.say)
     if planner.is_finished():

@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,11 +15,12 @@ from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.records import Phase
 from pareto_unlearn.store import RunStore
 from pareto_unlearn.sweep.checking import CheckedSweep, check_inputs
-from pareto_unlearn.sweep.forecast import Pace, Task, seconds_left, steps_of, task_of, tasks_of
+from pareto_unlearn.sweep.forecast import Pace, Task, seconds_left, steps_of, task_of, tasks_of, weight_of
 from pareto_unlearn.sweep.progress import describe_duration
 
 if TYPE_CHECKING:
-    from pareto_unlearn.trial import Sizes, Speeds
+    from pareto_unlearn.data import SplitData
+    from pareto_unlearn.trial import Sizes, Speeds, Work
 
 CACHES = ("inputs", "targets", "pixels", "features")
 OPTIONAL = ("pixels",)
@@ -114,16 +115,31 @@ def _with_times(
 
 
 def _trial_seconds(config: SweepConfig, checked: CheckedSweep, task: Task, speeds: "Speeds") -> float:
-    """Return what a trial takes: its steps, and all besides them. A training takes half of a step each."""
+    """Return what a trial takes: its steps, and all besides them."""
+    work = work_besides_steps(config, checked.split, task)
+    return weight_of(config, task) * steps_of(config, task) * speeds.step + work.seconds(speeds)
+
+
+def work_of(config: SweepConfig, split: "SplitData") -> Callable[[Task], float]:
+    """Return the function from a trial to what it does besides its steps, in images that pass a model."""
+    return lambda task: work_besides_steps(config, split, task).images
+
+
+def work_besides_steps(config: SweepConfig, split: "SplitData", task: Task) -> "Work":
+    """Return what a trial does besides its steps.
+
+    Args:
+        config: the sweep.
+        split: its images.
+        task: the purpose of the trial.
+    """
     from pareto_unlearn.trial import count_work  # imports torch
 
     solver = config.solver
     on_path = solver.start == "path" and task.role is None
     is_mixed = task.mixed or (on_path and task.phase in (Phase.EPSILON, Phase.CHECK))
     leaves_bank = not task.mixed and solver.leaves_bank(task.role, task.method)
-    work = count_work(config, checked.split, leaves_bank=leaves_bank, is_mixed=is_mixed)
-    share = 0.5 if task.phase is Phase.CONTROL else 1.0
-    return share * steps_of(config, task) * speeds.step + work.seconds(speeds)
+    return count_work(config, split, leaves_bank=leaves_bank, is_mixed=is_mixed)
 
 
 def count_local_slots(config: SweepConfig) -> int | None:

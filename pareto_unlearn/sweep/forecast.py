@@ -6,12 +6,13 @@ no clock and no store: whoever calls it says what was measured.
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import NamedTuple
 
 from pareto_unlearn.analysis.robustness import QUARTILES
+from pareto_unlearn.catalogue.families import require_recipe
 from pareto_unlearn.catalogue.methods import EPSILON_CONSTRAINT, ORIGINAL, is_course
 from pareto_unlearn.config import SweepConfig
 from pareto_unlearn.errors import RangeError
@@ -136,34 +137,52 @@ def steps_of(config: SweepConfig, task: Task) -> int:
     return own + len(path.scan) * path.scan_steps
 
 
+def weight_of(config: SweepConfig, task: Task) -> float:
+    """Return what a step of a trial takes, in steps of a solve.
+
+    Images decide. A control is trained by one process, in batches of its recipe.
+    """
+    if task.phase is not Phase.CONTROL:
+        return 1.0
+    recipe = require_recipe(config.model.row, config.model.variant)
+    return config.run.ranks * recipe.batch / (2 * config.solver.batch)
+
+
 @dataclass(slots=True)
 class Pace:
     """What steps and whole trials took so far, in seconds.
 
-    ``cost_of_step`` may be known before, from steps that were measured; what a sweep itself takes counts
-    more with every step of it.
+    ``work`` says of a trial how much it does besides its steps, in any unit: loading, measuring, attacks.
+    ``besides`` has what that took of the trials that have ended, and how much it was.
     """
 
     config: SweepConfig
-    steps: int = 0
+    work: Callable[[Task], float] = lambda _: 1.0
+    steps: float = 0.0
     step_seconds: float = 0.0
     trials: dict[tuple[object, ...], list[float]] = field(default_factory=dict)
-    besides: list[float] = field(default_factory=list)
+    besides: list[tuple[float, float]] = field(default_factory=list)
 
-    def add_steps(self, steps: int, seconds: float) -> None:
-        """Count steps of a trial that took so long."""
+    def add_steps(self, steps: float, seconds: float) -> None:
+        """Count steps of a trial that took so long, in steps of a solve."""
         if steps > 0 and seconds > 0:
             self.steps, self.step_seconds = self.steps + steps, self.step_seconds + seconds
 
     def add_trial(self, task: Task, seconds: float) -> None:
         """Count a trial that took so long from its start to its end, steps and all else."""
         self.trials.setdefault(task.kind, []).append(seconds)
-        self.besides.append(max(0.0, seconds - self.seconds_per_step * steps_of(self.config, task)))
+        besides = max(0.0, seconds - self.solving_seconds(task))
+        self.besides.append((besides, self.work(task)))
 
     @property
     def seconds_per_step(self) -> float:
-        """What a step takes on average; 0 while none was taken."""
+        """What a step of a solve takes on average; 0 while none was taken."""
         return self.step_seconds / self.steps if self.steps else 0.0
+
+    def solving_seconds(self, task: Task, taken: int = 0) -> float:
+        """Return what the steps of a trial take that are left after so many."""
+        left = max(0, steps_of(self.config, task) - taken)
+        return self.seconds_per_step * weight_of(self.config, task) * left
 
     @property
     def is_known(self) -> bool:
@@ -174,13 +193,14 @@ class Pace:
         """Return the seconds that a trial will take.
 
         Trials of one kind take what the others of that kind took. Of a kind that is new, the steps count, and
-        what trials took besides their steps.
+        its other work, at the pace at which the trials that have ended did theirs.
         """
         same = self.trials.get(task.kind)
         if same:
             return sum(same) / len(same)
-        besides = sum(self.besides) / len(self.besides) if self.besides else 0.0
-        return self.seconds_per_step * steps_of(self.config, task) + besides
+        done = sum(work for _, work in self.besides)
+        pace = sum(seconds for seconds, _ in self.besides) / done if done else 0.0
+        return self.solving_seconds(task) + pace * self.work(task)
 
 
 class UnderWay(NamedTuple):
@@ -206,8 +226,7 @@ def seconds_left(pace: Pace, waiting: Iterable[Task], running: Sequence[UnderWay
 
 def _rest(pace: Pace, one: UnderWay) -> float:
     by_time = pace.expect(one.task) - one.seconds
-    by_steps = pace.seconds_per_step * max(0, steps_of(pace.config, one.task) - one.steps)
-    return max(by_time, by_steps, 0.0)
+    return max(by_time, pace.solving_seconds(one.task, one.steps), 0.0)
 
 
 def _last_end(running: Sequence[tuple[Task, float]], left: Counter[Task], pace: Pace, slots: int) -> float:

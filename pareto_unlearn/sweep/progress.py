@@ -27,7 +27,16 @@ from pareto_unlearn.records import (
     ValidRange,
     name_bounded,
 )
-from pareto_unlearn.sweep.forecast import Pace, Task, UnderWay, seconds_left, steps_of, task_of, tasks_of
+from pareto_unlearn.sweep.forecast import (
+    Pace,
+    Task,
+    UnderWay,
+    seconds_left,
+    steps_of,
+    task_of,
+    tasks_of,
+    weight_of,
+)
 from pareto_unlearn.sweep.progress_file import ProgressFile, RunningTrial, SweepProgress
 
 STATE_STYLES = {
@@ -39,13 +48,19 @@ STATE_STYLES = {
 }
 
 
+ONCE = "once a run"
+"""How words end that tell of work which later trials find done."""
 ESTIMATE_SECONDS = 5.0
 """For how long an estimate of the time left holds, less the time that passes."""
 
 
 @dataclass(slots=True)
 class _Running:
-    """A trial that runs; ``marked`` is when the steps ``taken`` were reported, those of its scan included."""
+    """A trial that runs; ``marked`` is when the steps ``taken`` were reported, those of its scan included.
+
+    ``heard`` is when the first news of it came, and ``since`` when it began with what it is ``doing``. What
+    it took that no other trial will take is in ``apart``, in seconds.
+    """
 
     spec: TrialSpec
     started: float
@@ -58,6 +73,9 @@ class _Running:
     doing: str = ""
     taken: int = 0
     marked: float | None = None
+    heard: float | None = None
+    since: float = 0.0
+    apart: float = 0.0
 
     @property
     def label(self) -> str:
@@ -84,6 +102,7 @@ class ProgressDisplay:
         config: the sweep.
         waiting: how many trials of each purpose are left; None for all.
         file: where to keep what is known for others; None for nowhere.
+        work: how much a trial does besides its steps, in any unit.
         clock: seconds from any start.
     """
 
@@ -96,13 +115,14 @@ class ProgressDisplay:
         config: SweepConfig,
         waiting: Mapping[Task, int] | None = None,
         file: ProgressFile | None = None,
+        work: Callable[[Task], float] = lambda _: 1.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._console, self._total, self._config = console, total, config
         self._done, self._broken = committed, 0
         self._running: dict[str, _Running] = {}
         self._waiting = Counter(tasks_of(config) if waiting is None else waiting)
-        self._pace, self._slots = Pace(config), known_slots(config.run) or 1
+        self._pace, self._slots = Pace(config, work), known_slots(config.run) or 1
         self._estimate: _Estimate | None = None
         self._file, self._now = file, clock
         self._said: set[str] = set()
@@ -135,7 +155,8 @@ class ProgressDisplay:
 
     def on_stage(self, spec: TrialSpec, doing: str) -> None:
         """A trial does something else than steps; what no trial did before is said once."""
-        self._get(spec).doing = doing
+        running = self._hear(spec)
+        running.doing, running.since = doing, self._now()
         if doing not in self._said and not self._console.is_terminal:
             self._say_of(spec, f"{spec.label}: {doing}")
         self._said.add(doing)
@@ -143,7 +164,7 @@ class ProgressDisplay:
 
     def on_progress(self, spec: TrialSpec, step: int, f1: float, f2: float) -> None:
         """A trial took steps."""
-        running, steps = self._get(spec), self._config.steps_of(spec)
+        running, steps = self._hear(spec), self._config.steps_of(spec)
         running.step, running.f1, running.f2, running.scan = step, f1, f2, None
         self._count(running, steps_of(self._config, task_of(spec)) - steps + step)
         halfway = step >= steps // 2 and not running.halfway
@@ -154,7 +175,7 @@ class ProgressDisplay:
 
     def on_scan(self, spec: TrialSpec, progress: ScanProgress) -> None:
         """A path looks for its step size; once it is found, what was tried is said on a terminal too."""
-        running = self._get(spec)
+        running = self._hear(spec)
         if progress.rows:
             running.scan = None
             self._say_of(spec, f"{spec.label}: {_describe_scan_outcome(progress)}")
@@ -171,7 +192,7 @@ class ProgressDisplay:
         """A trial is committed."""
         running = self._running.pop(spec.trial_id, None)
         if running is not None:
-            self._pace.add_trial(task_of(spec), self._now() - running.started)
+            self._pace.add_trial(task_of(spec), self._now() - running.started - running.apart)
         self._done += 1
         self._broken += record.state in BROKEN
         self._estimate = None
@@ -207,8 +228,20 @@ class ProgressDisplay:
             seconds=self._now() - running.started,
         )
 
-    def _get(self, spec: TrialSpec) -> _Running:
-        return self._running.setdefault(spec.trial_id, _Running(spec, self._now()))
+    def _hear(self, spec: TrialSpec) -> _Running:
+        """Return a trial that there are news of, once it is known what is over that no other trial will take.
+
+        That is the start of a process that solves others afterwards, and what is done once a run.
+        """
+        now = self._now()
+        running = self._running.setdefault(spec.trial_id, _Running(spec, now))
+        if running.heard is None:
+            running.heard = now
+            running.apart += now - running.started if self._config.run.reuse_workers else 0.0
+        if running.doing.endswith(ONCE):
+            running.apart += now - running.since
+            running.since = now
+        return running
 
     def _steps(self, running: _Running) -> tuple[int, int]:
         """Return the steps taken and all of them: of the trial, or of the short path that it follows."""
@@ -220,7 +253,8 @@ class ProgressDisplay:
         """Learn what a step takes; loading, which comes before the first report, is no step."""
         now = self._now()
         if running.marked is not None and taken > running.taken:
-            self._pace.add_steps(taken - running.taken, now - running.marked)
+            weight = weight_of(self._config, task_of(running.spec))
+            self._pace.add_steps(weight * (taken - running.taken), now - running.marked)
         running.taken, running.marked, running.doing = taken, now, ""
 
     def _keep(self, *, urgent: bool) -> None:

@@ -21,6 +21,7 @@ from pareto_unlearn.trial.numerics import exact_float32
 from pareto_unlearn.trial.prediction import (
     Sizes,
     Speeds,
+    Work,
     count_gpus,
     count_work,
     measure_speeds,
@@ -39,6 +40,7 @@ __all__ = [
     "Sizes",
     "Speeds",
     "Trial",
+    "Work",
     "audit_subject",
     "check_bank",
     "check_forward",

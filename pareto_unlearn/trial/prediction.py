@@ -278,6 +278,11 @@ class Work:
     looks: float
     pictures: float
 
+    @property
+    def images(self) -> float:
+        """How much it is, in images that pass a model."""
+        return self.looks + self.pictures
+
     def seconds(self, speeds: Speeds) -> float:
         """Return what it takes, loading included."""
         return speeds.load + self.looks * speeds.look + self.pictures * speeds.picture
