@@ -574,9 +574,8 @@ def test_seed_of_the_split_and_of_the_trial_both_count() -> None:
 @pytest.mark.parametrize(
     "override",
     [
-        *COUNTING, "evaluate.metrics=[mse]", "evaluate.protocol=standard", "evaluate.samples_per_class=3",
-        "evaluate.max_samples=3", "evaluate.sampling.method=ddim", "evaluate.sampling.steps=20",
-        "evaluate.second_reconstruction=true", "evaluate.tsne=true",
+        *COUNTING, "evaluate.samples_per_class=3", "evaluate.max_samples=3", "evaluate.tsne=true",
+        "evaluate.sampling.method=ddim", "evaluate.sampling.steps=20",
     ],
 )  # fmt: skip
 def test_config_hash_changes_and_the_difference_names_the_key(override: str) -> None:
@@ -594,7 +593,8 @@ def test_config_hash_changes_and_the_difference_names_the_key(override: str) -> 
         "name=b", "model.checkpoint=a", "model.tokenizer=vqgan.ckpt", "run.storage=x", "seeds=[3]",
         "baselines=[max_loss]", "controls=[retrained]", "smoke=true", "data.cache_bytes=7",
         "evaluate.weights=networks", f"evaluate.weights_sha256={{a.pt: '{'ab' * 32}'}}",
-        "solver.relearning={}", "solver.checkpoint_every=7",
+        "solver.relearning={}", "solver.checkpoint_every=7", "evaluate.metrics=[mse]",
+        "evaluate.protocol=standard", "evaluate.second_reconstruction=true", "evaluate.audit=full",
     ],
 )  # fmt: skip
 def test_config_hash_ignores_what_may_differ_in_a_run(override: str) -> None:

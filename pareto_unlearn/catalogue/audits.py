@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 AUDIT = "audit"
 """The protocol of their rows."""
+QUICK_GROUP, FULL_GROUP, CLOSENESS_GROUP = "quick", "full", "closeness"
+"""What the files of those are named by that are measured after a trial was committed."""
 
 BYSTANDERS = ("bystanders", "heldout")
 """(set, split) of images whose classes the sweep neither forgets nor keeps, where the data set has such."""

@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from pareto_unlearn.config.measurements import COUNTED_MEASURING, MEASURING_KEYS
 from pareto_unlearn.config.schema import SweepConfig
 from pareto_unlearn.records import Phase, Role, phase_solved
 
@@ -103,11 +104,13 @@ def result_fields(config: SweepConfig) -> dict[str, Any]:
 
     The paths of checkpoints are not among them, since a moved file is the same file; ``config_hash`` counts
     what the files hold. Nor is ``solver.relearning``: like a control, its trial may be added to a run.
-    ``solver.checkpoint_every``, which changes no result, has one value for all sweeps.
+    ``solver.checkpoint_every``, which changes no result, has one value for all sweeps, and so have the keys
+    of ``evaluate`` that say what is measured: measurements may be added to a run.
     """
     dumped = config.model_dump(mode="json", include=_SHARED_SECTIONS)
     del dumped["solver"]["relearning"]
     dumped["solver"]["checkpoint_every"] = _COUNTED_CHECKPOINT_EVERY
+    dumped["evaluate"] |= COUNTED_MEASURING
     # The content of a folder of weights is verified and recorded; its place changes no result.
     del dumped["evaluate"]["weights"], dumped["evaluate"]["weights_sha256"]
     del dumped["objective"]["reference"]
@@ -121,17 +124,26 @@ def config_hash(config: SweepConfig, weights_sha256: str) -> str:
     return _digest({"weights_sha256": weights_sha256, **result_fields(config)})
 
 
-def former_config_hash(config: SweepConfig, weights_sha256: str, checkpoint_every: int | None) -> str:
-    """Return the ``config_hash`` of a release in which a run kept its ``solver.checkpoint_every``.
+def former_config_hashes(config: SweepConfig, weights_sha256: str, old: SweepConfig) -> tuple[str, str]:
+    """Return the ``config_hash`` of two earlier releases.
+
+    In the second a run kept what it measures, in the first its ``solver.checkpoint_every`` too.
 
     Args:
         config: the sweep.
         weights_sha256: as in ``config_hash``.
-        checkpoint_every: that of the run.
+        old: the sweep that the run was started with, which says what it kept.
     """
     fields = result_fields(config)
-    fields["solver"]["checkpoint_every"] = checkpoint_every
-    return _digest({"weights_sha256": weights_sha256, **fields})
+    fields["evaluate"] |= measuring_fields(old)
+    second = _digest({"weights_sha256": weights_sha256, **fields})
+    fields["solver"]["checkpoint_every"] = old.solver.checkpoint_every
+    return _digest({"weights_sha256": weights_sha256, **fields}), second
+
+
+def measuring_fields(config: SweepConfig) -> dict[str, Any]:
+    """Return the keys of ``evaluate`` that only say what is measured, as plain values."""
+    return config.evaluate.model_dump(mode="json", include=set(MEASURING_KEYS))
 
 
 def describe_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -17,7 +17,15 @@ from safetensors.torch import load as load_safetensors
 from pareto_unlearn.analysis.audit import ModelAudit, audit_models, find_company
 from pareto_unlearn.analysis.naming import find_trial
 from pareto_unlearn.audit import audit_closeness, audit_full, audit_quick
-from pareto_unlearn.catalogue.audits import AUDIT, GAP_ATTACKS, RHO, lowest_error
+from pareto_unlearn.catalogue.audits import (
+    AUDIT,
+    CLOSENESS_GROUP,
+    FULL_GROUP,
+    GAP_ATTACKS,
+    QUICK_GROUP,
+    RHO,
+    lowest_error,
+)
 from pareto_unlearn.catalogue.methods import EPSILON_CONSTRAINT, RETRAINED
 from pareto_unlearn.config import AuditPolicy, SweepConfig, parse_config
 from pareto_unlearn.errors import ConfigError
@@ -28,8 +36,6 @@ from pareto_unlearn.store import RunStore, StoredRun, open_run
 from pareto_unlearn.trial import Material, audit_subject, exact_float32, load_material
 
 __all__ = ["audit_run", "read_audits"]
-
-QUICK_GROUP, FULL_GROUP, CLOSENESS_GROUP = "quick", "full", "closeness"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from pareto_unlearn.store.extractors import read_extractors, record_extractors
 from pareto_unlearn.store.folders import find_runs
 from pareto_unlearn.store.health import Fault, check_run, compact_run, open_damaged, repair_run
+from pareto_unlearn.store.measured import Wanted, find_measured
 from pareto_unlearn.store.run import StoredRun, open_run
 from pareto_unlearn.store.run_store import RunStore
 from pareto_unlearn.store.salt import add_salt, read_salt
@@ -11,9 +12,11 @@ __all__ = [
     "Fault",
     "RunStore",
     "StoredRun",
+    "Wanted",
     "add_salt",
     "check_run",
     "compact_run",
+    "find_measured",
     "find_runs",
     "open_damaged",
     "open_run",

@@ -10,7 +10,9 @@ from pareto_unlearn.config import (
     SweepConfig,
     config_hash,
     describe_difference,
-    former_config_hash,
+    dropped_measurements,
+    former_config_hashes,
+    measuring_fields,
     parse_config,
     result_fields,
     trial_id,
@@ -146,35 +148,59 @@ def check_same_sweep(
     Raises:
         ConfigError: the sweeps differ; the message lists the changed keys.
     """
-    rows = store.records().values() if known_hash is None else ()
-    if known_hash == config_hash(config, weights_sha256) or (known_hash is None and not rows):
+    if known_hash is None and not store.records():
         return
     old = _stored_config(store)
+    if known_hash != config_hash(config, weights_sha256):
+        _check_results_are_same(config, store, old, known_hash, weights_sha256)
+    _check_measurements(config, store, old)
+
+
+def _check_results_are_same(
+    config: SweepConfig, store: RunStore, old: SweepConfig | None, known_hash: str | None, weights_sha256: str
+) -> None:
+    """Refuse a run whose hash is not that of the sweep, unless all that decides results is the same."""
+    rows = store.records().values()
     if old is None and known_hash is None:
         raise ConfigError(
             f"{store.path} holds {len(rows)} rows, but neither run.json nor sweep.yaml says of which sweep; "
             "put one of them back from a copy, or give this sweep another `name`"
         )
-    lines: list[str] = []
-    if old is not None:
-        if known_hash == former_config_hash(config, weights_sha256, old.solver.checkpoint_every):
+    lines = [] if old is None else describe_difference(result_fields(old), result_fields(config))
+    if old is not None and not lines:
+        # A run of an earlier release to which measurements were added since has none of these hashes.
+        is_former = known_hash in former_config_hashes(config, weights_sha256, old)
+        if is_former or _has_original(rows, config, weights_sha256, is_known=known_hash is None):
             return
-        lines = describe_difference(result_fields(old), result_fields(config))
-    if known_hash is None and not lines and _has_original(rows, config, weights_sha256):
-        return
     file = "" if config.model.row.source_sha256 is None else ", or the file of its family"
     changes = "; ".join(lines) if lines else f"the weights of the original model or of its reference{file}"
-    later = " (metrics of a published protocol are added by `pareto-unlearn eval`)" * any(
-        line.startswith("evaluate.") for line in lines
-    )
     raise ConfigError(
         f"{store.path} holds a run of another sweep: {changes}. Give this sweep another `name`, or undo the "
-        f"change; epsilons, seeds and baselines may be added to a run{later}"
+        "change; epsilons, seeds, baselines and measurements may be added to a run"
     )
 
 
-def _has_original(rows: Collection[TrialRecord], config: SweepConfig, weights_sha256: str) -> bool:
-    """Return whether the rows are of these weights, by the id of the original's; True where it has none."""
+def _check_measurements(config: SweepConfig, store: RunStore, old: SweepConfig | None) -> None:
+    """Refuse to measure less of later trials than of those that a run has.
+
+    Raises:
+        ConfigError: names what would no longer be measured.
+    """
+    dropped = [] if old is None else dropped_measurements(old, config)
+    if old is None or not dropped:
+        return
+    fields = ({"evaluate": measuring_fields(one)} for one in (old, config))
+    raise ConfigError(
+        f"{store.path} holds a run that measures {', '.join(dropped)} too: "
+        f"{'; '.join(describe_difference(*fields))}. Measurements may be added to a run, none taken away; "
+        "`pareto-unlearn eval` adds metrics of another protocol beside them"
+    )
+
+
+def _has_original(
+    rows: Collection[TrialRecord], config: SweepConfig, weights_sha256: str, *, is_known: bool
+) -> bool:
+    """Return whether the rows are of these weights, by the id of the original's; ``is_known`` without one."""
     seen = {record.trial_id for record in rows if record.phase is Phase.ORIGINAL}
     ids = {
         trial_id(
@@ -189,7 +215,7 @@ def _has_original(rows: Collection[TrialRecord], config: SweepConfig, weights_sh
         )
         for seed in (config.seed, *config.trial_seeds)
     }
-    return not seen or bool(seen & ids)
+    return bool(seen & ids) if seen else is_known
 
 
 def _stored_config(store: RunStore) -> SweepConfig | None:

@@ -195,12 +195,15 @@ def _run_trials(
         waiting=planner.waiting(),
         file=ProgressFile(planner.store),
         work=work,
+        additions=planner.additions,
     )
     executor = _make_executor(config, options, progress.say)
     if planner.is_finished():
         return None
     budget = describe_budget(config, check_convergence=options.check_convergence)
     say(console, f"sweep {config.name}: {planner.total} trials; {budget}")
+    if lacking := planner.additions.describe():
+        say(console, lacking)
     with progress:
         return executor.run(planner, _RangeAnnouncer(progress, planner, info))
 
@@ -271,6 +274,11 @@ def _conclude(planner: Planner, info: RunInfo, options: SweepOptions, console: C
     problem = planner.range_problem()
     if problem is not None:
         raise problem
+    unmeasured = planner.additions.failed
+    for trial_id, reason in unmeasured.items():
+        say(console, f"{planner.rows[trial_id].label} ({trial_id}) was not measured: {reason}")
+    if unmeasured:
+        say(console, "the same command measures them again, once what is said above is put right")
     if any(record.state is TrialState.FAILED for record in broken):
         say(console, "the same command with --retry-failed runs FAILED trials again")
-    return PARTIAL if broken else COMPLETE
+    return PARTIAL if broken or unmeasured else COMPLETE

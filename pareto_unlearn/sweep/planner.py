@@ -18,6 +18,7 @@ from pareto_unlearn.schedule import (
 )
 from pareto_unlearn.store import RunStore
 from pareto_unlearn.store.lock import Hold
+from pareto_unlearn.sweep.additions import Additions
 from pareto_unlearn.sweep.backlog import Backlog
 from pareto_unlearn.sweep.forecast import Task, count_ended, tasks_of
 from pareto_unlearn.sweep.worker import Answer, Assignment, commit_lost, read_scales
@@ -31,6 +32,7 @@ class Planner:
     network file system may show a file half a minute late, and its trial would run again until then.
 
     ``retry`` holds (trial id, attempt) of the rows that are to run again, ``hold`` whether the run is held.
+    ``additions`` are measurements that committed models lack; they are made where no trial can start.
     """
 
     config: SweepConfig
@@ -40,6 +42,7 @@ class Planner:
     retry: frozenset[tuple[str, int]] = frozenset()
     check_convergence: bool = False
     hold: Hold = field(default_factory=Hold)
+    additions: Additions = field(default_factory=Additions)
     error: ParetoUnlearnError | None = None
     rows: dict[str, TrialRecord] = field(init=False)
     scales: Scales | None = field(init=False)
@@ -65,15 +68,24 @@ class Planner:
         """
         if self.has_ended():
             return NoTrial.FINISHED
+        adding = [trial_id for trial_id in live if trial_id in self.additions.missing]
         try:
-            decision = self._backlog.next(self.progress(live))
+            decision = self._backlog.next(self.progress([one for one in live if one not in adding]))
         except ParetoUnlearnError as error:
             self.error = error
             return NoTrial.FINISHED
         if isinstance(decision, NoTrial):
-            return decision
+            return self._next_addition(live) or (NoTrial.WAIT if adding else decision)
         parent = self.rows.get(decision.parents or "")
         return replace(self.template, spec=decision, parent=parent, start=uuid.uuid4().hex[:16])
+
+    def _next_addition(self, live: Collection[str]) -> Assignment | None:
+        """Return the assignment to measure what a committed model lacks, None where there is none."""
+        trial_id = self.additions.next(live)
+        if trial_id is None:
+            return None
+        row, missing = self.rows[trial_id], self.additions.missing[trial_id]
+        return replace(self.template, spec=row.spec, parent=row, missing=missing)
 
     def has_ended(self) -> bool:
         """Return whether planning ended by an error: its own, or that another driver took the run over."""
@@ -107,7 +119,8 @@ class Planner:
     def take(self, spec: TrialSpec, answer: Answer) -> TrialRecord | None:
         """Count what a worker answered; return the row, None if the answer ends the sweep or counts no more.
 
-        A trial whose worker could not commit gets a FAILED row with the worker's reason.
+        A model that could not be measured keeps its row, and ``additions`` the reason. A trial whose worker
+        could not commit gets a FAILED row with the worker's reason.
 
         Raises:
             ParetoUnlearnError: the row of such a trial cannot be committed here either.
@@ -117,6 +130,8 @@ class Planner:
             self.error = ConfigError(answer.refusal)
             return None
         self.scales = self.scales or answer.scales
+        if spec.trial_id in self.additions.missing:
+            return self._end_addition(spec, answer.reason)
         if answer.superseded:
             return None
         if answer.record is None:
@@ -125,8 +140,14 @@ class Planner:
 
     def commit_lost(self, spec: TrialSpec, reason: str) -> TrialRecord:
         """Return the row of a trial that ended; if its process left none, commit a FAILED row."""
+        if spec.trial_id in self.additions.missing:
+            return self._end_addition(spec, reason)
         committed = self.store.find(spec.trial_id, spec.attempt)
         return self._count(committed or commit_lost(self.store, spec, reason, self.template.code_version))
+
+    def _end_addition(self, spec: TrialSpec, reason: str) -> TrialRecord:
+        self.additions.ended(spec.trial_id, reason)
+        return self.rows[spec.trial_id]
 
     def _count(self, record: TrialRecord) -> TrialRecord:
         self.store.learn(record)

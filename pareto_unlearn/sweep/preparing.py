@@ -22,6 +22,7 @@ from pareto_unlearn.records import (
     TrialState,
 )
 from pareto_unlearn.store import RunStore, add_salt, record_extractors
+from pareto_unlearn.sweep.additions import Additions
 from pareto_unlearn.sweep.checking import CheckedSweep, check_same_images, check_same_sweep
 from pareto_unlearn.sweep.planner import Planner
 from pareto_unlearn.sweep.worker import Assignment
@@ -47,8 +48,9 @@ def prepare_run(
     Raises:
         ConfigError: the run belongs to another sweep or has other images.
     """
-    digest = config_hash(config, checked.weights_sha256)
     before = store.read_info()
+    # A run keeps the hash that it was started with: caches, exports and trackers know it by that.
+    digest = before.config_hash if before else config_hash(config, checked.weights_sha256)
     check_same_sweep(config, store, before.config_hash if before else None, checked.weights_sha256)
     check_same_images(store, checked.manifest, is_new=before is None and not store.records())
     record_extractors(store, checked.extractors)
@@ -60,6 +62,7 @@ def prepare_run(
     store.announce_driver(run_id)
     template = _assignment_template(config, store, digest, run_id)
     planner = Planner(config, store, checked.weights_sha256, template, retry, check_convergence)
+    planner.additions = Additions.of_run(config, store, planner.rows.values())
     info = planner.describe_run(_describe_start(config, checked, digest, before))
     store.write_info(info)
     return planner, info

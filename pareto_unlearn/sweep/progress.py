@@ -27,6 +27,7 @@ from pareto_unlearn.records import (
     ValidRange,
     name_bounded,
 )
+from pareto_unlearn.sweep.additions import Additions
 from pareto_unlearn.sweep.forecast import (
     Pace,
     Task,
@@ -103,6 +104,7 @@ class ProgressDisplay:
         waiting: how many trials of each purpose are left; None for all.
         file: where to keep what is known for others; None for nowhere.
         work: how much a trial does besides its steps, in any unit.
+        additions: of trials that are committed and only measured further; they are not counted as trials.
         clock: seconds from any start.
     """
 
@@ -116,6 +118,7 @@ class ProgressDisplay:
         waiting: Mapping[Task, int] | None = None,
         file: ProgressFile | None = None,
         work: Callable[[Task], float] = lambda _: 1.0,
+        additions: Additions | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._console, self._total, self._config = console, total, config
@@ -125,6 +128,7 @@ class ProgressDisplay:
         self._pace, self._slots = Pace(config, work), known_slots(config.run) or 1
         self._estimate: _Estimate | None = None
         self._file, self._now = file, clock
+        self._additions = Additions() if additions is None else additions
         self._said: set[str] = set()
         self._started = clock()
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=True)
@@ -145,7 +149,7 @@ class ProgressDisplay:
 
     def on_start(self, spec: TrialSpec) -> None:
         """A trial starts, or starts again after its process died."""
-        if spec.trial_id not in self._running:
+        if spec.trial_id not in (*self._running, *self._additions.asked):
             self._waiting[task_of(spec)] -= 1
         self._running[spec.trial_id] = _Running(spec, self._now())
         self._slots = max(self._slots, len(self._running))
@@ -191,6 +195,10 @@ class ProgressDisplay:
     def on_end(self, spec: TrialSpec, record: TrialRecord) -> None:
         """A trial is committed."""
         running = self._running.pop(spec.trial_id, None)
+        if spec.trial_id in self._additions.asked:
+            self._say_of(spec, f"{spec.label}: {self._additions.outcome(spec.trial_id)}")
+            self._keep(urgent=True)
+            return
         if running is not None:
             self._pace.add_trial(task_of(spec), self._now() - running.started - running.apart)
         self._done += 1
@@ -296,7 +304,9 @@ class ProgressDisplay:
             return None
         if self._estimate is None or now - self._estimate.made > ESTIMATE_SECONDS:
             running = [
-                UnderWay(task_of(one.spec), one.taken, now - one.started) for one in self._running.values()
+                UnderWay(task_of(one.spec), one.taken, now - one.started)
+                for one in self._running.values()
+                if one.spec.trial_id not in self._additions.asked
             ]
             seconds = seconds_left(self._pace, (+self._waiting).elements(), running, self._slots)
             self._estimate = _Estimate(seconds, now, not self._pace.besides)

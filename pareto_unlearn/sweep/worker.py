@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from pareto_unlearn.config import SweepConfig, parse_config
+from pareto_unlearn.config import SweepConfig, for_measuring, parse_config
 from pareto_unlearn.errors import (
     ConfigError,
     MachineError,
@@ -74,6 +74,8 @@ class Assignment:
     family is not a file. ``run_id`` is that of the driver's start, None without a driver. ``parent`` is the
     committed row of the trial in ``spec.parents``: a worker that had to find it might not see it yet.
     ``start`` names this start of the trial: the names of all that it writes carry it, up to its row.
+    ``missing`` names measurements that the model of a committed trial lacks, whose row is then ``parent``;
+    the trial is not run.
     """
 
     run_path: str
@@ -85,6 +87,7 @@ class Assignment:
     run_id: str | None = None
     parent: TrialRecord | None = None
     start: str = ""
+    missing: tuple[str, ...] = ()
 
     def to_plain(self) -> dict[str, Any]:
         """Return the assignment as JSON-like values."""
@@ -94,15 +97,17 @@ class Assignment:
     def from_plain(cls, values: Mapping[str, Any]) -> "Assignment":
         """Return the assignment whose ``to_plain`` gave these values."""
         spec, parent = spec_from_plain(values["spec"]), values.get("parent")
-        return cls(**{**values, "spec": spec, "parent": parent and record_from_plain(parent)})
+        own = {"spec": spec, "parent": parent and record_from_plain(parent)}
+        return cls(**{**values, **own, "missing": tuple(values.get("missing", ()))})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """What a worker tells the driver of a trial: its committed row and the run's scales, where known.
 
-    Without a row, ``reason`` says why none could be committed, or ``refusal`` why no trial of this sweep can
-    run on that machine. ``superseded`` says that another worker has started the trial since, which answers.
+    Of a model that could not be measured ``reason`` says why. Without a row, it says why none could be
+    committed, or ``refusal`` why no trial of this sweep can run on that machine. ``superseded`` says that
+    another worker has started the trial since, which answers.
     """
 
     record: TrialRecord | None = None
@@ -177,6 +182,8 @@ def execute(
     spec = assignment.spec
     try:
         store = _open_shared(assignment)
+        if assignment.missing:
+            return _measure_missing(assignment, store, on_stage)
         if (committed := store.find(spec.trial_id, spec.attempt)) is not None:
             return Answer(record=committed, scales=read_scales(store))
         if assignment.start:
@@ -219,6 +226,32 @@ def _solve(assignment: Assignment, store: RunStore, reports: _Reports) -> tuple[
     except Exception as error:  # noqa: BLE001 - any error of a trial is its result; the sweep goes on
         _log("failed", spec, error)
         return failed_result(spec, _reason_of(error, store.path), assignment.code_version), scales
+
+
+def _measure_missing(assignment: Assignment, store: RunStore, on_stage: OnStage) -> Answer:
+    """Commit what the model of a committed trial lacks; an exception is the answer's reason, never a row."""
+    # imports torch
+    from pareto_unlearn.trial import load_material, measure_missing, share_gpu
+
+    spec, record = assignment.spec, store.row_of(assignment.spec.trial_id)
+    try:
+        config = read_config(assignment)
+        share_gpu(config.run.gpus_per_trial)
+        narrow = for_measuring(config, assignment.missing)
+        material = load_material(narrow, store.cache_dir(), assignment.targets_key, on_stage)
+        on_stage(f"measuring {', '.join(assignment.missing)}")
+        weights = None if record.checkpoint is None else store.read_checkpoint(record)[MODEL_FILE]
+        found = measure_missing(config, material, assignment.missing, weights)
+        _check_driver(assignment, store)
+        for measurement, rows in found.items():
+            group = measurement.group or rows[0].metric
+            store.add_metrics(record, measurement.protocol, group, rows)
+    except ForeignRunError:
+        raise
+    except Exception as error:  # noqa: BLE001 - any error is the reason why this model is not measured
+        _log("was not measured", spec, error)
+        return Answer(record=record, reason=_reason_of(error, store.path))
+    return Answer(record=record, scales=material.scales)
 
 
 def _hooks_of(assignment: Assignment, store: RunStore, reports: _Reports) -> "Hooks":

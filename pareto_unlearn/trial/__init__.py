@@ -1,5 +1,6 @@
 """One trial, top to bottom: load, solve, measure. Knows no Ray and no store."""
 
+from pareto_unlearn.trial.adding import measure_missing
 from pareto_unlearn.trial.auditing import audit_subject
 from pareto_unlearn.trial.bank import check_bank
 from pareto_unlearn.trial.context import Material, Trial
@@ -59,6 +60,7 @@ __all__ = [
     "load_material",
     "load_original",
     "mark_of",
+    "measure_missing",
     "measure_speeds",
     "measure_trial",
     "measures_of",
