@@ -126,6 +126,18 @@ def test_the_easy_format_of_places365_has_the_published_names_of_classes(tmp_pat
     assert ids["forget_heldout"] == (f"{inside}val/{place}Places365_val_00000008.jpg",)
 
 
+@pytest.mark.parametrize("is_listed", [False, True])
+def test_a_category_of_ones_own_keeps_its_hyphens_beside_the_published_list(tmp_path, is_listed):
+    for folder in ("field-cultivated", "field_road", "drive-in"):
+        draw(tmp_path / f"train/{folder}/00000001.jpg", 1)
+        draw(tmp_path / f"val/{folder}/00000001.jpg", 2)
+    if is_listed:
+        lines = ["/f/field/cultivated 140", "/f/field_road 142"]
+        (tmp_path / "categories_places365.txt").write_text("\n".join(lines))
+    own = "/d/drive-in" if is_listed else "/d/drive/in"
+    assert find_places365(tmp_path).class_names == (own, "/f/field/cultivated", "/f/field_road")
+
+
 # Links
 
 

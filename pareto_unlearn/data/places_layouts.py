@@ -50,14 +50,27 @@ def find_places365(root: Path) -> FileTree:
     inside = f"{EASY_FORMAT}/" if (root / EASY_FORMAT).is_dir() else ""
     if not (root / inside / "train").is_dir():
         raise misplaced("a folder data_256", root, _LAYOUT)
-    folders = {_category_of(name): name for name in list_classes(root / inside / "train", _LAYOUT)}
+    listed = _listed_folders(root, root / inside)
+    folders = {_category_of(name, listed): name for name in list_classes(root / inside / "train", _LAYOUT)}
     listing = partial(_list_easy, root, inside, folders)
     return FileTree(root, tuple(folders), listing, "Places365, easy format")
 
 
-def _category_of(folder: str) -> str:
-    """Return the category of a folder of the easy format: ``/b/bakery/shop`` lies in ``bakery-shop``."""
-    return f"/{folder[:1]}/{folder.replace('-', '/')}"
+def _listed_folders(*places: Path) -> dict[str, str]:
+    """Return the published categories by their folders in the easy format; empty where no list is there."""
+    at = next((place for place in places if (place / CATEGORIES).is_file()), None)
+    names = () if at is None else _category_names(at).values()
+    return {name[len("/a/") :].replace("/", "-"): name for name in names}
+
+
+def _category_of(folder: str, listed: Mapping[str, str]) -> str:
+    """Return the category of a folder of the easy format: ``/b/bakery/shop`` lies in ``bakery-shop``.
+
+    No published name has a hyphen of its own, so without the list every hyphen parts two levels. Beside the
+    list, a folder that is not in it was added by somebody, and keeps its name.
+    """
+    own = folder if listed else folder.replace("-", "/")
+    return listed.get(folder, f"/{folder[:1]}/{own}")
 
 
 def _list_easy(
