@@ -114,9 +114,37 @@ def test_what_cannot_be_mended_is_said_and_left(damage, harm, kind):
     assert check() == [kind]
 
 
-def test_the_report_of_a_run_that_lost_a_file_says_so(damage, tmp_path):
+def lose_trial_folder(path: Path) -> None:
+    shutil.rmtree(next((path / "checkpoints").glob("*/1")).parent)
+
+
+def lose(table: str) -> Callable[[Path], None]:
+    return lambda path: next((path / table).iterdir()).unlink()
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (lose("metrics"), "files of trials are lost (metrics of 1 trial)"),
+        (lose("samples"), "files of trials are lost (samples of 1 trial)"),
+        (lose_trial_folder, "files of trials are lost (checkpoints of 1 trial)"),
+        (lose_row, "1 trial left files but no row"),
+    ],
+)
+def test_the_report_of_a_run_that_lost_a_file_says_so(damage, tmp_path, harm, words):
     path, _ = damage
-    next((path / "metrics").iterdir()).unlink()
+    harm(path)
     done = call("report", path, "--out", tmp_path / "report.html")
     assert done.returncode == 0
-    assert "files of trials are lost (metrics of 1 trials)" in (tmp_path / "report.html").read_text()
+    assert words in (tmp_path / "report.html").read_text()
+
+
+def test_a_cut_off_part_ends_the_report_in_a_sentence(damage, tmp_path):
+    path, _ = damage
+    part = next((path / "samples").iterdir())
+    part.write_bytes(part.read_bytes()[:-40])
+    done = call("report", path, "--out", tmp_path / "report.html")
+    assert done.returncode == 6
+    assert part.name in done.stderr
+    assert "`pareto-unlearn store repair` set it aside" in done.stderr
+    assert not (tmp_path / "report.html").exists()

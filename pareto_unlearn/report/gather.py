@@ -258,15 +258,22 @@ def _states(solutions: Sequence[Solution]) -> tuple[tuple[TrialState, int], ...]
 
 
 def _lost_parts(run: StoredRun) -> str:
-    """Return a sentence on the trials that have lost a file of a table; empty if all are whole."""
-    lost = run.store.lost_parts()
-    if not lost:
-        return ""
-    listed = ", ".join(f"{name} of {count}" for name, count in sorted(lost.items()))
-    return (
-        f" Attention: files of trials are lost ({listed} trials), so what was in them is missing below; "
-        "`pareto-unlearn store check` names them."
-    )
+    """Return what a run has lost of its trials, in a sentence or two; empty if all is there."""
+    lost, rows = run.store.lost_parts(), run.store.lost_rows()
+    text = ""
+    if lost:
+        listed = ", ".join(f"{name} of {_count_trials(count)}" for name, count in sorted(lost.items()))
+        text = f" Attention: files of trials are lost ({listed}), so what was in them is missing below."
+    if rows and run.store.holder() is None:  # a sweep that runs writes the row last
+        text += (
+            f" Attention: {_count_trials(rows)} left files but no row, because a row was lost or its commit "
+            "did not end; the sweep's own command runs it again."
+        )
+    return f"{text} `pareto-unlearn store check` names them." if text else ""
+
+
+def _count_trials(count: int) -> str:
+    return "1 trial" if count == 1 else f"{count} trials"
 
 
 def _gap(records: Sequence[TrialRecord], info: RunInfo) -> str:

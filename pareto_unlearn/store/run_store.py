@@ -352,10 +352,23 @@ class RunStore:
         return self._storage.file_names(table)
 
     def lost_parts(self) -> dict[str, int]:
-        """Return of how many committed trials a table has lost the file, by table; empty if all are whole."""
-        wanted = {part_name(record.trial_id, record.attempt) for record in self.records().values()}
+        """Return of how many committed trials a table has lost the file, by table; empty if all are whole.
+
+        The folder ``checkpoints`` counts as one; of a trial, all that was in it.
+        """
+        rows = self.records().values()
+        wanted = {part_name(record.trial_id, record.attempt) for record in rows}
         lost = {name: len(wanted - self._rows.held_by(self._storage.file_names(name))) for name in SCHEMAS}
+        models = {record.trial_id for record in rows if record.checkpoint is not None}
+        lost["checkpoints"] = len(models - set(self._storage.directory_names("checkpoints")))
         return {name: count for name, count in lost.items() if count}
+
+    def lost_rows(self) -> int:
+        """Return how many trials have files but no row; of a running sweep, also those that end now."""
+        known = {record.trial_id for record in self.records().values()}
+        tables = [name for name in SCHEMAS if name != "trials"]
+        parts_there = (name for table in tables for name in self._storage.file_names(table))
+        return len({name.split("-")[1] for name in parts_there if is_part(name)} - known)
 
     def count_loose(self) -> int:
         """Return how many attempts have small files of their own; see ``compact``."""

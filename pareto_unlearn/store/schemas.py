@@ -227,8 +227,8 @@ def check_schema_version(version: int, origin: str) -> None:
 
 def _damaged(origin: str, what: str) -> StoreError:
     return StoreError(
-        f"{origin}: {what}. The file is damaged: restore it from a copy, or move it out of the run directory "
-        "and resume the sweep, which solves this trial again"
+        f"{origin}: {what}. The file is damaged: restore it from a copy, or let `pareto-unlearn store "
+        "repair` set it aside and resume the sweep, which solves again what was lost"
     )
 
 
