@@ -58,12 +58,15 @@ class CheckpointFacts:
     resized: Mapping[str, str]
 
 
-def look_at_checkpoint(path: Path, state: Mapping[str, Tensor]) -> CheckpointFacts:
+def look_at_checkpoint(
+    path: Path, state: Mapping[str, Tensor], *, is_known_finite: bool = False
+) -> CheckpointFacts:
     """Return what a file holds beside and among the weights of a model that was loaded from it.
 
     Args:
         path: the file.
         state: the weights of that model by name.
+        is_known_finite: who loaded the model has looked at every number; here none is read then.
 
     Raises:
         WeightsError: the file cannot be read by the readers of this package.
@@ -79,7 +82,7 @@ def look_at_checkpoint(path: Path, state: Mapping[str, Tensor]) -> CheckpointFac
         tensors=len(tensors),
         values=sum(tensor.numel() for tensor in tensors.values()),
         dtypes=dict(Counter(str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values())),
-        not_finite=[name for name, tensor in tensors.items() if not is_finite(tensor)],
+        not_finite=[name for name, tensor in tensors.items() if not (is_known_finite or is_finite(tensor))],
         prefix=wrapper.prefix,
         names="Hugging Face transformers" if theirs else "published",
         beside=[str(name) for name in others],

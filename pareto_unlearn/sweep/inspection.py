@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pareto_unlearn.catalogue.families import FAMILIES
 from pareto_unlearn.config import SweepConfig
 from pareto_unlearn.config.model_section import BUILTIN
 from pareto_unlearn.errors import WeightsError
@@ -63,12 +64,12 @@ def inspect_inputs(config: SweepConfig, model: "ImageToImage", split: "SplitData
     from pareto_unlearn.data import look_at_pictures
     from pareto_unlearn.models import look_at_checkpoint, weight_files
 
-    files = {}
+    files, is_ours = {}, config.model.row in FAMILIES  # whose readers look at every number
     if not config.model.is_random and config.model.checkpoint != BUILTIN:
         for name, (path, prefix) in weight_files(config.model).items():
             state = {key.removeprefix(prefix): value for key, value in model.state_dict().items()}
             try:
-                files[name] = look_at_checkpoint(path, state)
+                files[name] = look_at_checkpoint(path, state, is_known_finite=is_ours)
             except WeightsError:  # of a family from outside, which has a reader of its own
                 continue
     hole = float(model.removed_pixels().double().mean())
