@@ -263,33 +263,38 @@ def doctor(
 ) -> None:
     """Look at this machine and the weights on it: what to run first on a new one.
 
-    Exit code 8 if a needed weights file is missing or any is wrong, 9 if the machine lacks something.
+    Of a sweep that has begun it also reads every file of its run.
+
+    Exit code 8 if a needed weights file is missing or any is wrong, 9 if the machine lacks something, 6 if
+    the run is damaged.
 
     It also warns of a Ray cluster on another machine that is used without a token.
     """
-    from pareto_unlearn.errors import MachineError, WeightsError
-    from pareto_unlearn.finished.doctor import examine
+    from pareto_unlearn.errors import MachineError, StoreError, WeightsError
+    from pareto_unlearn.finished.doctor import examine, examine_run
     from pareto_unlearn.finished.machine import examine_machine
 
     config = None if file is None else _read(file, override, False, allow_import)
     if config is not None:
         _warn_of_cluster(config)
     machine = examine_machine("runs" if config is None else config.run.storage)
-    findings = [*machine, *examine(config, weights)]
+    stored = [] if config is None else examine_run(config)
+    findings = [*machine, *stored, *examine(config, weights)]
     if as_json:
         print_json([asdict(finding) for finding in findings])
     else:
         print("\n".join(_findings_in_words(findings)))
     troubled = {finding.kind for finding in findings if finding.is_trouble}
-    if troubled:
-        raise typer.Exit(WeightsError.exit_code if "weights" in troubled else MachineError.exit_code)
+    codes = {"weights": WeightsError, "machine": MachineError, "run": StoreError}
+    if first := next((kind for kind in codes if kind in troubled), None):
+        raise typer.Exit(codes[first].exit_code)
 
 
 def _findings_in_words(findings: "Sequence[Finding]") -> "Iterator[str]":
     for one in findings:
         if one.is_right or one.is_trouble:
             state = "ok     " if one.is_right else "wrong  " if one.is_there else "missing"
-            use = "machine" if one.kind == "machine" else "needed" if one.is_needed else "unused"
+            use = one.kind if one.kind != "weights" else "needed" if one.is_needed else "unused"
             yield f"{state} {use} {one.name}: {one.detail}"
     if rest := [one.name for one in findings if not one.is_right and not one.is_trouble]:
         yield f"{len(rest)} files of published metrics are not here and not needed: {', '.join(rest)}"

@@ -1,10 +1,12 @@
 """doctor: what it says of the machine."""
 
 import json
+from pathlib import Path
 
 import pytest
 from command_line import call
 from small_sweep import QUICKSTART
+from synthetic_run import write_run
 
 from pareto_unlearn.finished import machine
 
@@ -48,3 +50,17 @@ def test_an_object_store_is_not_tried(tmp_path, storage):
     file = tmp_path / "sweep.yaml"
     file.write_text(call("sweep", QUICKSTART, "--print-config", "-o", f"run.storage={storage}").stdout)
     assert "run.storage" not in findings(file)
+
+
+def test_the_run_of_a_sweep_is_looked_at(tmp_path):
+    run = Path(write_run(str(tmp_path)))
+    sweep = ("doctor", QUICKSTART, "-o", f"run.storage={tmp_path}", "-o", f"name={run.name}")
+    whole = call(*sweep)
+    assert (whole.returncode, f"ok      run {run}: all files are whole" in whole.stdout) == (0, True)
+    part = next((run / "samples").iterdir())
+    part.write_bytes(part.read_bytes()[:-40])
+    damaged = call(*sweep)
+    assert damaged.returncode == 6
+    assert f"wrong   run {run}: 1 damaged trial; `pareto-unlearn store check {run}`" in damaged.stdout
+    (run / "run.json").unlink()
+    assert "run.json is lost; the sweep's own command writes it again" in call(*sweep).stdout
