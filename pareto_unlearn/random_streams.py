@@ -38,6 +38,7 @@ class Stream(IntEnum):
     NOISE_FIT = 38
     SECOND_GENERATION = 39
     AUDIT_DRAWS = 62
+    EVALUATED_IMAGES = 63
     HOLE = 40  # added to 1009 times the seed, not part of a key
 
     # With no seed: the same in every sweep.

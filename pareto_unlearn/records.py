@@ -139,6 +139,8 @@ class TrialRecord:
       two parents, lower f1 first (trial ids, or ``<trial_id>@<step>`` for a checkpoint).
     - ``interpolation``: the share of the upper of both in the weights.
     - ``checks``: of a check, the trial that it solved again with twice the steps.
+    - ``f1_error``, ``f2_error`` and the same of the held-out sets: standard errors, where a sweep caps the
+      images that are measured (``evaluate.images``) below those of the set; None where all were measured.
     - ``level``: raw f1 of what epsilon bounds: of the mean, or with ``per_class`` of the worst class.
     - ``share_above_epsilon``: the share of the forget images whose own e exceeds the e of epsilon;
       ``..._high`` is the upper end of its one-sided 95 % Clopper-Pearson interval, a bound for images of the
@@ -197,6 +199,10 @@ class TrialRecord:
     residual_norm_f2: float | None = None
     residual_cosine: float | None = None
     f1_image_std: float | None = None
+    f1_error: float | None = None
+    f1_error_heldout: float | None = None
+    f2_error: float | None = None
+    f2_error_heldout: float | None = None
     steps: int = 0
     gradient_pairs: int = 0
     measuring_pairs: float | None = None

@@ -371,7 +371,7 @@ COUNTING = [
     "task.patches=2", "task.removal=published", "objective.retain_target=computed",
     "objective.original_precision=bfloat16", "objective.shared_parameters=trained", "objective.space=encoder",
     "objective.distance=l2", "objective.noise_target=draws", "objective.forget_target=reference",
-    "objective.forget_target=background",
+    "objective.forget_target=background", "evaluate.images=100",
     "objective.noise=uniform", "objective.noise_rank=8", "objective.noise_images=64", "solver.steps=401",
     "solver.batch=33", "solver.update=paper", "solver.learning_rate=0.005", "solver.learning_rate_end=0.5",
     "solver.betas=[0.8, 0.99]", "solver.average=0", "solver.stabiliser=1e-6", "solver.clip=1",
@@ -393,7 +393,8 @@ NOT_COUNTING = [
     "solver.checkpoint_every=7", "epsilon.points=9", "epsilon.spacing=geometric",
     "epsilon.violation_tolerance=0.5", "epsilon={schedule: list, values: [0.5]}", "seeds=[1, 2]",
     "baselines=[max_loss]", "controls=[retrained]", "evaluate.metrics=[mse]", "evaluate.samples_per_class=3",
-    "evaluate.max_samples=3", "evaluate.protocol=standard", "evaluate.weights=networks",
+    "evaluate.max_samples=3", "evaluate.pictures=100", "evaluate.protocol=standard",
+    "evaluate.weights=networks",
     f"evaluate.weights_sha256={{a.pt: '{'ab' * 32}'}}", "evaluate.sampling.method=ddim",
     "evaluate.sampling.steps=20", "evaluate.sampling.schedule=upstream_test", "run.executor=local",
     "evaluate.second_reconstruction=true", "evaluate.tsne=true", "evaluate.audit=off", "run.gpus_per_trial=1",
@@ -575,7 +576,7 @@ def test_seed_of_the_split_and_of_the_trial_both_count() -> None:
     "override",
     [
         *COUNTING, "evaluate.samples_per_class=3", "evaluate.max_samples=3", "evaluate.tsne=true",
-        "evaluate.sampling.method=ddim", "evaluate.sampling.steps=20",
+        "evaluate.sampling.method=ddim", "evaluate.sampling.steps=20", "evaluate.pictures=100",
     ],
 )  # fmt: skip
 def test_config_hash_changes_and_the_difference_names_the_key(override: str) -> None:

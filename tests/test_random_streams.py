@@ -17,7 +17,7 @@ NUMBERS = {
     "NOISE": 32, "SECOND_NOISE": 33, "GENERATION": 34, "STEP_INPUTS": 35, "STEP_NOISE": 36, "BASELINE": 37,
     "NOISE_FIT": 38, "SECOND_GENERATION": 39, "HOLE": 40, "PROBE": 41, "CURVE_POINTS": 42,
     "GENERATED_IMAGES": 50, "RELEARNING": 43, "RELEARNING_INPUTS": 44, "AUDIT_BATCHES": 60, "AUDIT_NOISE": 61,
-    "AUDIT_DRAWS": 62,
+    "AUDIT_DRAWS": 62, "EVALUATED_IMAGES": 63,
 }  # fmt: skip
 """Changing one of them changes the rows of every sweep; new names may be added."""
 

@@ -13,6 +13,8 @@ _IDENTITY_VERSION = 1
 _COUNTED_CHECKPOINT_EVERY = 200
 """What hashes of runs hold for ``solver.checkpoint_every``: its default while it counted."""
 _SHARED_SECTIONS = {"data", "task", "objective", "solver", "seed", "evaluate"}
+_LIMITS = ("images", "pictures")
+"""Keys of ``evaluate`` that hashes hold only where they are set, as there were none before."""
 
 
 def trial_id(
@@ -85,8 +87,11 @@ class TrialIds:
         if phase is not Phase.HARDENED:
             del dumped["solver"]["relearning"]
         training = {"training_steps": config.training_steps_of(method)} if phase is Phase.CONTROL else {}
+        # A mixture is made by what it measures, so the images that it is measured on decide its weights.
+        limit = config.evaluate.images
         return {
             **training,
+            **({} if limit is None else {"evaluated_images": limit}),
             "identity_version": _IDENTITY_VERSION,
             "model": _model_identity(config),
             "weights_sha256": self._weights_sha256,
@@ -113,6 +118,9 @@ def result_fields(config: SweepConfig) -> dict[str, Any]:
     dumped["evaluate"] |= COUNTED_MEASURING
     # The content of a folder of weights is verified and recorded; its place changes no result.
     del dumped["evaluate"]["weights"], dumped["evaluate"]["weights_sha256"]
+    for key in _LIMITS:
+        if dumped["evaluate"][key] is None:
+            del dumped["evaluate"][key]
     del dumped["objective"]["reference"]
     dumped["data"], dumped["task"] = _data_identity(dumped["data"]), _task_identity(dumped["task"])
     cpus = {"cpus_per_trial": config.run.cpus_per_trial}

@@ -87,6 +87,17 @@ class EvaluateSection(Section):
     weights_sha256: dict[str, Sha256] = Field(
         default={}, description="SHA-256 by file name, for files in that folder whose hash is not published"
     )
+    images: Count | None = Field(
+        default=None,
+        description="largest number of images of each set and split on which f1, f2 and the residual of a "
+        "finished model are measured, drawn once with `seed` and evenly over the classes; their standard "
+        "errors are stored beside them; null: all images",
+    )
+    pictures: Count | None = Field(
+        default=None,
+        description="largest number of held-out images of each set that a finished model makes pictures of "
+        "for the metrics, drawn likewise; null: all of them",
+    )
     samples_per_class: int = Field(
         default=1, ge=0, description="held-out images of each class kept for the report"
     )

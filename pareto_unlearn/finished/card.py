@@ -152,7 +152,9 @@ def _interval(facts: CardFacts) -> str:
     deviation, count = _finite(record.f1_image_std), len(training_digests(facts.run, ("forget",)))
     if deviation is None or scales is None or not scales.f1_range or not count or record.completeness is None:
         return _share(record.completeness)
-    half = _NORMAL_95 * deviation / math.sqrt(count) / scales.f1_range
+    # Of images that were drawn from the set, the row has the standard error itself.
+    error = deviation / math.sqrt(count) if record.f1_error is None else record.f1_error
+    half = _NORMAL_95 * error / scales.f1_range
     return f"{_share(record.completeness)} ± {100.0 * half:.1f} %"
 
 

@@ -27,6 +27,7 @@ from pareto_unlearn.store import RunStore, StoredRun, open_run, record_extractor
 from pareto_unlearn.trial import (
     check_heldout,
     check_weights,
+    choose_pictured,
     exact_float32,
     generate_pictures,
     heldout_pictures,
@@ -159,7 +160,8 @@ def _measure_missing(
     for record, missing in work:
         say(f"{record.trial_id} {record.label}: {', '.join(measure.metric for measure in missing)}")
         _load_weights(model, run.store, record, original)
-        pictures = heldout_pictures(split, partial(generate_pictures, model, split, config.seed, device))
+        outputs = partial(generate_pictures, model, split, config.seed, device)
+        pictures = heldout_pictures(split, outputs, choose_pictured(config, split))
         _measure_trial(run.store, record, pictures, replace(scoring, measures=tuple(missing)), say)
 
 

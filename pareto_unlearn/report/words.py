@@ -86,7 +86,8 @@ GLOSSARY = (
 )
 
 RESIDUAL_NOTE = (
-    "The residuals come from gradients over the whole training sets at the end of a trial. Where two "
+    "The residuals come from gradients over the whole training sets (or the images that evaluate.images caps "
+    "them at) at the end of a trial. Where two "
     "objectives cannot both be improved, their gradients point in opposite directions (cosine -1) and "
     "balance each other under the multiplier. It is a first-order residual, not a proof of Pareto "
     "optimality: the front belongs to this solver and this number of steps."

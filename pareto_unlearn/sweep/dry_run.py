@@ -133,13 +133,13 @@ def work_besides_steps(config: SweepConfig, split: "SplitData", task: Task) -> "
         split: its images.
         task: the purpose of the trial.
     """
-    from pareto_unlearn.trial import count_work  # imports torch
+    from pareto_unlearn.trial import count_images, count_work  # imports torch
 
     solver = config.solver
     on_path = solver.start == "path" and task.role is None
     is_mixed = task.mixed or (on_path and task.phase in (Phase.EPSILON, Phase.CHECK))
     leaves_bank = not task.mixed and solver.leaves_bank(task.role, task.method)
-    return count_work(config, split, leaves_bank=leaves_bank, is_mixed=is_mixed)
+    return count_work(config, count_images(split), leaves_bank=leaves_bank, is_mixed=is_mixed)
 
 
 def count_local_slots(config: SweepConfig) -> int | None:

@@ -20,10 +20,12 @@ from pareto_unlearn.trial.judging import failed_result, measure_trial, plan_reco
 from pareto_unlearn.trial.loading import load_material, load_original
 from pareto_unlearn.trial.numerics import exact_float32
 from pareto_unlearn.trial.prediction import (
+    Counts,
     Sizes,
     Speeds,
     Work,
     count_gpus,
+    count_images,
     count_work,
     measure_speeds,
     predict_sizes,
@@ -32,9 +34,11 @@ from pareto_unlearn.trial.rank_group import joined_ranks, mark_of
 from pareto_unlearn.trial.ranks import ALONE, Ranks
 from pareto_unlearn.trial.reference_model import check_reference, reference_section, weights_digest
 from pareto_unlearn.trial.running import Hooks, run_trial
+from pareto_unlearn.trial.subset import choose_pictured
 
 __all__ = [
     "ALONE",
+    "Counts",
     "Hooks",
     "Material",
     "Ranks",
@@ -50,7 +54,9 @@ __all__ = [
     "check_reference",
     "check_splitting",
     "check_weights",
+    "choose_pictured",
     "count_gpus",
+    "count_images",
     "count_work",
     "exact_float32",
     "failed_result",

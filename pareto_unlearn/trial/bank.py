@@ -47,7 +47,11 @@ def count_checkpoints(section: BankSection, parameters: Sequence[nn.Parameter]) 
     Raises:
         ConfigError: fewer than three fit.
     """
-    size = predict_bank_state_bytes(parameters)
+    return count_fitting(section, predict_bank_state_bytes(parameters))
+
+
+def count_fitting(section: BankSection, size: int) -> int:
+    """Return how many checkpoints of ``size`` bytes a path takes; see ``count_checkpoints``."""
     fits = section.max_bytes // size
     if fits < FEWEST:
         raise ConfigError(

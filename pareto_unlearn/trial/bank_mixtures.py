@@ -38,7 +38,8 @@ def bank_knots(trial: Trial, read_bank: ReadBank, read_state: ReadState) -> list
         return lambda: unpack_values(read_state(path, entry))
 
     material, images = trial.material, trial.config.solver.bank.images
-    exact = len(material.inputs["forget", "train"]) <= images
+    # A checkpoint is measured on images spread over the set, a mixture on those that the sweep evaluates.
+    exact = len(material.inputs["forget", "train"]) <= images and not material.evaluated
     knots = [Knot(str(entry.step), entry.level, entry.f2, load(entry), exact) for entry in read_bank(path)]
     original = weights_of(material)
     return [*knots, Knot("original", trial.scales.f1_original, 0.0, lambda: original)]

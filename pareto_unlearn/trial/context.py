@@ -15,6 +15,7 @@ from pareto_unlearn.objectives import Features, Targets, feature_function
 from pareto_unlearn.records import Scales, TrialSpec
 from pareto_unlearn.trial.inputs import Rows
 from pareto_unlearn.trial.ranks import ALONE, Ranks
+from pareto_unlearn.trial.subset import Chosen
 from pareto_unlearn.trial.targets import ComputedAnswers, ForgetTarget, ModelTarget
 
 SHARE_OF_FORWARD = 1 / 3
@@ -50,7 +51,8 @@ class Material:
     encoder includes parameters that the decoder uses too. ``classifier`` belongs to the embedded digits, None
     for all other images. ``scoring`` measures the published metrics, None where the sweep names none.
     ``seed`` is the sweep's. ``measured`` counts every image that f1 or f2 is measured on. ``ranks`` are the
-    processes that solve the trial together.
+    processes that solve the trial together. ``evaluated`` are the rows on which f1 and f2 of a finished model
+    are measured, of sets that are not measured whole.
     """
 
     model: ImageToImage
@@ -67,6 +69,7 @@ class Material:
     seed: int
     measured: MeasuredImages = field(default_factory=MeasuredImages)
     ranks: Ranks = ALONE
+    evaluated: Chosen = field(default_factory=dict)
 
     @property
     def scales(self) -> Scales:

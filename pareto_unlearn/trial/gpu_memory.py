@@ -1,6 +1,8 @@
 """The memory of a GPU that trials share, and what a process keeps of it from the trial before."""
 
 import gc
+import resource
+import sys
 
 import torch
 
@@ -45,3 +47,11 @@ def release_gpu() -> bool:
     torch.cuda.empty_cache()
     _, total = torch.cuda.mem_get_info()
     return torch.cuda.memory_reserved() <= LARGEST_LEFT * total
+
+
+def peak_memory(device: torch.device) -> int:
+    """Return the most bytes so far: of this process on the GPU, or of all of it where there is none."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -29,6 +29,7 @@ from pareto_unlearn.models import ImageToImage
 from pareto_unlearn.random_streams import Stream
 from pareto_unlearn.trial.bank import spread_rows
 from pareto_unlearn.trial.inputs import SETS, generators_of
+from pareto_unlearn.trial.subset import Chosen
 
 HELDOUT = "heldout"
 PART = 256
@@ -76,13 +77,16 @@ def check_heldout(config: SweepConfig, split: SplitData) -> None:
 
 def _check_counts(config: SweepConfig, split: SplitData) -> None:
     counts = {"forget": len(split.forget_heldout), "retain": len(split.retain_heldout)}
+    limit = config.evaluate.pictures
+    if limit is not None:
+        counts = {name: min(count, limit) for name, count in counts.items()}
     for measure in measures_of(config):
         least = METRICS[measure.metric].least_images
         if min(counts.values()) < least:
             raise ConfigError(
                 f"evaluate.metrics: {measure.metric} needs {least} held-out images of each set, found "
                 f"{counts['forget']} to forget and {counts['retain']} to keep; give more by "
-                "data.heldout_per_class, or leave it out"
+                f"data.heldout_per_class{'' if limit is None else ' and evaluate.pictures'}, or leave it out"
             )
 
 
@@ -111,7 +115,9 @@ def open_scoring(config: SweepConfig, folder: Path, run_key: str, device: torch.
 
 
 def heldout_pictures(
-    split: SplitData, outputs: Callable[[str, Int[Tensor, " n"]], UInt8[Tensor, "n 3 h w"]]
+    split: SplitData,
+    outputs: Callable[[str, Int[Tensor, " n"]], UInt8[Tensor, "n 3 h w"]],
+    pictured: Chosen,
 ) -> dict[str, Pictures]:
     """Return equally many held-out images of both sets, with a model's pictures of them.
 
@@ -120,20 +126,24 @@ def heldout_pictures(
     Args:
         split: the images of the sweep.
         outputs: returns the pictures of some images of a set, as ``quantise`` leaves them.
+        pictured: the images that pictures are made of, of sets that are not taken whole.
     """
     sets = {"forget": split.forget_heldout, "retain": split.retain_heldout}
+    chosen = {name: pictured.get((name, HELDOUT), torch.arange(len(images))) for name, images in sets.items()}
     # A distance depends on the number of images, so that sets of unequal size could not be compared.
-    count = min(len(images) for images in sets.values())
-    return {name: _pictures(name, images, count, outputs) for name, images in sets.items()}
+    count = min(len(rows) for rows in chosen.values())
+    return {
+        name: _pictures(name, images, chosen[name][spread_rows(len(chosen[name]), count)], outputs)
+        for name, images in sets.items()
+    }
 
 
 def _pictures(
     name: str,
     images: ImageSet,
-    count: int,
+    rows: Int[Tensor, " n"],
     outputs: Callable[[str, Int[Tensor, " n"]], UInt8[Tensor, "n 3 h w"]],
 ) -> Pictures:
-    rows = spread_rows(len(images), count)
     return Pictures(
         ids=tuple(images.image_ids[row] for row in rows.tolist()),
         # Several networks look at them, and generating them is the work.

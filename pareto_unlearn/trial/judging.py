@@ -2,8 +2,6 @@
 
 import math
 import platform
-import resource
-import sys
 from dataclasses import asdict, replace
 
 import torch
@@ -27,16 +25,18 @@ from pareto_unlearn.solver import FlatParameters
 from pareto_unlearn.trial.auditing import audit_rows
 from pareto_unlearn.trial.context import Trial
 from pareto_unlearn.trial.embedding import embed_pictures
+from pareto_unlearn.trial.gpu_memory import peak_memory
 from pareto_unlearn.trial.measuring import (
     Completeness,
     Residual,
+    RetainLoss,
     completeness_rows,
     draw_samples,
     level_of,
     measure_completeness,
     measure_metrics,
     measure_residual,
-    measure_retain_loss,
+    measure_retain,
 )
 
 LOWEST_SLACK = 0.1
@@ -83,10 +83,12 @@ def measure_trial(
     """
     config, spec, material = trial.config, trial.spec, trial.material
     train, heldout = (measure_completeness(material, split) for split in ("train", "heldout"))
-    losses = measure_retain_loss(material, "train"), measure_retain_loss(material, "heldout")
+    kept = measure_retain(material, "train"), measure_retain(material, "heldout")
+    losses = kept[0].f2, kept[1].f2
     if not all(math.isfinite(value) for value in (train.f1, heldout.f1, *losses)):
         return diverged_result(record, curves, "diverged: f1 or f2 over the whole sets is not finite")
     record = _with_costs(_with_residual(record, measure_residual(material, flat)), (train, heldout), losses)
+    record = _with_errors(record, (train, heldout), kept)
     material.ranks.close()
     if not material.ranks.is_first:
         return TrialResult(record=record, files={})
@@ -94,13 +96,17 @@ def measure_trial(
     material = trial.material
     record = _with_quality(_with_levels(trial, record, (train, heldout)), trial.scales, losses)
     record = replace(
-        record, peak_memory_bytes=_peak_memory(material.device), device=_name_device(material.device)
+        record, peak_memory_bytes=peak_memory(material.device), device=_name_device(material.device)
     )
     if spec.epsilon is not None:
         record = _with_shares(record, (train, heldout), trial.scales.normalised_f1(spec.epsilon))
     metrics = (
-        *completeness_rows(train, "train", material.split.forget_train),
-        *completeness_rows(heldout, "heldout", material.split.forget_heldout),
+        *completeness_rows(
+            train, "train", material.split.forget_train, material.evaluated.get(("forget", "train"))
+        ),
+        *completeness_rows(
+            heldout, "heldout", material.split.forget_heldout, material.evaluated.get(("forget", "heldout"))
+        ),
         *measure_metrics(config, material),
         *audit_rows(config, material),
     )
@@ -144,6 +150,19 @@ def _with_costs(
         completeness_worst_class_heldout=heldout.worst_class,
         completeness_worst_5pct_heldout=heldout.worst_5pct,
         f1_image_std=train.f1_image_std,
+    )
+
+
+def _with_errors(
+    record: TrialRecord, parts: tuple[Completeness, Completeness], kept: tuple[RetainLoss, RetainLoss]
+) -> TrialRecord:
+    """Fill in the standard errors of f1 and f2; they stay None where all images were measured."""
+    return replace(
+        record,
+        f1_error=parts[0].f1_error,
+        f1_error_heldout=parts[1].f1_error,
+        f2_error=kept[0].error,
+        f2_error_heldout=kept[1].error,
     )
 
 
@@ -267,10 +286,3 @@ def _name_device(device: torch.device) -> str:
     if device.type == "cuda":
         return str(torch.cuda.get_device_properties(device).name)
     return f"{device.type} ({platform.machine()})"
-
-
-def _peak_memory(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

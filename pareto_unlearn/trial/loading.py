@@ -33,6 +33,7 @@ from pareto_unlearn.trial.numerics import exact_float32
 from pareto_unlearn.trial.own_targets import background_targets, nearest_retain_targets, reference_targets
 from pareto_unlearn.trial.ranks import ALONE, Ranks
 from pareto_unlearn.trial.reference_model import load_reference
+from pareto_unlearn.trial.subset import choose_evaluated
 from pareto_unlearn.trial.targets import (
     Answers,
     ComputedAnswers,
@@ -131,6 +132,7 @@ def assemble_material(
         shared=config.objective.shared_parameters == "trained",
         seed=config.seed,
         ranks=ranks,
+        evaluated=choose_evaluated(config, split),
     )
 
 

@@ -4,6 +4,7 @@ import io
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
@@ -22,8 +23,8 @@ from pareto_unlearn.trial.bank import Costs, spread_rows
 from pareto_unlearn.trial.context import Material
 from pareto_unlearn.trial.distances import forget_distances, retain_distances, take_batch
 from pareto_unlearn.trial.image_metrics import generate, heldout_pictures
-from pareto_unlearn.trial.ranks import Ranks
 from pareto_unlearn.trial.second import SecondScores, load_second
+from pareto_unlearn.trial.subset import choose_pictured, standard_error
 
 HOLE_GREY = 0.5
 WORST_SHARE = 0.05
@@ -41,10 +42,12 @@ class Completeness:
     ``LEAST_RANGE`` counts as that. ``per_class`` leaves out classes without an image in the split.
     ``worst_5pct`` is the 5 % quantile over images, each in units of its own range (an untouched image has 0;
     a range below ``LEAST_RANGE`` counts as that), and ``own_e`` is e of every image in that unit.
+    ``f1_error`` is the standard error of f1, None if it was measured on all images.
     """
 
     f1: float
     f1_image_std: float
+    f1_error: float | None
     e: float
     worst_class_e: float
     per_class: dict[str, float]
@@ -64,7 +67,7 @@ class Completeness:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Residual:
-    """First-order facts at the end, over the whole training sets, in units of e and of the outputs' variance.
+    """First-order facts at the end, over the training sets, in units of e and of the outputs' variance.
 
     They are not a measure of quality: short runs look better by them than long ones.
     """
@@ -78,7 +81,12 @@ class Residual:
 def measure_completeness(
     material: Material, split: str, rows: Int[Tensor, " n"] | None = None
 ) -> Completeness:
-    """Return exact f1 and the completeness of a split of the forget set, or of some rows of it."""
+    """Return f1 and the completeness of a split of the forget set, or of some rows of it.
+
+    Exact, unless the sweep caps the images that are measured.
+    """
+    chosen = material.evaluated.get(("forget", split)) if rows is None else None
+    rows = chosen if rows is None else rows
     f1, floor = forget_distances(material, split, rows).double(), material.scales.floor(split)
     original_f1 = material.targets.forget_f1(split).double()
     images = getattr(material.split, f"forget_{split}")
@@ -91,6 +99,7 @@ def measure_completeness(
     return Completeness(
         f1=float(f1.mean()),
         f1_image_std=float(f1.std()) if len(f1) > 1 else 0.0,
+        f1_error=None if chosen is None else standard_error(f1, len(images)),
         e=float(gap.mean() / original_gap.mean()),
         worst_class_e=_worst_class_e(classes.values(), gap, original_gap),
         per_class=_per_class(classes, gap, original_gap),
@@ -126,9 +135,24 @@ def upper_share(hits: int, count: int, confidence: float = 0.95) -> float:
     return float(betaincinv(hits + 1, count - hits, confidence))
 
 
+class RetainLoss(NamedTuple):
+    """f2, and its standard error, None if it was measured on all images."""
+
+    f2: float
+    error: float | None
+
+
 def measure_retain_loss(material: Material, split: str) -> float:
-    """Return exact f2 over a split of the retain set."""
-    return float(retain_distances(material, split).double().mean())
+    """Return f2 over a split of the retain set; exact, unless the sweep caps the images."""
+    return measure_retain(material, split).f2
+
+
+def measure_retain(material: Material, split: str) -> RetainLoss:
+    """Return f2 over a split of the retain set, with its standard error where the images are capped."""
+    rows = material.evaluated.get(("retain", split))
+    f2 = retain_distances(material, split, rows).double()
+    total = len(material.inputs["retain", split])
+    return RetainLoss(float(f2.mean()), None if rows is None else standard_error(f2, total))
 
 
 def measure_costs(material: Material, limit: int, bounded: str = "mean") -> Costs:
@@ -157,7 +181,10 @@ def level_of(completeness: Completeness, scales: Scales, bounded: str, split: st
 
 
 def measure_residual(material: Material, flat: FlatParameters) -> Residual:
-    """Return the first-order residual of min f2 s.t. f1 <= epsilon at the current weights."""
+    """Return the first-order residual of min f2 s.t. f1 <= epsilon at the current weights.
+
+    Over the whole training sets, or what the sweep caps them at.
+    """
     features, scales = material.features(), material.scales
 
     def forget(rows: Tensor) -> Tensor:
@@ -168,9 +195,10 @@ def measure_residual(material: Material, flat: FlatParameters) -> Residual:
         batch = take_batch(material, ("retain", "train"), rows)
         return material.retain_target.per_image(features(batch.inputs), batch).sum() / scales.variance_retain
 
-    size = material.model.evaluation_batch
-    g1 = _whole_gradient(flat, forget, len(material.inputs["forget", "train"]), size, material.ranks)
-    g2 = _whole_gradient(flat, retain, len(material.inputs["retain", "train"]), size, material.ranks)
+    g1, g2 = (
+        _whole_gradient(flat, loss, _evaluated_rows(material, name), material)
+        for name, loss in (("forget", forget), ("retain", retain))
+    )
     norm1, norm2 = float(g1.norm()), float(g2.norm())
     _, eta = direction(g1, g2, 0.0)
     cosine = float(torch.dot(g1, g2)) / (norm1 * norm2) if norm1 * norm2 > 0 else float("nan")
@@ -182,17 +210,29 @@ def measure_metrics(config: SweepConfig, material: Material) -> list[MetricRow]:
     second = load_second(config, material)
     rows: list[MetricRow] = []
     kept: dict[str, list[Tensor]] = {}
+    pictured = choose_pictured(config, material.split)
+    places: dict[str, Tensor] = {}
     for name in ("forget", "retain"):
-        found, kept[name] = _measure_set(config, material, second, name)
+        everything = torch.arange(len(getattr(material.split, f"{name}_heldout")))
+        places[name] = pictured.get((name, "heldout"), everything)
+        found, kept[name] = _measure_set(config, material, second, name, places[name])
         rows += found
     if material.scoring is None:
         return rows
-    heldout = heldout_pictures(material.split, lambda name, chosen: torch.cat(kept[name])[chosen])
+
+    def outputs(name: str, chosen: Tensor) -> Tensor:
+        return torch.cat(kept[name])[torch.searchsorted(places[name], chosen)]
+
+    heldout = heldout_pictures(material.split, outputs, pictured)
     return rows + score_pictures(material.scoring, heldout, None)
 
 
 def _measure_set(
-    config: SweepConfig, material: Material, second: ImageToImage | None, name: str
+    config: SweepConfig,
+    material: Material,
+    second: ImageToImage | None,
+    name: str,
+    rows: Int[Tensor, " n"],
 ) -> tuple[list[MetricRow], list[UInt8[Tensor, "b 3 h w"]]]:
     """Return the metrics that need no published network, and the pictures for those that do.
 
@@ -205,20 +245,26 @@ def _measure_set(
     again = None if second is None else SecondScores(second, material, names, name)
     kept = []
     # Batch by batch: all held-out pictures of ImageNet at once would be gigabytes.
-    for chosen in torch.split(torch.arange(len(images)), material.model.evaluation_batch):
+    for chosen in torch.split(rows, material.model.evaluation_batch):
         pictures, truth = reconstruct(material, name, chosen), images[chosen].to(material.device)
         scores.add(pictures, truth)
         if again is not None:
             again.add(pictures, truth, chosen)
         if material.scoring is not None:
             kept.append(quantise(pictures).cpu())
-    rows = scores.rows(image_set=name, split="heldout")
-    return rows + ([] if again is None else again.rows()), kept
+    found = scores.rows(image_set=name, split="heldout")
+    return found + ([] if again is None else again.rows()), kept
 
 
-def completeness_rows(completeness: Completeness, split: str, images: ImageSet) -> list[MetricRow]:
-    """Return the completeness of every forget class that has images as metric rows."""
-    bins = torch.bincount(images.class_ids, minlength=len(images.class_names)).tolist()
+def completeness_rows(
+    completeness: Completeness, split: str, images: ImageSet, rows: Int[Tensor, " n"] | None = None
+) -> list[MetricRow]:
+    """Return the completeness of every forget class that has images as metric rows.
+
+    ``rows`` are the images that were measured, None for all of them.
+    """
+    class_ids = images.class_ids if rows is None else images.class_ids[rows]
+    bins = torch.bincount(class_ids, minlength=len(images.class_names)).tolist()
     counts = dict(zip(images.class_names, bins, strict=True))
     return [
         MetricRow(
@@ -303,13 +349,22 @@ def _first_of_each_class(images: ImageSet, count: int) -> list[int]:
     ]
 
 
+def _evaluated_rows(material: Material, name: str) -> Int[Tensor, " n"]:
+    """Return the training images of a set that finished models are measured on."""
+    everything = torch.arange(len(material.inputs[name, "train"]))
+    return material.evaluated.get((name, "train"), everything)
+
+
 def _whole_gradient(
-    flat: FlatParameters, loss_of_rows: Callable[[Tensor], Tensor], count: int, batch: int, ranks: Ranks
+    flat: FlatParameters,
+    loss_of_rows: Callable[[Tensor], Tensor],
+    chosen: Int[Tensor, " n"],
+    material: Material,
 ) -> Float[Tensor, " p"]:
-    """Sum the gradient over all rows in batches of a fixed size, then divide by their number."""
+    """Sum the gradient over rows in batches of a fixed size, then divide by their number."""
     total, part = torch.zeros_like(flat.values), torch.empty_like(flat.values)
-    for rows in ranks.share_out(torch.split(torch.arange(count), batch)):
+    for rows in material.ranks.share_out(torch.split(chosen, material.model.evaluation_batch)):
         flat.compute_gradient(partial(loss_of_rows, rows), part)
         total += part
-    ranks.add(total)
-    return total / count
+    material.ranks.add(total)
+    return total / len(chosen)

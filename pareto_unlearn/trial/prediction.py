@@ -6,7 +6,7 @@ steps on a few images; a trial's other work is counted in images and scaled by w
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -25,12 +25,16 @@ from pareto_unlearn.trial.auditing import MOST_DRAWN, MOST_IMAGES
 from pareto_unlearn.trial.bank import WAY_HOME, count_checkpoints, predict_bank_state_bytes, spread_rows
 from pareto_unlearn.trial.building import build_problem
 from pareto_unlearn.trial.context import Material, Trial
+from pareto_unlearn.trial.gpu_memory import peak_memory
 from pareto_unlearn.trial.image_metrics import measures_of
 from pareto_unlearn.trial.inputs import SETS, generators_of
 from pareto_unlearn.trial.loading import OWN_TARGETS, assemble_material, load_original
 from pareto_unlearn.trial.measuring import LOSSLESS_SIDE, measure_costs, reconstruct
 from pareto_unlearn.trial.problem import trained_parameters
 from pareto_unlearn.trial.scan import CHECKPOINTS as SCAN_CHECKPOINTS
+
+Counts = Mapping[tuple[str, str], int]
+"""Numbers of images by (set, split)."""
 
 FLOAT_BYTES = 4
 KEPT_STATES = 2
@@ -62,7 +66,8 @@ class Sizes:
 
     ``model`` and ``state`` are files of weights: all, and the trained ones. ``resume_step`` is the history
     that a resume state keeps of a step. ``features`` belong to one model, ``pictures`` to one trial;
-    ``pixels`` are decoded images, which are read from their files instead where there is no room.
+    ``pixels`` are decoded images, which are read from their files instead where there is no room. ``copies``
+    are the models that a trial holds: its own, and the original where that runs beside it.
     """
 
     model: int
@@ -74,6 +79,12 @@ class Sizes:
     pixels: int
     features: int
     pictures: int
+    copies: int = 1
+
+    @property
+    def taken(self) -> int:
+        """The checkpoints that a path takes on its way."""
+        return self.checkpoints - len(WAY_HOME)
 
 
 def predict_sizes(config: SweepConfig, model: ImageToImage, split: SplitData) -> Sizes:
@@ -85,7 +96,7 @@ def predict_sizes(config: SweepConfig, model: ImageToImage, split: SplitData) ->
         split: its images.
     """
     trained = model.trainable(config.objective.space, shared=config.objective.shared_parameters == "trained")
-    counts = {(name, part): len(images) for name, part, images in split.items()}
+    counts = count_images(split)
     one = _one_input(model, split, config.seed)
     with torch.no_grad():
         values = feature_function(model, config.objective.space)(one).numel()
@@ -95,18 +106,25 @@ def predict_sizes(config: SweepConfig, model: ImageToImage, split: SplitData) ->
         model=sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values()),
         state=predict_bank_state_bytes(trained),
         checkpoints=count_checkpoints(config.solver.bank, trained) + len(WAY_HOME)
-        if _leaves_banks(config)
+        if leaves_banks(config)
         else 0,
         resume_vectors=VECTORS_OF_A_STATE[config.solver.update],
         inputs=sum(counts.values()) * one.numel() * one.element_size() if model.stores_inputs else 0,
-        targets=FLOAT_BYTES * values * _stored_outputs(config, counts),
+        targets=FLOAT_BYTES * values * stored_outputs(config, counts),
         pixels=_pixel_bytes(config, split),
         features=len(extractors) * FLOAT_BYTES * FEATURE_VALUES * heldout,
         pictures=_picture_bytes(config, split),
+        copies=count_copies(config),
     )
 
 
-def _leaves_banks(config: SweepConfig) -> bool:
+def count_copies(config: SweepConfig) -> int:
+    """Return how many models a trial holds: its own, and the original where that runs beside it."""
+    return 1 if config.objective.retain_target == "cached" else 2
+
+
+def leaves_banks(config: SweepConfig) -> bool:
+    """Return whether any trial of a sweep leaves checkpoints to mix epsilons from."""
     solver = config.solver
     return solver.leaves_bank(Role.HIGHEST, "") or any(
         solver.leaves_bank(None, one.name) for one in config.baselines
@@ -119,7 +137,7 @@ def _one_input(model: ImageToImage, split: SplitData, seed: int) -> Tensor:
     return model.prepare(split.retain_train.images[[0]].to(device), draws)
 
 
-def _stored_outputs(config: SweepConfig, counts: dict[tuple[str, str], int]) -> int:
+def stored_outputs(config: SweepConfig, counts: Counts) -> int:
     """Return how many outputs are stored as targets."""
     objective = config.objective
     is_cached = objective.retain_target == "cached"
@@ -131,9 +149,13 @@ def _stored_outputs(config: SweepConfig, counts: dict[tuple[str, str], int]) -> 
 
 
 def _pixel_bytes(config: SweepConfig, split: SplitData) -> int:
+    return cached_bytes(config, [images.images.shape.numel() for _, _, images in split.items()])
+
+
+def cached_bytes(config: SweepConfig, sizes: Sequence[int]) -> int:
+    """Return the bytes of decoded pixels that are kept, of sets of so many bytes each."""
     if config.data.root is None:
         return 0
-    sizes = [images.images.shape.numel() for _, _, images in split.items()]
     left = config.data.cache_bytes
     for size in sizes:
         left -= size if size <= left else 0
@@ -142,26 +164,33 @@ def _pixel_bytes(config: SweepConfig, split: SplitData) -> int:
 
 def _picture_bytes(config: SweepConfig, split: SplitData) -> int:
     """Return the size of a trial's pictures: about a byte a pixel and channel, lossy a sixteenth of that."""
-    total = 0
-    for images in (split.forget_heldout, split.retain_heldout):
-        number = min(config.evaluate.samples_per_class * len(images.class_names), config.evaluate.max_samples)
-        _, channels, height, width = images.images.shape
-        values = channels * height * width
-        total += number * (values if max(height, width) <= LOSSLESS_SIDE else values // 16)
-    return total
+    return sum(
+        picture_bytes(config, len(images.class_names), images.images.shape[1:])
+        for images in (split.forget_heldout, split.retain_heldout)
+    )
+
+
+def picture_bytes(config: SweepConfig, classes: int, shape: Sequence[int]) -> int:
+    """Return the size of the pictures of one held-out set, of so many classes and that shape."""
+    number = min(config.evaluate.samples_per_class * classes, config.evaluate.max_samples)
+    channels, height, width = shape
+    values = channels * height * width
+    return number * (values if max(height, width) <= LOSSLESS_SIDE else values // 16)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Speeds:
     """Seconds that were measured: of a step, of loading a trial, and by image of what is no step.
 
-    ``look`` is a pass of an image through the model, ``picture`` a picture of a held-out image.
+    ``look`` is a pass of an image through the model, ``picture`` a picture of a held-out image. ``peak`` are
+    the bytes of memory at the peak of the steps, None where none were taken.
     """
 
     step: float
     load: float
     look: float
     picture: float
+    peak: int | None = None
 
 
 def measure_speeds(config: SweepConfig) -> Speeds:
@@ -197,11 +226,12 @@ def measure_speeds(config: SweepConfig) -> Speeds:
         material = load()
         loading = time.monotonic() - started
         step = _time_steps(small, material)
+        peak = peak_memory(device)
         look = _time(lambda: measure_costs(material, config.solver.batch), device)
         rows = torch.arange(min(len(few.forget_heldout), material.model.evaluation_batch))
         picture = _time(lambda: reconstruct(material, "forget", rows), device)
         images = len(few.forget_train) + len(few.retain_train)
-    return Speeds(step=step, load=loading, look=look / images, picture=picture / len(rows))
+    return Speeds(step=step, load=loading, look=look / images, picture=picture / len(rows), peak=peak)
 
 
 def count_gpus() -> int:
@@ -288,18 +318,25 @@ class Work:
         return speeds.load + self.looks * speeds.look + self.pictures * speeds.picture
 
 
-def count_work(config: SweepConfig, split: SplitData, *, leaves_bank: bool, is_mixed: bool) -> Work:
+def count_images(split: SplitData) -> Counts:
+    """Return the number of images by (set, split)."""
+    return {(name, part): len(images) for name, part, images in split.items()}
+
+
+def count_work(config: SweepConfig, counts: Counts, *, leaves_bank: bool, is_mixed: bool) -> Work:
     """Return what a trial does besides its steps.
 
     Args:
         config: the sweep.
-        split: its images.
+        counts: its images, by (set, split).
         leaves_bank: it takes checkpoints and measures each.
         is_mixed: it is mixed from checkpoints until it meets its epsilon.
     """
-    counts = {(name, part): len(images) for name, part, images in split.items()}
-    train = counts["forget", "train"] + counts["retain", "train"]
-    heldout = counts["forget", "heldout"] + counts["retain", "heldout"]
+    limit, most_pictures = config.evaluate.images, config.evaluate.pictures
+    capped = {key: count if limit is None else min(count, limit) for key, count in counts.items()}
+    train, heldout = (capped["forget", part] + capped["retain", part] for part in ("train", "heldout"))
+    held = [counts[name, "heldout"] for name in ("forget", "retain")]
+    pictured = sum(count if most_pictures is None else min(count, most_pictures) for count in held)
     bank = config.solver.bank
     checked = sum(min(counts[name, "train"], bank.images) for name in ("forget", "retain"))
     measured = 0
@@ -308,10 +345,11 @@ def count_work(config: SweepConfig, split: SplitData, *, leaves_bank: bool, is_m
         measured = bank.checkpoints + len(path.scan) * min(SCAN_CHECKPOINTS, path.scan_steps)
     elif is_mixed:
         measured = MIXTURES_MEASURED
-    looks = train + heldout + FORWARD_OF_A_GRADIENT * train + measured * checked
+    looks = train + heldout + FORWARD_OF_A_GRADIENT * train
+    looks += measured * (train if is_mixed else checked)
     if config.evaluate.audit == "off":
-        return Work(looks, heldout)
+        return Work(looks, pictured)
     drawn = is_redrawn(config.model, config.task)
     most = {key: min(count, MOST_DRAWN if drawn else MOST_IMAGES[key[1]]) for key, count in counts.items()}
     seen = sum(most.values()) + AUDIT_MARKS * most["forget", "heldout"]
-    return Work(looks + AUDIT_PASSES, heldout + seen)
+    return Work(looks + AUDIT_PASSES, pictured + seen)
