@@ -66,6 +66,7 @@ def sweep(
     dry_run: cli_watch.DryRun = False,
     as_json: cli_watch.DryRunJson = False,
     no_measure: cli_watch.NoMeasure = False,
+    card: cli_watch.OnCard = None,
     ignore_space: cli_watch.IgnoreSpace = False,
 ) -> None:
     """Run or continue a sweep: Phase I, the range of epsilon, Phase II, baselines, report."""
@@ -76,10 +77,10 @@ def sweep(
         print(dump_config(config), end="")
         return
     if dry_run:
-        cli_watch.print_prediction(config, check_convergence, not no_measure, as_json)
+        cli_watch.print_prediction(config, check_convergence, not no_measure, card, as_json)
         return
-    if as_json or no_measure:
-        raise typer.BadParameter("--json and --no-measure go with --dry-run")
+    if as_json or no_measure or card:
+        raise typer.BadParameter("--json, --no-measure and --card go with --dry-run")
     from pareto_unlearn.report import write_report
     from pareto_unlearn.sweep import SweepOptions, run_sweep
 
@@ -109,9 +110,15 @@ def validate(
     valid = check_sweep(config, _train_command(file, override, allow_import))
     if as_json:
         content = {"file": str(file), "name": config.name, "valid": True, "trials": valid.trials}
-        print_json(content | {"budget": valid.budget, "found": valid.found.as_dict()})
+        sizes = {
+            name: valid.files.to_plain()[name]
+            for name in ("num_bytes", "needed_bytes", "free_bytes", "memory")
+        }
+        print_json(content | {"budget": valid.budget, "found": valid.found.as_dict(), **sizes})
         return
-    print(*valid.found.describe(), sep="\n", file=sys.stderr)
+    from pareto_unlearn.sweep.dry_run import describe_files
+
+    print(*valid.found.describe(), *describe_files(valid.files), sep="\n", file=sys.stderr)
     print(f"{file}: valid, {valid.trials} trials; {valid.budget}", file=sys.stderr)
 
 

@@ -3,7 +3,11 @@
 from collections.abc import Mapping
 
 EXAMPLES: Mapping[str, tuple[str, ...]] = {
-    "sweep": ("sweep sweeps/quickstart.yaml", "sweep sweeps/quickstart.yaml --dry-run"),
+    "sweep": (
+        "sweep sweeps/quickstart.yaml",
+        "sweep sweeps/quickstart.yaml --dry-run",
+        "sweep sweeps/imagenet_mae.yaml --dry-run --card h100",
+    ),
     "validate": ("validate sweeps/quickstart.yaml -o solver.steps=800",),
     "init": ("init digits", "init folder pictures/people --forget anna -o people.yaml"),
     "report": (

@@ -31,6 +31,14 @@ DryRunJson = Annotated[bool, typer.Option("--json", help="With --dry-run: print 
 NoMeasure = Annotated[
     bool, typer.Option("--no-measure", help="With --dry-run: measure no steps, so no hours are printed.")
 ]
+OnCard = Annotated[
+    str | None,
+    typer.Option(
+        "--card",
+        help="With --dry-run: compute the hours for one GPU of a kind (a100, h100, h200) in place of "
+        "measuring; needs neither GPU nor weights nor images.",
+    ),
+]
 IgnoreSpace = Annotated[
     bool, typer.Option("--ignore-space", help="Start although the disk is probably too small.")
 ]
@@ -44,15 +52,22 @@ WatchReport = Annotated[
 ]
 
 
-def print_prediction(config: "SweepConfig", check_convergence: bool, measure: bool, as_json: bool) -> None:
+def print_prediction(
+    config: "SweepConfig", check_convergence: bool, measure: bool, card: str | None, as_json: bool
+) -> None:
     """Print what a sweep will take, without running or writing anything of it."""
+    from pareto_unlearn.sweep.card_costs import cost_table, predict_on_card
     from pareto_unlearn.sweep.dry_run import describe_prediction, predict_sweep
 
-    found = predict_sweep(config, check_convergence=check_convergence, measure=measure)
+    if card is None:
+        found = predict_sweep(config, check_convergence=check_convergence, measure=measure)
+    else:
+        found = predict_on_card(config, card, check_convergence=check_convergence)
     if as_json:
         print_json(found.to_plain())
-    else:
-        print("\n".join(describe_prediction(found)))
+        return
+    table = [] if card is None else ["", *cost_table(found)]
+    print(*describe_prediction(found), *table, sep="\n")
 
 
 def list_trials(

@@ -1,6 +1,8 @@
 """What a sweep costs is known before: trials, steps, hours, bytes; and one that cannot fit is refused."""
 
+import dataclasses
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +13,7 @@ from small_sweep import QUICKSTART, SMALL, run, run_of, small_sweep
 from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.records import Phase
 from pareto_unlearn.sweep import dry_run
-from pareto_unlearn.sweep.dry_run import predict_sweep
+from pareto_unlearn.sweep.dry_run import describe_files, predict_sweep
 
 
 def size_of(paths) -> int:
@@ -42,6 +44,26 @@ def test_bytes_and_steps_are_those_that_a_sweep_then_takes(copy_small_sweep, tmp
     solved = [row for row in rows if row.phase is not Phase.CONTROL]
     assert predicted.gradients == 2 * sum(row.gradient_pairs for row in solved)
     assert predicted.wall_seconds is None
+
+
+def test_a_path_that_takes_fewer_checkpoints_than_asked_for_says_so_before(tmp_path):
+    config = small_sweep(tmp_path, "solver.bank.max_bytes=1600000")
+    predicted = predict_sweep(config, measure=False)
+    assert predicted.bank == (6, 12)
+    said = "\n".join(describe_files(predicted))
+    assert "6 checkpoints of a path instead of 12" in said
+    assert re.search(r"memory +\d.* a trial: weights \d.*, vectors of trained weights \d", said)
+    short = dataclasses.replace(predicted, free_bytes=predicted.needed - 1)
+    assert f"`sweep` refuses that ({dry_run.IGNORE_SPACE})" in describe_files(short)[0]
+    assert len(describe_files(predict_sweep(small_sweep(tmp_path), measure=False))) == 2
+
+
+def test_targets_lie_on_the_disk_twice_while_large_ones_are_computed(copy_small_sweep, tmp_path, monkeypatch):
+    config = copy_small_sweep(tmp_path)
+    assert predict_sweep(config, measure=False).num_bytes[dry_run.SPILLED] == 0
+    monkeypatch.setattr(dry_run, "SPILLED_FROM", 0)
+    sizes = predict_sweep(config, measure=False).num_bytes
+    assert sizes[dry_run.SPILLED] == sizes["targets"] > 0
 
 
 def test_a_dry_run_measures_steps_and_writes_nothing(tmp_path):

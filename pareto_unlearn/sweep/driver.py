@@ -28,9 +28,9 @@ from pareto_unlearn.schedule import count_trials
 from pareto_unlearn.store import RunStore, open_run
 from pareto_unlearn.sweep.checking import TRAIN, CheckedSweep, check_inputs
 from pareto_unlearn.sweep.cluster import check_address
-from pareto_unlearn.sweep.dry_run import check_space, work_of
+from pareto_unlearn.sweep.dry_run import Prediction, check_space, describe_bank, predict_files, work_of
 from pareto_unlearn.sweep.executors import Executor, LocalExecutor
-from pareto_unlearn.sweep.forecast import Task
+from pareto_unlearn.sweep.forecast import Task, tasks_of
 from pareto_unlearn.sweep.inspection import Inspection
 from pareto_unlearn.sweep.planner import Planner
 from pareto_unlearn.sweep.preparing import prepare_run
@@ -64,11 +64,15 @@ class SweepOptions:
 
 
 class ValidSweep(NamedTuple):
-    """A sweep whose weights and data are right: its trials, its budget in words, and what was found."""
+    """A sweep whose weights and data are right: its trials, its budget in words, and what was found.
+
+    ``files`` has the bytes that it writes and holds.
+    """
 
     trials: int
     budget: str
     found: Inspection
+    files: Prediction
 
 
 def check_sweep(config: SweepConfig, train_command: str = TRAIN) -> ValidSweep:
@@ -82,7 +86,8 @@ def check_sweep(config: SweepConfig, train_command: str = TRAIN) -> ValidSweep:
         ParetoUnlearnError: something is missing or does not fit.
     """
     checked = check_inputs(config, train_command)
-    return ValidSweep(count_trials(config), describe_budget(config), checked.found)
+    files = predict_files(config, checked.sizes, tasks_of(config))
+    return ValidSweep(count_trials(config), describe_budget(config), checked.found, files)
 
 
 def run_sweep(config: SweepConfig, options: SweepOptions, console: Console) -> int:
@@ -139,6 +144,8 @@ def _check_aloud(config: SweepConfig, options: SweepOptions, console: Console) -
     checked = check_inputs(config, options.train_command)
     for line in checked.found.describe():
         say(console, line)
+    if checked.sizes.checkpoints and checked.sizes.taken < config.solver.bank.checkpoints:
+        say(console, describe_bank(checked.sizes.taken, config.solver.bank.checkpoints))
     return checked
 
 

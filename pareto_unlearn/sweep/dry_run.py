@@ -10,19 +10,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pareto_unlearn.catalogue.costs import FLAT_VECTORS
 from pareto_unlearn.config import SweepConfig, known_slots
 from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.records import Phase
 from pareto_unlearn.store import RunStore
-from pareto_unlearn.sweep.checking import CheckedSweep, check_inputs
+from pareto_unlearn.sweep.checking import check_inputs
 from pareto_unlearn.sweep.forecast import Pace, Task, seconds_left, steps_of, task_of, tasks_of, weight_of
 from pareto_unlearn.sweep.progress import describe_duration
 
 if TYPE_CHECKING:
     from pareto_unlearn.data import SplitData
-    from pareto_unlearn.trial import Sizes, Speeds, Work
+    from pareto_unlearn.trial import Counts, Sizes, Speeds, Work
 
-CACHES = ("inputs", "targets", "pixels", "features")
+SPILLED = "targets, once more while computed"
+CACHES = ("inputs", "targets", SPILLED, "pixels", "features")
+SPILLED_FROM = 2**28
+"""Bytes of targets from which on they lie in a second file while they are computed."""
+KEPT = "what a step keeps"
 OPTIONAL = ("pixels",)
 """What is done without where there is no room."""
 IGNORE_SPACE = "--ignore-space"
@@ -36,7 +41,9 @@ class Prediction:
     of a solve. ``num_bytes`` is by kind of file; ``free_bytes`` is None for an object store.
     ``step_seconds`` and all that follows are None where nothing was measured; ``wall_seconds`` also where
     only the cluster knows how many trials run at a time. ``unit_hours`` are GPU-hours where ``unit`` is GPU,
-    else hours of CPU cores.
+    else hours of CPU cores; ``stage_hours`` are the same by stage. ``memory`` is what a trial holds, by
+    kind, and ``peak_memory`` what the measured steps took. ``bank`` are the checkpoints that a path takes,
+    and those that the sweep asks for.
     """
 
     trials: dict[str, int]
@@ -46,9 +53,14 @@ class Prediction:
     free_bytes: int | None
     slots: int | None
     unit: str
+    memory: dict[str, int] = dataclasses.field(default_factory=dict)
+    bank: tuple[int, int] | None = None
     step_seconds: float | None = None
     unit_hours: float | None = None
+    stage_hours: dict[str, float] = dataclasses.field(default_factory=dict)
     wall_seconds: float | None = None
+    peak_memory: int | None = None
+    source: str = "as measured here"
 
     @property
     def needed(self) -> int:
@@ -70,76 +82,94 @@ def predict_sweep(
     Raises:
         ParetoUnlearnError: weights or data are missing or do not fit.
     """
-    from pareto_unlearn.trial import measure_speeds  # imports torch
+    from pareto_unlearn.trial import count_images, measure_speeds  # imports torch
 
     checked = check_inputs(config)
     tasks = tasks_of(config, check_convergence=check_convergence)
+    prediction = predict_files(config, checked.sizes, tasks)
+    if not measure:
+        return prediction
+    return with_times(prediction, config, count_images(checked.split), tasks, measure_speeds(config))
+
+
+def predict_files(config: SweepConfig, sizes: "Sizes", tasks: Sequence[Task]) -> Prediction:
+    """Return what trials of a sweep take but for their times."""
     trials, steps = Counter[str](), Counter[str]()
     for task in tasks:
         trials[_name(task)] += 1
         steps[_name(task)] += steps_of(config, task)
     slots = count_local_slots(config)
     trained = sum(steps_of(config, task) for task in tasks if task.phase is Phase.CONTROL)
-    prediction = Prediction(
+    return Prediction(
         trials=dict(trials),
         steps=dict(steps),
         gradients=2 * (steps.total() - trained),
-        num_bytes=predict_bytes(config, checked.sizes, tasks),
+        num_bytes=predict_bytes(config, sizes, tasks),
         free_bytes=free_bytes(config.run.storage),
         slots=slots,
         unit="GPU" if config.run.gpus_per_trial > 0 else "CPU",
+        memory=predict_memory(sizes),
+        bank=(sizes.taken, config.solver.bank.checkpoints) if sizes.checkpoints else None,
     )
-    return _with_times(prediction, config, checked, tasks, measure_speeds(config)) if measure else prediction
 
 
 def _name(task: Task) -> str:
     return str(task.role) if task.role is not None and task.phase is Phase.BOUNDARY else str(task.phase)
 
 
-def _with_times(
-    prediction: Prediction, config: SweepConfig, checked: CheckedSweep, tasks: list[Task], speeds: "Speeds"
+def with_times(
+    prediction: Prediction, config: SweepConfig, counts: "Counts", tasks: Sequence[Task], speeds: "Speeds"
 ) -> Prediction:
+    """Return a prediction with the times of its trials at some speeds."""
     pace = Pace(config)
-    expected = {task: _trial_seconds(config, checked, task, speeds) for task in dict.fromkeys(tasks)}
+    expected = {task: _trial_seconds(config, counts, task, speeds) for task in dict.fromkeys(tasks)}
     for task, seconds in expected.items():
         pace.trials[task.kind] = [seconds]
     total = sum(expected[task] for task in tasks)
     each = config.run.gpus_per_trial if prediction.unit == "GPU" else config.run.cpus_per_trial
     slots = prediction.slots
+    stages = Counter[str]()
+    for task in tasks:
+        stages[_name(task)] += expected[task] * each / 3600
     return dataclasses.replace(
         prediction,
         step_seconds=speeds.step,
         unit_hours=total * each / 3600,
+        stage_hours=dict(stages),
+        peak_memory=speeds.peak,
         wall_seconds=None if slots is None else seconds_left(pace, tasks, [], slots),
     )
 
 
-def _trial_seconds(config: SweepConfig, checked: CheckedSweep, task: Task, speeds: "Speeds") -> float:
+def _trial_seconds(config: SweepConfig, counts: "Counts", task: Task, speeds: "Speeds") -> float:
     """Return what a trial takes: its steps, and all besides them."""
-    work = work_besides_steps(config, checked.split, task)
+    work = work_besides_steps(config, counts, task)
     return weight_of(config, task) * steps_of(config, task) * speeds.step + work.seconds(speeds)
 
 
 def work_of(config: SweepConfig, split: "SplitData") -> Callable[[Task], float]:
     """Return the function from a trial to what it does besides its steps, in images that pass a model."""
-    return lambda task: work_besides_steps(config, split, task).images
+    from pareto_unlearn.trial import count_images  # imports torch
+
+    counts = count_images(split)
+    return lambda task: work_besides_steps(config, counts, task).images
 
 
-def work_besides_steps(config: SweepConfig, split: "SplitData", task: Task) -> "Work":
+def work_besides_steps(config: SweepConfig, counts: "Counts", task: Task) -> "Work":
     """Return what a trial does besides its steps.
 
     Args:
         config: the sweep.
-        split: its images.
+        counts: of its images.
         task: the purpose of the trial.
     """
-    from pareto_unlearn.trial import count_images, count_work  # imports torch
+    from pareto_unlearn.trial import count_work  # imports torch
 
     solver = config.solver
     on_path = solver.start == "path" and task.role is None
     is_mixed = task.mixed or (on_path and task.phase in (Phase.EPSILON, Phase.CHECK))
     leaves_bank = not task.mixed and solver.leaves_bank(task.role, task.method)
-    return count_work(config, count_images(split), leaves_bank=leaves_bank, is_mixed=is_mixed)
+    return count_work(config, counts, leaves_bank=leaves_bank, is_mixed=is_mixed)
 
 
 def count_local_slots(config: SweepConfig) -> int | None:
@@ -182,11 +212,17 @@ def predict_bytes(config: SweepConfig, sizes: "Sizes", tasks: Sequence[Task]) ->
         "resume states": resume * (count_local_slots(config) or 1),
         "inputs": sizes.inputs,
         "targets": sizes.targets,
+        SPILLED: sizes.targets if sizes.targets > SPILLED_FROM else 0,
         "pixels": sizes.pixels,
         "features": sizes.features * (models + 1),
         "tables": len(tasks) * (BYTES_OF_A_TRIAL + sizes.pictures) + kept * BYTES_OF_A_STEP,
         "report": REPORT_BYTES + len(tasks) * sizes.pictures * 4 // 3,
     }
+
+
+def predict_memory(sizes: "Sizes") -> dict[str, int]:
+    """Return the bytes that a trial holds where its model is, by kind; what a batch takes comes on top."""
+    return {"weights": sizes.copies * sizes.model, "vectors of trained weights": FLAT_VECTORS * sizes.state}
 
 
 def check_space(
@@ -215,6 +251,8 @@ def check_space(
     kinds = {kind: size for kind, size in predict_bytes(config, sizes, left).items() if kind not in OPTIONAL}
     if not store.is_local:
         kinds = {kind: size for kind, size in kinds.items() if kind in CACHES}
+    if any((place / "cache").glob("targets-*")):
+        kinds.pop(SPILLED, None)
     caches = sum(kinds[kind] for kind in CACHES if kind in kinds)
     needed = sum(kinds.values()) - min(caches, _held_bytes(place / "cache"))
     free = shutil.disk_usage(place).free
@@ -258,24 +296,53 @@ def describe_bytes(size: int) -> str:
     return f"{max(size, 0)} bytes"
 
 
+def describe_files(prediction: Prediction) -> list[str]:
+    """Return disk and memory in lines, and one more where the bank takes fewer checkpoints than asked for."""
+    sizes = ", ".join(f"{kind} {describe_bytes(size)}" for kind, size in prediction.num_bytes.items() if size)
+    free = "" if prediction.free_bytes is None else f", {describe_bytes(prediction.free_bytes)} free"
+    is_short = prediction.free_bytes is not None and prediction.needed > prediction.free_bytes
+    short = f"; `sweep` refuses that ({IGNORE_SPACE})" if is_short else ""
+    kinds = ", ".join(f"{kind} {describe_bytes(size)}" for kind, size in prediction.memory.items())
+    peak = prediction.peak_memory
+    on_top = "; a batch comes on top" if peak is None else f"; {describe_bytes(peak)} at the peak of a step"
+    if KEPT in prediction.memory:
+        on_top = ""
+    lines = [
+        f"disk       {describe_bytes(prediction.needed)}{free}: {sizes}{short}",
+        f"memory     {describe_bytes(sum(prediction.memory.values()))} a trial: {kinds}{on_top}",
+    ]
+    if prediction.bank is not None and prediction.bank[0] < prediction.bank[1]:
+        lines.append(describe_bank(*prediction.bank))
+    return lines
+
+
+def describe_bank(taken: int, asked: int) -> str:
+    """Return in words that a path takes fewer checkpoints than a sweep asks for."""
+    return (
+        f"bank       {taken} checkpoints of a path instead of {asked}, which is all that "
+        "solver.bank.max_bytes has room for: raise it, or expect epsilons to be mixed from models further "
+        "apart"
+    )
+
+
 def describe_prediction(prediction: Prediction) -> list[str]:
     """Return a prediction in lines for a person."""
     trials = ", ".join(f"{count} {name}" for name, count in prediction.trials.items())
     steps = ", ".join(f"{count:,} {name}" for name, count in prediction.steps.items() if count)
-    sizes = ", ".join(f"{kind} {describe_bytes(size)}" for kind, size in prediction.num_bytes.items() if size)
-    free = "" if prediction.free_bytes is None else f", {describe_bytes(prediction.free_bytes)} free"
     lines = [
         f"trials     {sum(prediction.trials.values())}: {trials}",
         f"steps      {sum(prediction.steps.values()):,}: {steps}",
         f"gradients  {prediction.gradients:,}, one of f1 and one of f2 for each step of a solve",
-        f"disk       {describe_bytes(prediction.needed)}{free}: {sizes}",
+        *describe_files(prediction),
     ]
     if prediction.step_seconds is None or prediction.unit_hours is None:
         return [*lines, "time       not measured"]
     lines.append(
         f"time       {prediction.unit_hours:.3g} {prediction.unit}-hours, at {prediction.step_seconds:.3g} s "
-        "a step as measured here"
+        f"a step {prediction.source}"
     )
+    stages = ", ".join(f"{name} {hours:.2g}" for name, hours in prediction.stage_hours.items())
+    lines.append(f"           {stages}")
     if prediction.wall_seconds is not None:
         wall = describe_duration(prediction.wall_seconds)
         lines.append(f"           about {wall} with {prediction.slots} trials at a time")
