@@ -4,7 +4,7 @@ import dataclasses
 import os
 import shutil
 import tempfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,7 +128,7 @@ def with_times(
     total = sum(expected[task] for task in tasks)
     each = config.run.gpus_per_trial if prediction.unit == "GPU" else config.run.cpus_per_trial
     slots = prediction.slots
-    stages = Counter[str]()
+    stages: defaultdict[str, float] = defaultdict(float)
     for task in tasks:
         stages[_name(task)] += expected[task] * each / 3600
     return dataclasses.replace(

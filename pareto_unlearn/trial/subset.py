@@ -1,5 +1,6 @@
 """The images that finished models are measured on where a sweep caps their number."""
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -55,4 +56,4 @@ def standard_error(values: Float[Tensor, " n"], total: int) -> float:
     count = len(values)
     if count < 2 or count >= total:
         return 0.0 if count >= total else float("nan")
-    return float(values.double().std()) * ((1.0 - count / total) / count) ** 0.5
+    return float(values.double().std()) * math.sqrt((1.0 - count / total) / count)
