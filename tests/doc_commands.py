@@ -137,6 +137,6 @@ def arguments_of(command: str) -> list[str]:
     is_added = not set(arguments[1:]) - {"sweeps/quickstart.yaml", "-o", *_IN_FEW_STEPS.values()}
     if arguments[0] == "audit" and "--print-policy" not in arguments:
         return [*arguments, "--quick"]
-    if arguments[0] != "sweep" or is_added or "--print-config" in arguments:
+    if arguments[0] != "sweep" or is_added or {"--print-config", "--card"} & set(arguments):
         return arguments
     return ["validate", *(word for word in arguments[1:] if word not in _SWEEP_ONLY)]
