@@ -2,7 +2,7 @@
 images.
 
     uv run python benchmarks/full_sweep.py
-    uv run python benchmarks/full_sweep.py --family palette --work /tmp/full
+    uv run python benchmarks/full_sweep.py --family palette --work FOLDER
 
 Every family's sheet runs to its end on the CPU with a handful of images, steps and epsilons, so that what a
 sheet asks for is tried at its real size: checkpoints, targets, bank, mixtures, pictures, report. Each sweep
@@ -14,7 +14,7 @@ docs/benchmarks.md.
 
 import argparse
 import json
-import resource
+import os
 import subprocess
 import sys
 import tempfile
@@ -89,18 +89,18 @@ def run_small(family: str, variant: str, work: Path | None) -> Row:
             *HANDFUL,
         ]
         started = time.monotonic()
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        code = run_sheet(family, overrides)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        with subprocess.Popen(_command(family, overrides), cwd=ROOT, stdout=subprocess.DEVNULL) as process:
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
         run = open_run(f"{folder}/runs/{load_sheet(family, overrides).name}")
         files = [path for path in Path(folder, "runs").rglob("*") if path.is_file()]
         return {
             "family": family,
             "variant": variant,
-            "exit_code": code,
+            "exit_code": process.returncode,
             "seconds": time.monotonic() - started,
-            "cpu_seconds": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
-            "peak_bytes": after.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+            "cpu_seconds": usage.ru_utime + usage.ru_stime,
+            "peak_bytes": usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
             "disk_bytes": sum(path.stat().st_size for path in files),
             "trials": len(run.records),
             "failed": sum(record.f1 is None for record in run.records),
@@ -157,8 +157,7 @@ def run_sheet(family: str, overrides: Sequence[str], limit: float | None = None)
 
     It is then asked to end as Ctrl-C asks, and may be continued.
     """
-    command = [sys.executable, "-m", "pareto_unlearn", "sweep", f"sweeps/{SHEETS[family]}.yaml"]
-    command += [part for text in overrides for part in ("-o", text)]
+    command = _command(family, overrides)
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as process:
         try:
             return process.wait(limit)
@@ -166,6 +165,11 @@ def run_sheet(family: str, overrides: Sequence[str], limit: float | None = None)
             process.terminate()
             process.wait()
             return None
+
+
+def _command(family: str, overrides: Sequence[str]) -> list[str]:
+    command = [sys.executable, "-m", "pareto_unlearn", "sweep", f"sweeps/{SHEETS[family]}.yaml"]
+    return command + [part for text in overrides for part in ("-o", text)]
 
 
 def write_pictures(root: Path, classes: int, each: int, side: int) -> None:

@@ -1,7 +1,7 @@
 """All that only a GPU can show, in pieces of at most ten minutes, into one JSON.
 
-    uv run python benchmarks/gpu.py --work /tmp/gpu
-    uv run python benchmarks/gpu.py --work /tmp/gpu --piece step_mae --again
+    uv run python benchmarks/gpu.py --work FOLDER
+    uv run python benchmarks/gpu.py --work FOLDER --piece step_mae --again
 
 Every call does pieces that the JSON lacks until its minutes are used up, each in a process of its own; the
 next call goes on. Weights and images are random, at the published widths.

@@ -74,15 +74,11 @@ def main() -> None:
         torch.set_num_threads(1)
         print(json.dumps(measure(options.family, options.variant or VARIANTS[options.family])))
         return
-    rows: dict[str, dict[str, Row]] = (
-        json.loads(options.results.read_text()) if options.results.is_file() else {}
-    )
     packages = {"now": ROOT} | ({"before": options.before.resolve()} if options.before else {})
     for when, package in packages.items():
-        rows[when] = {family: _run(family, package, tiny=options.tiny) for family in VARIANTS}
-    rows["machine"] = {"now": dict(machine_facts())}
-    options.results.parent.mkdir(parents=True, exist_ok=True)
-    options.results.write_text(json.dumps(rows, indent=1) + "\n")
+        for family, variant in VARIANTS.items():
+            row = _run(family, "tiny" if options.tiny else variant, package)
+            keep(options.results, row | {"when": when} | machine_facts())
     replace_section(
         options.page, "step-traffic", f"## What a step sends and waits for\n\n{render(options.results)}"
     )
@@ -101,15 +97,23 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _run(family: str, package: Path, *, tiny: bool) -> Row:
+def _run(family: str, variant: str, package: Path) -> Row:
     """Return what a family's step does in the package of a checkout."""
-    command = [sys.executable, __file__, "--family", family, *(["--variant", "tiny"] if tiny else [])]
+    command = [sys.executable, __file__, "--family", family, "--variant", variant]
     done = subprocess.run(
         command, capture_output=True, text=True, check=True, env=os.environ | {"PYTHONPATH": str(package)}
     )
     row: Row = json.loads(done.stdout.splitlines()[-1])
-    print(family, package, row, file=sys.stderr)
     return row
+
+
+def keep(path: Path, row: Row) -> None:
+    """Write a row into the file, in place of an earlier row of the same model and release."""
+    rows: list[Row] = json.loads(path.read_text()) if path.is_file() else []
+    key = ("when", "family", "variant")
+    others = [one for one in rows if any(one[name] != row[name] for name in key)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps([*others, row], indent=1) + "\n")
 
 
 def measure(family: str, variant: str) -> Row:
@@ -135,6 +139,8 @@ def measure(family: str, variant: str) -> Row:
         with DeviceTraffic(held, size) as traffic:
             step()
     return {
+        "family": family,
+        "variant": variant,
         "seconds": seconds,
         "batch": BATCH,
         "waits": len(traffic.waits),
@@ -181,32 +187,34 @@ def tensors_on_device(material: Material, problem: Problem, solver: EpsilonSolve
 
 def render(path: Path) -> str:
     """Return the whole text of the section but for its heading."""
-    rows = json.loads(path.read_text())
-    machine = rows["machine"]["now"]
+    rows: list[Row] = json.loads(path.read_text())
+    last = rows[-1]
     lines = [
-        f"`{COMMAND} --before FOLDER`: a step of the highest front's epsilon in space encoder at the "
-        f"published widths, {BATCH} + {BATCH} pictures as bytes; *before* is commit 84132be. Waits: where "
-        "the host stops until a GPU is done, beside the reading of the log every 50 steps. Sent: bytes "
-        "that go to the device, by picture. Passes: reads and writes of the vector of trained weights. "
-        f"Seconds are those of the process, one thread. {machine['cpu']}, torch {machine['torch']}, Python "
-        f"{machine['python']}, {machine['date']}; the machine was shared with other work.",
+        f"`{COMMAND} --before FOLDER`, with `--tiny` too: a step of an epsilon's trial in space encoder, "
+        f"{BATCH} + {BATCH} pictures that are bytes; *before* is commit 84132be. Waits: where the host stops "
+        "until a GPU is done, beside the reading of the log every 50 steps. Sent: what goes to the device, "
+        "by picture, rows of stored targets included. Passes: reads and writes of the vector of trained "
+        "weights. Waits and passes do not depend on the width. Seconds are those of the process, one "
+        f"thread, of a step that is not watched. {last['cpu']}, torch {last['torch']}, Python "
+        f"{last['python']}, {last['date']}; the machine was shared with much other work.",
         "",
-        "| family | waits before | now | sent before, KiB a picture | now | passes before | now "
-        "| s a step before | now |",
+        "| model | waits before | now | KiB a picture before | now | passes before | now | s before | now |",
         "|---" * 9 + "|",
     ]
-    for family, now in rows["now"].items():
-        before = rows.get("before", {}).get(family)
-        lines.append(f"| {family} {VARIANTS[family]} | {_cells(before, now)} |")
+    models = dict.fromkeys((row["family"], row["variant"]) for row in rows)
+    found = {(row["when"], row["family"], row["variant"]): row for row in rows}
+    for family, variant in models:
+        before, now = (found.get((when, family, variant)) for when in ("before", "now"))
+        lines.append(f"| {family} {variant} | {_cells(before, now)} |")
     return "\n".join(lines)
 
 
-def _cells(before: Row | None, now: Row) -> str:
+def _cells(before: Row | None, now: Row | None) -> str:
     def shown(row: Row | None) -> list[str]:
         if row is None:
             return ["-"] * 4
         sent = row["sent_bytes"] / 1024 / (2 * row["batch"])
-        return [str(row["waits"]), f"{sent:,.0f}", str(row["flat_passes"]), f"{row['seconds']:.2f}"]
+        return [str(row["waits"]), f"{sent:,.0f}", str(row["flat_passes"]), f"{row['seconds']:.3g}"]
 
     return " | ".join(cell for pair in zip(shown(before), shown(now), strict=True) for cell in pair)
 
