@@ -195,6 +195,15 @@ def report(
             "report.forget_images of the sweep file, which lasts.",
         ),
     ] = None,
+    pictures: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--pictures",
+            metavar="NAME",
+            help="A model whose pictures the page must hold, of a run with too many models for all; may be "
+            "repeated.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="With --table: print its numbers as JSON.")] = False,
     watch: cli_watch.WatchReport = False,
 ) -> None:
@@ -213,7 +222,8 @@ def report(
         raise typer.BadParameter(f"expected one run without --table, found {len(runs)}")
     else:
         mode = None if forget_images is None else choose(ForgetImages, forget_images, "--forget-images")
-        print((cli_watch.watch_report if watch else write_report)(runs[0], out, mode))
+        write = cli_watch.watch_report if watch else write_report
+        print(write(runs[0], out, mode, pictures=pictures or ()))
 
 
 @app.command(epilog=epilog("compare"))

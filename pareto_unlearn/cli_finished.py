@@ -58,10 +58,12 @@ def pick(
     """Pick one model: all criteria must hold, and of what is left the best in what they do not bound.
 
     Without criteria it is the recommended model, the knee of the held-out front. The choice is recorded in
-    the run (pick.json). Exit code 3 if no model fits, with the nearest.
+    the run (pick.json), and its report is written again: it opens at this model. Exit code 3 if no model
+    fits, with the nearest.
     """
     from pareto_unlearn.analysis.picking import Criteria
     from pareto_unlearn.finished.pick import pick_run
+    from pareto_unlearn.report import write_report
 
     criteria = Criteria(
         knee=knee,
@@ -78,6 +80,7 @@ def pick(
         print_json(picked.note | {"export": picked.command})
     else:
         print("\n".join(picked.lines()))
+    _say(f"report {write_report(run)}")
 
 
 def export(
@@ -144,7 +147,7 @@ def export(
     if epsilon is not None:
         from pareto_unlearn.report import write_report
 
-        _say(f"report {write_report(run, None)}")  # the dial has added a row
+        _say(f"report {write_report(run)}")  # the dial has added a row
     evidence = package.evidence
     # Only with the run are the numbers compared, and whoever reads this line has it.
     words = "verify", evidence, "--model", package.model, "--run", run.rstrip("/")
@@ -255,7 +258,7 @@ def evaluate(
     else:
         for record, row in rows:
             print(f"{record.trial_id} {row.set} {row.metric} {row.protocol} {row.value:.6g} n={row.n}")
-    print(f"report {write_report(run, None)}", file=sys.stderr)
+    _say(f"report {write_report(run)}")
 
 
 def audit(
@@ -323,7 +326,7 @@ def audit(
         for one in found:
             if one.trial_id == named:
                 print("\n".join(describe(one)))
-    print(f"report {write_report(run, None)}", file=sys.stderr)
+    _say(f"report {write_report(run)}")
 
 
 def _say(text: str) -> None:

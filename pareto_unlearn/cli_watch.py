@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -225,7 +225,9 @@ def _looks(store: "RunStore") -> "Iterator[RunStatus]":
         time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
-def watch_report(run: str, out: str | None, forget_images: "ForgetImages | None") -> str:
+def watch_report(
+    run: str, out: str | None, forget_images: "ForgetImages | None", *, pictures: Sequence[str] = ()
+) -> str:
     """Write the report of a run whenever a trial has ended, and in the end; return where it lies."""
     from pareto_unlearn.report import Live, write_report
     from pareto_unlearn.store import RunStore
@@ -242,11 +244,11 @@ def watch_report(run: str, out: str | None, forget_images: "ForgetImages | None"
                     total=found.total,
                     written=time.time(),
                 )
-                path, written = write_report(run, out, forget_images, live), rows
+                path, written = write_report(run, out, forget_images, live, pictures), rows
                 print(f"{path}: {live}", file=sys.stderr)
     except KeyboardInterrupt:
         print("no longer watched: the page does not read itself again from now on", file=sys.stderr)
-    return write_report(run, out, forget_images)
+    return write_report(run, out, forget_images, pictures=pictures)
 
 
 def track(

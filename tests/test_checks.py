@@ -19,8 +19,8 @@ from pareto_unlearn.errors import RangeError
 from pareto_unlearn.finished.dial import dial
 from pareto_unlearn.records import Phase, Role, TrialRecord, TrialState
 from pareto_unlearn.report import write_report
-from pareto_unlearn.report.facts import Kind
 from pareto_unlearn.report.gather import gather
+from pareto_unlearn.report.solution import Kind
 from pareto_unlearn.report.words import share
 from pareto_unlearn.sweep import SweepOptions, executors, run_sweep
 from pareto_unlearn.sweep.summary import closing_table

@@ -21,8 +21,8 @@ from pareto_unlearn.config import SweepConfig, parse_config
 from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.finished.dial import RunWeights, dial, gather_knots
 from pareto_unlearn.records import BankEntry, Phase, TrialRecord, TrialResult, TrialSpec, TrialState
-from pareto_unlearn.report.facts import Kind
 from pareto_unlearn.report.gather import gather
+from pareto_unlearn.report.solution import Kind
 from pareto_unlearn.solver import COURSES, EpsilonSolver, FlatParameters, PathPlan, Start
 from pareto_unlearn.solver import solve as solve_to_the_end
 from pareto_unlearn.store import StoredRun

@@ -27,8 +27,8 @@ from pareto_unlearn.records import (
     TrialSpec,
     TrialState,
 )
-from pareto_unlearn.report.facts import Kind
 from pareto_unlearn.report.gather import gather
+from pareto_unlearn.report.solution import Kind
 from pareto_unlearn.store import StoredRun
 from pareto_unlearn.sweep.progress import describe_budget
 from pareto_unlearn.trial import Hooks, Trial, load_material, run_trial, running

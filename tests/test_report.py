@@ -32,11 +32,13 @@ from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.finished.pick import pick_run
 from pareto_unlearn.records import MetricRow, Phase, SampleRow, TrialResult, TrialState
 from pareto_unlearn.report import Live, write_report
-from pareto_unlearn.report.facts import Kind, Report, Solution, Split
+from pareto_unlearn.report.facts import Report
 from pareto_unlearn.report.figures import CONFIG, plain
+from pareto_unlearn.report.frame import embedded_json
 from pareto_unlearn.report.front_figure import edge_labels, front_figure
 from pareto_unlearn.report.gather import gather
-from pareto_unlearn.report.page import embedded_json, no_curve, page_data, render
+from pareto_unlearn.report.page import no_curve, page_data, render
+from pareto_unlearn.report.solution import Kind, Solution, Split
 from pareto_unlearn.report.tables import worst_sentence
 from pareto_unlearn.report.verdict import verdict
 from pareto_unlearn.report.views import axis_limits, curves, image_grid
@@ -125,16 +127,31 @@ def test_slider_holds_the_original_and_every_model_of_the_epsilon_method(report:
 
 def test_verdict_names_count_spans_and_budget(report: Report) -> None:
     said = report.verdict.replace("\u00a0", " ")
-    assert said.startswith("9 unlearned models with 19.9 % to 98.8 % completeness")
+    assert said.startswith("8 unlearned models with 19.9 % to 98.8 % completeness")
     assert "keep 93.9 % to 99.9 % of the quality" in said
     assert "400 steps" in said
+    assert said.endswith(" Not counted: 1 infeasible.")
+
+
+def test_verdict_counts_equal_weights_of_a_seed_once(report: Report) -> None:
+    of_epsilons = [one for one in report.solutions if one.kind is Kind.EPSILON and one.state == "DONE"]
+    first, second, third = of_epsilons[:3]
+    twin = dataclasses.replace(second, weights=first.weights)
+    assert verdict([first, twin, third]).startswith("2 unlearned models with ")
+    assert verdict([first, twin, third]).endswith(" Not counted: 1 with the weights of another.")
+    other = dataclasses.replace(first, seed=1)
+    assert verdict([first, third, other]).startswith("3 unlearned models of 2 seeds (1 to 2 each) with ")
+    older = [dataclasses.replace(one, weights=None) for one in of_epsilons[:3]]
+    assert verdict(older).startswith("3 unlearned models with ")
+    lost = dataclasses.replace(first, state=TrialState.INFEASIBLE)
+    assert verdict([lost]) == "No unlearned model: 1 infeasible. The reasons are in the table of trials."
 
 
 def from_path(report: Report, held: int = 0, boundaries: int = 2) -> list[Solution]:
     """Return the models of a front as a path gives them: boundaries, and four epsilons mixed from it."""
     models = [one for one in report.solutions if one.kind is Kind.BOUNDARY and one.has_model][:boundaries]
     models = [dataclasses.replace(one, steps=steps) for one, steps in zip(models, (2400, 400), strict=False)]
-    epsilons = [one for one in report.solutions if one.kind is Kind.EPSILON and one.has_model][:4]
+    epsilons = [one for one in report.solutions if one.kind is Kind.EPSILON and one.state == "DONE"][:4]
     return models + [dataclasses.replace(one, start="path:80+90", steps=held) for one in epsilons]
 
 

@@ -10,9 +10,9 @@ from small_sweep import run_of
 from pareto_unlearn.catalogue.methods import BASELINES, MethodKind
 from pareto_unlearn.records import Phase, TrialState
 from pareto_unlearn.report import write_report
-from pareto_unlearn.report.facts import Solution
 from pareto_unlearn.report.gather import gather
 from pareto_unlearn.report.marks import look, svg_mark
+from pareto_unlearn.report.solution import Solution
 from pareto_unlearn.store import StoredRun
 
 METHODS = tuple(name for name, row in BASELINES.items() if row.kind is not MethodKind.COURSE)

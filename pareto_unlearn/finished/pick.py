@@ -1,6 +1,5 @@
 """Picks one model of a finished run and keeps a note of it in the run: ``pick.json``."""
 
-import json
 import math
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -10,11 +9,10 @@ from pareto_unlearn.analysis.audit import find_gaps
 from pareto_unlearn.analysis.naming import export_command, name_trial
 from pareto_unlearn.analysis.picking import Criteria, Pick, pick_model
 from pareto_unlearn.config import AuditPolicy
-from pareto_unlearn.store import StoredRun, open_run
+from pareto_unlearn.store import StoredRun, open_run, write_pick
 
 __all__ = ["Picked", "pick_from", "pick_run"]
 
-PICK_FILE = "pick.json"
 SHOWN = {
     "completeness": ("completeness", ".1%"),
     "completeness_worst_class": ("worst class", ".1%"),
@@ -74,7 +72,7 @@ def pick_run(run_path: str, criteria: Criteria) -> Picked:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "version": __version__,
     }
-    run.store.write_text(PICK_FILE, json.dumps(note, indent=2, ensure_ascii=False) + "\n")
+    write_pick(run.store, note)
     command = export_command(
         run_path.rstrip("/"), record, smoke=run.info.smoke, allow_import=run.needs_import
     )

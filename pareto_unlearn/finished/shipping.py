@@ -1,6 +1,5 @@
 """A model out of a run: which one it is, where it may be written, and the card and evidence beside it."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,16 +7,15 @@ from pathlib import Path
 from pareto_unlearn.analysis.naming import export_command, find_trial
 from pareto_unlearn.catalogue.methods import EPSILON_CONSTRAINT
 from pareto_unlearn.config import SweepConfig, parse_config
-from pareto_unlearn.errors import ConfigError, StoreError
+from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.finished.bom import make_bom
 from pareto_unlearn.finished.card import CardFacts, write_card
 from pareto_unlearn.finished.dial import dial
 from pareto_unlearn.finished.evidence import make_evidence
 from pareto_unlearn.finished.export import export_trial
-from pareto_unlearn.finished.pick import PICK_FILE
 from pareto_unlearn.finished.signing import load_signer, sign, signature_of
 from pareto_unlearn.records import HAS_MODEL, TrialRecord
-from pareto_unlearn.store import RunStore, StoredRun, open_run
+from pareto_unlearn.store import RunStore, StoredRun, open_run, read_pick
 from pareto_unlearn.whole_files import write_bytes_whole
 
 __all__ = ["Delivery", "Package", "Wanted", "ship"]
@@ -147,11 +145,8 @@ def _package_at(out: Path, hub: bool) -> Package:
 
 def _find_pick(run: StoredRun, record: TrialRecord) -> object:
     """Return the note of ``pick`` if it chose this model."""
-    try:
-        note = json.loads(run.store.read_text(PICK_FILE))
-    except (StoreError, ValueError):
-        return None
-    return note if isinstance(note, dict) and note.get("trial_id") == record.trial_id else None
+    note = read_pick(run.store)
+    return note if note and note.get("trial_id") == record.trial_id else None
 
 
 def _config_of(run: StoredRun, allow_import: bool) -> SweepConfig:

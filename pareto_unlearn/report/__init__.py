@@ -15,11 +15,11 @@ from pareto_unlearn.report.audit_text import describe, write_audit
 from pareto_unlearn.report.comparison import ComparisonFormat, compare_runs, write_comparison
 from pareto_unlearn.report.comparison_page import render_comparison
 from pareto_unlearn.report.comparison_view import view_comparison
-from pareto_unlearn.report.facts import Split
 from pareto_unlearn.report.gather import gather
 from pareto_unlearn.report.live import Live
 from pareto_unlearn.report.page import render
 from pareto_unlearn.report.paper_table import Layout, gather_table
+from pareto_unlearn.report.solution import Split
 from pareto_unlearn.report.table_text import TextFormat, write_table
 from pareto_unlearn.store import StoredRun, open_run
 from pareto_unlearn.store.filesystem import is_uri, join_path, open_storage
@@ -51,6 +51,7 @@ def write_report(
     out: str | None = None,
     forget_images: ForgetImages | None = None,
     live: Live | None = None,
+    pictures: Sequence[str] = (),
 ) -> str:
     """Write the report of a stored run as one HTML file that needs no network, and return its path or URI.
 
@@ -62,15 +63,18 @@ def write_report(
         out: the file to write, local or a URI; None means ``report.html`` in the run directory.
         forget_images: how much of the forget images the page may hold; None: what the sweep file says.
         live: how far the sweep is while it runs: the page then reads itself again.
+        pictures: names of trials whose pictures the page must hold, if the run is too large for all.
 
     Raises:
-        ConfigError: there is no run at ``run_path``, or the folder of ``out`` cannot be reached.
+        ConfigError: there is no run at ``run_path``, or no trial of such a name in it, or the folder of
+            ``out`` cannot be reached.
         StoreError: a committed file is damaged or of a newer schema.
         OSError: the file cannot be written.
     """
     run = open_run(run_path)
     sweep_file = _sweep_file(run)
-    page = render(gather(run, sweep_file, forget_images or forget_images_of(sweep_file)), live)
+    mode = forget_images or forget_images_of(sweep_file)
+    page = render(gather(run, sweep_file, mode, pictures), live)
     if out is None:
         run.store.write_text(REPORT_FILE, page)
         return join_path(run_path, REPORT_FILE)

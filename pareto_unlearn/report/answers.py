@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from pareto_unlearn.records import TrialState
-from pareto_unlearn.report.facts import Curve, Solution, Split
+from pareto_unlearn.report.charts import Curve
+from pareto_unlearn.report.solution import Solution, Split
 from pareto_unlearn.report.words import NONE, number, share
 
 _TENTH = 10

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pareto_unlearn.analysis.audit import Rows, audit_models, find_company
 from pareto_unlearn.catalogue.audits import GAP_ATTACKS, QUICK_ATTACKS, at_step
 from pareto_unlearn.config import AuditPolicy
-from pareto_unlearn.report.facts import AuditFacts, RelearningCurve, Solution
+from pareto_unlearn.report.charts import AuditFacts, RelearningCurve
+from pareto_unlearn.report.lines import run_line
+from pareto_unlearn.report.solution import Solution
 from pareto_unlearn.store import StoredRun
 
 _STEP = re.compile(r", after ([0-9]+)$")
@@ -26,6 +28,7 @@ def gather_audit(run: StoredRun, solutions: Sequence[Solution]) -> AuditFacts:
         curves={key: curve for key, curve in curves.items() if curve is not None},
         control=_curve(company.controls[0]) if company.controls else None,
         original=None if company.original is None else _curve(company.original),
+        line=run_line(run, "audit", loads_models=True),
     )
 
 

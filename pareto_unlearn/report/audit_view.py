@@ -5,10 +5,12 @@ import plotly.graph_objects as go
 from pareto_unlearn.analysis.audit import ModelAudit, Standing, Verdict
 from pareto_unlearn.catalogue.audits import EVALUATIONS
 from pareto_unlearn.report.audit_text import cell
-from pareto_unlearn.report.facts import AuditFacts, Report, Solution
+from pareto_unlearn.report.charts import AuditFacts
+from pareto_unlearn.report.facts import Report
 from pareto_unlearn.report.figures import Figure, dictionary, styled_axis, styled_layout
-from pareto_unlearn.report.fragments import mark, section, text
+from pareto_unlearn.report.fragments import command, mark, section, text
 from pareto_unlearn.report.marks import look
+from pareto_unlearn.report.solution import Solution
 
 _CLASSES = {
     Verdict.PASSED: "done",
@@ -20,7 +22,6 @@ _STANDINGS = {
     Standing.SUPPRESSED: "unconverged",
     Standing.SHOWN: "failed",
 }
-HOW_TO_AUDIT = "pareto-unlearn audit RUN"
 
 
 def audit_section(report: Report) -> str:
@@ -37,7 +38,11 @@ def audit_section(report: Report) -> str:
         f"{text(row.title)}</th>"
         for row in EVALUATIONS.values()
     )
-    rows = "".join(_row(one, report) for one in report.audit.models)
+    left_out = set(report.left_out)
+    left = ", or this page leaves it out" if left_out else ""
+    rows = "".join(
+        _row(one, report) for one in report.audit.models if report.audit.keys[one.trial_id] not in left_out
+    )
     table = (
         '<div class="scroll" tabindex="0" role="region" aria-label="Audit of every model">'
         f'<table class="audit"><thead><tr><th scope="col">model</th><th scope="col">verdict</th>{heads}'
@@ -48,9 +53,9 @@ def audit_section(report: Report) -> str:
         '<b id="relearning-text" aria-live="polite"></b></div>'
         '<div id="figure-relearning" class="figure figure-embedding" role="img" '
         'aria-label="Error in the hole of held-out forget images while the model trains on others"></div>'
-        '<p id="relearning-none" class="note" hidden>This model was not audited.</p></div>'
+        f'<p id="relearning-none" class="note" hidden>This model was not audited{left}.</p></div>'
     )
-    return section("audit", "Gone or hidden", lead, table + figure)
+    return section("audit", "Gone or hidden", lead, _how_to_audit(report.audit) + table + figure)
 
 
 def _sentence(audit: AuditFacts) -> str:
@@ -62,9 +67,17 @@ def _sentence(audit: AuditFacts) -> str:
     words = f"Of {count} models, {suppressed} are suppressed only; {found}."
     if audit.control is None:
         words += " This run has no control (controls: [retrained]), so most attacks can show nothing."
-    if all(one.finding("other_attacks").verdict is Verdict.NOT_MEASURED for one in audit.models):
-        words += f" Only the quick part was measured: {HOW_TO_AUDIT} runs all attacks."
     return words
+
+
+def _how_to_audit(audit: AuditFacts) -> str:
+    """Return the line that runs all attacks; empty where some of them ran already."""
+    if any(one.finding("other_attacks").verdict is not Verdict.NOT_MEASURED for one in audit.models):
+        return ""
+    return (
+        '<p class="minor">Only the quick part was measured. This runs all attacks, for minutes:</p>'
+        f"{command(audit.line)}"
+    )
 
 
 def _row(one: ModelAudit, report: Report) -> str:

@@ -3,7 +3,8 @@
 import shlex
 
 from pareto_unlearn.records import Role
-from pareto_unlearn.report.facts import EpsilonRange, Kind, Report, Solution
+from pareto_unlearn.report.facts import EpsilonRange, Report
+from pareto_unlearn.report.solution import Kind, Solution
 
 
 def slider_fraction(solution: Solution, ranges: tuple[EpsilonRange, ...]) -> float | None:

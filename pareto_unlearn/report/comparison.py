@@ -20,8 +20,8 @@ from pareto_unlearn.config.yaml_source import read_document
 from pareto_unlearn.errors import StoreError
 from pareto_unlearn.foreign_text import write_csv
 from pareto_unlearn.records import HAS_MODEL, Phase, Role, TrialRecord, TrialState
-from pareto_unlearn.report.facts import Split
 from pareto_unlearn.report.paper_table import Cell, average, run_titles
+from pareto_unlearn.report.solution import Split
 from pareto_unlearn.report.table_text import markdown, markdown_table, plain_table
 from pareto_unlearn.report.views import finite
 from pareto_unlearn.report.words import NONE

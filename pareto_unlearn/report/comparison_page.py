@@ -25,7 +25,7 @@ from pareto_unlearn.report.comparison_view import (
 )
 from pareto_unlearn.report.figures import CONFIG, Figure, dictionary, plain, styled_axis, styled_layout
 from pareto_unlearn.report.fragments import legend, section, text
-from pareto_unlearn.report.page import frame
+from pareto_unlearn.report.frame import frame
 from pareto_unlearn.report.words import NONE
 
 _HIGHEST_LOSS = 0.5
@@ -42,7 +42,7 @@ def render_comparison(view: ComparisonView) -> str:
         body=f"{_header(view, title)}<main>{body}</main>\n"
         '<noscript><p class="note">The figures need JavaScript; tables do not.</p></noscript>\n',
         data={"config": CONFIG, "figures": _figures(view)},
-        script_name="comparison.js",
+        scripts=("theme.js", "comparison.js"),
     )
 
 

@@ -12,7 +12,7 @@ from pareto_unlearn.analysis.attainment_difference import LEAST_SEEDS, attainmen
 from pareto_unlearn.analysis.scores import LEVELS, Scores, median_scores, score
 from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.report.comparison import OTHER_PROBLEM, RunComparison, compare_runs, front_costs, seeds_of
-from pareto_unlearn.report.facts import Split
+from pareto_unlearn.report.solution import Split
 from pareto_unlearn.store import StoredRun
 
 COLOURS = ("var(--blue)", "var(--vermillion)", "var(--green)", "var(--purple)", "var(--orange)", "var(--sky)")

@@ -15,16 +15,11 @@ from plotly.io import to_json
 from plotly.subplots import make_subplots
 
 from pareto_unlearn.analysis.scores import BOXES
-from pareto_unlearn.report.facts import (
-    Embedding,
-    Kind,
-    MetricPanel,
-    MetricSeries,
-    Solution,
-)
+from pareto_unlearn.report.charts import Embedding, MetricPanel, MetricSeries
 from pareto_unlearn.report.marks import look
+from pareto_unlearn.report.solution import Kind, Solution
 from pareto_unlearn.report.views import group
-from pareto_unlearn.report.words import metric_title, number, share
+from pareto_unlearn.report.words import metric_title
 
 Figure = dict[str, Any]
 
@@ -121,15 +116,9 @@ def _metric_traces(series: MetricSeries, solutions: Sequence[Solution]) -> list[
         bars = all(p.low is not None and p.high is not None for p in points)
         traces.append(
             go.Scatter(
-                x=[p.x for p in points],
                 y=[p.value for p in points],
                 mode="markers",
                 customdata=[p.key for p in points],
-                hovertext=[
-                    f"<b>{plain(solutions[p.key].label)}</b><br>{series.set}: {number(p.value)}"
-                    f"<br>completeness {share(p.x / 100.0)}"
-                    for p in points
-                ],
                 hoverinfo="text",
                 cliponaxis=False,
                 error_y={
@@ -157,7 +146,8 @@ def _metric_traces(series: MetricSeries, solutions: Sequence[Solution]) -> list[
 def metric_figure(panel: MetricPanel, solutions: Sequence[Solution]) -> Figure:
     """Draw one metric for forget (above) and retain (below) as points, without lines that imply an order.
 
-    The script sets the range of the axes and what stands across; ``rows`` tells it what each row holds.
+    The script sets the range of the axes, what stands across and what hovers; ``rows`` tells it what each
+    row holds.
     """
     rows = len(panel.series)
     figure = make_subplots(rows=rows, cols=1, shared_xaxes=True, vertical_spacing=0.09)

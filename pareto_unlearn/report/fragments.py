@@ -4,10 +4,8 @@ import html
 from collections.abc import Iterable
 
 from pareto_unlearn.records import TrialState
-from pareto_unlearn.report.facts import (
-    Solution,
-)
 from pareto_unlearn.report.marks import look, svg_mark
+from pareto_unlearn.report.solution import Solution
 from pareto_unlearn.report.words import (
     STATE_MARKS,
     STATE_MEANINGS,
@@ -37,6 +35,14 @@ def legend(entries: Iterable[tuple[str, str, str]], attributes: str = "") -> str
     """Return a legend of (symbol, colour, words) as HTML; ``attributes`` go into its tag."""
     items = "".join(f"<li>{svg_mark(symbol, colour)} {text(words)}</li>" for symbol, colour, words in entries)
     return f'<ul class="legend"{attributes}>{items}</ul>'
+
+
+def command(line: str) -> str:
+    """Return a command with a button that copies it."""
+    return (
+        f'<div class="take-out"><code class="command">{text(line)}</code> '
+        '<button type="button" class="action" data-copy aria-live="polite">Copy</button></div>'
+    )
 
 
 def section(identifier: str, title: str, lead: str, body: str) -> str:

@@ -7,14 +7,8 @@ from typing import Any
 import plotly.graph_objects as go
 
 from pareto_unlearn.records import TrialState
-from pareto_unlearn.report.facts import (
-    FrontPoint,
-    FrontView,
-    Kind,
-    Recommendation,
-    Solution,
-    Split,
-)
+from pareto_unlearn.report.charts import FrontPoint, FrontView
+from pareto_unlearn.report.facts import Recommendation
 from pareto_unlearn.report.figures import (
     BUTTONS_HEIGHT,
     DEPTH,
@@ -26,10 +20,13 @@ from pareto_unlearn.report.figures import (
     styled_layout,
 )
 from pareto_unlearn.report.marks import look, method_title, unconverged_symbol
+from pareto_unlearn.report.solution import Kind, Solution, Split
 from pareto_unlearn.report.views import group
 from pareto_unlearn.report.words import number, share
 
 OFF_SCALE = "off scale"
+MODELS, REQUESTED = "models", "requested"
+"""Traces whose hover texts the script puts together: four views of a thousand models need them once."""
 _NEAR_X, _NEAR_Y = 0.3, 0.06
 """Markers of one method that are closer than these shares of the box get one common name."""
 _LETTER_WIDTH, _LINE_HEIGHT = 0.014, 0.05
@@ -185,7 +182,7 @@ def _front_traces(view: FrontView, solutions: Sequence[Solution]) -> list[go.Sca
                 textposition=[_label_side(point, view) for point in points] if outside else None,
                 textfont={"size": 12, "color": colour},
                 customdata=[point.key for point in points],
-                hovertext=[hover_text(solutions[point.key], view.split) for point in points],
+                meta=MODELS,
                 hoverinfo="text",
                 cliponaxis=False,
                 opacity=1.0 if view.band is None else 0.5,
@@ -201,16 +198,12 @@ def _front_traces(view: FrontView, solutions: Sequence[Solution]) -> list[go.Sca
     return traces
 
 
-def _gap_traces(view: FrontView, solutions: Sequence[Solution]) -> list[go.Scatter]:
+def _gap_traces(view: FrontView) -> list[go.Scatter]:
     """Draw, for every epsilon, a tick at the requested completeness and a hairline to the one reached."""
     asked = [p for p in view.points if p.requested is not None and not p.off_scale]
     if not asked:
         return []
     hairline = [(x, p.y) for p in asked for x in (p.requested, p.drawn[0], None)]
-    hover = [
-        f"{plain(solutions[p.key].label)}<br>requested {p.requested:.1f} %, reached {p.x:.1f} %"
-        for p in asked
-    ]
     colour = "var(--ink-soft)"
     return [
         go.Scatter(
@@ -224,7 +217,7 @@ def _gap_traces(view: FrontView, solutions: Sequence[Solution]) -> list[go.Scatt
             x=[p.requested for p in asked],
             y=[p.y for p in asked],
             mode="markers",
-            hovertext=hover,
+            meta=REQUESTED,
             hoverinfo="text",
             customdata=[p.key for p in asked],
             marker={
@@ -322,7 +315,7 @@ def front_figure(
         [
             *_band(view),
             *_staircase(view, solutions),
-            *_gap_traces(view, solutions),
+            *_gap_traces(view),
             *_front_traces(view, solutions),
             ring(),
         ]

@@ -1,11 +1,10 @@
 """Read the data of the page from the store, partly as pandas frames, into one ``Report`` of plain data."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, cast
 
-from pareto_unlearn.analysis.naming import export_command
 from pareto_unlearn.analysis.robustness import explain_gap, find_gains, find_gap, spread_of_ends
 from pareto_unlearn.analysis.scores import median_scores
 from pareto_unlearn.catalogue.audits import AUDIT
@@ -14,23 +13,15 @@ from pareto_unlearn.config import ForgetImages
 from pareto_unlearn.foreign_text import no_paths
 from pareto_unlearn.records import Phase, RunInfo, Scales, TrialRecord, TrialState, name_bounded
 from pareto_unlearn.report.audit_facts import gather_audit
+from pareto_unlearn.report.charts import Embedding, FrontView
 from pareto_unlearn.report.choice import choose
-from pareto_unlearn.report.facts import (
-    UNDRAWN,
-    Embedding,
-    EpsilonRange,
-    FrontView,
-    Hypervolume,
-    Kind,
-    Measured,
-    MethodScores,
-    Report,
-    Solution,
-    Split,
-)
+from pareto_unlearn.report.facts import EpsilonRange, Hypervolume, MethodScores, Report
+from pareto_unlearn.report.lines import export_line, run_line
 from pareto_unlearn.report.origin import gather_origin
 from pareto_unlearn.report.progress import UNSCORED, gather_progress
 from pareto_unlearn.report.seeds import front_band, seed_sliders
+from pareto_unlearn.report.shown import choose_shown, find_wanted
+from pareto_unlearn.report.solution import UNDRAWN, Kind, Measured, Solution, Split
 from pareto_unlearn.report.veil import veil
 from pareto_unlearn.report.verdict import verdict
 from pareto_unlearn.report.views import (
@@ -68,13 +59,22 @@ _KINDS = {
 }
 
 
-def gather(run: StoredRun, sweep_file: str = "", forget_images: ForgetImages = ForgetImages.SHOWN) -> Report:
+def gather(
+    run: StoredRun,
+    sweep_file: str = "",
+    forget_images: ForgetImages = ForgetImages.SHOWN,
+    pictures: Sequence[str] = (),
+) -> Report:
     """Return the data of the whole report.
 
     Args:
         run: a stored run; its records and tables hold the newest attempt of every trial.
         sweep_file: the text of the resolved sweep file; empty if the run has lost it.
         forget_images: how much of the forget images the page may hold.
+        pictures: names of trials to show also in a run that is too large to show all.
+
+    Raises:
+        ConfigError: a name in ``pictures`` fits no trial or several.
     """
     records = run.records
     seeds = tuple(sorted({record.seed for record in records}))
@@ -86,6 +86,7 @@ def gather(run: StoredRun, sweep_file: str = "", forget_images: ForgetImages = F
     metrics = [row for row in _rows(run.metrics, solutions) if row["protocol"] != AUDIT]
     info = run.info
     recommended, unheeded = choose(run, solutions)
+    shown = choose_shown(solutions, columns, recommended, find_wanted(run, solutions, pictures))
     middle = slider[len(slider) // 2] if slider else (columns[0] if columns else None)
     return Report(
         name=info.name,
@@ -109,6 +110,9 @@ def gather(run: StoredRun, sweep_file: str = "", forget_images: ForgetImages = F
         gains=find_gains(records, info.scales),
         likeness=run.compare_with_retrained(),
         solutions=solutions,
+        shown=shown,
+        left_out=tuple(key for key in columns if key not in set(shown)),
+        pictures_line=run_line(run, "report") + " --pictures",
         slider=tuple(slider),
         seed_sliders=seed_sliders(solutions, slider),
         start=middle if recommended is None else recommended.key,
@@ -117,8 +121,8 @@ def gather(run: StoredRun, sweep_file: str = "", forget_images: ForgetImages = F
         progress=gather_progress(records, {one.trial_id for one in solutions if one.kind not in UNSCORED}),
         fronts=fronts,
         grid=image_grid(
-            veil(_rows(run.samples, solutions), solutions, forget_images),
-            columns,
+            veil(_pictures(run, solutions, {*shown, *originals}), solutions, forget_images),
+            shown,
             originals[0] if originals else None,
             (*info.classes_forget, *info.classes_retain),
         ),
@@ -184,18 +188,6 @@ def _requested(record: TrialRecord, scales: Scales | None) -> float | None:
     return None if record.reached != record.f1 else 1.0 - scales.normalised_f1(record.epsilon)
 
 
-def _export(run: StoredRun, record: TrialRecord) -> str:
-    """Return the command that writes a trial's model to a file.
-
-    It names the run as it lies in the folder of runs: where that folder is on this machine is nobody's
-    business, and the page may be read on another.
-    """
-    if record.checkpoint is None:
-        return ""
-    name = run.path.partition("?")[0].rstrip("/").rpartition("/")[2]
-    return export_command(f"runs/{name}", record, smoke=run.info.smoke, allow_import=run.needs_import)
-
-
 def _solution(run: StoredRun, record: TrialRecord, seeds: Sequence[int]) -> Solution:
     suffix = f" · seed {record.seed}" if len(seeds) > 1 and record.phase is not Phase.ORIGINAL else ""
     return Solution(
@@ -237,7 +229,8 @@ def _solution(run: StoredRun, record: TrialRecord, seeds: Sequence[int]) -> Solu
         steps=record.steps,
         seconds=record.seconds,
         start=record.start,
-        export=_export(run, record),
+        weights=record.checkpoint_sha256,
+        export=export_line(run, record),
     )
 
 
@@ -250,6 +243,12 @@ def _rows(frame: "pd.DataFrame", solutions: Sequence[Solution]) -> list[dict[str
     rows = cast("list[dict[str, Any]]", frame.to_dict("records"))
     known = ((row, keys.get((row["trial_id"], row["attempt"]))) for row in rows)
     return [row | {"key": key} for row, key in known if key is not None]
+
+
+def _pictures(run: StoredRun, solutions: Sequence[Solution], shown: Set[int]) -> list[dict[str, Any]]:
+    """Return the rows of the samples table that belong to models with these keys."""
+    ids = [solutions[key].trial_id for key in shown]
+    return _rows(run.samples[run.samples["trial_id"].isin(ids)], solutions)
 
 
 def _states(solutions: Sequence[Solution]) -> tuple[tuple[TrialState, int], ...]:
@@ -269,7 +268,7 @@ def _lost_parts(run: StoredRun) -> str:
             f" Attention: {_count_trials(rows)} left files but no row, because a row was lost or its commit "
             "did not end; the sweep's own command runs it again."
         )
-    return f"{text} `pareto-unlearn store check` names them." if text else ""
+    return f"{text} `{run_line(run, 'store', 'check')}` names them." if text else ""
 
 
 def _count_trials(count: int) -> str:

@@ -4,15 +4,10 @@ from collections.abc import Sequence
 
 from pareto_unlearn.analysis.scores import BOXES, LEVELS, Scores
 from pareto_unlearn.config.smoke import SMOKE, SMOKE_NOTICE
-from pareto_unlearn.report.facts import (
-    EpsilonRange,
-    Hypervolume,
-    MethodScores,
-    Report,
-    Split,
-)
+from pareto_unlearn.report.facts import EpsilonRange, Hypervolume, MethodScores, Report
 from pareto_unlearn.report.fragments import section, state_badge, text
 from pareto_unlearn.report.seeds import LEAST
+from pareto_unlearn.report.solution import Split
 from pareto_unlearn.report.words import (
     NONE,
     number,

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 
 from pareto_unlearn.catalogue.methods import METHODS, words_of
-from pareto_unlearn.report.facts import Kind, Solution
+from pareto_unlearn.report.solution import Kind, Solution
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

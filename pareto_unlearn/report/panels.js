@@ -69,7 +69,7 @@ const panels = (() => {
   const openSymbol = (symbol) => (symbol.endsWith("-open") ? symbol : `${symbol}-open`);
 
   // A figure with its points placed along a quantity and within the axes; `positions` are by row and model.
-  const place = (figure, quantity, across, core, fromZero) => {
+  const place = (figure, quantity, across, core, fromZero, solutions) => {
     const rows = figure.rows;
     const layout = structuredClone(figure.layout);
     const points = (trace) => trace.customdata.map((key, index) => ({ key, x: across.places[key], y: trace.y[index] }));
@@ -88,7 +88,8 @@ const panels = (() => {
       drawn.forEach(([x, y], index) => { if (x !== null) positions[row][trace.customdata[index]] = [x, y]; });
       const symbol = drawn.map(([, , isWhole]) => (isWhole ? trace.marker.symbol : openSymbol(trace.marker.symbol)));
       const line = { ...trace.marker.line, color: drawn.map(([, , isWhole]) => (isWhole ? trace.marker.line.color : trace.marker.color)) };
-      return { ...trace, x: drawn.map(([x]) => x), y: drawn.map(([, y]) => y), marker: { ...trace.marker, symbol, line } };
+      const hovertext = trace.customdata.map((key, index) => `<b>${solutions[key].plain}</b><br>${rows[row].set}: ${Number(trace.y[index].toPrecision(4))}<br>completeness ${solutions[key].bars.train[0][2]}`);
+      return { ...trace, hovertext, x: drawn.map(([x]) => x), y: drawn.map(([, y]) => y), marker: { ...trace.marker, symbol, line } };
     });
     rows.forEach((row, index) => {
       const suffix = row.yaxis.slice(1);
@@ -101,8 +102,8 @@ const panels = (() => {
     return { data, layout, positions };
   };
 
-  // All metrics of every model, one line a model; models far off the axis sit on its end.
-  const parallel = (axes, solutions, core) => {
+  // All metrics of every model but those left out, one line a model; models far off the axis sit on its end.
+  const parallel = (axes, solutions, core, leftOut) => {
     const scales = axes.map(({ values }) => limitsOf(known(values.filter((_, key) => core.has(key))), known(values.filter((_, key) => !core.has(key)))));
     const level = (index, value) => {
       const [low, high] = scales[index];
@@ -111,7 +112,7 @@ const panels = (() => {
     const lineOf = (key) => axes.map((axis, index) => level(index, axis.values[key]));
     const byColour = new Map();
     solutions.forEach((solution, key) => {
-      if (!axes.some((axis) => axis.values[key] !== null)) return;
+      if (leftOut.has(key) || !axes.some((axis) => axis.values[key] !== null)) return;
       if (!byColour.has(solution.colour)) byColour.set(solution.colour, []);
       byColour.get(solution.colour).push(key);
     });

@@ -14,7 +14,7 @@ from pareto_unlearn.catalogue.methods import BASELINES, METHODS, MethodKind
 from pareto_unlearn.catalogue.metrics import METRICS, PROTOCOLS, PaperColumn
 from pareto_unlearn.foreign_text import without_secrets
 from pareto_unlearn.records import HAS_MODEL, Phase, Role, TrialRecord, TrialState
-from pareto_unlearn.report.facts import Split
+from pareto_unlearn.report.solution import Split
 from pareto_unlearn.report.views import Row, finite, group, whole_set_rows
 from pareto_unlearn.store import StoredRun
 

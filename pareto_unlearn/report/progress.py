@@ -10,7 +10,8 @@ from pareto_unlearn.analysis.front import hypervolume
 from pareto_unlearn.analysis.scores import BOXES
 from pareto_unlearn.catalogue.methods import ORIGINAL
 from pareto_unlearn.records import TrialRecord
-from pareto_unlearn.report.facts import Kind, Progress
+from pareto_unlearn.report.charts import Progress
+from pareto_unlearn.report.solution import Kind
 from pareto_unlearn.report.views import finite, group
 
 UNSCORED = (Kind.CHECK, Kind.CONTROL, Kind.HARDENED)

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from pareto_unlearn.report.facts import Report, Solution, Split
+from pareto_unlearn.report.facts import Report
 from pareto_unlearn.report.figures import plain
+from pareto_unlearn.report.solution import Solution, Split
 from pareto_unlearn.report.views import is_core, percent
 from pareto_unlearn.report.words import metric_title
 

@@ -7,32 +7,21 @@
   const state = { key: report.start, split: "train", scale: "linear", seed: report.seedSliders[0]?.[0] };
   const STRIP = 5;
 
-  const make = (tag, className, text) => {
-    const element = document.createElement(tag);
-    if (className) element.className = className;
-    if (text !== undefined) element.textContent = text;
-    return element;
-  };
+  const { make } = elements;
+  // Of the models of a large run the page has rows and points, but pictures of some only.
+  const leftOut = new Set(report.leftOut);
+  const trials = trialRows(byId("trials"), leftOut.size > 0);
+  const seen = whenSeen(leftOut.size > 0);
+  const draw = (div, figure, revision) => theme.draw(div, figure, report.config, revision);
 
-  // Figures are written with CSS variables as colours; Plotly needs the values of the present theme.
-  const themed = (node, css) => {
-    if (typeof node === "string") {
-      const variable = /^var\((--[a-z-]+)\)$/.exec(node);
-      return variable ? css.getPropertyValue(variable[1]).trim() : node;
-    }
-    if (Array.isArray(node)) return node.map((part) => themed(part, css));
-    if (node === null || typeof node !== "object") return node;
-    return Object.fromEntries(Object.entries(node).map(([name, part]) => [name, themed(part, css)]));
-  };
-
-  const draw = (div, figure, revision) => {
-    const css = getComputedStyle(document.documentElement);
-    const { data, layout } = themed({ data: figure.data, layout: figure.layout }, css);
-    layout.uirevision = revision;
-    // Plotly measures the box again by itself, but not while the browser prepares to print.
-    if ("printing" in document.documentElement.dataset) Object.assign(layout, { width: div.clientWidth, height: div.clientHeight });
-    layout.font.family = layout.hoverlabel.font.family = getComputedStyle(document.body).fontFamily;
-    return Plotly.react(div, data, layout, report.config);
+  // A figure whose points are models; a click selects one.
+  const drawModels = (div, figure, revision) => {
+    const isNew = !div.classList.contains("js-plotly-plot");
+    draw(div, figure, revision);
+    if (isNew) div.on("plotly_click", (event) => {
+      const key = event.points[0]?.customdata;
+      if (key !== undefined && key !== null) select(Number(key));
+    });
   };
 
   const placeRings = (div, figure, positions) => {
@@ -45,14 +34,22 @@
     );
   };
 
-  const markOf = (key) => document.querySelector(`#trials tr[data-key="${key}"] .mark`).cloneNode(true);
+  const markOf = (key) => trials.row(key).querySelector(".mark").cloneNode(true);
 
   const viewName = () => `${state.split}-${state.scale}`;
+
+  const withHover = (trace, positions) => {
+    const texts = {
+      models: (key) => report.solutions[key].hover[state.split],
+      requested: (key, x) => `${report.solutions[key].plain}<br>requested ${x.toFixed(1)} %, reached ${positions[key][0].toFixed(1)} %`,
+    };
+    return trace.meta ? { ...trace, hovertext: trace.customdata.map((key, index) => texts[trace.meta](key, trace.x[index])) } : trace;
+  };
 
   const drawFront = () => {
     const div = byId("figure-front");
     const figure = report.front[viewName()];
-    draw(div, figure, viewName());
+    drawModels(div, { ...figure, data: figure.data.map((trace) => withHover(trace, figure.positions)) }, viewName());
     placeRings(div, figure, [figure.positions]);
     for (const part of document.querySelectorAll("[data-view]")) part.hidden = part.dataset.view !== viewName();
   };
@@ -61,23 +58,27 @@
   // What can stand across: the quantities of the front, then every metric itself.
   const quantities = [...report.metricData.quantities, ...report.metricData.axes.map((axis) => ({ name: axis.title, log: false, values: axis.values }))];
   let placed = [];
+  const partOf = (index) => byId(`figure-metric-${index}`).closest(".panel");
 
   const drawMetrics = () => {
     if (!report.metrics.length) return;
     const quantity = quantities[Number(byId("metric-across").value)];
     const across = panels.reachAcross(quantity, core, byId("metric-range").value);
     const shown = byId("metric-choice").value;
-    placed = report.metrics.map((figure) => panels.place(figure, quantity, across, core, byId("metric-zero").checked));
-    placed.forEach((figure, index) => {
-      const div = byId(`figure-metric-${index}`);
-      const panel = div.closest(".panel");
-      panel.hidden = shown !== "all" && shown !== String(index);
-      if (panel.hidden) return;
-      draw(div, figure, "metric");
-      placeRings(div, figure, figure.positions);
-    });
+    placed = report.metrics.map((figure) => ({ ...panels.place(figure, quantity, across, core, byId("metric-zero").checked, report.solutions), isDrawn: false }));
+    placed.forEach((figure, index) => { partOf(index).hidden = shown !== "all" && shown !== String(index); });
     byId("metric-said").textContent = panels.saysReach(quantity, across);
+    followMetrics();
   };
+
+  // A panel that comes into view late is drawn then, with the ring where it has to be by that time.
+  const followMetrics = () => placed.forEach((figure, index) => seen.later(partOf(index), () => {
+    if (partOf(index).hidden) return;
+    const div = byId(`figure-metric-${index}`);
+    if (!figure.isDrawn) drawModels(div, figure, "metric");
+    figure.isDrawn = true;
+    placeRings(div, figure, figure.positions);
+  }));
 
   const drawProgress = () => {
     const div = byId("figure-progress");
@@ -89,14 +90,14 @@
   const drawParallel = () => {
     const div = byId("figure-parallel");
     if (!div) return;
-    lines = panels.parallel(report.metricData.axes, report.solutions, core);
+    lines = panels.parallel(report.metricData.axes, report.solutions, core, leftOut);
     const layout = structuredClone(report.parallelLayout);
     Object.assign(layout.xaxis, { tickvals: lines.ticktext.map((_, index) => index), ticktext: lines.ticktext, range: [-0.2, lines.ticktext.length - 0.8] });
-    draw(div, { data: [...lines.data, lines.chosen(state.key)], layout }, "parallel");
+    drawModels(div, { data: [...lines.data, lines.chosen(state.key)], layout }, "parallel");
   };
 
   const placeLine = () => {
-    if (lines === null) return;
+    if (lines === null) return drawParallel();
     const { x, y, customdata, hovertext } = lines.chosen(state.key);
     Plotly.restyle(byId("figure-parallel"), { x: [x], y: [y], customdata: [customdata], hovertext: [hovertext] }, [lines.data.length]);
   };
@@ -111,14 +112,8 @@
     byId("curve-none").textContent = solution ? solution.noCurve : "";
     div.hidden = !curve;
     byId("curve-text").textContent = solution ? [solution.state, solution.reason].filter(Boolean).join(" · ") : "";
-    byId("curve-answers").replaceChildren(...(solution ? solution.answers.map(answerOf) : []));
+    byId("curve-answers").replaceChildren(...(solution ? solution.answers.map(elements.answer) : []));
     if (curve) draw(div, convergence.figure(curve, solution.colour, report.curveLayout, div.clientWidth > 700), `curve-${key}`);
-  };
-
-  const answerOf = ([question, answer, evidence]) => {
-    const pair = make("div", `answer answer-${answer}`);
-    pair.append(make("dt", "", question), make("dd", "", answer), make("dd", "minor", evidence));
-    return pair;
   };
 
   // A figure of the selected model; the section is missing where no model has one.
@@ -135,74 +130,41 @@
   const drawEmbedding = () => drawOwn("embedding", report.embeddings);
   const drawRelearning = () => drawOwn("relearning", report.relearning);
 
+  // Every part below the front that follows the selection, each when it is in view.
+  const followRest = () => {
+    const parts = [["figure-parallel", placeLine], ["figure-curve", followCurve], ["figure-embedding", drawEmbedding], ["figure-relearning", drawRelearning]];
+    for (const [name, work] of parts) {
+      const part = byId(name)?.closest("section, article");
+      if (part) seen.later(part, work);
+    }
+  };
+
   const drawAll = () => { drawFront(); drawProgress(); drawMetrics(); drawParallel(); drawCurve(); drawEmbedding(); drawRelearning(); };
 
-  // Details: bars, evidence and the first images of the selected model.
-  const barList = (bars) => {
-    const list = make("div", "bars");
-    for (const [name, part, shown] of bars) {
-      if (part === null && shown === "\u2013") continue;
-      const bar = make("div", "bar");
-      const track = make("i");
-      track.style.setProperty("--part", Math.min(Math.max(part ?? 0, 0), 1));
-      bar.append(make("span", "", name), make("b", "", shown), track);
-      list.append(bar);
-    }
-    return list;
-  };
-
-  const evidenceList = (rows) => {
-    const list = make("dl", "evidence");
-    for (const [term, shown] of rows) {
-      const pair = make("div");
-      pair.append(make("dt", "", term), make("dd", "", shown));
-      list.append(pair);
-    }
-    return list;
-  };
-
-  const strip = (set) => {
+  // The first images of a set as the input, the truth and this model have them; empty without its pictures.
+  const stripOf = (set) => {
     const rows = [...document.querySelectorAll(`#grid tr[data-set="${set}"]`)].slice(0, STRIP);
-    const part = make("div", `strips strip-${set}`);
-    if (!rows.length || !rows[0].querySelector(`td[data-key="${state.key}"]`)) return part;
-    part.append(make("span", "strip-head", `${set} images`));
-    for (const [label, selector] of [["input", '[data-role="input"]'], ["truth", '[data-role="truth"]'], ["this", `td[data-key="${state.key}"]`]]) {
-      part.append(make("span", label === "this" ? "strip-label now" : "strip-label", label === "this" ? "this model" : label));
-      for (let index = 0; index < STRIP; index += 1) {
-        const image = rows[index]?.querySelector(`${selector} img`);
-        part.append(image ? image.cloneNode() : make("span"));
-      }
-    }
-    return part;
-  };
-
-  // A page opened as a file may be refused the clipboard; then the old command copies what is selected.
-  const copy = async (line, button) => {
-    const done = await navigator.clipboard?.writeText(line.textContent).then(() => true, () => false);
-    if (!done) {
-      getSelection().selectAllChildren(line);
-      if (!document.execCommand("copy")) return;
-    }
-    button.textContent = "Copied";
-    setTimeout(() => { button.textContent = "Copy"; }, 1500);
+    const own = `td[data-key="${state.key}"]`;
+    const shown = rows[0]?.querySelector(own) ? [["input", '[data-role="input"]'], ["truth", '[data-role="truth"]'], ["this model", own]] : [];
+    return elements.strip(set, shown.map(([label, selector]) => [label, rows.map((row) => row.querySelector(`${selector} img`))]), STRIP);
   };
 
   const takeOut = (solution) => {
     const part = make("div", "take-out");
     const head = make("p", "minor", "trial ");
     head.append(make("code", "", solution.trial), solution.export ? "; to write its model to a file:" : "");
-    part.append(head, ...(solution.export ? commandLine(solution.export) : []));
+    part.append(head, ...(solution.export ? elements.command(solution.export, "Copy the export command") : []));
     return part;
   };
 
-  const commandLine = (command) => {
-    const line = make("code", "command", command);
-    const button = make("button", "action", "Copy");
-    button.type = "button";
-    button.setAttribute("aria-label", "Copy the export command");
-    button.setAttribute("aria-live", "polite");
-    button.addEventListener("click", () => copy(line, button));
-    return [line, button];
+  const pictures = (solution) => {
+    if (!byId("grid") || !leftOut.has(state.key)) return [stripOf("forget"), stripOf("retain")];
+    const part = make("div", "take-out");
+    part.append(
+      make("p", "minor", "This page leaves out the pictures of this model. This writes it with them:"),
+      ...elements.command(`${report.picturesLine} ${solution.trial}`, "Copy the command"),
+    );
+    return [part];
   };
 
   // Between two trials no model is measured; the line makes one there.
@@ -224,7 +186,7 @@
     const part = make("div", "take-out between");
     part.append(
       make("p", "minor", `Not measured: no model lies at epsilon ${percent}. This line mixes one from its neighbours within seconds, measures it and writes it:`),
-      ...commandLine(`${before}${file}-${fraction}.safetensors --epsilon ${fraction}${seed}`),
+      ...elements.command(`${before}${file}-${fraction}.safetensors --epsilon ${fraction}${seed}`, "Copy the export command"),
     );
     document.querySelector("#details .between")?.remove();
     byId("details").prepend(part);
@@ -259,7 +221,7 @@
     sub.append(make("span", `state state-${solution.state}`, `${solution.stateMark} ${solution.state}`), ` ${solution.reason}`);
     const advice = solution.advice ? [make("p", "advice", solution.advice)] : [];
     if (solution.overSeeds) advice.push(make("p", "advice", solution.overSeeds[state.split]));
-    byId("details").replaceChildren(head, sub, ...advice, barList(solution.bars[state.split]), evidenceList(solution.evidence), takeOut(solution), strip("forget"), strip("retain"));
+    byId("details").replaceChildren(head, sub, ...advice, elements.bars(solution.bars[state.split]), elements.evidence(solution.evidence), takeOut(solution), ...pictures(solution));
   };
 
   // From three seeds on the slider runs over the models of one of them.
@@ -298,11 +260,11 @@
   };
 
   const showInTables = () => {
-    for (const cell of document.querySelectorAll("[data-key].selected")) cell.classList.remove("selected");
-    for (const row of document.querySelectorAll("[aria-current]")) row.removeAttribute("aria-current");
-    for (const cell of document.querySelectorAll(`[data-key="${state.key}"]`)) {
+    trials.select(state.key);
+    seen.later(byId("trials-section"), trials.reveal);
+    for (const cell of document.querySelectorAll(":is(th, td).selected")) cell.classList.remove("selected");
+    for (const cell of document.querySelectorAll(`:is(th, td)[data-key="${state.key}"]`)) {
       cell.classList.add("selected");
-      if (cell.tagName === "TR") cell.setAttribute("aria-current", "true");
       if (cell.tagName === "TH") reveal(cell);
     }
   };
@@ -340,14 +302,8 @@
     show();
     const front = report.front[viewName()];
     placeRings(byId("figure-front"), front, [front.positions]);
-    placed.forEach((figure, index) => {
-      const div = byId(`figure-metric-${index}`);
-      if (!div.closest(".panel").hidden) placeRings(div, figure, figure.positions);
-    });
-    placeLine();
-    followCurve();
-    drawEmbedding();
-    drawRelearning();
+    followMetrics();
+    followRest();
   };
 
   // While its sweep runs, the page reads itself again; the address keeps what the reader has chosen.
@@ -380,58 +336,17 @@
 
   const followCurve = () => {
     const choice = byId("curve-choice");
-    if (![...choice.options].some((option) => option.value === String(state.key))) return;
+    const before = choice.value;
     choice.value = String(state.key);
+    if (choice.value !== String(state.key)) choice.value = before; // the original has no curve
     drawCurve();
   };
 
-  // Sorting: numbers as numbers, empty cells last in both directions.
-  const sortBy = (head, column) => {
-    const body = byId("trials").tBodies[0];
-    const falling = head.getAttribute("aria-sort") === "ascending";
-    const numeric = head.classList.contains("number") || column === 0;
-    const value = (row) => {
-      const text = row.cells[column].dataset.v;
-      return text === "" ? null : numeric ? Number(text) : text;
-    };
-    const compare = (a, b) => {
-      const [left, right] = [value(a), value(b)];
-      if (left === null || right === null) return (left === null) - (right === null);
-      const order = left < right ? -1 : left > right ? 1 : 0;
-      return (falling ? -order : order) || Number(a.dataset.order) - Number(b.dataset.order);
-    };
-    body.append(...[...body.rows].sort(compare));
-    for (const other of head.parentElement.cells) other.setAttribute("aria-sort", "none");
-    head.setAttribute("aria-sort", falling ? "descending" : "ascending");
-  };
-
-  // Downloads. A text cell that a spreadsheet would run as a formula gets an apostrophe in front.
-  const csvCell = (value) => {
-    if (value === null) return "";
-    if (typeof value === "object") return value.number;
-    const text = typeof value === "string" && /^[=+\-@\t\r]/.test(value) ? `'${value}` : String(value);
-    return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
-  };
-
-  const save = (name, type, text) => {
-    const link = make("a");
-    link.href = URL.createObjectURL(new Blob([text], { type }));
-    link.download = name;
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
-  };
-
-  const asCsv = () => [report.trials.columns, ...report.trials.rows].map((row) => row.map(csvCell).join(",")).join("\r\n") + "\r\n";
-
-  const asJson = () => {
-    const bare = (value) => (value !== null && typeof value === "object" ? value.number : value);
-    const rows = report.trials.rows.map((row) => Object.fromEntries(row.map((value, index) => [report.trials.columns[index], bare(value)])));
-    return JSON.stringify(rows, null, 2);
-  };
-
   const onClick = (event) => {
+    const copier = event.target.closest("[data-copy]");
+    if (copier) return elements.copy(copier);
     const sorter = event.target.closest("[data-sort]");
-    if (sorter) return sortBy(sorter.closest("th"), Number(sorter.dataset.sort));
+    if (sorter) return trials.sortBy(sorter.closest("th"), Number(sorter.dataset.sort));
     const chosen = event.target.closest("[data-select]")?.dataset.select ?? event.target.closest("tbody tr[data-key], td[data-key]")?.dataset.key;
     if (chosen !== undefined) select(Number(chosen));
   };
@@ -454,36 +369,30 @@
     remember();
   };
 
-  const listenToFigure = (div) => div.on("plotly_click", (event) => {
-    const key = event.points[0]?.customdata;
-    if (key !== undefined && key !== null) select(Number(key));
-  });
-
   if (location.hash.includes("trial=")) recall();
   show();
   drawFront();
-  drawProgress();
+  if (byId("figure-progress")) seen.later(byId("figure-progress"), drawProgress);
   drawMetrics();
-  drawParallel();
-  const choice = byId("curve-choice");
-  if ([...choice.options].some((option) => option.value === String(state.key))) choice.value = String(state.key);
-  drawCurve();
-  drawEmbedding();
-  drawRelearning();
-  listenToFigure(byId("figure-front"));
-  report.metrics.forEach((_, index) => listenToFigure(byId(`figure-metric-${index}`)));
-  if (byId("figure-parallel")) listenToFigure(byId("figure-parallel"));
+  followRest();
   document.addEventListener("click", onClick);
   document.addEventListener("change", onChange);
   byId("epsilon").addEventListener("input", (event) => onDial(Number(event.target.value)));
   byId("epsilon").addEventListener("keydown", onDialKey);
-  byId("download-csv").addEventListener("click", () => save(`${report.name}-trials.csv`, "text/csv", asCsv()));
-  byId("download-json").addEventListener("click", () => save(`${report.name}-trials.json`, "application/json", asJson()));
+  byId("download-csv").addEventListener("click", () => elements.save(`${report.name}-trials.csv`, "text/csv", elements.asCsv(report.trials)));
+  byId("download-json").addEventListener("click", () => elements.save(`${report.name}-trials.json`, "application/json", elements.asJson(report.trials)));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
-  addEventListener("beforeprint", () => { Object.assign(document.documentElement.dataset, { theme: "light", printing: "" }); drawAll(); });
+  byId("trials-find")?.addEventListener("input", (event) => { byId("trials-found").textContent = `${trials.find(event.target.value)} of ${trials.count} trials`; });
+  addEventListener("beforeprint", () => {
+    Object.assign(document.documentElement.dataset, { theme: "light", printing: "" });
+    trials.spread(true);
+    drawAll();
+    seen.all();
+  });
   addEventListener("afterprint", () => {
     delete document.documentElement.dataset.theme;
     delete document.documentElement.dataset.printing;
+    trials.spread(false);
     drawAll();
     for (const div of document.querySelectorAll(".js-plotly-plot")) if (!div.hidden) Plotly.Plots.resize(div);
   });

@@ -4,19 +4,14 @@ from collections.abc import Sequence
 
 from pareto_unlearn.analysis.likeness import explain_likeness
 from pareto_unlearn.catalogue.metrics import PROTOCOLS
-from pareto_unlearn.report.facts import (
-    FrontView,
-    Kind,
-    MetricPanel,
-    Report,
-    Solution,
-    Split,
-)
+from pareto_unlearn.report.charts import FrontView, MetricPanel
+from pareto_unlearn.report.facts import Report
 from pareto_unlearn.report.figures import EMBEDDED
 from pareto_unlearn.report.fragments import legend, section, text
 from pareto_unlearn.report.front_figure import front_legend
 from pareto_unlearn.report.marks import look, method_title
 from pareto_unlearn.report.quantities import metric_data
+from pareto_unlearn.report.solution import Kind, Solution, Split
 from pareto_unlearn.report.words import (
     metric_hint,
     metric_title,

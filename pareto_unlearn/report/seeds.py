@@ -9,7 +9,8 @@ from statistics import median
 import numpy as np
 
 from pareto_unlearn.analysis.front import attainment
-from pareto_unlearn.report.facts import Band, Kind, Measured, Solution, Split
+from pareto_unlearn.report.charts import Band
+from pareto_unlearn.report.solution import Kind, Measured, Solution, Split
 from pareto_unlearn.report.views import finite, group
 from pareto_unlearn.report.words import share
 

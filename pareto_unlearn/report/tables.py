@@ -7,15 +7,10 @@ select a model carry it as ``data-select``.
 from pareto_unlearn.analysis.naming import short_id
 from pareto_unlearn.config import ForgetImages
 from pareto_unlearn.records import TrialState
-from pareto_unlearn.report.facts import (
-    ClassTable,
-    GridRow,
-    Kind,
-    Report,
-    Solution,
-    Split,
-)
+from pareto_unlearn.report.charts import ClassTable, GridRow
+from pareto_unlearn.report.facts import Report
 from pareto_unlearn.report.fragments import mark, section, state_badge, text
+from pareto_unlearn.report.solution import Kind, Solution, Split
 from pareto_unlearn.report.views import finite
 from pareto_unlearn.report.words import (
     NONE,
@@ -66,6 +61,19 @@ _VEILS = {
 }
 
 
+def choice(report: Report) -> str:
+    """Return which models a table of a large run shows, and how to see others; empty if it shows all."""
+    if not report.left_out:
+        return ""
+    all_models = len(report.shown) + len(report.left_out)
+    star = "" if report.recommended is None else f"the {report.recommended.name} one, "
+    return (
+        f" Shown are {len(report.shown)} of {all_models:,} models: the original, {star}the ends of the "
+        "front, and others evenly between. To see another, select it above and copy the line that stands "
+        "for its pictures."
+    )
+
+
 def images(report: Report) -> str:
     """Return the grid of images: the same images for every model."""
     grid = report.grid
@@ -92,6 +100,7 @@ def images(report: Report) -> str:
     lead = (
         "Held-out images, never trained on. Columns run from lowest to highest completeness, "
         f"baselines last.{left_out}{_VEILS[report.forget_images]}"
+        f"{choice(report)}"
     )
     blur = '<label class="check"><input type="checkbox" id="hide-forget"> blur the forget images</label>'
     body = (
@@ -114,6 +123,7 @@ def _heat_cell(value: float | None, key: int, worst: bool) -> str:
 
 
 def _class_table(report: Report, table: ClassTable) -> str:
+    table = table.only(report.shown)
     heads = "".join(_head_button(report, key) for key in table.columns)
     worst = [table.worst(index) for index in range(len(table.columns))]
     rows = ""
@@ -165,7 +175,7 @@ def classes(report: Report) -> str:
     lead = (
         "Epsilon bounds the mean; a class can lag far behind it. Cells show completeness, the colour shows "
         "what is still remembered, and the outlined cell is the class that the model forgets least. "
-        "Protocol: objective."
+        f"Protocol: objective.{choice(report)}"
     )
     body = f'<p class="callout" aria-live="polite"><span id="worst-class"></span></p>{tables}'
     return section("classes", "Completeness per class", lead, body)
@@ -196,7 +206,7 @@ _COLUMNS = (
 
 def _number_cell(value: float | None, shown: str) -> str:
     sortable = finite(value)
-    return f'<td class="number" data-v="{"" if sortable is None else repr(sortable)}">{shown}</td>'
+    return f'<td class="number" data-v="{"" if sortable is None else format(sortable, ".9g")}">{shown}</td>'
 
 
 def _trial_row(report: Report, solution: Solution, key: int) -> str:
@@ -243,6 +253,17 @@ def _endings(report: Report) -> str:
     return f'<ul class="endings">{"".join(endings)}</ul>' if endings else ""
 
 
+def _finder(report: Report) -> str:
+    """Return the search of a large table, of which a browser's own search sees the drawn rows only."""
+    if not report.left_out:
+        return ""
+    return (
+        '<label class="find">Find <input type="search" id="trials-find" autocomplete="off" '
+        'placeholder="name, id, state or reason"></label> <span id="trials-found" class="minor" '
+        'aria-live="polite"></span>'
+    )
+
+
 def trials(report: Report) -> str:
     """Return the table of all trials with its downloads; it is also the accessible form of the figures."""
     heads = "".join(
@@ -255,7 +276,7 @@ def trials(report: Report) -> str:
     body = (
         f'{_endings(report)}<p class="buttons">'
         '<button type="button" class="action" id="download-csv">Download CSV</button>'
-        '<button type="button" class="action" id="download-json">Download JSON</button></p>'
+        f'<button type="button" class="action" id="download-json">Download JSON</button>{_finder(report)}</p>'
         '<div class="card scroll" tabindex="0" role="region" aria-label="Table of trials">'
         '<table id="trials" class="trials">'
         f"<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>"

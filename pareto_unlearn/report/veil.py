@@ -10,7 +10,7 @@ from PIL import Image
 
 from pareto_unlearn.analysis.picking import HIDDEN
 from pareto_unlearn.config import ForgetImages
-from pareto_unlearn.report.facts import Solution
+from pareto_unlearn.report.solution import Solution
 from pareto_unlearn.report.views import Row
 
 TILES = 4

@@ -1,8 +1,12 @@
 """The sentences at the top of the page: what the sweep reached, which model to take, and at what cost."""
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from pareto_unlearn.report.facts import Kind, Recommendation, Solution, Split
+from pareto_unlearn.records import TrialState
+from pareto_unlearn.report.facts import Recommendation
+from pareto_unlearn.report.solution import Kind, Solution, Split
 from pareto_unlearn.report.views import percent
 
 __all__ = ["verdict"]
@@ -13,8 +17,39 @@ def _span(values: Sequence[float], digits: int = 1) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _models(solutions: Sequence[Solution]) -> list[Solution]:
-    return [s for s in solutions if s.has_model and s.kind in (Kind.BOUNDARY, Kind.EPSILON)]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Counted:
+    """The models that are told of, and how many trials left one that is not: infeasible, or there already."""
+
+    models: tuple[Solution, ...]
+    infeasible: int
+    same: int
+
+    def words(self) -> str:
+        """Return how many models there are, in a run of several seeds also of each."""
+        count = len(self.models)
+        if count == 1:
+            return "One unlearned model"
+        of_seed = sorted(Counter(one.seed for one in self.models).values())
+        if len(of_seed) == 1:
+            return f"{count} unlearned models"
+        each = f"{of_seed[0]}" if of_seed[0] == of_seed[-1] else f"{of_seed[0]} to {of_seed[-1]}"
+        return f"{count} unlearned models of {len(of_seed)} seeds ({each} each)"
+
+    def left_out(self) -> str:
+        """Return a sentence on what does not count; empty if everything does."""
+        parts = [f"{self.infeasible} infeasible"] if self.infeasible else []
+        parts += [f"{self.same} with the weights of another"] if self.same else []
+        return f" Not counted: {', '.join(parts)}." if parts else ""
+
+
+def _count(solutions: Sequence[Solution]) -> _Counted:
+    """Return the models that keep their epsilon, equal weights of one seed once."""
+    found = [s for s in solutions if s.has_model and s.kind in (Kind.BOUNDARY, Kind.EPSILON)]
+    feasible = [s for s in found if s.state is not TrialState.INFEASIBLE]
+    distinct = {(s.seed, s.weights or s.trial_id): s for s in reversed(feasible)}
+    models = tuple(s for s in feasible if distinct[s.seed, s.weights or s.trial_id] is s)
+    return _Counted(models=models, infeasible=len(found) - len(feasible), same=len(feasible) - len(models))
 
 
 def _reach(models: Sequence[Solution], split: Split) -> tuple[str, str] | None:
@@ -64,22 +99,28 @@ def _recommend_in_words(solutions: Sequence[Solution], recommended: Recommendati
 
 def verdict(solutions: Sequence[Solution], recommended: Recommendation | None = None) -> str:
     """Return a few sentences on what the sweep reached, which model to take, and the number of steps."""
-    models = _models(solutions)
+    counted = _count(solutions)
+    models = counted.models
     if not models:
-        ended = sum(1 for s in solutions if s.kind is not Kind.ORIGINAL)
-        return (
-            f"No unlearned model: {ended} trial{'s' * (ended != 1)} ended without one. "
-            "The reasons are in the table of trials."
-        )
-    one = len(models) == 1
-    count = "One unlearned model" if one else f"{len(models)} unlearned models"
+        return _nothing(solutions, counted)
+    one, count = len(models) == 1, counted.words()
     train, heldout = _reach(models, Split.TRAIN), _reach(models, Split.HELDOUT)
     if train is None:
-        return f"{count}; completeness and retained quality were not measured.{_budget(models)}"
+        unmeasured = "; completeness and retained quality were not measured."
+        return f"{count}{unmeasured}{_budget(models)}{counted.left_out()}"
     text = (
         f"{count} with {train[0]} completeness of forgetting {'keeps' if one else 'keep'} {train[1]} of "
         f"the quality on the retain images.{_recommend_in_words(solutions, recommended)}{_budget(models)}"
     )
     if heldout is not None:
         text += f" On images never trained on: {heldout[0]} completeness, {heldout[1]} retained quality."
-    return text
+    return text + counted.left_out()
+
+
+def _nothing(solutions: Sequence[Solution], counted: _Counted) -> str:
+    ended = sum(1 for s in solutions if not s.has_model)
+    found = (
+        [f"{ended} trial{'s' * (ended != 1)} ended without one"] if ended or not counted.infeasible else []
+    )
+    found += [f"{counted.infeasible} infeasible"] if counted.infeasible else []
+    return f"No unlearned model: {', '.join(found)}. The reasons are in the table of trials."

@@ -13,9 +13,8 @@ import numpy as np
 
 from pareto_unlearn.analysis.front import is_non_dominated
 from pareto_unlearn.catalogue.metrics import REPORT_ORDER
-from pareto_unlearn.report.facts import (
+from pareto_unlearn.report.charts import (
     CURVE_COLUMNS,
-    UNDRAWN,
     Box,
     ClassTable,
     Curve,
@@ -23,13 +22,11 @@ from pareto_unlearn.report.facts import (
     FrontView,
     GridRow,
     ImageGrid,
-    Kind,
     MetricPanel,
     MetricPoint,
     MetricSeries,
-    Solution,
-    Split,
 )
+from pareto_unlearn.report.solution import UNDRAWN, Kind, Solution, Split
 
 Row = Mapping[str, Any]
 T = TypeVar("T")

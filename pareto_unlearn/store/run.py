@@ -56,6 +56,14 @@ class StoredRun:
         """The directory or URI of the run."""
         return self.store.path
 
+    @property
+    def shown_path(self) -> str:
+        """The run as it lies in the folder of runs, for lines that others may read and copy.
+
+        Where that folder is on this machine is nobody's business.
+        """
+        return f"runs/{self.path.partition('?')[0].rstrip('/').rpartition('/')[2]}"
+
     @cached_property
     def needs_import(self) -> bool:
         """Whether verbs that load its models need ``--allow-import``, because its family is a file."""
