@@ -237,6 +237,11 @@ def test_the_verb_names_the_model_and_the_command_and_records_the_choice(run_pat
     assert done.stdout.splitlines()[-1].endswith(f"--trial {note['trial_id']}")
     assert note["criteria"] == {"min_quality": 0.98, "split": "heldout"}
     assert {"date", "version", "why", "why_not", "label", "seed"} <= note.keys()
+    page = (run_path / "report.html").read_text()
+    assert done.stderr == f"report {run_path}/report.html\n"
+    data = json.loads(page.split('id="report-data">')[1].split("</script>")[0])
+    assert data["solutions"][data["start"]]["trial"] == note["trial_id"]
+    assert 'title="picked">★' in page
     assert json.loads(call("pick", run_path, "--json").stdout)["criteria"] == {"split": "heldout"}
 
 
