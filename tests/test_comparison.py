@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from report_browser import Opened, needs_browser, started_browser
 from synthetic_run import SCALES, SWEEP_FILE, planned_trials, synthetic_info, synthetic_result, write_run
 from typer.testing import CliRunner
 
@@ -19,8 +20,9 @@ from pareto_unlearn.analysis.front import hypervolume
 from pareto_unlearn.cli import app
 from pareto_unlearn.errors import ConfigError, StoreError
 from pareto_unlearn.records import HAS_MODEL, Phase
+from pareto_unlearn.report import write_comparison_page
 from pareto_unlearn.report.comparison import ComparisonFormat, RunComparison, compare_runs, write_comparison
-from pareto_unlearn.report.facts import Split
+from pareto_unlearn.report.solution import Split
 from pareto_unlearn.store import open_run
 
 WIDER = (SCALES.f1_original, 0.1)
@@ -188,6 +190,23 @@ def test_the_page_holds_the_fronts_and_their_differences_and_obeys_no_name(make_
     known = {round(100 * (1 - one.e_heldout), 6) for one in models}
     assert {round(x, 6) for x in traces[1]["x"]} <= known
     assert len(traces[1]["x"]) > 3
+
+
+@needs_browser
+def test_the_page_needs_no_network_shows_what_differs_and_fits_a_phone(paths, tmp_path):
+    path = write_comparison_page(paths, str(tmp_path / "page.html"))
+    with started_browser() as browser:
+        wide = Opened(browser, path, viewport={"width": 1280, "height": 900})
+        phone = Opened(browser, path, viewport={"width": 390, "height": 844})
+        for opened in (wide, phone):
+            assert opened.complaints == []
+            assert [url for url in opened.requests if not url.startswith("data:")] == opened.requests[:1]
+            drawn = "[...document.querySelectorAll('.figure')].map((one) => one.data.length)"
+            assert opened.page.evaluate(drawn) == [2 * 3, 2 * 3]  # of one seed and of two, held out and not
+        second = wide.page.locator("#settings tbody tr", has_text="second")
+        assert "solver.steps: 400 -> 800" in second.inner_text()
+        assert second.is_visible()
+        assert phone.page.evaluate("document.documentElement.scrollWidth") == 390
 
 
 def test_unlike_runs_are_no_page(make_run, tmp_path):
