@@ -54,6 +54,13 @@ def test_only_what_can_change_a_result_is_a_difference(both):
     assert both.runs[1].differences == ("solver.steps: 400 -> 800",)
 
 
+def test_a_key_that_an_older_release_did_not_know_is_no_difference(make_run):
+    older = SWEEP_FILE.replace("{dataset: digits}", "{dataset: digits, forget_classes: 5}")
+    newer = older.replace("classes: 5}", "classes: 5, follow_links: false}") + "task: {masks: null}\n"
+    found = compare_runs([open_run(make_run("older", older)), open_run(make_run("newer", newer))])
+    assert found.runs[1].differences == ()
+
+
 def test_all_runs_share_the_largest_box(both, paths):
     reference = (1.0, WIDER[1] / SCALES.variance_retain)
     assert both.reference == pytest.approx(reference)

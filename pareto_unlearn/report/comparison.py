@@ -6,7 +6,7 @@ scales.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -15,9 +15,9 @@ import numpy as np
 
 from pareto_unlearn.analysis.front import hypervolume
 from pareto_unlearn.catalogue.methods import EPSILON_CONSTRAINT
-from pareto_unlearn.config import describe_difference
+from pareto_unlearn.config import describe_difference, parse_config
 from pareto_unlearn.config.yaml_source import read_document
-from pareto_unlearn.errors import StoreError
+from pareto_unlearn.errors import ConfigError, StoreError
 from pareto_unlearn.foreign_text import write_csv
 from pareto_unlearn.records import HAS_MODEL, Phase, Role, TrialRecord, TrialState
 from pareto_unlearn.report.paper_table import Cell, average, run_titles
@@ -95,7 +95,7 @@ def compare_runs(runs: Sequence[StoredRun], split: Split = Split.TRAIN) -> RunCo
     Raises:
         StoreError: a run has lost its sweep.yaml, so its differences are unknown.
     """
-    settings = [_settings(run) for run in runs]
+    settings = _settings(runs)
     reference = _reference(runs, split)
     compared = tuple(
         ComparedRun(
@@ -113,17 +113,26 @@ def compare_runs(runs: Sequence[StoredRun], split: Split = Split.TRAIN) -> RunCo
     return RunComparison(runs=compared, split=split, reference=reference, notes=notes)
 
 
-def _settings(run: StoredRun) -> dict[str, Any]:
-    """Return the sweep file without the keys ``name``, ``run`` and ``smoke``.
+def _settings(runs: Sequence[StoredRun]) -> list[dict[str, Any]]:
+    """Return the sweep files without the keys ``name``, ``run`` and ``smoke``.
 
-    It is read as plain YAML, without checks, so that files of older versions can be compared too.
+    Each key that an older release did not know has its default. Where one of the files cannot be checked any
+    more, or names a family that is a file, all are taken as they are written.
     """
-    name = f"{run.path}/sweep.yaml"
+    texts = [(f"{run.path}/sweep.yaml", _sweep_file(run)) for run in runs]
     try:
-        values: Mapping[str, Any] = read_document(run.store.read_text("sweep.yaml"), name).data
+        found = [parse_config(text, name, stored=True).model_dump(mode="json") for name, text in texts]
+    except ConfigError:
+        found = [dict(read_document(text, name).data) for name, text in texts]
+    return [{key: value for key, value in one.items() if key not in _NO_SETTING} for one in found]
+
+
+def _sweep_file(run: StoredRun) -> str:
+    try:
+        return run.store.read_text("sweep.yaml")
     except StoreError as error:
+        name = f"{run.path}/sweep.yaml"
         raise StoreError(f"{name} is missing, so nobody can say how this run differs: {error}") from error
-    return {key: value for key, value in values.items() if key not in _NO_SETTING}
 
 
 def seeds_of(run: StoredRun) -> list[int]:

@@ -30,7 +30,7 @@ from pareto_unlearn.report.words import NONE
 
 _HIGHEST_LOSS = 0.5
 """Models that lose more are no menu; a chart that shows them hides all others."""
-_X_AXIS, _Y_AXIS = "completeness (mean over forget images), %", "quality loss (FVU), %"
+_X_AXIS, _Y_AXIS = "completeness, %", "quality loss (FVU), %"
 
 
 def render_comparison(view: ComparisonView) -> str:
@@ -74,7 +74,8 @@ def _verdict(view: ComparisonView) -> str:
 
 def _fronts(view: ComparisonView) -> str:
     lead = (
-        "Each marker is one model, each line the front of one seed. To the right more is forgotten, further "
+        "Each marker is one model, each line the front of one seed. To the right more is forgotten (a mean "
+        "over the forget images), further "
         f"down less quality is lost. Models that lose more than {_HIGHEST_LOSS:.0%} are left out."
     )
     entries = [
@@ -95,7 +96,7 @@ def _count(fronts: Sequence[np.ndarray]) -> str:
 def _panel(name: str, words: str, label: str) -> str:
     return (
         f'<article class="card panel"><h3>{text(words)}</h3>'
-        f'<div id="figure-{name}" class="figure figure-curve" role="img" '
+        f'<div id="figure-{name}" class="figure figure-comparison" role="img" '
         f'aria-label="{text(label)}, {text(words)}"></div></article>'
     )
 
@@ -169,7 +170,7 @@ def _settings(table: RunComparison) -> str:
     )
     rows = "".join(
         f"<tr><td>{text(run.title)}</td>"
-        f"<td>{'<br>'.join(text(line) for line in run.differences) or NONE}</td>"
+        f"<td class='reason'>{'<br>'.join(text(line) for line in run.differences) or NONE}</td>"
         f"<td>{NONE if run.gradient_pairs is None else format(run.gradient_pairs.mean, ',.0f')}</td>"
         f"<td>{text(run.endings or NONE)}</td></tr>"
         for run in table.runs

@@ -124,7 +124,7 @@ const panels = (() => {
       hovertext: keys.flatMap((key) => [...axes.map((axis) => `${solutions[key].plain}<br>${axis.title}: ${axis.values[key] === null ? "" : round(axis.values[key])}`), ""]),
       line: { width, color: colour }, marker: { size: width + 3, color: colour },
     });
-    const named = (axis, index) => `${[...axis.words, axis.set].join("<br>")}<br>${scales[index].map((value) => String(round(value))).join(" to ")}`;
+    const named = (axis, index) => `${[...axis.words, axis.set].join("<br>")}<br>${scales[index].map((value) => String(round(value))).join("<br>to ")}`;
     return {
       data: [...byColour].map(([colour, keys]) => trace(keys, colour, 1.2, 0.55)),
       chosen: (key) => trace(key === null ? [] : [key], "var(--ink)", 3, 1),
