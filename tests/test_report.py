@@ -41,7 +41,7 @@ from pareto_unlearn.report.page import no_curve, page_data, render
 from pareto_unlearn.report.solution import Kind, Solution, Split
 from pareto_unlearn.report.tables import worst_sentence
 from pareto_unlearn.report.verdict import verdict
-from pareto_unlearn.report.views import axis_limits, curves, image_grid
+from pareto_unlearn.report.views import axis_limits, curve_places, curves, image_grid
 from pareto_unlearn.report.words import number, share
 from pareto_unlearn.store import open_run
 
@@ -382,7 +382,9 @@ def test_ticks_of_the_logarithmic_axis_are_written_out(report: Report) -> None:
 
 def test_the_panel_says_on_which_images_each_objective_was_measured(report: Report) -> None:
     key = by_label(report, "epsilon 3.0%")
-    one, shown = report.solutions[key], dict(page_data(report)["solutions"][key]["evidence"])
+    data = page_data(report)
+    one = report.solutions[key]
+    shown = dict(zip(data["evidence"], data["solutions"][key]["evidence"], strict=True))
     assert (shown["f1, training"], shown["f1, held out"]) == (number(one.train.f1), number(one.heldout.f1))
     assert (shown["f2, training"], shown["f2, held out"]) == (number(one.train.f2), number(one.heldout.f2))
     assert not {"f1", "f2", "f1 reached"} & set(shown)
@@ -502,12 +504,16 @@ def test_a_metric_that_is_not_a_number_is_not_drawn(tmp_path: Path) -> None:
 
 
 def test_curves_are_thinned_and_keep_both_ends() -> None:
+    (places,) = curve_places([5000], limit=100)
+    assert (places[0], places[-1], len(places)) == (0, 4999, 100)
+    short, long = curve_places([3, 5000], limit=40)
+    assert (short, len(long), long[-1]) == ([0, 1, 2], 20, 4999)
     rows = [
         {"key": 0, "step": step, "f1": 1.0, "f2": math.nan, "epsilon": None, "cosine": -0.5}
-        for step in range(5000)
+        for step in reversed(places)
     ]
-    (curve,) = curves(rows, limit=100)
-    assert (curve.step[0], curve.step[-1], len(curve.step), curve.recorded) == (0, 4999, 100, 5000)
+    (curve,) = curves(rows)
+    assert list(curve.step) == places
     assert set(curve.columns["f2"]) == {None}
     assert set(curve.columns["cosine"]) == {-0.5}
 

@@ -167,7 +167,7 @@ class MetricPanel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curve:
-    """The solver on its mini-batches in one trial, some of ``recorded`` rows.
+    """The solver on its mini-batches in one trial, some of its rows.
 
     ``columns`` holds what ``CURVE_COLUMNS`` names, by name; None stands for NaN and for nothing.
     """
@@ -175,7 +175,6 @@ class Curve:
     key: int
     step: tuple[int, ...]
     columns: Mapping[str, tuple[float | None, ...]]
-    recorded: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

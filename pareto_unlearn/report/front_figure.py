@@ -20,9 +20,8 @@ from pareto_unlearn.report.figures import (
     styled_layout,
 )
 from pareto_unlearn.report.marks import look, method_title, unconverged_symbol
-from pareto_unlearn.report.solution import Kind, Solution, Split
+from pareto_unlearn.report.solution import Kind, Solution
 from pareto_unlearn.report.views import group
-from pareto_unlearn.report.words import number, share
 
 OFF_SCALE = "off scale"
 MODELS, REQUESTED = "models", "requested"
@@ -33,20 +32,9 @@ _LETTER_WIDTH, _LINE_HEIGHT = 0.014, 0.05
 """Upper bounds of a letter's size as shares of the box, which is at least 500 pixels wide."""
 
 
-def hover_text(solution: Solution, split: Split) -> str:
-    """Return the hover text of a model: label, epsilon, objectives, completeness, state."""
-    measured = solution.on(split)
-    lines = [f"<b>{plain(solution.label)}</b>"]
-    if solution.epsilon is not None:
-        lines.append(f"epsilon {number(solution.epsilon)}")
-    lines += [
-        f"f1 {number(measured.f1)} · f2 {number(measured.f2)}",
-        f"completeness {share(measured.completeness)}",
-        f"worst class {share(measured.worst_class)} · worst 5 % of images {share(measured.worst_5pct)}",
-        f"retained quality {share(measured.retained_quality, 2)}",
-        f"{solution.state} · {split.words}",
-    ]
-    return "<br>".join(lines)
+def _short(value: float) -> float:
+    """Return a place with as many digits as a screen can show."""
+    return float(f"{value:.6g}")
 
 
 def _status(solution: Solution, point: FrontPoint) -> str:
@@ -175,8 +163,8 @@ def _front_traces(view: FrontView, solutions: Sequence[Solution]) -> list[go.Sca
         edge = colour if "open" in symbol else "var(--surface)"
         traces.append(
             go.Scatter(
-                x=[point.drawn[0] for point in points],
-                y=[point.drawn[1] for point in points],
+                x=[_short(point.drawn[0]) for point in points],
+                y=[_short(point.drawn[1]) for point in points],
                 mode="markers+text" if outside else "markers",
                 text=[labels.get(point.key, "") for point in points] if outside else None,
                 textposition=[_label_side(point, view) for point in points] if outside else None,
@@ -203,7 +191,11 @@ def _gap_traces(view: FrontView) -> list[go.Scatter]:
     asked = [p for p in view.points if p.requested is not None and not p.off_scale]
     if not asked:
         return []
-    hairline = [(x, p.y) for p in asked for x in (p.requested, p.drawn[0], None)]
+    hairline = [
+        (None if x is None else _short(x), _short(p.y))
+        for p in asked
+        for x in (p.requested, p.drawn[0], None)
+    ]
     colour = "var(--ink-soft)"
     return [
         go.Scatter(
@@ -214,8 +206,8 @@ def _gap_traces(view: FrontView) -> list[go.Scatter]:
             hoverinfo="skip",
         ),
         go.Scatter(
-            x=[p.requested for p in asked],
-            y=[p.y for p in asked],
+            x=[x for x, _ in hairline[::3]],
+            y=[y for _, y in hairline[::3]],
             mode="markers",
             meta=REQUESTED,
             hoverinfo="text",
@@ -242,8 +234,8 @@ def _staircase(view: FrontView, solutions: Sequence[Solution]) -> list[go.Scatte
         return []
     return [
         go.Scatter(
-            x=[x for x, _ in best],
-            y=[y for _, y in best],
+            x=[_short(x) for x, _ in best],
+            y=[_short(y) for _, y in best],
             mode="lines",
             line={"shape": "vh", "width": 1.5, "color": "var(--blue-soft)"},
             hoverinfo="skip",
@@ -348,4 +340,6 @@ def front_figure(
             },
         ],
     )
-    return drawn | {"positions": {str(point.key): list(point.drawn) for point in view.points}}
+    return drawn | {
+        "positions": {str(point.key): [_short(value) for value in point.drawn] for point in view.points}
+    }

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence, Set
 from dataclasses import fields, replace
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, cast
 
 from pareto_unlearn.analysis.robustness import explain_gap, find_gains, find_gap, spread_of_ends
@@ -26,6 +27,7 @@ from pareto_unlearn.report.veil import veil
 from pareto_unlearn.report.verdict import verdict
 from pareto_unlearn.report.views import (
     class_table,
+    curve_places,
     curves,
     drawn_keys,
     finite,
@@ -129,7 +131,7 @@ def gather(
         class_tables=tuple(class_table(metrics, split, columns, info.classes_forget) for split in Split),
         panels=metric_panels(metrics, solutions),
         audit=gather_audit(run, solutions),
-        curves=curves(_rows(run.curves, solutions)),
+        curves=curves(_curve_rows(run, solutions)),
         embeddings=_embeddings(run, solutions),
         trial_columns=tuple(field.name for field in fields(TrialRecord)),
         trial_rows=_trial_rows(records, solutions),
@@ -249,6 +251,18 @@ def _pictures(run: StoredRun, solutions: Sequence[Solution], shown: Set[int]) ->
     """Return the rows of the samples table that belong to models with these keys."""
     ids = [solutions[key].trial_id for key in shown]
     return _rows(run.samples[run.samples["trial_id"].isin(ids)], solutions)
+
+
+def _curve_rows(run: StoredRun, solutions: Sequence[Solution]) -> list[dict[str, Any]]:
+    """Return the rows of the table of curves that are drawn; the many others never leave the frame."""
+    trial = ["trial_id", "attempt"]
+    frame = run.curves.sort_values([*trial, "step"], ignore_index=True)
+    counts = [int(count) for count in frame.groupby(trial).size()]
+    starts = accumulate(counts, initial=0)
+    places = [
+        start + place for start, kept in zip(starts, curve_places(counts), strict=False) for place in kept
+    ]
+    return _rows(frame.iloc[places], solutions)
 
 
 def _states(solutions: Sequence[Solution]) -> tuple[tuple[TrialState, int], ...]:

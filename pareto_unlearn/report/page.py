@@ -24,7 +24,7 @@ from pareto_unlearn.report.figures import (
     progress_layout,
 )
 from pareto_unlearn.report.frame import frame
-from pareto_unlearn.report.front_figure import front_figure, hover_text
+from pareto_unlearn.report.front_figure import front_figure
 from pareto_unlearn.report.live import RELOAD_SECONDS, Live, notice, reload_without_script
 from pareto_unlearn.report.marks import look, method_look
 from pareto_unlearn.report.quantities import metric_data
@@ -43,6 +43,13 @@ SCRIPTS = (
     "progress.js",
     "script.js",
 )
+BARS = {
+    "completeness": ("completeness", 1),
+    "worst class": ("worst_class", 1),
+    "worst 5 % of images": ("worst_5pct", 1),
+    "retained quality": ("retained_quality", 2),
+}
+"""What the panel of a model draws as bars: the field of ``Measured`` and the digits of the number."""
 SECTIONS = (
     sections.front,
     header.run_facts,
@@ -85,6 +92,9 @@ def page_data(report: Report) -> dict[str, Any]:
         "severalSeeds": len(report.seeds) > 1,
         "seedSliders": [[seed, keys] for seed, keys in report.seed_sliders],
         "config": CONFIG,
+        "bars": list(BARS),
+        "evidence": list(_evidence(solutions[0], None)) if solutions else [],
+        "splits": {split.value: split.words for split in Split},
         "solutions": [
             _solution_data(report, key, one)
             | {"overSeeds": over_seeds.get(key), "answers": answers(one, curves.get(key))}
@@ -135,36 +145,31 @@ def _downloadable(value: str | float | int | None) -> str | float | int | dict[s
 
 
 def _bars(measured: Measured) -> list[list[str | float | None]]:
-    named = (
-        ("completeness", measured.completeness, 1),
-        ("worst class", measured.worst_class, 1),
-        ("worst 5 % of images", measured.worst_5pct, 1),
-        ("retained quality", measured.retained_quality, 2),
-    )
-    return [[name, finite(value), share(value, digits)] for name, value, digits in named]
+    """Return (part, number) of each of ``BARS``."""
+    values = ((getattr(measured, name), digits) for name, digits in BARS.values())
+    return [[None if finite(one) is None else float(f"{one:.4g}"), share(one, d)] for one, d in values]
 
 
-def _evidence(solution: Solution, audit: ModelAudit | None) -> list[list[str]]:
-    """Return (name, number) for the panel of a model; a number of images says on which it was measured."""
+def _evidence(solution: Solution, audit: ModelAudit | None) -> dict[str, str]:
+    """Return the numbers of the panel of a model; a number of images says on which it was measured."""
     train, heldout = (solution.gap_to_epsilon(split) for split in (Split.TRAIN, Split.HELDOUT))
     bounds_class = solution.train.level != solution.train.f1
-    rows = [
-        ["epsilon", number(solution.epsilon)],
-        ["f1, training", number(solution.train.f1)],
-        ["f1, held out", number(solution.heldout.f1)],
-        ["f1 of the worst class, training", number(solution.train.level if bounds_class else None)],
-        ["f2, training", number(solution.train.f2)],
-        ["f2, held out", number(solution.heldout.f2)],
-        ["gap to epsilon, training", number(train, 2)],
-        ["gap to epsilon, held out", number(heldout, 2)],
-        ["violation, training", number(solution.violation)],
-        ["multiplier", number(solution.multiplier)],
-        ["residual cosine", number(solution.residual_cosine)],
-        ["steps", str(solution.steps)],
-        ["audit", NONE if audit is None else str(audit.standing)],
-        ["relearning gap", NONE if audit is None else cell(audit.finding("relearning_gap"))],
-    ]
-    return [row for row in rows if row[1] != NONE]
+    return {
+        "epsilon": number(solution.epsilon),
+        "f1, training": number(solution.train.f1),
+        "f1, held out": number(solution.heldout.f1),
+        "f1 of the worst class, training": number(solution.train.level if bounds_class else None),
+        "f2, training": number(solution.train.f2),
+        "f2, held out": number(solution.heldout.f2),
+        "gap to epsilon, training": number(train, 2),
+        "gap to epsilon, held out": number(heldout, 2),
+        "violation, training": number(solution.violation),
+        "multiplier": number(solution.multiplier),
+        "residual cosine": number(solution.residual_cosine),
+        "steps": str(solution.steps),
+        "audit": NONE if audit is None else str(audit.standing),
+        "relearning gap": NONE if audit is None else cell(audit.finding("relearning_gap")),
+    }
 
 
 def no_curve(solution: Solution) -> str:
@@ -188,10 +193,9 @@ def _solution_data(report: Report, key: int, solution: Solution) -> dict[str, An
         "advice": ""
         if (one := report.recommended) is None or one.key != key
         else f"★ {one.name.capitalize()}: {one.why}.",
-        "evidence": _evidence(solution, report.audit.of(key)),
+        "evidence": list(_evidence(solution, report.audit.of(key)).values()),
         "bars": {split.value: _bars(solution.on(split)) for split in Split},
         "plain": plain(solution.label),
-        "hover": {split.value: hover_text(solution, split) for split in Split},
         "colour": look(solution).colour,
         "noCurve": no_curve(solution),
         "worst": {split.value: tables.worst_sentence(report, key, split) for split in Split},

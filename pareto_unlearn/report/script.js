@@ -7,6 +7,12 @@
   const state = { key: report.start, split: "train", scale: "linear", seed: report.seedSliders[0]?.[0] };
   const STRIP = 5;
 
+  // A thousand models share the names of their numbers.
+  for (const one of report.solutions) {
+    one.evidence = report.evidence.map((name, index) => [name, one.evidence[index]]).filter(([, shown]) => shown !== "\u2013");
+    for (const split of Object.keys(one.bars)) one.bars[split] = report.bars.map((name, index) => [name, ...one.bars[split][index]]);
+  }
+
   const { make } = elements;
   // Of the models of a large run the page has rows and points, but pictures of some only.
   const leftOut = new Set(report.leftOut);
@@ -38,9 +44,22 @@
 
   const viewName = () => `${state.split}-${state.scale}`;
 
+  const hoverOf = (key) => {
+    const one = report.solutions[key];
+    const bars = Object.fromEntries(one.bars[state.split].map(([name, , shown]) => [name, shown]));
+    const numbers = Object.fromEntries(one.evidence);
+    const [f1, f2] = ["f1", "f2"].map((name) => numbers[`${name}, ${state.split === "train" ? "training" : "held out"}`] ?? "\u2013");
+    const lines = [
+      `<b>${one.plain}</b>`, ...("epsilon" in numbers ? [`epsilon ${numbers.epsilon}`] : []), `f1 ${f1} · f2 ${f2}`, `completeness ${bars.completeness}`,
+      `worst class ${bars["worst class"]} · worst 5 % of images ${bars["worst 5 % of images"]}`, `retained quality ${bars["retained quality"]}`,
+      `${one.state.toUpperCase()} · ${report.splits[state.split]}`,
+    ];
+    return lines.join("<br>");
+  };
+
   const withHover = (trace, positions) => {
     const texts = {
-      models: (key) => report.solutions[key].hover[state.split],
+      models: hoverOf,
       requested: (key, x) => `${report.solutions[key].plain}<br>requested ${x.toFixed(1)} %, reached ${positions[key][0].toFixed(1)} %`,
     };
     return trace.meta ? { ...trace, hovertext: trace.customdata.map((key, index) => texts[trace.meta](key, trace.x[index])) } : trace;

@@ -307,21 +307,31 @@ def _rounded(value: object) -> float | None:
     return None if number is None else float(f"{number:.4g}")
 
 
-def curves(rows: Sequence[Row], limit: int = CURVE_POINTS_LIMIT) -> tuple[Curve, ...]:
-    """Return the convergence curves, thinned evenly to about ``limit`` points in all; ends are kept."""
+def curve_places(recorded: Sequence[int], limit: int = CURVE_POINTS_LIMIT) -> list[list[int]]:
+    """Return which of its steps, in their order, the curve of each trial keeps; the first and the last stay.
+
+    Args:
+        recorded: the number of steps of each trial.
+        limit: about how many points all curves together may have.
+    """
+    per_trial = max(12, min(250, limit // max(1, len(recorded))))
+    return [
+        [round(place) for place in np.linspace(0, count - 1, min(per_trial, count)).tolist()]
+        for count in recorded
+    ]
+
+
+def curves(rows: Sequence[Row]) -> tuple[Curve, ...]:
+    """Return the convergence curves of the rows that ``curve_places`` chose."""
     trials = group(rows, lambda row: int(row["key"]))
-    per_trial = max(20, min(250, limit // max(1, len(trials))))
     found = []
     for key in sorted(trials):
-        ordered = sorted(trials[key], key=lambda row: int(row["step"]))
-        count = min(per_trial, len(ordered))
-        kept = [ordered[round(index)] for index in np.linspace(0, len(ordered) - 1, count)]
+        kept = sorted(trials[key], key=lambda row: int(row["step"]))
         found.append(
             Curve(
                 key=key,
                 step=tuple(int(row["step"]) for row in kept),
                 columns={name: tuple(_rounded(row.get(name)) for row in kept) for name in CURVE_COLUMNS},
-                recorded=len(ordered),
             )
         )
     return tuple(found)
