@@ -118,17 +118,18 @@ def test_the_table_draws_the_rows_in_view_and_follows_the_selection(opened: Open
 
 
 @needs_browser
-def test_a_figure_is_drawn_when_it_comes_into_view_with_the_ring_where_it_belongs(opened: Opened) -> None:
-    page = opened.page
-    page.evaluate("scrollTo(0, 0)")
-    page.reload()
-    page.wait_for_selector("html[data-ready]", state="attached")
-    page.wait_for_selector("#figure-front.js-plotly-plot")
+def test_a_figure_is_drawn_when_it_comes_into_view_with_the_ring_where_it_belongs(
+    opened: Opened, report: Report
+) -> None:
+    fresh = Opened(opened.page.context.browser, opened.page.url, viewport={"width": 1280, "height": 700})
+    page = fresh.page
+    assert page.locator("#figure-front.js-plotly-plot").count() == 1
     assert page.locator("#figure-metric-0.js-plotly-plot").count() == 0
     page.locator("#epsilon").press("End")
-    page.locator("#figure-metric-0").scroll_into_view_if_needed()
-    page.wait_for_selector("#figure-metric-0.js-plotly-plot")
-    key = int(page.locator('#trials tr[aria-current="true"]').get_attribute("data-key"))
+    page.evaluate("document.getElementById('figure-metric-0').scrollIntoView()")
+    page.wait_for_selector("#figure-metric-0.js-plotly-plot", state="attached")
+    label = page.inner_text("#details h3").strip()
+    key = next(key for key, one in enumerate(report.solutions) if one.label == label)
     ring, place = page.evaluate(
         """(key) => {
         const traces = document.getElementById('figure-metric-0').data;
@@ -139,6 +140,8 @@ def test_a_figure_is_drawn_when_it_comes_into_view_with_the_ring_where_it_belong
         key,
     )
     assert ring == place
+    assert fresh.complaints == []
+    page.close()
 
 
 @needs_browser
