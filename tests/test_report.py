@@ -734,7 +734,8 @@ def test_slider_moves_the_selection_everywhere(shared: Opened) -> None:
     shared.page.locator("#epsilon").focus()
     shared.page.keyboard.press("End")
     shared.page.keyboard.press("ArrowLeft")
-    ring = "document.getElementById('figure-front').data.at(-1).x[0]"
+    ring = """() => { const div = document.getElementById('figure-front'), axis = div._fullLayout.xaxis;
+        return axis.p2d(parseFloat(div.querySelector('.ring').style.left) - axis._offset); }"""
     assert shared.page.inner_text("#details h3").strip() == "epsilon 3.0%"
     assert shared.selected_row() == "epsilon 3.0%"
     assert "epsilon 3.0%" in shared.page.inner_text("#grid th.selected")

@@ -35,9 +35,6 @@ CONFIG: dict[str, Any] = {
 }
 
 
-_SELECTED_SIZE = 24
-
-
 DEPTH = {Kind.BASELINE: 0, Kind.CONTROL: 0, Kind.ORIGINAL: 1, Kind.EPSILON: 2, Kind.BOUNDARY: 3}
 
 
@@ -91,24 +88,6 @@ def styled_layout(**more: object) -> Figure:
     } | more
 
 
-def ring(**more: object) -> go.Scatter:
-    """Return an empty trace, which the script moves around the selected model."""
-    return go.Scatter(
-        x=[],
-        y=[],
-        mode="markers",
-        hoverinfo="skip",
-        cliponaxis=False,
-        marker={
-            "symbol": "circle-open",
-            "size": _SELECTED_SIZE,
-            "color": "var(--ink)",
-            "line": {"width": 2.5, "color": "var(--ink)"},
-        },
-        **more,
-    )
-
-
 def _metric_traces(series: MetricSeries, solutions: Sequence[Solution]) -> list[go.Scatter]:
     traces = []
     upwards = sorted(series.points, key=lambda p: DEPTH[solutions[p.key].kind])
@@ -153,8 +132,6 @@ def metric_figure(panel: MetricPanel, solutions: Sequence[Solution]) -> Figure:
     figure = make_subplots(rows=rows, cols=1, shared_xaxes=True, vertical_spacing=0.09)
     for row, series in enumerate(panel.series, start=1):
         figure.add_traces(_metric_traces(series, solutions), rows=row, cols=1)
-    for row in range(1, rows + 1):
-        figure.add_trace(ring(), row=row, col=1)
     drawn = dictionary(figure)
     layout = drawn["layout"]
     axes = {}

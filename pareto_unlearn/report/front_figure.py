@@ -15,7 +15,6 @@ from pareto_unlearn.report.figures import (
     Figure,
     dictionary,
     plain,
-    ring,
     styled_axis,
     styled_layout,
 )
@@ -299,7 +298,7 @@ def _log_ticks(low: float, high: float) -> dict[str, list[float] | list[str]]:
 def front_figure(
     view: FrontView, solutions: Sequence[Solution], recommended: Recommendation | None = None
 ) -> Figure:
-    """Draw quality loss against completeness; the last trace is the ring around the selected model.
+    """Draw quality loss against completeness; ``positions`` are for the ring around the selected model.
 
     The model that is ``recommended`` gets a star.
     """
@@ -309,7 +308,6 @@ def front_figure(
             *_staircase(view, solutions),
             *_gap_traces(view),
             *_front_traces(view, solutions),
-            ring(),
         ]
     )
     drawn = dictionary(figure)

@@ -38,6 +38,7 @@ SCRIPTS = (
     "elements.js",
     "rows.js",
     "seen.js",
+    "rings.js",
     "panels.js",
     "convergence.js",
     "progress.js",

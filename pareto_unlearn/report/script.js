@@ -30,16 +30,6 @@
     });
   };
 
-  const placeRings = (div, figure, positions) => {
-    const first = figure.data.length - positions.length;
-    const places = positions.map((known) => known[state.key]);
-    Plotly.restyle(
-      div,
-      { x: places.map((place) => (place ? [place[0]] : [])), y: places.map((place) => (place ? [place[1]] : [])) },
-      places.map((_, index) => first + index),
-    );
-  };
-
   const markOf = (key) => trials.row(key).querySelector(".mark").cloneNode(true);
 
   const viewName = () => `${state.split}-${state.scale}`;
@@ -69,7 +59,7 @@
     const div = byId("figure-front");
     const figure = report.front[viewName()];
     drawModels(div, { ...figure, data: figure.data.map((trace) => withHover(trace, figure.positions)) }, viewName());
-    placeRings(div, figure, [figure.positions]);
+    rings.place(div, [figure.positions], state.key);
     for (const part of document.querySelectorAll("[data-view]")) part.hidden = part.dataset.view !== viewName();
   };
 
@@ -96,7 +86,7 @@
     const div = byId(`figure-metric-${index}`);
     if (!figure.isDrawn) drawModels(div, figure, "metric");
     figure.isDrawn = true;
-    placeRings(div, figure, figure.positions);
+    rings.place(div, figure.positions, state.key);
   }));
 
   const drawProgress = () => {
@@ -319,8 +309,7 @@
     state.key = key;
     remember();
     show();
-    const front = report.front[viewName()];
-    placeRings(byId("figure-front"), front, [front.positions]);
+    rings.place(byId("figure-front"), [report.front[viewName()].positions], state.key);
     followMetrics();
     followRest();
   };
