@@ -222,8 +222,12 @@ def report(
         raise typer.BadParameter(f"expected one run without --table, found {len(runs)}")
     else:
         mode = None if forget_images is None else choose(ForgetImages, forget_images, "--forget-images")
-        write = cli_watch.watch_report if watch else write_report
-        print(write(runs[0], out, mode, pictures=pictures or ()))
+        wanted = pictures or ()
+        print(
+            cli_watch.watch_report(runs[0], out, mode, pictures=wanted)
+            if watch
+            else write_report(runs[0], out, mode, pictures=wanted)
+        )
 
 
 @app.command(epilog=epilog("compare"))
