@@ -5,6 +5,7 @@ import hashlib
 import json
 import random
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -473,11 +474,18 @@ def test_the_card_says_what_the_run_knows(shipped):
         assert part in text
 
 
-def test_the_card_of_a_model_that_nobody_audited_says_so(copy_small_sweep, tmp_path):
+def test_the_card_of_a_model_that_nobody_audited_says_so(copy_small_sweep, tmp_path, monkeypatch):
     copy_small_sweep(tmp_path)
     out = tmp_path / "m.safetensors"
     assert call("export", tmp_path / "quickstart", out, "--trial", "highest").returncode == 0
-    assert "This model was not audited" in out.with_name("m.card.md").read_text()
+    card = out.with_name("m.card.md").read_text()
+    assert "This model was not audited" in card
+    (line,) = re.findall(r"```bash\n(pareto-unlearn audit .*)\n```", card)
+    (highest,) = (one for one in open_run(str(tmp_path / "quickstart")).records if one.role == "highest")
+    assert line == f"pareto-unlearn audit runs/quickstart --trial {highest.trial_id}"
+    monkeypatch.chdir(tmp_path)
+    (line,) = re.findall(r"```bash\n(pareto-unlearn verify .*)\n```", card)
+    assert call(*shlex.split(line)[1:]).returncode == 0
     assert json.loads(out.with_name("m.evidence.json").read_text())["predicate"]["audit"] is None
 
 

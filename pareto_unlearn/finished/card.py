@@ -7,8 +7,9 @@ from pathlib import PurePath
 from typing import Any
 
 from pareto_unlearn import __version__
-from pareto_unlearn.analysis.audit import ModelAudit
+from pareto_unlearn.analysis.audit import ModelAudit, Verdict
 from pareto_unlearn.catalogue.audits import EVALUATIONS
+from pareto_unlearn.commands import command_line
 from pareto_unlearn.config import SweepConfig
 from pareto_unlearn.config.smoke import SMOKE_NOTICE
 from pareto_unlearn.config.yaml_source import to_yaml
@@ -70,7 +71,7 @@ def write_card(facts: CardFacts) -> str:
         *([f"**{SMOKE_NOTICE}**"] if facts.run.info.smoke else []),
         _opening(facts),
         "## What was forgotten, and what it cost\n\n" + _numbers(facts),
-        "## Is it gone, or only hidden?\n\n" + _audit(audit),
+        "## Is it gone, or only hidden?\n\n" + _audit(audit, facts),
         "## How it was made\n\n" + _making(facts),
         "## How to load it\n\n" + _loading(facts),
         "## Limits\n\n" + "\n".join(f"- {limit}" for limit in LIMITS),
@@ -169,19 +170,24 @@ def _cost(facts: CardFacts) -> str:
     )
 
 
-def _audit(audit: ModelAudit | None) -> str:
+def _audit(audit: ModelAudit | None, facts: CardFacts) -> str:
+    words = "audit", facts.run.shown_path, "--trial", facts.record.trial_id
+    line = f"```bash\n{command_line(*words, allow_import=facts.run.needs_import)}\n```"
     if audit is None:
-        return "This model was not audited: `pareto-unlearn audit RUN` attacks it beside a control."
+        return f"This model was not audited. This attacks it beside a control:\n\n{line}"
     rows = [
         (EVALUATIONS[one.evaluation].title, "" if one.value is None else f"{one.value:.3f}", str(one.verdict))
         for one in audit.findings
     ]
+    is_quick = audit.finding("other_attacks").verdict is Verdict.NOT_MEASURED
+    rest = f"\n\nOnly the quick part was measured. This runs all attacks:\n\n{line}" if is_quick else ""
     return (
         f"**{audit.standing}**: "
         f"{audit.reason}.\n\n{_table(('evaluation', 'value, less is better', 'verdict'), rows)}"
         "\n\n*Suppressed* means that the outputs no longer show the images; *forgotten*, that nothing that "
         "was tried "
         "brings them back or tells them, any more than of a model that never saw them."
+        f"{rest}"
     )
 
 
@@ -207,9 +213,10 @@ def _making(facts: CardFacts) -> str:
 
 def _loading(facts: CardFacts) -> str:
     code = _code_by_transformers(facts.transformers_class) if facts.transformers_class else _own_code(facts)
+    line = command_line("verify", facts.evidence, "--model", facts.file)  # without a run it imports nothing
     return (
-        f"```python\n{code}\n```{_own_form(facts)}\n\n`pareto-unlearn verify {facts.evidence} --model "
-        f"{facts.file}` checks that file and evidence are whole."
+        f"```python\n{code}\n```{_own_form(facts)}\n\nThis checks that file and evidence are whole:\n\n"
+        f"```bash\n{line}\n```"
     )
 
 
