@@ -135,33 +135,105 @@ def test_a_reader_that_lists_before_and_opens_after_a_compaction_sees_all(path):
     assert len(copy.records()) == len(before["trials"])
 
 
-@pytest.mark.parametrize(("table", "place"), [("trials", 0.2), ("curves", 0.2), ("samples", 0.999)])
-def test_a_flipped_bit_of_a_pack_is_found_and_costs_its_row_group_at_most(path, monkeypatch, table, place):
-    monkeypatch.setattr("pareto_unlearn.store.packs.ATTEMPTS_OF_GROUP", 4)
-    before = rows(path)
-    store = RunStore.open(path)
-    count = store.compact()
+def pack_of(path: Path, table: str) -> Path:
     (pack,) = (path / table).glob("pack-*")
+    return pack
+
+
+def flip(pack: Path, *places: int) -> None:
     content = bytearray(pack.read_bytes())
-    content[int(place * len(content))] ^= 1
+    for place in places:
+        content[place] ^= 1
     pack.write_bytes(content)
-    assert [fault.kind.value for fault in check_run(RunStore.open(path))] == ["damaged pack"]
+
+
+def attempts(path: Path) -> dict[str, int]:
+    return {trial_id: row.attempt for trial_id, row in RunStore.open(path).records().items()}
+
+
+def ends_of(pack: Path) -> int:
+    """Return where the copy of a pack's footer begins: row groups lie before it."""
+    content = pack.read_bytes()
+    return content.index(content[-8 - int.from_bytes(content[-8:-4], "little") : -8])
+
+
+@pytest.mark.parametrize(("table", "place"), [("trials", 0.2), ("curves", 0.2)])
+def test_damage_within_a_pack_costs_its_row_group_alone_and_says_which_trials(
+    path, monkeypatch, table, place
+):
+    monkeypatch.setattr("pareto_unlearn.store.packs.ATTEMPTS_OF_GROUP", 4)
+    before, whole = attempts(path), rows(path)
+    RunStore.open(path).compact()
+    pack = pack_of(path, table)
+    place = int(place * ends_of(pack))
+    flip(pack, *range(place, place + 64), -20)  # in the footer too, whose copy is whole
+    (fault,) = check_run(RunStore.open(path))
+    assert fault.kind.value == "damaged pack"
+    assert 3 <= len(fault.lost) <= 4  # one trial has two attempts
+    assert f"Trials lost with it: {len(fault.lost)} ({fault.lost[0]}, " in fault.detail
     mended, left = repair_run(RunStore.open(path))
     assert mended[0].name == f"{table}/{pack.name}"
     assert left == []
     assert check_run(RunStore.open(path)) == []
     assert (path / "damaged" / table / pack.name).exists()
-    kept = rows(path)["trials"]
-    assert set(kept) <= set(before["trials"])
-    assert place > 0.9 or len(list((path / "trials").glob("part-*-?.parquet"))) >= count - 4
+    assert set(before.items()) - set(attempts(path).items()) == {(one, before[one]) for one in fault.lost}
+    assert all(set(left) <= set(whole[table]) for table, left in rows(path).items())
+
+
+def damages_of_ends(content: bytes, start: int) -> Iterator[bytes]:
+    """Yield a pack with a flipped bit at many places of its two footers, blocks lost there, and cuts."""
+    for place in range(start, len(content), 61):
+        yield content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :]
+    for place in range(start, len(content), 1024):
+        block = content[place : place + 4096]
+        yield content[:place] + bytes(len(block)) + content[place + 4096 :]
+    yield from (content[: len(content) - cut] for cut in (1, 8, 500, 4000))
+
+
+def test_any_damage_to_one_of_the_two_footers_costs_nothing(path):
+    before, table = rows(path), "samples"
+    store = RunStore.open(path)
+    store.compact()
+    pack = pack_of(path, table)
+    content = pack.read_bytes()
+    damages = list(damages_of_ends(content, ends_of(pack)))
+    assert len(damages) > 100
+    for damage in damages:
+        pack.write_bytes(damage)
+        assert store.mended_pack(table, pack.name) == content
+    for damage in (damages[0], damages[-1]):
+        pack.write_bytes(damage)
+        (fault,) = check_run(RunStore.open(path))
+        assert fault.lost == ()
+        assert fault.detail.endswith("No trial is lost with it")
+        repair_run(RunStore.open(path))
+        assert check_run(RunStore.open(path)) == []
+        assert pack.read_bytes() == content
+        assert rows(path) == before
+    assert len(list((path / "damaged" / table).iterdir())) == 2
+
+
+def test_a_pack_without_a_second_footer_still_reads_and_says_that_its_only_one_cost_all(path, monkeypatch):
+    monkeypatch.setattr("pareto_unlearn.store.footers.with_copy", bytes)
+    before = rows(path)
+    RunStore.open(path).compact()
+    assert rows(path) == before
+    known = attempts(path)
+    flip(pack_of(path, "metrics"), -20)
+    (fault,) = check_run(RunStore.open(path))
+    assert sorted(fault.lost) == sorted(known)
+    repair_run(RunStore.open(path))
+    assert RunStore.open(path).records() == {}
 
 
 def test_a_lost_pack_is_found(path):
+    count = len(attempts(path))
     RunStore.open(path).compact()
     next((path / "metrics").glob("pack-*")).unlink()
     assert "metrics" in RunStore.open(path).lost_parts()
     (fault,) = check_run(RunStore.open(path))
-    assert fault.detail == "missing"
+    assert fault.detail.startswith(f"missing. Trials lost with it: {len(fault.lost)} (")
+    assert len(fault.lost) == count
 
 
 def test_a_damaged_model_of_a_packed_trial_is_set_aside_alone(path):

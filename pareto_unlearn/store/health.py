@@ -7,7 +7,7 @@ removed: nobody reads the former, and the latter are made again.
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -26,6 +26,8 @@ DAMAGED = "damaged"
 SCALES_FILE = "scales.json"
 MANY = 200
 """Trials with small files of their own from which packs are worth it."""
+NAMED = 5
+"""Lost trials that a message names; JSON has all of them."""
 _TWICE = "a compaction did not end: its rows are in a pack"
 
 
@@ -56,7 +58,8 @@ MEANINGS: Mapping[Kind, tuple[str, str]] = {
     ),
     Kind.PACK: (
         "readers of the run end there",
-        f"move it to {DAMAGED}/; what is whole of it is kept, and the next sweep solves the other trials",
+        f"write it as it was, where its bytes still tell that; else move it to {DAMAGED}/: what is whole of "
+        "it is kept, and the next sweep solves the trials that are lost",
     ),
     Kind.SCALES: ("the next trial cannot use it", f"move it to {DAMAGED}/; the next trial writes it again"),
     Kind.INFO: ("nothing of the run can be read", "nothing: restore it from a copy"),
@@ -77,7 +80,8 @@ BY_HAND = frozenset({Kind.LINK, Kind.INFO, Kind.LOST_MODEL})
 class Fault:
     """One thing that is wrong: its kind, the file in the run, and why; ``part`` names the trial's files.
 
-    ``chunk`` is what the names of the packs share that are damaged, or that hold the trial.
+    ``chunk`` is what the names of the packs share that are damaged, or that hold the trial; ``lost`` are the
+    ids of trials that a damaged pack costs.
     """
 
     kind: Kind
@@ -85,6 +89,7 @@ class Fault:
     detail: str
     part: str = ""
     chunk: str = ""
+    lost: tuple[str, ...] = ()
 
     @property
     def is_mended(self) -> bool:
@@ -101,6 +106,7 @@ class Fault:
             "meaning": meaning,
             "repair": repair,
             "mended_by_repair": self.is_mended,
+            "lost_trials": list(self.lost),
         }
 
 
@@ -153,7 +159,8 @@ def _repair(store: RunStore) -> list[Fault]:
     """Mend what can be mended of all that is found; return what was found."""
     root, found = Path(store.path), check_run(store)
     for chunk in sorted({fault.chunk for fault in found if fault.is_mended and fault.chunk}):
-        _set_chunk_aside(store, chunk)
+        if not _mend_chunk(store, [fault for fault in found if fault.chunk == chunk]):
+            _set_chunk_aside(store, chunk)
     for fault in found:
         if fault.kind in (Kind.TRIAL, Kind.LOST_ROW):
             _set_trial_aside(root, fault.part)
@@ -230,19 +237,31 @@ def _faults_of_trials(store: RunStore) -> Iterator[Fault]:
 
 def _faults_of_chunk(store: RunStore, chunk: str, files: Mapping[str, list[str]]) -> list[Fault]:
     """Return what is wrong with the packs of a chunk."""
-    faults = []
+    damaged = {}
     for table, names in files.items():
         name = pack_of_each_chunk(names).get(chunk)
-        detail = "missing"
-        if name is not None:
-            try:
-                store.read_file(table, name)
-                continue
-            except StoreError as error:
-                detail = str(error)
-        missing = f"pack-{chunk}-...parquet"
-        faults.append(Fault(kind=Kind.PACK, name=f"{table}/{name or missing}", detail=detail, chunk=chunk))
-    return faults
+        if name is None:
+            damaged[f"{table}/pack-{chunk}-...parquet"] = "missing"
+            continue
+        try:
+            store.read_file(table, name)
+        except StoreError as error:
+            damaged[f"{table}/{name}"] = str(error)
+    lost = tuple(store.lost_trials(chunk)) if damaged else ()
+    return [
+        Fault(
+            kind=Kind.PACK, name=name, detail=f"{detail}. {_describe_loss(lost)}", chunk=chunk, lost=lost
+        )
+        for name, detail in damaged.items()
+    ]  # fmt: skip
+
+
+def _describe_loss(lost: Sequence[str]) -> str:
+    """Return in words which trials damaged packs cost."""
+    if not lost:
+        return "No trial is lost with it"
+    rest = f" and {len(lost) - NAMED} more" if len(lost) > NAMED else ""
+    return f"Trials lost with it: {len(lost)} ({', '.join(lost[:NAMED])}{rest})"
 
 
 def _faults_of_loose(
@@ -317,6 +336,24 @@ def _damaged_cache(cache: Path) -> Iterator[Fault]:
                 yield Fault(kind=Kind.CACHE, name=f"cache/{path.name}", detail=damage)
 
 
+def _mend_chunk(store: RunStore, faults: Collection[Fault]) -> bool:
+    """Write the packs of a chunk as they were, if the bytes of all tell that; return whether they do.
+
+    Copies of what was damaged stay.
+    """
+    whole = {}
+    for fault in faults:
+        table, _, name = fault.name.partition("/")
+        found = store.mended_pack(table, name) if fault.kind is Kind.PACK else None
+        if found is None:
+            return False
+        whole[table, name] = found
+    for (table, name), content in whole.items():
+        _copy_aside(Path(store.path), f"{table}/{name}")
+        store.put_pack(table, name, content)
+    return True
+
+
 def _set_chunk_aside(store: RunStore, chunk: str) -> None:
     """Move the packs of a chunk away; those of its trials that are whole have small files again."""
     store.restore_loose(chunk)
@@ -340,11 +377,19 @@ def _set_trial_aside(root: Path, part: str) -> None:
 
 
 def _set_aside(root: Path, name: str) -> None:
-    if not (root / name).exists():
-        return
+    if (root / name).exists():
+        (root / name).rename(_free_place(root, name))
+
+
+def _copy_aside(root: Path, name: str) -> None:
+    shutil.copyfile(root / name, _free_place(root, name))
+
+
+def _free_place(root: Path, name: str) -> Path:
+    """Return where a damaged file goes; what was moved there before stays."""
     target, number = root / DAMAGED / name, 0
     while target.exists():
         number += 1
         target = (root / DAMAGED / name).with_name(f"{Path(name).name}.{number}")
     target.parent.mkdir(parents=True, exist_ok=True)
-    (root / name).rename(target)
+    return target

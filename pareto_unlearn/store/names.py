@@ -53,6 +53,12 @@ def part_name(trial_id: str, attempt: int) -> str:
     return f"part-{checked_trial_id(trial_id)}-{attempt}.parquet"
 
 
+def attempt_of(part: str) -> tuple[str, int]:
+    """Return the trial id and the attempt of a part."""
+    trial_id, _, attempt = part.removeprefix("part-").removesuffix(".parquet").partition("-")
+    return trial_id, int(attempt)
+
+
 def added_name(part: str, protocol: str, metric: str) -> str:
     """Return the name of the file of a metric that is measured after a part was committed."""
     return f"{part.removesuffix('.parquet')}.{protocol}.{metric}.parquet"

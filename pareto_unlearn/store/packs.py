@@ -20,10 +20,11 @@ import pyarrow.parquet as pq
 
 from pareto_unlearn.errors import StoreError
 from pareto_unlearn.records import TrialRecord
+from pareto_unlearn.store import footers
 from pareto_unlearn.store.checkpoints import sha256_of
 from pareto_unlearn.store.filesystem import Storage
-from pareto_unlearn.store.names import chunk_of, is_part, pack_name, part_name
-from pareto_unlearn.store.schemas import SCHEMAS, decode_records, decode_table, empty_table
+from pareto_unlearn.store.names import attempt_of, chunk_of, is_part, pack_name, part_name
+from pareto_unlearn.store.schemas import SCHEMAS, check_schema, decode_records, decode_table, empty_table
 from pareto_unlearn.stored_fields import sealed, unsealed
 
 PACKS_FILE = "packs.json"
@@ -31,7 +32,7 @@ MOST_ATTEMPTS = 1000
 MOST_BYTES = 64_000_000
 """Of the small files that go into one pack of a table: a pack is read as a whole."""
 ATTEMPTS_OF_GROUP = 100
-"""A damaged byte costs the rows of one row group; one in the footer, which grows with groups, all of them."""
+"""A damaged byte costs the rows of one row group, or nothing where it lies in one of the two footers."""
 _GROUPS_KEY = b"pareto_unlearn.groups"
 _ROW_LAST = sorted(SCHEMAS, key="trials".__eq__)
 
@@ -183,24 +184,33 @@ def drop_pictures(storage: Storage, name: str, image_set: str, label: str) -> in
     content = read_pack(storage, "samples", name, label)
     kept = content.filter(pc.not_equal(content["set"], pa.scalar(image_set)))
     groups = _groups_of(content.schema)
-    data = _encode("samples", groups, [rows_of(kept, group) for group in groups])
+    data = footers.with_copy(_encode("samples", groups, [rows_of(kept, group) for group in groups]))
     if len(kept) < len(content):
         storage.put(f"samples/{pack_name(chunk_of(name) or '', sha256_of(data))}", data)
         storage.remove(f"samples/{name}")
     return len(content) - len(kept)
 
 
+def mended(storage: Storage, table: str, name: str) -> bytes | None:
+    """Return the content that a damaged pack had, to the bit; None where its own bytes do not tell it."""
+    try:
+        data = storage.read(f"{table}/{name}")
+    except FileNotFoundError:
+        return None
+    return next((found for found in footers.candidates(data) if _name_of(name, found) == name), None)
+
+
 def whole_parts(storage: Storage, table: str, name: str) -> dict[str, bytes]:
     """Return what can be read of a damaged pack: small files by part, those of the row groups that are whole.
 
-    It is empty where the pack is gone, or its end, which says where everything lies, is damaged.
+    It is empty where the pack is gone, or where both of its footers are damaged.
     """
     try:
-        file = pq.ParquetFile(
-            pa.BufferReader(storage.read(f"{table}/{name}")), page_checksum_verification=True
-        )
+        data = storage.read(f"{table}/{name}")
+        file = pq.ParquetFile(pa.BufferReader(_readable(name, data)), page_checksum_verification=True)
+        check_schema(file, table, name)
         groups = _groups_of(file.schema_arrow)
-    except (FileNotFoundError, pa.ArrowException, OSError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, StoreError, pa.ArrowException, OSError, ValueError, KeyError, TypeError):
         return {}
     found: dict[str, bytes] = {}
     for place, parts in enumerate(groups):
@@ -215,24 +225,51 @@ def whole_parts(storage: Storage, table: str, name: str) -> dict[str, bytes]:
     return found
 
 
+def _readable(name: str, data: bytes) -> bytes:
+    """Return a pack with the footer to be trusted most: its own if it is whole, else the copy with a hash."""
+    return data if _name_of(name, data) == name else footers.by_copy(data) or data
+
+
+def _whole_by_table(storage: Storage, chunk: str) -> dict[str, dict[str, bytes]]:
+    names = {table: pack_of_each_chunk(storage.file_names(table)).get(chunk, "") for table in SCHEMAS}
+    return {table: whole_parts(storage, table, name) if name else {} for table, name in names.items()}
+
+
+def lost_trials(storage: Storage, chunk: str) -> list[str]:
+    """Return the ids of the trials of a damaged chunk whose newest attempt has lost its rows in a table.
+
+    Those count that any pack of it or ``packs.json`` still names.
+    """
+    whole = _whole_by_table(storage, chunk)
+    indexed = (parts for name, parts in read_index(storage).items() if chunk_of(name) == chunk)
+    known = sorted(map(attempt_of, frozenset().union(*whole.values(), *indexed)))
+    kept = set.intersection(*map(set, whole.values()))
+    newest = dict(known)
+    return [trial_id for trial_id, attempt in newest.items() if part_name(trial_id, attempt) not in kept]
+
+
 def restore_parts(storage: Storage, chunk: str) -> list[str]:
     """Write those attempts of a chunk back as small files whose rows are whole in every table.
 
     Returns:
         Their parts. The packs stay where they are.
     """
-    names = {table: pack_of_each_chunk(storage.file_names(table)).get(chunk, "") for table in SCHEMAS}
-    whole = {table: whole_parts(storage, table, name) for table, name in names.items() if name}
-    kept = sorted(set.intersection(*(set(whole.get(table, {})) for table in SCHEMAS)))
+    whole = _whole_by_table(storage, chunk)
+    kept = sorted(set.intersection(*map(set, whole.values())))
     for part in kept:
         for table in _ROW_LAST:
             storage.put(f"{table}/{part}", whole[table][part])
     return kept
 
 
+def _name_of(like: str, data: bytes) -> str:
+    """Return the name that a pack of this content has, of the same chunk as another."""
+    return pack_name(chunk_of(like) or "", sha256_of(data))
+
+
 def _read_whole(storage: Storage, table: str, name: str, label: str) -> bytes:
     data = storage.read(f"{table}/{name}")
-    if pack_name(chunk_of(name) or "", sha256_of(data)) != name:
+    if _name_of(name, data) != name:
         raise StoreError(
             f"{label}: {table}/{name} is damaged: its content has the hash {sha256_of(data)}, which is not "
             "that in its name. Restore it from a copy, or run `pareto-unlearn store repair` and resume the "
@@ -278,7 +315,7 @@ def _write_pack(storage: Storage, table: str, group: Sequence[Loose]) -> str:
         some = group[start : start + ATTEMPTS_OF_GROUP]
         groups.append([loose.part for loose in some])
         tables.append(_joined(table, [decode_table(loose.content[table], table, "") for loose in some]))
-    data = _encode(table, groups, tables)
+    data = footers.with_copy(_encode(table, groups, tables))
     name = pack_name(chunk, sha256_of(data))
     storage.put(f"{table}/{name}", data)
     return name

@@ -393,6 +393,18 @@ class RunStore:
         """
         return packs.read_records(self._storage, name, self._label)
 
+    def mended_pack(self, table: str, name: str) -> bytes | None:
+        """Return the content that a damaged pack had, None where its own bytes do not tell it."""
+        return packs.mended(self._storage, table, name)
+
+    def put_pack(self, table: str, name: str, data: bytes) -> None:
+        """Write the content of a pack over what is damaged."""
+        self._storage.put(f"{table}/{name}", data)
+
+    def lost_trials(self, chunk: str) -> list[str]:
+        """Return the ids of the trials that damaged packs cost; see ``packs.lost_trials``."""
+        return packs.lost_trials(self._storage, chunk)
+
     def restore_loose(self, chunk: str) -> None:
         """Write the attempts of a chunk whose rows are whole in every table back as small files."""
         packs.restore_parts(self._storage, chunk)

@@ -130,13 +130,23 @@ def decode_table(data: bytes, table: str, origin: str) -> pa.Table:
         # A thread of Arrow's that lets go of the bytes while Python shuts down aborts the process.
         content = file.read(use_threads=False)
         content.validate(full=True)
-        copy = _schema_copy(file.metadata)
+        check_schema(file, table, origin)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _damaged(origin, f"not a readable Parquet file: {error}") from error
-    _check_footer(content.schema, copy, origin)
-    _check_version(content.schema, table, origin)
-    _check_columns(content.schema, table, origin)
     return pa.table(content.columns, schema=_nullable(content.schema))
+
+
+def check_schema(file: pq.ParquetFile, table: str, origin: str) -> None:
+    """Check that a Parquet file is one of a table, and that its columns are as they were written.
+
+    Raises:
+        StoreError: its footer is damaged, or it is of another table or of a newer schema version.
+        ArrowException, OSError, ValueError: the copy of its schema cannot be read.
+    """
+    schema = file.schema_arrow
+    _check_footer(schema, _schema_copy(file.metadata), origin)
+    _check_version(schema, table, origin)
+    _check_columns(schema, table, origin)
 
 
 def empty_table(table: str) -> pa.Table:
