@@ -1,7 +1,9 @@
 """Sweeps on Ray, each started as a user starts it: a command in a session of its own, with its Ray."""
 
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -82,6 +84,11 @@ def members_of(driver: int) -> dict[int, bytes]:
     return found
 
 
+def raylets_of(node: Process) -> list[int]:
+    """Return pids of the raylets in the session of a node: one, or none if it does not run now."""
+    return [pid for pid, title in members_of(node.pid).items() if b"/raylet/raylet " in title]
+
+
 def is_worker(title: bytes) -> bool:
     """Return whether a process of this title solves and commits trials."""
     return title.startswith((b"ray::SweepTrial", *TRIALS_OF_A_POOL))
@@ -140,3 +147,70 @@ def run_to_the_end(storage: Path, *overrides: str) -> subprocess.CompletedProces
         if RAY_GAVE_UP not in done.stderr:
             break
     return done
+
+
+SOON = (
+    "RAY_health_check_initial_delay_ms=2000",
+    "RAY_health_check_period_ms=1000",
+    "RAY_health_check_failure_threshold=3",
+)
+"""Lets a head know of a lost node after seconds, not a quarter of a minute."""
+
+
+def ray_start(*arguments: str) -> list[str]:
+    """Return the command of a node that lives until its session is killed."""
+    with socket.create_server(("", 0)) as server:
+        free = server.getsockname()[1]
+    return [
+        str(Path(sys.executable).parent / "ray"), "start", "--block", "--disable-usage-stats",
+        "--object-store-memory=80000000", f"--dashboard-agent-listen-port={free}", "--min-worker-port=0",
+        "--max-worker-port=0", *arguments,
+    ]  # fmt: skip
+
+
+class Nodes:
+    """A head without a place for trials, and nodes with a place each, two unless told otherwise."""
+
+    def __init__(self, start: Start, count: int = 2) -> None:
+        self._start = start
+        tries = (self._try_head() for _ in range(TRIES))
+        self.address = next((address for address in tries if address), "")
+        assert self.address, f"stalled: no head of Ray came up in {TRIES} tries"
+        self.nodes = [self.join() for _ in range(count)]
+
+    def _try_head(self) -> str | None:
+        """Start a head and return its address; None if it gave up, as Ray does after 30 s under load."""
+        command = ray_start("--head", "--port=0", "--num-cpus=0", "--include-dashboard=false")
+        head = self._start("env", *SOON, *command)
+        found = (re.search(r"--address='(\S+)'", line) for line in head.stdout)
+        return next((match[1] for match in found if match), None)
+
+    def join(self) -> Process:
+        """Start another node; it is not among ``nodes`` unless it is put there."""
+        return self._start(*ray_start(f"--address={self.address}", "--num-cpus=1"))
+
+    def replace(self, place: int) -> None:
+        """Kill all processes of a node at once, and let another join."""
+        end_session(self.nodes[place])
+        self.nodes[place] = self.join()
+
+    def lose_raylet(self, place: int) -> None:
+        """Kill the raylet of a node alone, and let another join; its workers notice by themselves."""
+        for pid in raylets_of(self.nodes[place]):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.nodes[place] = self.join()
+
+    def up(self) -> list[int]:
+        """Return the places of the nodes whose raylet runs."""
+        return [place for place, node in enumerate(self.nodes) if raylets_of(node)]
+
+    def mend(self) -> None:
+        """Replace nodes that ended by themselves, as Ray's do on a machine that is too slow for them."""
+        for place, node in enumerate(self.nodes):
+            if node.poll() is not None:
+                self.replace(place)
+
+    def workers(self) -> list[int]:
+        """Return the processes that solve trials."""
+        return [pid for node in self.nodes for pid in workers_of(node.pid)]

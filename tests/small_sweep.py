@@ -38,9 +38,9 @@ TINIEST = (
 """Overrides for a sweep of a second, whose numbers mean nothing."""
 
 MEASURED_TIMES = {"seconds", "images_per_second", "peak_memory_bytes"}
-NAMES_OF_STARTS = {"checkpoint"}
-"""Every start of a trial has a directory of its own."""
 """Columns of a trial that a clock or the system measured: they differ between two runs of the same trial."""
+NAMES_OF_STARTS = {"checkpoint"}
+"""Columns that name a start of a trial: every start has a directory of its own."""
 
 
 def small_sweep(storage: Path, *overrides: str) -> SweepConfig:

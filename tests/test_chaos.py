@@ -1,4 +1,4 @@
-"""Sweeps on a cluster of two nodes whose driver, workers and nodes are killed at random.
+"""Sweeps on a cluster of two nodes whose driver, workers, nodes and raylets are killed at random.
 
 Sweep after sweep of many short trials runs until ``CHAOS_KILLS`` kills are spent (200 where it is not set),
 drawn from the seed ``CHAOS_SEED``. A moment is a number of changes in the run's folder, not of seconds: so
@@ -11,7 +11,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -20,23 +19,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from ray_sweeps import (
-    TRIES,
-    Process,
-    Start,
-    committed,
-    end_session,
-    is_worker,
-    members_of,
-    sessions,
-    sweep_command,
-)
+from ray_sweeps import Nodes, Process, Start, committed, sessions, sweep_command
 from small_sweep import SMALL, rows_of, run, run_of, small_sweep
 from waiting import STALLED_AFTER, wait_until
 
 KILLS = int(os.environ.get("CHAOS_KILLS", "200"))
 SEED = int(os.environ.get("CHAOS_SEED", "0"))
-VICTIMS = ("driver", "worker", "node")
+VICTIMS = ("driver", "worker", "node", "raylet")
 MOST_CHANGES = 25
 """A trial makes about fifteen changes in the folder of its run."""
 MANY = (
@@ -45,53 +34,6 @@ MANY = (
 )  # fmt: skip
 TALK = re.compile(r"(?:Phase I|Phase II|original|baseline) +(.+): (started|[A-Z]{4,})\b")
 """What a driver says of the start and the end of a trial: its label, and "started" or its state."""
-
-
-def ray_start(*arguments: str) -> list[str]:
-    """Return the command of a node that lives until its session is killed."""
-    with socket.create_server(("", 0)) as server:
-        free = server.getsockname()[1]
-    return [
-        str(Path(sys.executable).parent / "ray"), "start", "--block", "--disable-usage-stats",
-        "--object-store-memory=80000000", f"--dashboard-agent-listen-port={free}", "--min-worker-port=0",
-        "--max-worker-port=0", *arguments,
-    ]  # fmt: skip
-
-
-class TwoNodes:
-    """A head without a place for trials, and two nodes with a place each; a lost node is replaced."""
-
-    def __init__(self, start: Start) -> None:
-        self._start = start
-        tries = (self._try_head() for _ in range(TRIES))
-        self.address = next((address for address in tries if address), "")
-        assert self.address, f"stalled: no head of Ray came up in {TRIES} tries"
-        self.nodes = [self._join(), self._join()]
-
-    def _try_head(self) -> str | None:
-        """Start a head and return its address; None if it gave up, as Ray does after 30 s under load."""
-        head = self._start(*ray_start("--head", "--port=0", "--num-cpus=0", "--include-dashboard=false"))
-        found = (re.search(r"--address='(\S+)'", line) for line in head.stdout)
-        return next((match[1] for match in found if match), None)
-
-    def _join(self) -> Process:
-        return self._start(*ray_start(f"--address={self.address}", "--num-cpus=1"))
-
-    def replace(self, place: int) -> None:
-        """Kill all processes of a node at once, and let another join."""
-        end_session(self.nodes[place])
-        self.nodes[place] = self._join()
-
-    def mend(self) -> None:
-        """Replace nodes that ended by themselves, as Ray's do on a machine that is too slow for them."""
-        for place, node in enumerate(self.nodes):
-            if node.poll() is not None:
-                self.replace(place)
-
-    def workers(self) -> list[int]:
-        """Return the processes that solve trials."""
-        titles = [item for node in self.nodes for item in members_of(node.pid).items()]
-        return [pid for pid, title in titles if is_worker(title)]
 
 
 @dataclass
@@ -116,7 +58,7 @@ class Disturbed:
         walk = os.walk(self.storage / "quickstart")
         return {f"{folder}/{name}" for folder, _, names in walk for name in names}
 
-    def await_changes(self, count: int, driver: Process, nodes: TwoNodes) -> None:
+    def await_changes(self, count: int, driver: Process, nodes: Nodes) -> None:
         """Wait until files came or went so many times, or the driver ended."""
         known, seen = self.names(), 0
 
@@ -151,15 +93,17 @@ class Disturbed:
         return sum(talk.read_text().count(": started") for talk in self.talks)
 
 
-def kill(victim: str, driver: Process, nodes: TwoNodes, draw: random.Random) -> str | None:
+def kill(victim: str, driver: Process, nodes: Nodes, draw: random.Random) -> str | None:
     """Kill a victim; return what it was, None if there is none."""
     if victim == "driver":
         driver.kill()
         driver.communicate(timeout=STALLED_AFTER)
         return victim
-    if victim == "node":
-        nodes.replace(draw.randrange(2))
-        return victim
+    if victim in ("node", "raylet"):
+        for place in draw.sample(up := nodes.up(), len(up))[:1]:
+            (nodes.replace if victim == "node" else nodes.lose_raylet)(place)
+            return victim
+        return None
     for pid in draw.sample(workers := nodes.workers(), len(workers))[:1]:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -167,7 +111,7 @@ def kill(victim: str, driver: Process, nodes: TwoNodes, draw: random.Random) -> 
     return None
 
 
-def disturb(sweep: Disturbed, nodes: TwoNodes, draw: random.Random, most: int) -> Counter[str]:
+def disturb(sweep: Disturbed, nodes: Nodes, draw: random.Random, most: int) -> Counter[str]:
     """Run a sweep to its end under at most so many kills, and count them."""
     killed: Counter[str] = Counter()
     driver = sweep.begin()
@@ -204,7 +148,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]
 def test_whatever_is_killed_the_rows_are_the_same_and_no_committed_trial_runs_again(
     executor, start, undisturbed, tmp_path, capsys
 ):
-    nodes, draw = TwoNodes(start), random.Random(f"{SEED} {executor}")
+    nodes, draw = Nodes(start), random.Random(f"{SEED} {executor}")
     killed, sweeps, starts = Counter(), 0, 0
     while killed.total() < KILLS // 2:
         storage = tmp_path / str(sweeps)
@@ -223,6 +167,6 @@ def test_whatever_is_killed_the_rows_are_the_same_and_no_committed_trial_runs_ag
         with capsys.disabled():
             sys.stdout.write(
                 f"\n{executor}: {killed.total()} kills {dict(killed)} in {sweeps} sweeps, "
-                f"{starts} starts for {sweeps * len(undisturbed)} rows"
+                f"{starts} starts for {sweeps * len(undisturbed)} rows, all compared"
             )
         shutil.rmtree(storage)
