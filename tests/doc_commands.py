@@ -21,6 +21,7 @@ cd pareto-unlearn
     "installs from a package index": """
 python3 -m pip install uv
 uv venv
+uv sync --extra s3
 uv pip install --torch-backend=cpu -e .
 uv pip install --no-deps vintagify==0.1.2
 uv pip install --no-deps demosaicnet==0.0.14

@@ -16,7 +16,10 @@ def test_every_test_that_the_page_names_exists():
 
 def test_the_rows_are_numbered_and_each_names_a_proof_or_says_that_there_is_none():
     rows = [line.split(" | ") for line in PAGE.splitlines() if re.match(r"\| \d", line)]
-    assert [int(row[0].strip("| ")) for row in rows] == [*range(1, 32), *range(1, 18)]
+    numbers = [int(row[0].strip("| ")) for row in rows]
+    faults = numbers.index(1, 1)
+    assert numbers == [*range(1, faults + 1), *range(1, len(numbers) - faults + 1)]
+    assert faults >= 36
     for row in rows:
         assert len(row) == 5, row
         assert "::" in row[3] or row[3] == "not proven", row
