@@ -34,7 +34,14 @@ def undisturbed(copy_small_sweep, tmp_path_factory: pytest.TempPathFactory) -> S
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moment", [in_phase_one, between_the_phases, in_phase_two])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        pytest.param(in_phase_one, marks=pytest.mark.nightly),
+        pytest.param(between_the_phases, marks=pytest.mark.nightly),
+        in_phase_two,
+    ],
+)
 def test_killed_driver_is_continued_to_the_same_rows(moment, undisturbed, start, tmp_path):
     process = start_until(moment, start, tmp_path)
     process.kill()
