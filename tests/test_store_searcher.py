@@ -58,7 +58,8 @@ def make_square() -> Callable[[dict[str, Any]], dict[str, int]]:
 @pytest.fixture(scope="module")
 def local_ray(tmp_path_factory) -> Iterator[None]:
     set_environment(local=True)
-    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    # "local": a cluster that a killed process left on this machine is no concern of this test.
+    ray.init("local", num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     yield
     ray.shutdown()
 

@@ -143,7 +143,9 @@ def check_schema(file: pq.ParquetFile, table: str, origin: str) -> None:
         StoreError: its footer is damaged, or it is of another table or of a newer schema version.
         ArrowException, OSError, ValueError: the copy of its schema cannot be read.
     """
-    schema = file.schema_arrow
+    found = file.metadata.metadata or {}
+    # Arrow takes the metadata of its schema from the copy, whose version then hides a damaged one.
+    schema = file.schema_arrow.with_metadata({key: found[key] for key in found if key != _SCHEMA_COPY_KEY})
     _check_footer(schema, _schema_copy(file.metadata), origin)
     _check_version(schema, table, origin)
     _check_columns(schema, table, origin)
