@@ -192,7 +192,7 @@ def report(
         typer.Option(
             "--forget-images",
             help="Pictures of forget images in this report: shown, veiled (mosaics) or none; default: "
-            "report.forget_images of the sweep file, which lasts.",
+            "report.forget_images of the sweep file, or less if the run's page was written with less.",
         ),
     ] = None,
     pictures: Annotated[

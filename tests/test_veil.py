@@ -105,6 +105,16 @@ def test_the_key_of_the_sweep_file_lasts(tmp_path):
     assert "This page holds no picture of a forget image" in Path(path, "report.html").read_text()
 
 
+def test_a_page_without_forget_pictures_does_not_get_them_back_from_others_that_write_it(run_path):
+    page = Path(run_path, "report.html")
+    for mode, kept in (("none", "none"), ("veiled", "veiled"), ("shown", "shown")):
+        assert call("report", run_path, "--forget-images", mode).returncode == 0
+        asked = pictures(page)
+        assert call("report", run_path).returncode == 0
+        assert pictures(page) == asked
+        assert f'<meta name="forget-images" content="{kept}">' in page.read_text()
+
+
 def test_an_unknown_mode_is_refused(run_path):
     done = call("report", run_path, "--forget-images", "blurred")
     assert (done.returncode, "shown, veiled, none" in done.stderr) == (2, True)

@@ -17,7 +17,7 @@ from pareto_unlearn.report.comparison_page import render_comparison
 from pareto_unlearn.report.comparison_view import view_comparison
 from pareto_unlearn.report.gather import gather
 from pareto_unlearn.report.live import Live
-from pareto_unlearn.report.page import render
+from pareto_unlearn.report.page import marked_forget_images, render
 from pareto_unlearn.report.paper_table import Layout, gather_table
 from pareto_unlearn.report.solution import Split
 from pareto_unlearn.report.table_text import TextFormat, write_table
@@ -61,7 +61,9 @@ def write_report(
     Args:
         run_path: the run directory, local or a URI such as ``s3://bucket/runs/name``.
         out: the file to write, local or a URI; None means ``report.html`` in the run directory.
-        forget_images: how much of the forget images the page may hold; None: what the sweep file says.
+        forget_images: how much of the forget images the page may hold; None: what the sweep file says, or for
+            the run's own page what that page says, if it is less. So a page that was written without these
+            pictures does not get them back when something else writes it again.
         live: how far the sweep is while it runs: the page then reads itself again.
         pictures: names of trials whose pictures the page must hold, if the run is too large for all.
 
@@ -74,12 +76,22 @@ def write_report(
     run = open_run(run_path)
     sweep_file = _sweep_file(run)
     mode = forget_images or forget_images_of(sweep_file)
+    if out is None and forget_images is None:
+        mode = max(mode, _mode_of_page(run), key=list(ForgetImages).index)
     page = render(gather(run, sweep_file, mode, pictures), live)
     if out is None:
         run.store.write_text(REPORT_FILE, page)
         return join_path(run_path, REPORT_FILE)
     write_out(out, page)
     return out
+
+
+def _mode_of_page(run: StoredRun) -> ForgetImages:
+    """Return how much of the forget images the run's page holds; all, if there is none yet."""
+    try:
+        return marked_forget_images(run.store.read_text(REPORT_FILE))
+    except StoreError:
+        return ForgetImages.SHOWN
 
 
 def make_table(run_paths: Sequence[str], layout: Layout, form: TextFormat) -> str:

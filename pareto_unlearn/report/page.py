@@ -6,6 +6,7 @@ from typing import Any
 
 from pareto_unlearn.analysis.audit import ModelAudit
 from pareto_unlearn.catalogue.methods import words_of
+from pareto_unlearn.config import ForgetImages
 from pareto_unlearn.config.smoke import SMOKE
 from pareto_unlearn.report import header, provenance, sections, tables
 from pareto_unlearn.report.answers import answers
@@ -33,6 +34,9 @@ from pareto_unlearn.report.solution import Measured, Solution, Split
 from pareto_unlearn.report.views import finite
 from pareto_unlearn.report.words import NONE, STATE_MARKS, number, share
 
+FORGET_IMAGES = "forget-images"
+LENGTH_OF_HEAD = 4096
+"""Characters of a page in which its marks are looked for."""
 SCRIPTS = (
     "theme.js",
     "elements.js",
@@ -70,12 +74,24 @@ def render(report: Report, live: Live | None = None) -> str:
     main = "".join(section(report) for section in SECTIONS)
     return frame(
         title=f"{SMOKE + ' · ' if report.smoke else ''}{report.name} · unlearning report",
-        head=reload_without_script(live),
+        head=forget_images_mark(report.forget_images) + reload_without_script(live),
         body=f"{notice(live)}{header.header(report)}\n{header.slider_bar(report)}\n<main>{main}</main>\n"
         '<noscript><p class="note">The figures need JavaScript; images and tables do not.</p></noscript>\n',
         data=page_data(report) | ({} if live is None else {"reload": RELOAD_SECONDS}),
         scripts=SCRIPTS,
     )
+
+
+def forget_images_mark(mode: ForgetImages) -> str:
+    """Return the element of the head that says how much of the forget images the page may hold."""
+    return f'<meta name="{FORGET_IMAGES}" content="{mode}">\n'
+
+
+def marked_forget_images(page: str) -> ForgetImages:
+    """Return what a page says of itself; of one that says nothing, that it may hold all."""
+    found = re.search(f'<meta name="{FORGET_IMAGES}" content="([a-z]+)">', page[:LENGTH_OF_HEAD])
+    told = found[1] if found else ""
+    return ForgetImages(told) if told in list(ForgetImages) else ForgetImages.SHOWN
 
 
 def page_data(report: Report) -> dict[str, Any]:
