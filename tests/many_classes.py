@@ -64,6 +64,7 @@ def many_classes_config(checkpoint: str, storage: str, *overrides: str, forget: 
             f"data.retain_classes=[{', '.join(NAMES[FORGET:])}]",
             "objective.noise_images=64",
             "baselines=[]",
+            "controls=[]",
             "evaluate.metrics=[mse]",
             "run.executor=local",
             f"run.storage={storage}",

@@ -61,7 +61,13 @@ def test_every_command_of_a_header_is_a_valid_sweep_of_its_own(file):
 def test_an_ablation_ends_in_a_comparison(tmp_path):
     paths = []
     for words in sweeps(ROOT / "sweeps" / "ablations" / "delta_boundary.yaml")[:2]:
-        small = ["solver.steps=24", "solver.batch=8", "epsilon.points=1", "objective.noise_images=64"]
+        small = [
+            "solver.steps=24",
+            "solver.batch=8",
+            "epsilon.points=1",
+            "objective.noise_images=64",
+            "controls=[]",
+        ]
         config = load_config(
             ROOT / words[2], [*overrides(words), *small, "run.executor=local", f"run.storage={tmp_path}"]
         )

@@ -12,8 +12,8 @@ from pareto_unlearn.conformance import check_family
 EXAMPLE = Path(__file__).parent.parent / "examples" / "autoencoder" / "family.py"
 
 
-MARKS = {"mae": pytest.mark.slow, "mage": pytest.mark.slow, "palette": pytest.mark.nightly}
-"""Half a minute each on one core, palette a whole one."""
+MARKS = {"mae": pytest.mark.slow, "mage": pytest.mark.nightly, "palette": pytest.mark.nightly}
+"""Seconds on one core; mage half a minute, palette a whole one."""
 
 
 @pytest.mark.parametrize(

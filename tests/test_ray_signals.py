@@ -24,8 +24,8 @@ def undisturbed(copy_small_sweep, tmp_path_factory: pytest.TempPathFactory) -> S
     return copy_small_sweep(tmp_path_factory.mktemp("undisturbed"))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("executor", ["tune", pytest.param("pool", marks=pytest.mark.nightly)])
+@pytest.mark.nightly
+@pytest.mark.parametrize("executor", ["tune", "pool"])
 def test_interrupt_ends_with_130_and_can_be_continued(executor, start, tmp_path):
     process = start_until(in_phase_one, start, tmp_path, f"run.executor={executor}", "solver.steps=2000")
     process.send_signal(signal.SIGINT)
@@ -58,7 +58,7 @@ def test_terminated_driver_ends_with_143(start, tmp_path, executor, in_backgroun
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("executor", ["tune", "pool"])
+@pytest.mark.parametrize("executor", [pytest.param("tune", marks=pytest.mark.nightly), "pool"])
 def test_a_sweep_on_ray_has_the_rows_of_one_without_though_a_worker_is_killed(
     executor, start, undisturbed, tmp_path
 ):
