@@ -17,6 +17,7 @@ from report_browser import Opened, needs_browser, started_browser
 from synthetic_run import (
     FORGET,
     SCALES,
+    SWEEP_FILE,
     Planned,
     class_completeness,
     epsilon_range,
@@ -198,6 +199,20 @@ def test_a_pick_that_cannot_be_followed_is_told_and_not_hidden(tmp_path: Path, n
     assert report.recommended is not None
     assert report.recommended.name == "recommended"
     assert "Attention: pick.json names no model of this run" in report.verdict
+
+
+def test_an_original_that_cannot_do_its_task_is_told_of(tmp_path: Path) -> None:
+    able = gather(open_run(write_run(str(tmp_path / "able"))))
+    assert "poor at this task" not in able.verdict
+    row = MetricRow(set="forget", split="heldout", metric="retrieval", protocol="audit", value=0.08, n=180)
+    results = [synthetic_result(plan) for plan in planned_trials()]
+    results = [
+        dataclasses.replace(one, metrics=(*one.metrics, row)) if one.record.phase is Phase.ORIGINAL else one
+        for one in results
+    ]
+    poor = gather(open_run(write_run(str(tmp_path / "poor"), results)), SWEEP_FILE)
+    assert "the original itself is poor at this task. Only 8\u00a0% of its pictures" in poor.verdict
+    assert "Unlearning report · digits_mae on digits</p>" in render(poor)
 
 
 def test_a_smoke_run_recommends_nothing(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ from pareto_unlearn.config.model_section import (
 )
 from pareto_unlearn.config.presets import fill_preset
 from pareto_unlearn.config.problems import problems_of
-from pareto_unlearn.config.report_section import ForgetImages, forget_images_of
+from pareto_unlearn.config.report_section import ForgetImages, forget_images_of, subject_of
 from pareto_unlearn.config.retired import drop_retired, refuse_retired
 from pareto_unlearn.config.schema import EvaluateSection, RunSection, SweepConfig
 from pareto_unlearn.config.smoke import as_smoke
@@ -117,6 +117,7 @@ __all__ = [
     "open_mask_text",
     "parse_config",
     "result_fields",
+    "subject_of",
     "trial_id",
 ]
 

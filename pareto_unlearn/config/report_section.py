@@ -50,6 +50,16 @@ def forget_images_of(sweep_file: str) -> ForgetImages:
     return ForgetImages.SHOWN if is_harmless else ForgetImages.VEILED
 
 
+def subject_of(sweep_file: str) -> str:
+    """Return model and data of a run in words, by the text of its sweep file; empty if it names neither."""
+    try:
+        data = read_document(sweep_file, "sweep.yaml").data
+    except ConfigError:
+        return ""
+    family, dataset = _part(data, "model").get("family"), _part(data, "data").get("dataset")
+    return f"{family} on {dataset}" if isinstance(family, str) and isinstance(dataset, str) else ""
+
+
 def _part(data: Any, name: str) -> dict[str, Any]:
     found = data.get(name) if isinstance(data, dict) else None
     return found if isinstance(found, dict) else {}

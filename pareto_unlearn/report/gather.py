@@ -1,7 +1,7 @@
 """Read the data of the page from the store, partly as pandas frames, into one ``Report`` of plain data."""
 
 from collections import Counter
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import fields, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, cast
@@ -24,7 +24,7 @@ from pareto_unlearn.report.seeds import front_band, seed_sliders
 from pareto_unlearn.report.shown import choose_shown, find_wanted
 from pareto_unlearn.report.solution import UNDRAWN, Kind, Measured, Solution, Split
 from pareto_unlearn.report.veil import veil
-from pareto_unlearn.report.verdict import verdict
+from pareto_unlearn.report.verdict import doubt, verdict
 from pareto_unlearn.report.views import (
     class_table,
     curve_places,
@@ -61,6 +61,10 @@ _KINDS = {
 }
 
 
+RETRIEVAL = "retrieval"
+"""The evaluation of an audit that tells whether the original can do its task."""
+
+
 def gather(
     run: StoredRun,
     sweep_file: str = "",
@@ -85,7 +89,8 @@ def gather(
     columns = drawn_keys(solutions)
     slider = [key for key in columns if solutions[key].kind not in (Kind.BASELINE, Kind.CONTROL)]
     originals = [key for key in columns if solutions[key].kind is Kind.ORIGINAL]
-    metrics = [row for row in _rows(run.metrics, solutions) if row["protocol"] != AUDIT]
+    rows = _rows(run.metrics, solutions)
+    metrics = [row for row in rows if row["protocol"] != AUDIT]
     info = run.info
     recommended, unheeded = choose(run, solutions)
     shown = choose_shown(solutions, columns, recommended, find_wanted(run, solutions, pictures))
@@ -93,7 +98,15 @@ def gather(
     return Report(
         name=info.name,
         smoke=info.smoke,
-        verdict=verdict(solutions, recommended) + _gap(records, info) + _lost_parts(run) + unheeded,
+        verdict="".join(
+            (
+                verdict(solutions, recommended),
+                doubt(_retrieved(rows, originals)),
+                _gap(records, info),
+                _lost_parts(run),
+                unheeded,
+            )
+        ),
         objective=info.objective,
         code_version=info.code_version,
         config_hash=info.config_hash,
@@ -138,6 +151,16 @@ def gather(
         sweep_file=sweep_file,
         forget_images=forget_images,
     )
+
+
+def _retrieved(rows: Sequence[Mapping[str, Any]], originals: Sequence[int]) -> float | None:
+    """Return the share of an original's pictures that are nearest to their own truth, as audits found it."""
+    found = (
+        finite(row["value"])
+        for row in rows
+        if row["protocol"] == AUDIT and row["metric"] == RETRIEVAL and row["key"] in originals
+    )
+    return next(found, None)
 
 
 def _front(solutions: Sequence[Solution], split: Split, logarithmic: bool) -> FrontView:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from pareto_unlearn.analysis.scores import BOXES, LEVELS, Scores
+from pareto_unlearn.config import subject_of
 from pareto_unlearn.config.smoke import SMOKE, SMOKE_NOTICE
 from pareto_unlearn.report.facts import EpsilonRange, Hypervolume, MethodScores, Report
 from pareto_unlearn.report.fragments import section, state_badge, text
@@ -23,9 +24,15 @@ def header(report: Report) -> str:
         f"<li>{state_badge(state, f'{number} {state.lower()}')}</li>" for state, number in report.states
     )
     return (
-        f'<header>{_smoke_notice(report)}<p class="eyebrow">Unlearning report</p><h1>{text(report.name)}</h1>'
+        f'<header>{_smoke_notice(report)}<p class="eyebrow">Unlearning report{_subject(report)}</p>'
+        f"<h1>{text(report.name)}</h1>"
         f'<ul class="badges">{badges}</ul><p class="verdict">{text(report.verdict)}</p></header>'
     )
+
+
+def _subject(report: Report) -> str:
+    subject = subject_of(report.sweep_file)
+    return f" · {text(subject)}" if subject else ""
 
 
 def run_facts(report: Report) -> str:

@@ -9,7 +9,10 @@ from pareto_unlearn.report.facts import Recommendation
 from pareto_unlearn.report.solution import Kind, Solution, Split
 from pareto_unlearn.report.views import percent
 
-__all__ = ["verdict"]
+__all__ = ["doubt", "verdict"]
+
+ABLE = 0.5
+"""Share of its pictures that an original must paint nearest to their own truth, to be called able."""
 
 
 def _span(values: Sequence[float], digits: int = 1) -> str:
@@ -94,6 +97,23 @@ def _recommend_in_words(solutions: Sequence[Solution], recommended: Recommendati
     return (
         f" {recommended.name.capitalize()}: {solution.label}, {complete} complete{worst}, which keeps "
         f"{_span([100.0 * (quality or 0.0)])} of the quality on held-out images."
+    )
+
+
+def doubt(retrieved: float | None) -> str:
+    """Return a sentence on an original that is poor at its own task; empty if it is not, or was not asked.
+
+    Quality is retained in relation to the original, so a model of one that paints grey keeps all of it.
+
+    Args:
+        retrieved: share of the original's pictures of held-out images that are nearest to their own truth.
+    """
+    if retrieved is None or retrieved >= ABLE:
+        return ""
+    return (
+        f" Attention: the original itself is poor at this task. Only {100.0 * retrieved:.0f}\u00a0% of its "
+        "pictures of held-out images are nearer to their own truth than to that of another, so retained "
+        "quality says little."
     )
 
 
