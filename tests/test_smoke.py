@@ -30,13 +30,13 @@ def smoke(name: str, *overrides: str) -> SweepConfig:
     return as_smoke(load_config(SWEEPS / name, overrides))
 
 
-SLOW = ("mage", "palette")
-"""Half a minute each on one core, without the audit, which ``check-family`` tries on every family."""
+SLOW = {"mage": pytest.mark.slow, "palette": pytest.mark.nightly}
+"""A quarter to three quarters of a minute, without the audit: ``check-family`` tries that on every family."""
 
 
 @pytest.fixture(
     scope="module",
-    params=[pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in FILES],
+    params=[pytest.param(name, marks=SLOW.get(name, ())) for name in FILES],
 )
 def tried(request, tmp_path_factory) -> tuple[StoredRun, str]:
     """A sweep of every family, and what it said."""

@@ -79,7 +79,7 @@ def sweep(work: Grid, folder: Path) -> None:
     ).fit()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_grid_goes_on_after_a_dead_worker_and_resumes_without_repeats(local_ray, tmp_path):
     results = tmp_path / "results"
     results.mkdir()
