@@ -204,14 +204,25 @@ def test_a_pick_that_cannot_be_followed_is_told_and_not_hidden(tmp_path: Path, n
 def test_an_original_that_cannot_do_its_task_is_told_of(tmp_path: Path) -> None:
     able = gather(open_run(write_run(str(tmp_path / "able"))))
     assert "poor at this task" not in able.verdict
-    row = MetricRow(set="forget", split="heldout", metric="retrieval", protocol="audit", value=0.08, n=180)
-    results = [synthetic_result(plan) for plan in planned_trials()]
-    results = [
-        dataclasses.replace(one, metrics=(*one.metrics, row)) if one.record.phase is Phase.ORIGINAL else one
-        for one in results
-    ]
-    poor = gather(open_run(write_run(str(tmp_path / "poor"), results)), SWEEP_FILE)
-    assert "the original itself is poor at this task. Only 8\u00a0% of its pictures" in poor.verdict
+
+    def told(name: str, share: float, low: float, n: int) -> Report:
+        row = MetricRow(
+            set="forget", split="heldout", metric="retrieval", protocol="audit", value=share, n=n, low=low
+        )
+        results = [synthetic_result(plan) for plan in planned_trials()]
+        results = [
+            dataclasses.replace(one, metrics=(*one.metrics, row))
+            if one.record.phase is Phase.ORIGINAL
+            else one
+            for one in results
+        ]
+        return gather(open_run(write_run(str(tmp_path / name), results)), SWEEP_FILE)
+
+    # Pictures of one person are alike: an able model finds a third of twelve, where a guess finds one.
+    assert "poor at this task" not in told("alike", 0.33, 0.1, 12).verdict
+    poor = told("poor", 0.01, 0.002, 180)
+    assert "the original itself is poor at this task" in poor.verdict
+    assert "more often than by chance (0.6\u00a0%)" in poor.verdict
     assert "Unlearning report · digits_mae on digits</p>" in render(poor)
 
 

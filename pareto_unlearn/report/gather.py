@@ -101,7 +101,7 @@ def gather(
         verdict="".join(
             (
                 verdict(solutions, recommended),
-                doubt(_retrieved(rows, originals)),
+                doubt(*_retrieved(rows, originals)),
                 _gap(records, info),
                 _lost_parts(run),
                 unheeded,
@@ -153,14 +153,12 @@ def gather(
     )
 
 
-def _retrieved(rows: Sequence[Mapping[str, Any]], originals: Sequence[int]) -> float | None:
-    """Return the share of an original's pictures that are nearest to their own truth, as audits found it."""
-    found = (
-        finite(row["value"])
-        for row in rows
-        if row["protocol"] == AUDIT and row["metric"] == RETRIEVAL and row["key"] in originals
-    )
-    return next(found, None)
+def _retrieved(rows: Sequence[Mapping[str, Any]], originals: Sequence[int]) -> tuple[float | None, float]:
+    """Return the least share of an original's pictures nearest to their own truth, and that of guesses."""
+    for row in rows:
+        if row["protocol"] == AUDIT and row["metric"] == RETRIEVAL and row["key"] in originals:
+            return finite(row["low"]), 1.0 / max(row["n"], 1)
+    return None, 0.0
 
 
 def _front(solutions: Sequence[Solution], split: Split, logarithmic: bool) -> FrontView:

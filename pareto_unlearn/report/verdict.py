@@ -11,9 +11,6 @@ from pareto_unlearn.report.views import percent
 
 __all__ = ["doubt", "verdict"]
 
-ABLE = 0.5
-"""Share of its pictures that an original must paint nearest to their own truth, to be called able."""
-
 
 def _span(values: Sequence[float], digits: int = 1) -> str:
     low, high = f"{min(values):.{digits}f}\u00a0%", f"{max(values):.{digits}f}\u00a0%"
@@ -100,20 +97,22 @@ def _recommend_in_words(solutions: Sequence[Solution], recommended: Recommendati
     )
 
 
-def doubt(retrieved: float | None) -> str:
+def doubt(retrieved: float | None, guessed: float) -> str:
     """Return a sentence on an original that is poor at its own task; empty if it is not, or was not asked.
 
     Quality is retained in relation to the original, so a model of one that paints grey keeps all of it.
 
     Args:
-        retrieved: share of the original's pictures of held-out images that are nearest to their own truth.
+        retrieved: share of the original's pictures of held-out images that are nearest to their own truth, at
+            least: the lower end of its interval.
+        guessed: the share that pictures which are all alike would have.
     """
-    if retrieved is None or retrieved >= ABLE:
+    if retrieved is None or retrieved > guessed:
         return ""
     return (
-        f" Attention: the original itself is poor at this task. Only {100.0 * retrieved:.0f}\u00a0% of its "
-        "pictures of held-out images are nearer to their own truth than to that of another, so retained "
-        "quality says little."
+        " Attention: the original itself is poor at this task. Its pictures of held-out images are not shown "
+        f"to be nearest to their own truth more often than by chance ({100.0 * guessed:.1f}\u00a0%), so "
+        "retained quality says little."
     )
 
 
