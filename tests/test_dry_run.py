@@ -13,7 +13,7 @@ from small_sweep import QUICKSTART, SMALL, run, run_of, small_sweep
 from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.records import Phase
 from pareto_unlearn.sweep import dry_run
-from pareto_unlearn.sweep.dry_run import describe_files, predict_sweep
+from pareto_unlearn.sweep.dry_run import describe_files, describe_prediction, predict_sweep
 
 
 def size_of(paths) -> int:
@@ -80,6 +80,22 @@ def test_a_dry_run_measures_steps_and_writes_nothing(tmp_path):
     assert "time       not measured" in said
     refused = call("sweep", QUICKSTART, *overrides, "--json")
     assert refused.returncode == 2
+
+
+def test_a_dry_run_says_what_its_run_has_already_and_what_would_be_added(copy_small_sweep, tmp_path):
+    config = copy_small_sweep(tmp_path, "epsilon.points=4", "evaluate.second_reconstruction=true")
+    written = sorted(path for path in tmp_path.rglob("*"))
+    predicted = predict_sweep(config, measure=False)
+    committed = len(run_of(config).records)
+    assert predicted.to_plain()["so_far"]["trials_left"] == sum(predicted.trials.values()) - committed == 2
+    said = "\n".join(describe_prediction(predicted))
+    assert f"so far     {committed} trials are committed, 2 are left\n" in said
+    assert re.search(r"\d committed models lack pixel\.second_reconstruction_\S.*: they are measured", said)
+    assert sorted(set(tmp_path.rglob("*")) ^ set(written)) == []
+    with pytest.raises(ConfigError, match=r"another sweep: .*solver\.learning_rate"):
+        predict_sweep(copy_small_sweep(tmp_path, "solver.learning_rate=0.5"), measure=False)
+    fresh = predict_sweep(small_sweep(tmp_path / "other"), measure=False)
+    assert not any("so far" in line for line in describe_prediction(fresh))
 
 
 def test_a_sweep_that_cannot_fit_is_refused_before_any_work_unless_told_otherwise(tmp_path, monkeypatch):

@@ -1,7 +1,7 @@
 """The run directory and its reader: committed results in Parquet, checkpoints with manifests, one lock."""
 
 from pareto_unlearn.store.extractors import read_extractors, record_extractors
-from pareto_unlearn.store.folders import find_runs
+from pareto_unlearn.store.folders import find_run, find_runs
 from pareto_unlearn.store.health import Fault, check_run, compact_run, open_damaged, repair_run
 from pareto_unlearn.store.measured import Wanted, find_measured
 from pareto_unlearn.store.pick_note import PICK_FILE, read_pick, write_pick
@@ -19,6 +19,7 @@ __all__ = [
     "check_run",
     "compact_run",
     "find_measured",
+    "find_run",
     "find_runs",
     "open_damaged",
     "open_run",

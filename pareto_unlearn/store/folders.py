@@ -39,6 +39,21 @@ def find_runs(folder: str | os.PathLike[str]) -> list[RunStore] | None:
     return [RunStore.open(join_path(path, name)) for name in found]
 
 
+def find_run(folder: str | os.PathLike[str], name: str) -> RunStore | None:
+    """Return the store of the run of a name in a folder, None where there is none; nothing is written.
+
+    Raises:
+        ConfigError: the folder cannot be read.
+    """
+    path = os.fspath(folder)
+    try:
+        if not _holds_run(path, name):
+            return None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot read {without_secrets(path)} ({error})") from error
+    return RunStore.open(join_path(path, name))
+
+
 def _holds_run(folder: str, name: str) -> bool:
     _, storage = open_storage(join_path(folder, name))
     if isinstance(storage, LocalStorage):

@@ -66,4 +66,4 @@ class Additions:
         names = dict.fromkeys(name for lacking in self.missing.values() for name in lacking)
         count = len(self.missing)
         models = "1 model that is committed lacks" if count == 1 else f"{count} committed models lack"
-        return f"{models} {', '.join(names)}: measured now, nothing is trained for it"
+        return f"{models} {', '.join(names)}: they are measured, nothing is trained for it"

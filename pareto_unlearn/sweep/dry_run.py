@@ -16,8 +16,9 @@ from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.records import Phase
 from pareto_unlearn.store import RunStore
 from pareto_unlearn.sweep.checking import check_inputs
-from pareto_unlearn.sweep.forecast import Pace, Task, seconds_left, steps_of, task_of, tasks_of, weight_of
+from pareto_unlearn.sweep.forecast import Pace, Task, seconds_left, steps_of, tasks_of, weight_of
 from pareto_unlearn.sweep.progress import describe_duration
+from pareto_unlearn.sweep.so_far import SoFar, look_at_run, tasks_left
 
 if TYPE_CHECKING:
     from pareto_unlearn.data import SplitData
@@ -44,6 +45,9 @@ class Prediction:
     else hours of CPU cores; ``stage_hours`` are the same by stage. ``memory`` is what a trial holds, by
     kind, and ``peak_memory`` what the measured steps took. ``bank`` are the checkpoints that a path takes,
     and those that the sweep asks for.
+
+    All of this is of the whole sweep. ``so_far`` is what its run holds already, ``left_seconds`` the time of
+    the trials that are left.
     """
 
     trials: dict[str, int]
@@ -60,6 +64,8 @@ class Prediction:
     stage_hours: dict[str, float] = dataclasses.field(default_factory=dict)
     wall_seconds: float | None = None
     peak_memory: int | None = None
+    so_far: SoFar | None = None
+    left_seconds: float | None = None
     source: str = "as measured here"
 
     @property
@@ -69,7 +75,9 @@ class Prediction:
 
     def to_plain(self) -> dict[str, Any]:
         """Return the prediction as JSON values."""
-        return dataclasses.asdict(self) | {"needed_bytes": self.needed}
+        plain = dataclasses.asdict(dataclasses.replace(self, so_far=None))
+        so_far = None if self.so_far is None else self.so_far.to_plain()
+        return plain | {"needed_bytes": self.needed, "so_far": so_far}
 
 
 def predict_sweep(
@@ -86,10 +94,15 @@ def predict_sweep(
 
     checked = check_inputs(config)
     tasks = tasks_of(config, check_convergence=check_convergence)
-    prediction = predict_files(config, checked.sizes, tasks)
+    so_far = look_at_run(config, checked, tasks)
+    prediction = dataclasses.replace(predict_files(config, checked.sizes, tasks), so_far=so_far)
     if not measure:
         return prediction
-    return with_times(prediction, config, count_images(checked.split), tasks, measure_speeds(config))
+    counts, speeds = count_images(checked.split), measure_speeds(config)
+    left_seconds = with_times(prediction, config, counts, so_far.left, speeds).wall_seconds
+    return dataclasses.replace(
+        with_times(prediction, config, counts, tasks, speeds), left_seconds=left_seconds
+    )
 
 
 def predict_files(config: SweepConfig, sizes: "Sizes", tasks: Sequence[Task]) -> Prediction:
@@ -243,8 +256,7 @@ def check_space(
         ConfigError: less is free.
         StoreError: a committed file is damaged.
     """
-    tasks = Counter(tasks_of(config, check_convergence=check_convergence))
-    left = list((tasks - Counter(map(task_of, store.records().values()))).elements())
+    left = tasks_left(store, tasks_of(config, check_convergence=check_convergence))
     if not left:
         return
     place = Path(store.path) if store.is_local else Path(tempfile.gettempdir())
@@ -336,7 +348,7 @@ def describe_prediction(prediction: Prediction) -> list[str]:
         *describe_files(prediction),
     ]
     if prediction.step_seconds is None or prediction.unit_hours is None:
-        return [*lines, "time       not measured"]
+        return [*lines, "time       not measured", *_describe_so_far(prediction)]
     lines.append(
         f"time       {prediction.unit_hours:.3g} {prediction.unit}-hours, at {prediction.step_seconds:.3g} s "
         f"a step {prediction.source}"
@@ -346,4 +358,18 @@ def describe_prediction(prediction: Prediction) -> list[str]:
     if prediction.wall_seconds is not None:
         wall = describe_duration(prediction.wall_seconds)
         lines.append(f"           about {wall} with {prediction.slots} trials at a time")
+    return [*lines, *_describe_so_far(prediction)]
+
+
+def _describe_so_far(prediction: Prediction) -> list[str]:
+    """Return in lines what the run holds already; none where there is no run."""
+    so_far = prediction.so_far
+    if so_far is None or not so_far.exists:
+        return []
+    committed = sum(prediction.trials.values()) - len(so_far.left)
+    seconds = prediction.left_seconds
+    rest = "" if seconds is None or not so_far.left else f", about {describe_duration(seconds)}"
+    lines = [f"so far     {committed} trials are committed, {len(so_far.left)} are left{rest}"]
+    if so_far.lacking:
+        lines.append(f"           {so_far.lacking}")
     return lines
