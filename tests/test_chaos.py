@@ -1,8 +1,9 @@
 """Sweeps on a cluster of two nodes whose driver, workers, nodes and raylets are killed at random.
 
 Sweep after sweep of many short trials runs until ``CHAOS_KILLS`` kills are spent (200 where it is not set),
-drawn from the seed ``CHAOS_SEED``. A moment is a number of changes in the run's folder, not of seconds: so
-kills fall between the writes of a commit as well as between trials.
+drawn from the seed ``CHAOS_SEED``, up to ``CHAOS_AT_ONCE`` of them at a moment (3). A moment is a number of
+changes in the run's folder, not of seconds: so kills fall between the writes of a commit as well as between
+trials.
 """
 
 import os
@@ -25,6 +26,7 @@ from waiting import STALLED_AFTER, wait_until
 
 KILLS = int(os.environ.get("CHAOS_KILLS", "200"))
 SEED = int(os.environ.get("CHAOS_SEED", "0"))
+AT_ONCE = int(os.environ.get("CHAOS_AT_ONCE", "3"))
 VICTIMS = ("driver", "worker", "node", "raylet")
 MOST_CHANGES = 25
 """A trial makes about fifteen changes in the folder of its run."""
@@ -96,6 +98,8 @@ class Disturbed:
 def kill(victim: str, driver: Process, nodes: Nodes, draw: random.Random) -> str | None:
     """Kill a victim; return what it was, None if there is none."""
     if victim == "driver":
+        if driver.poll() is not None:
+            return None
         driver.kill()
         driver.communicate(timeout=STALLED_AFTER)
         return victim
@@ -120,9 +124,9 @@ def disturb(sweep: Disturbed, nodes: Nodes, draw: random.Random, most: int) -> C
         sweep.await_changes(draw.randint(1, MOST_CHANGES) if left else sys.maxsize, driver, nodes)
         if driver.poll() is not None:
             break
-        victim = kill(draw.choice(VICTIMS), driver, nodes, draw)
-        killed.update([victim] if victim else [])
-        if victim == "driver":
+        drawn = draw.choices(VICTIMS, k=min(draw.randint(1, AT_ONCE), left))
+        killed.update(one for victim in drawn if (one := kill(victim, driver, nodes, draw)))
+        if driver.poll() is not None:
             driver = sweep.begin()
     assert driver.returncode == 0, sweep.talks[-1].read_text()
     return killed
