@@ -77,6 +77,8 @@ class Ground:
         kept = ("attempt", "checkpoint")  # a fault may have cost an attempt
         models = {path.name: path.read_bytes() for path in self.work.glob("*.safetensors")}
         info = json.loads((self.work / RUN / "run.json").read_text())
+        for name in ("started", "crc32"):  # a time, and the sum of a text that holds it
+            del info[name]
         return [{key: row[key] for key in row if key not in kept} for row in rows], models, info
 
 
