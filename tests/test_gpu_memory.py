@@ -1,15 +1,23 @@
-"""The memory of a GPU that trials share, and of one that a process uses again; this machine needs none."""
+"""GPUs that trials share or a process uses again, and GPUs that are not there; this machine needs none."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import cast
 
 import pytest
 import torch
+from small_sweep import run_of
+from test_shared_storage import assignment_of
 
 from pareto_unlearn.errors import MachineError
+from pareto_unlearn.records import Phase
+from pareto_unlearn.schedule import NoTrial
+from pareto_unlearn.store import RunStore
 from pareto_unlearn.sweep.losses import KEEPS_MEMORY, Cause, Losses, explain_loss
+from pareto_unlearn.sweep.planner import Planner
 from pareto_unlearn.sweep.task import Task
 from pareto_unlearn.sweep.trial_thread import TrialThread
+from pareto_unlearn.sweep.worker import Answer, execute
 from pareto_unlearn.trial import release_gpu, share_gpu
 
 
@@ -62,3 +70,21 @@ def test_a_process_that_keeps_memory_solves_no_other_trial_and_that_costs_no_try
     loss = explain_loss(f"ray::SweepTrial.step() (pid=7)\n{raised.value}", "ab")
     assert loss.cause is Cause.USED
     assert Losses(0, lambda: (), lambda: 0.0).add("trial", loss) is None
+
+
+@pytest.mark.parametrize(("gpus", "found"), [(0.25, 0), (2, 1)])
+def test_a_gpu_that_ray_gave_and_torch_does_not_find_ends_the_sweep_in_a_sentence(
+    copy_small_sweep, tmp_path, monkeypatch, gpus, found
+):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: found)
+    config = copy_small_sweep(tmp_path, f"run.gpus_per_trial={gpus}", "run.executor=tune")
+    record = next(one for one in run_of(config).records if one.phase is Phase.EPSILON)
+    given = replace(assignment_of(config, record, attempt=2), run_id=None)
+    answer = execute(given, lambda *_: None)
+    assert (answer.record, answer.reason) == (None, "")  # no row: the same command solves the trial elsewhere
+    assert f"Ray gave a trial {gpus:g} GPU on " in answer.refusal
+    assert f"where torch finds {found or 'none'}: " in answer.refusal
+
+    planner = Planner(config, RunStore.open(run_of(config).path), "0" * 64, given)
+    assert planner.take(given.spec, Answer.from_text(answer.to_text())) is None
+    assert (planner.error.exit_code, planner.next_trial(())) == (3, NoTrial.FINISHED)

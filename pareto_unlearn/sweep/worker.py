@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from pareto_unlearn.config import SweepConfig, for_measuring, parse_config
+from pareto_unlearn.config import RunSection, SweepConfig, for_measuring, parse_config
 from pareto_unlearn.errors import (
     ConfigError,
     MachineError,
@@ -61,8 +61,16 @@ class SupersededError(MachineError):
     """Another worker has started the same trial since: what this one still writes, nobody reads."""
 
 
-class ForeignRunError(ConfigError):
+class RefusalError(ConfigError):
+    """No trial of the sweep can run where this worker is; that ends the sweep."""
+
+
+class ForeignRunError(RefusalError):
     """A worker sees no run of its driver: another copy, or one that another driver has taken over."""
+
+
+class NoGpuError(RefusalError):
+    """Ray gave a trial GPUs that torch does not find where the worker is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,7 +202,7 @@ def execute(
         return Answer(record=store.commit(result, assignment.start), scales=scales or read_scales(store))
     except RankLostError:
         raise
-    except ForeignRunError as error:
+    except RefusalError as error:
         return Answer(refusal=str(error))
     except SupersededError as error:
         _log("was given up", spec, error)
@@ -213,6 +221,7 @@ def _solve(assignment: Assignment, store: RunStore, reports: _Reports) -> tuple[
     spec, scales = assignment.spec, None
     try:
         config, cache = read_config(assignment), store.cache_dir()
+        _check_gpus(config.run)
         share_gpu(config.run.gpus_per_trial)
         with started_ranks(assignment.to_plain(), config.run, spec, cache) as ranks:
             material = load_material(config, cache, assignment.targets_key, reports.on_stage, ranks)
@@ -221,7 +230,7 @@ def _solve(assignment: Assignment, store: RunStore, reports: _Reports) -> tuple[
             ranks.wait()  # the others load what now lies in the cache
             hooks = _hooks_of(assignment, store, reports)
             return run_trial(Trial(config, spec, material), hooks, assignment.code_version), scales
-    except RankLostError:
+    except (RankLostError, RefusalError):
         raise
     except Exception as error:  # noqa: BLE001 - any error of a trial is its result; the sweep goes on
         _log("failed", spec, error)
@@ -236,6 +245,7 @@ def _measure_missing(assignment: Assignment, store: RunStore, on_stage: OnStage)
     spec, record = assignment.spec, store.row_of(assignment.spec.trial_id)
     try:
         config = read_config(assignment)
+        _check_gpus(config.run)
         share_gpu(config.run.gpus_per_trial)
         narrow = for_measuring(config, assignment.missing)
         material = load_material(narrow, store.cache_dir(), assignment.targets_key, on_stage)
@@ -246,12 +256,32 @@ def _measure_missing(assignment: Assignment, store: RunStore, on_stage: OnStage)
         for measurement, rows in found.items():
             group = measurement.group or rows[0].metric
             store.add_metrics(record, measurement.protocol, group, rows)
-    except ForeignRunError:
+    except RefusalError:
         raise
     except Exception as error:  # noqa: BLE001 - any error is the reason why this model is not measured
         _log("was not measured", spec, error)
         return Answer(record=record, reason=_reason_of(error, store.path))
     return Answer(record=record, scales=material.scales)
+
+
+def _check_gpus(section: RunSection) -> None:
+    """Refuse a machine that has fewer GPUs than a trial was given: all trials would fail there, one by one.
+
+    Raises:
+        NoGpuError: names the machine and what torch finds there.
+    """
+    if section.gpus_per_trial == 0:
+        return
+    from pareto_unlearn.trial import count_gpus  # imports torch
+
+    found = count_gpus()
+    if found < section.gpus_per_trial:
+        raise NoGpuError(
+            f"run.gpus_per_trial: Ray gave a trial {section.gpus_per_trial:g} GPU on {socket.gethostname()}, "
+            f"where torch finds {found or 'none'}: start that node of Ray with the GPUs that it has "
+            "(--num-gpus), install CUDA's driver and a torch for it there, or set run.gpus_per_trial: 0. "
+            "Then start the same command again"
+        )
 
 
 def _hooks_of(assignment: Assignment, store: RunStore, reports: _Reports) -> "Hooks":
