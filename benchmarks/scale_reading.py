@@ -33,7 +33,7 @@ READINGS = {
     "`status`": VERB.format("status"),
 }
 REPORT = VERB.format("report")
-COMPACTION = "from pareto_unlearn.store import RunStore; print(RunStore.open(PATH).compact())"
+COMPACTION = "from pareto_unlearn.store import RunStore; print(RunStore.open(PATH).packs.compact())"
 REPAIR = VERB.format("store', 'repair")
 
 

@@ -107,10 +107,10 @@ def result_of(model: bytes) -> TrialResult:
 
 def test_a_zombie_that_commits_late_reaches_neither_row_nor_checkpoint_of_its_successor(store):
     trial_id = result_of(b"").record.trial_id
-    store.claim(trial_id, FIRST)
+    store.writers.claim(trial_id, FIRST)
     store.save_resume(trial_id, 5, {"state": b"zombie"}, FIRST)
-    store.claim(trial_id, SECOND)
-    assert (store.holds(trial_id, FIRST), store.holds(trial_id, SECOND)) == (False, True)
+    store.writers.claim(trial_id, SECOND)
+    assert (store.writers.holds(trial_id, FIRST), store.writers.holds(trial_id, SECOND)) == (False, True)
     committed = RunStore.open(store.path).commit(result_of(b"successor"), SECOND)
     rows = {table: store.table(table) for table in ("trials", "curves", "metrics", "samples")}
 

@@ -38,7 +38,7 @@ def path(made: Path, tmp_path: Path) -> Path:
 
 def rows(path: Path | str) -> dict[str, list[str]]:
     store = RunStore.open(path)
-    assert store.lost_parts() == {}
+    assert store.rows.lost_parts() == {}
     return {table: sorted(map(repr, store.table(table).to_pylist())) for table in SCHEMAS}
 
 
@@ -49,7 +49,7 @@ def small_files(path: Path) -> int:
 def test_a_packed_run_reads_as_before(path):
     before, watched = rows(path), RunStore.open(path)
     records = watched.records()
-    assert RunStore.open(path).compact() == len(records) + 1
+    assert RunStore.open(path).packs.compact() == len(records) + 1
     assert small_files(path) == 0
     assert rows(path) == before
     assert repr(watched.records()) == repr(records) == repr(RunStore.open(path).records())
@@ -62,7 +62,7 @@ def test_a_packed_run_reads_as_before(path):
 
 
 def test_a_committed_trial_in_a_pack_is_not_committed_again(path):
-    RunStore.open(path).compact()
+    RunStore.open(path).packs.compact()
     result = synthetic_result(planned_trials()[0])
     known = RunStore.open(path).commit(replace(result, record=replace(result.record, reason="another")))
     assert known.reason == result.record.reason
@@ -103,7 +103,7 @@ def dying_copies(made: Path, tmp_path: Path) -> Iterator[Path]:
         disk = DyingDisk()
         disk.left = number
         try:
-            RunStore(str(copy), LocalStorage(copy, disk)).compact()
+            RunStore(str(copy), LocalStorage(copy, disk)).packs.compact()
         except OSError:
             yield copy
             shutil.rmtree(copy)
@@ -117,7 +117,7 @@ def test_a_compaction_that_dies_loses_and_doubles_nothing(made, tmp_path):
     for copy in dying_copies(made, tmp_path):
         deaths += 1
         assert rows(copy) == before
-        RunStore.open(copy).compact()
+        RunStore.open(copy).packs.compact()
         assert rows(copy) == before
         assert small_files(copy) == 0
     assert deaths > 5
@@ -127,7 +127,7 @@ def test_a_reader_that_lists_before_and_opens_after_a_compaction_sees_all(path):
     class Late(LocalStorage):
         def file_names(self, directory: str) -> list[str]:
             names = super().file_names(directory)
-            RunStore.open(path).compact()
+            RunStore.open(path).packs.compact()
             return names
 
     before = rows(path)
@@ -163,7 +163,7 @@ def test_damage_within_a_pack_costs_its_row_group_alone_and_says_which_trials(
 ):
     monkeypatch.setattr("pareto_unlearn.store.packs.ATTEMPTS_OF_GROUP", 4)
     before, whole = attempts(path), rows(path)
-    RunStore.open(path).compact()
+    RunStore.open(path).packs.compact()
     pack = pack_of(path, table)
     place = int(place * ends_of(pack))
     flip(pack, *range(place, place + 64), -20)  # in the footer too, whose copy is whole
@@ -193,14 +193,14 @@ def damages_of_ends(content: bytes, start: int) -> Iterator[bytes]:
 def test_any_damage_to_one_of_the_two_footers_costs_nothing(path):
     before, table = rows(path), "samples"
     store = RunStore.open(path)
-    store.compact()
+    store.packs.compact()
     pack = pack_of(path, table)
     content = pack.read_bytes()
     damages = list(damages_of_ends(content, ends_of(pack)))
     assert len(damages) > 100
     for damage in damages:
         pack.write_bytes(damage)
-        assert store.mended_pack(table, pack.name) == content
+        assert store.packs.mended(table, pack.name) == content
     for damage in (damages[0], damages[-1]):
         pack.write_bytes(damage)
         (fault,) = check_run(RunStore.open(path))
@@ -216,7 +216,7 @@ def test_any_damage_to_one_of_the_two_footers_costs_nothing(path):
 def test_a_pack_without_a_second_footer_still_reads_and_says_that_its_only_one_cost_all(path, monkeypatch):
     monkeypatch.setattr("pareto_unlearn.store.footers.with_copy", bytes)
     before = rows(path)
-    RunStore.open(path).compact()
+    RunStore.open(path).packs.compact()
     assert rows(path) == before
     known = attempts(path)
     flip(pack_of(path, "metrics"), -20)
@@ -228,9 +228,9 @@ def test_a_pack_without_a_second_footer_still_reads_and_says_that_its_only_one_c
 
 def test_a_lost_pack_is_found(path):
     count = len(attempts(path))
-    RunStore.open(path).compact()
+    RunStore.open(path).packs.compact()
     next((path / "metrics").glob("pack-*")).unlink()
-    assert "metrics" in RunStore.open(path).lost_parts()
+    assert "metrics" in RunStore.open(path).rows.lost_parts()
     (fault,) = check_run(RunStore.open(path))
     assert fault.detail.startswith(f"missing. Trials lost with it: {len(fault.lost)} (")
     assert len(fault.lost) == count
@@ -239,7 +239,7 @@ def test_a_lost_pack_is_found(path):
 def test_a_damaged_model_of_a_packed_trial_is_set_aside_alone(path):
     store = RunStore.open(path)
     count = len(store.records())
-    store.compact()
+    store.packs.compact()
     next((path / "checkpoints").glob("*/1/model.safetensors")).write_bytes(b"x")
     repair_run(RunStore.open(path))
     assert len(RunStore.open(path).records()) == count - 1
@@ -248,7 +248,7 @@ def test_a_damaged_model_of_a_packed_trial_is_set_aside_alone(path):
 
 def test_pictures_are_dropped_from_packs_too(path):
     store = RunStore.open(path)
-    store.compact()
+    store.packs.compact()
     assert store.drop_pictures("forget") > 0
     assert store.drop_pictures("forget") == 0
     assert {row["set"] for row in store.table("samples").to_pylist()} == {"retain"}
@@ -280,10 +280,10 @@ def test_a_run_in_an_object_store_is_packed_and_a_compaction_that_dies_there_is_
 
         monkeypatch.setattr(ObjectStorage, "remove", die)
         with pytest.raises(OSError, match="lost"):
-            RunStore.open(path).compact()
+            RunStore.open(path).packs.compact()
         monkeypatch.undo()
         assert rows(path) == before
-        RunStore.open(path).compact()
+        RunStore.open(path).packs.compact()
         assert rows(path) == before
         names = {table: RunStore.open(path).file_names(table) for table in SCHEMAS}
         assert all(name.startswith("pack-") for found in names.values() for name in found)
@@ -295,7 +295,7 @@ def test_a_run_in_an_object_store_is_packed_and_a_compaction_that_dies_there_is_
 def test_a_large_run_is_listed_without_pandas(tmp_path):
     """To import it takes as long as to read 10,000 trials."""
     path = write_run(str(tmp_path), [synthetic_result(plan, 3) for plan in planned_trials()[:4]])
-    RunStore.open(path).compact()
+    RunStore.open(path).packs.compact()
     code = (
         "import sys; from pareto_unlearn.store import open_run; from pareto_unlearn.sweep.summary import *; "
         "print(closing_table(open_run(sys.argv[1])).row_count, 'pandas' in sys.modules)"

@@ -83,7 +83,7 @@ def test_a_worker_whose_run_is_another_copy_refuses_and_the_sweep_ends(undisturb
     """A node with a disk of its own has an old copy of the run; that of the driver is announced elsewhere."""
     copy = shutil.copytree(run_of(undisturbed).path, tmp_path / "quickstart")
     store = RunStore.open(run_of(undisturbed).path)
-    store.announce_driver(RUN_ID)
+    store.writers.announce_driver(RUN_ID)
     spec = run_of(undisturbed).records[0].spec
     given = assignment_of(undisturbed, run_of(undisturbed).records[0])
     assert execute(given, lambda *_: None).record is not None
@@ -96,7 +96,7 @@ def test_a_worker_whose_run_is_another_copy_refuses_and_the_sweep_ends(undisturb
     planner = Planner(undisturbed, store, "0" * 64, given)
     assert planner.take(spec, Answer.from_text(refused.to_text())) is None
     assert (planner.error.exit_code, planner.next_trial(())) == (3, NoTrial.FINISHED)
-    store.withdraw_driver()
+    store.writers.withdraw_driver()
     assert not list(Path(store.path).glob("driver-*"))
 
 
@@ -104,10 +104,10 @@ def test_a_worker_whose_run_was_taken_over_while_it_solved_writes_nothing(copy_s
     config = copy_small_sweep(tmp_path)
     record = next(one for one in run_of(config).records if one.phase is Phase.BOUNDARY)
     store = RunStore.open(run_of(config).path)
-    store.announce_driver(RUN_ID)
+    store.writers.announce_driver(RUN_ID)
     before = store.records()
     given = assignment_of(config, record, attempt=2)
-    taken_over = iter([lambda: store.announce_driver("f" * 32)])
+    taken_over = iter([lambda: store.writers.announce_driver("f" * 32)])
     answer = execute(given, lambda *_: next(taken_over, lambda: None)())
     assert answer.record is None
     assert "another driver has taken the run over" in answer.refusal

@@ -999,12 +999,12 @@ def test_resume_states_in_an_object_store(bucket, caplog):
 def test_drivers_of_a_run_in_an_object_store_are_told_apart(bucket):
     store = RunStore.create(bucket("bucket/drivers"), "run")
     first, second = "1" * 32, "2" * 32
-    store.announce_driver(first)
-    assert store.has_driver(first)
-    store.announce_driver(second)
-    assert (store.has_driver(first), store.has_driver(second)) == (False, True)
-    store.withdraw_driver()
-    assert not store.has_driver(second)
+    store.writers.announce_driver(first)
+    assert store.writers.has_driver(first)
+    store.writers.announce_driver(second)
+    assert (store.writers.has_driver(first), store.writers.has_driver(second)) == (False, True)
+    store.writers.withdraw_driver()
+    assert not store.writers.has_driver(second)
 
 
 def test_lock_in_an_object_store_excludes(bucket):

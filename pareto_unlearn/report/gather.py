@@ -293,7 +293,7 @@ def _states(solutions: Sequence[Solution]) -> tuple[tuple[TrialState, int], ...]
 
 def _lost_parts(run: StoredRun) -> str:
     """Return what a run has lost of its trials, in a sentence or two; empty if all is there."""
-    lost, rows = run.store.lost_parts(), run.store.lost_rows()
+    lost, rows = run.store.rows.lost_parts(), run.store.rows.lost_rows()
     text = ""
     if lost:
         listed = ", ".join(f"{name} of {_count_trials(count)}" for name, count in sorted(lost.items()))

@@ -179,7 +179,7 @@ def compact_run(store: RunStore) -> int:
         StoreError: a pack is damaged.
     """
     with store.lock():
-        return store.compact() if store.count_loose() >= MANY else 0
+        return store.packs.compact() if store.packs.count_loose() >= MANY else 0
 
 
 def _remove(path: Path) -> None:
@@ -225,7 +225,7 @@ def _faults_of_trials(store: RunStore) -> Iterator[Fault]:
         yield from damaged
         return
     for chunk in known:
-        rows = store.packed_rows(pack_of_each_chunk(files["trials"])[chunk])
+        rows = store.packs.rows(pack_of_each_chunk(files["trials"])[chunk])
         chunks |= dict.fromkeys(rows, chunk)
         models = (_fault_of_checkpoint(store, row, part) for part, row in rows.items() if row.checkpoint)
         yield from (replace(fault, chunk=chunk) for fault in models if fault is not None)
@@ -247,7 +247,7 @@ def _faults_of_chunk(store: RunStore, chunk: str, files: Mapping[str, list[str]]
             store.read_file(table, name)
         except StoreError as error:
             damaged[f"{table}/{name}"] = str(error)
-    lost = tuple(store.lost_trials(chunk)) if damaged else ()
+    lost = tuple(store.packs.lost_trials(chunk)) if damaged else ()
     return [
         Fault(
             kind=Kind.PACK, name=name, detail=f"{detail}. {_describe_loss(lost)}", chunk=chunk, lost=lost
@@ -308,7 +308,7 @@ def _fault_of_trial(store: RunStore, part: str, files: Mapping[str, list[str]]) 
                 store.read_file(table, name)
             except StoreError as error:
                 return Fault(kind=Kind.TRIAL, name=f"{table}/{name}", detail=str(error), part=part)
-    record = store.read_row(part)
+    record = store.rows.row_in(part)
     return None if record.checkpoint is None else _fault_of_checkpoint(store, record, part)
 
 
@@ -344,19 +344,19 @@ def _mend_chunk(store: RunStore, faults: Collection[Fault]) -> bool:
     whole = {}
     for fault in faults:
         table, _, name = fault.name.partition("/")
-        found = store.mended_pack(table, name) if fault.kind is Kind.PACK else None
+        found = store.packs.mended(table, name) if fault.kind is Kind.PACK else None
         if found is None:
             return False
         whole[table, name] = found
     for (table, name), content in whole.items():
         _copy_aside(Path(store.path), f"{table}/{name}")
-        store.put_pack(table, name, content)
+        store.packs.put(table, name, content)
     return True
 
 
 def _set_chunk_aside(store: RunStore, chunk: str) -> None:
     """Move the packs of a chunk away; those of its trials that are whole have small files again."""
-    store.restore_loose(chunk)
+    store.packs.restore_loose(chunk)
     root = Path(store.path)
     for table in SCHEMAS:
         for name in store.file_names(table):

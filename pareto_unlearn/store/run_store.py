@@ -5,7 +5,6 @@ Each of ``trials``, ``curves``, ``metrics`` and ``samples`` has one file per com
 ``metrics``. Knows no torch, no Ray and no pandas.
 """
 
-import dataclasses
 import json
 import logging
 import os
@@ -27,9 +26,8 @@ from pareto_unlearn.records import (
     RunInfo,
     TrialRecord,
     TrialResult,
-    TrialState,
 )
-from pareto_unlearn.store import banks, checkpoints, packs, parts
+from pareto_unlearn.store import banks, checkpoints, commits, packs, parts
 from pareto_unlearn.store.cache import cache_directory
 from pareto_unlearn.store.filesystem import (
     LocalStorage,
@@ -44,24 +42,18 @@ from pareto_unlearn.store.names import (
     INFO_FILE,
     checked_file_name,
     checked_trial_id,
-    checkpoint_directory,
     checkpoint_of,
     chunk_of,
-    driver_file,
-    is_driver_file,
-    is_part,
     is_trial_id,
     part_name,
-    start_file,
     writer_lock,
 )
+from pareto_unlearn.store.packed_files import PackedFiles
 from pareto_unlearn.store.rows_of_table import drop_pictures, read_table
 from pareto_unlearn.store.run_info import decode_info, encode_info
-from pareto_unlearn.store.schemas import SCHEMAS, empty_table, encode_rows
+from pareto_unlearn.store.schemas import SCHEMAS, empty_table
+from pareto_unlearn.store.writers import Writers
 from pareto_unlearn.stored_fields import read_fields
-
-RESUMABLE = frozenset({TrialState.INTERRUPTED, TrialState.STALE})
-"""Endings after which the next attempt continues from the resume generations, so a commit keeps them."""
 
 LEFT_FOR_SECONDS = 3600.0
 """After which a temporary file belongs to nobody any more."""
@@ -76,14 +68,19 @@ class RunStore:
     second writer gets it back. Of several attempts the highest counts. A crash at any point is repaired by
     committing again. On object stores two writers of the same attempt at the same moment are not told apart.
     An instance can be pickled and used on another machine that reaches the same path.
+
+    - ``rows``: the committed rows as this process knows them, and what the other tables lack of them.
+    - ``writers``: who may write: the driver that holds the run, and the newest start of each trial.
+    - ``packs``: the small files of committed attempts, and the packs that they are put into.
     """
 
     def __init__(self, path: str, storage: Storage) -> None:
         self.path = path
         self._storage = storage
         self._label = without_secrets(path)
-        self._rows = KnownRows(storage, self._label)
-        self._learned: dict[str, TrialRecord] = {}
+        self.rows = KnownRows(storage, self._label)
+        self.writers = Writers(storage)
+        self.packs = PackedFiles(storage, self._label)
         self._banks: dict[tuple[str, int], tuple[BankEntry, ...]] = {}
 
     def __repr__(self) -> str:
@@ -158,7 +155,7 @@ class RunStore:
 
     def kept_steps(self) -> dict[str, int]:
         """Return the newest step to resume from, by trial id, of all trials that are not committed."""
-        ended = {trial_id for trial_id, row in self.records().items() if row.state not in RESUMABLE}
+        ended = {trial_id for trial_id, row in self.records().items() if row.state not in commits.RESUMABLE}
         found = {
             trial_id: checkpoints.generation_steps(self._storage, trial_id)
             for trial_id in self._storage.directory_names("checkpoints")
@@ -206,21 +203,6 @@ class RunStore:
             return None
         return decode_info(self.read_text(INFO_FILE), f"{self._label}/{INFO_FILE}")
 
-    def claim(self, trial_id: str, start: str) -> None:
-        """Make a start of a trial the one that may write; those before it must not any more.
-
-        Every start has names of its own for what it writes, so that files of two are never mixed, however
-        late the first learns of the second.
-        """
-        self._storage.put(start_file(trial_id), start.encode())
-
-    def holds(self, trial_id: str, start: str) -> bool:
-        """Return whether a start of a trial may still write."""
-        try:
-            return self._storage.read(start_file(trial_id)) == start.encode()
-        except FileNotFoundError:
-            return False
-
     def commit(self, result: TrialResult, start: str = "") -> TrialRecord:
         """Store the whole result of a trial and return its row as stored.
 
@@ -230,30 +212,13 @@ class RunStore:
 
         Args:
             result: of the trial.
-            start: what names the files of this start of the trial; see ``claim``.
+            start: what names the files of this start of the trial; see ``Writers.claim``.
 
         Raises:
             ValueError: the trial id, the attempt, the start, a file name or a row is not valid.
             OSError: the disk failed; commit again.
         """
-        trial_id, attempt = result.record.trial_id, result.record.attempt
-        part = part_name(trial_id, attempt)
-        with self._storage.exclusive(writer_lock(trial_id)):
-            if (committed := self.find(trial_id, attempt)) is not None:
-                return self._tidied(committed)
-            encoded = {
-                "curves": encode_rows("curves", trial_id, attempt, result.curves),
-                "metrics": encode_rows("metrics", trial_id, attempt, result.metrics),
-                "samples": encode_rows("samples", trial_id, attempt, result.samples),
-            }
-            record = self._commit_files(result, start)
-            row = encode_rows("trials", trial_id, attempt, [record])
-            is_mine = all(self._put_part(part, table, data) for table, data in encoded.items())
-            if is_mine and self._storage.put_new(f"trials/{part}", row):
-                return self._tidied(record)
-            if start and record.checkpoint is not None:
-                self._storage.remove_directory(record.checkpoint)
-            return self.read_row(part)
+        return commits.commit(self._storage, self.rows, result, start, self._label)
 
     def add_metric(self, record: TrialRecord, rows: Sequence[MetricRow]) -> bool:
         """Add a metric that was measured after the sweep; return False if the trial has it already.
@@ -293,11 +258,7 @@ class RunStore:
         Raises:
             StoreError: a file is damaged or of a newer schema.
         """
-        newest: dict[str, TrialRecord] = {}
-        known = [*self._rows.all().values(), *self._learned.values()]
-        for record in sorted(known, key=lambda record: record.attempt):
-            newest[record.trial_id] = record
-        return newest
+        return self.rows.newest()
 
     def find(self, trial_id: str, attempt: int) -> TrialRecord | None:
         """Return the row of one attempt, None if it is not committed.
@@ -307,7 +268,7 @@ class RunStore:
         Raises:
             StoreError: the file is damaged or of a newer schema.
         """
-        return self._rows.find(part_name(trial_id, attempt))
+        return self.rows.find(part_name(trial_id, attempt))
 
     def row_of(self, trial_id: str) -> TrialRecord:
         """Return the committed row of a trial: the highest attempt learned of, or else listed.
@@ -315,99 +276,11 @@ class RunStore:
         Raises:
             StoreError: the trial is not committed.
         """
-        record = self._learned.get(trial_id) or self.records().get(trial_id)
-        if record is None:
-            raise StoreError(f"{self._label}: trial {trial_id} is not committed")
-        return record
-
-    def learn(self, record: TrialRecord) -> None:
-        """Count a committed row that a worker told of, which a listing may show much later."""
-        self._learned[record.trial_id] = record
-
-    def count_unlisted(self) -> int:
-        """Return how many of the rows that this process has learned of no listing shows yet."""
-        parts_known = {part_name(record.trial_id, record.attempt) for record in self._learned.values()}
-        return len(parts_known - self._rows.held_by(self._storage.file_names("trials")))
-
-    def announce_driver(self, run_id: str) -> None:
-        """Tell workers that the driver of this start holds the run; older announcements are removed.
-
-        The name of the file is new, so no machine can have an old copy of it in a cache.
-        """
-        self.withdraw_driver()
-        self._storage.put(driver_file(run_id), b"{}")
-
-    def withdraw_driver(self) -> None:
-        """Remove what announces a driver."""
-        for name in self._storage.file_names(""):
-            if is_driver_file(name):
-                self._storage.remove(name)
-
-    def has_driver(self, run_id: str) -> bool:
-        """Return whether the driver of a start still holds the run, as this machine sees it."""
-        return self._storage.exists(driver_file(run_id))
+        return self.rows.row_of(trial_id)
 
     def file_names(self, table: str) -> list[str]:
         """Return the names of all files of a table, also of those that no reader takes."""
         return self._storage.file_names(table)
-
-    def lost_parts(self) -> dict[str, int]:
-        """Return of how many committed trials a table has lost the file, by table; empty if all are whole.
-
-        The folder ``checkpoints`` counts as one; of a trial, all that was in it.
-        """
-        rows = self.records().values()
-        wanted = {part_name(record.trial_id, record.attempt) for record in rows}
-        lost = {name: len(wanted - self._rows.held_by(self._storage.file_names(name))) for name in SCHEMAS}
-        models = {record.trial_id for record in rows if record.checkpoint is not None}
-        lost["checkpoints"] = len(models - set(self._storage.directory_names("checkpoints")))
-        return {name: count for name, count in lost.items() if count}
-
-    def lost_rows(self) -> int:
-        """Return how many trials have files but no row; of a running sweep, also those that end now."""
-        known = {record.trial_id for record in self.records().values()}
-        tables = [name for name in SCHEMAS if name != "trials"]
-        parts_there = (name for table in tables for name in self._storage.file_names(table))
-        return len({name.split("-")[1] for name in parts_there if is_part(name)} - known)
-
-    def count_loose(self) -> int:
-        """Return how many attempts have small files of their own; see ``compact``."""
-        return sum(is_part(name) for name in self._storage.file_names("trials"))
-
-    def compact(self) -> int:
-        """Put the small files of committed attempts into packs; return how many attempts.
-
-        The lock must be held. Damaged attempts are left as they are.
-
-        Raises:
-            StoreError: a pack is damaged.
-            OSError: the disk failed; what was not packed stays readable as it was.
-        """
-        return packs.compact(self._storage, self._label)
-
-    def packed_rows(self, name: str) -> dict[str, TrialRecord]:
-        """Return the rows in a pack of ``trials`` by part.
-
-        Raises:
-            StoreError: it is damaged or of a newer schema.
-        """
-        return packs.read_records(self._storage, name, self._label)
-
-    def mended_pack(self, table: str, name: str) -> bytes | None:
-        """Return the content that a damaged pack had, None where its own bytes do not tell it."""
-        return packs.mended(self._storage, table, name)
-
-    def put_pack(self, table: str, name: str, data: bytes) -> None:
-        """Write the content of a pack over what is damaged."""
-        self._storage.put(f"{table}/{name}", data)
-
-    def lost_trials(self, chunk: str) -> list[str]:
-        """Return the ids of the trials that damaged packs cost; see ``packs.lost_trials``."""
-        return packs.lost_trials(self._storage, chunk)
-
-    def restore_loose(self, chunk: str) -> None:
-        """Write the attempts of a chunk whose rows are whole in every table back as small files."""
-        packs.restore_parts(self._storage, chunk)
 
     def read_file(self, table: str, name: str) -> pa.Table:
         """Return the rows of one file of a table.
@@ -417,17 +290,6 @@ class RunStore:
         """
         read = parts.read_part if chunk_of(name) is None else packs.read_pack
         return read(self._storage, table, name, self._label)
-
-    def read_row(self, part: str) -> TrialRecord:
-        """Return the row in one file of ``trials``.
-
-        Raises:
-            StoreError: the file is damaged, of a newer schema or of another trial.
-        """
-        record = self._rows.find(part)
-        if record is None:
-            raise StoreError(f"{self._label}: trials/{part} is missing")
-        return record
 
     def table(self, name: str) -> pa.Table:
         """Return a table restricted to the committed attempt of every trial.
@@ -560,48 +422,3 @@ class RunStore:
                 f"cannot reach {without_secrets(path)} ({error}); expected a directory or a URI such as "
                 "s3://bucket/runs"
             ) from error
-
-    def _put_part(self, part: str, table: str, data: bytes) -> bool:
-        """Return True after writing a file of an attempt, False if the attempt was committed meanwhile."""
-        if self._storage.put_new(f"{table}/{part}", data):
-            return True
-        if self._storage.exists(f"trials/{part}"):
-            return False
-        self._storage.put(f"{table}/{part}", data)  # a crash left the other
-        return True
-
-    def _commit_files(self, result: TrialResult, start: str) -> TrialRecord:
-        record = result.record
-        directory = checkpoint_directory(record.trial_id, record.attempt, start)
-        if not result.files:
-            self._storage.remove_directory(directory)
-            return dataclasses.replace(record, checkpoint=None, checkpoint_sha256=None)
-        manifest = checkpoints.write_directory(
-            self._storage,
-            directory,
-            result.files,
-            trial_id=record.trial_id,
-            attempt=record.attempt,
-            steps=record.steps,
-        )
-        model = manifest.files.get(MODEL_FILE)
-        return dataclasses.replace(
-            record,
-            checkpoint=None if model is None else directory,
-            checkpoint_sha256=None if model is None else model.sha256,
-        )
-
-    def _tidied(self, record: TrialRecord) -> TrialRecord:
-        """Return the record, after removing resume states and the checkpoints that a path does not list."""
-        if record.state in RESUMABLE:
-            return record
-        try:
-            checkpoints.remove_generations(self._storage, record.trial_id)
-            checkpoints.remove_other_starts(self._storage, record)
-            banks.remove_unlisted(self._storage, record, self._label)
-        except (OSError, StoreError) as error:
-            # The result is committed; a leftover costs space only.
-            _logger.warning(
-                "trial %s: what it no longer needs could not be removed: %s", record.trial_id, error
-            )
-        return record

@@ -151,9 +151,9 @@ def _check_aloud(config: SweepConfig, options: SweepOptions, console: Console) -
 
 def _compact(store: RunStore, console: Console) -> None:
     """Put the small files of a large run together, since each reader of the run opens them all."""
-    if store.count_loose() >= COMPACT_FROM:
+    if store.packs.count_loose() >= COMPACT_FROM:
         say(console, "putting the small files of the run together ...")
-        store.compact()
+        store.packs.compact()
 
 
 def _await_listings(store: RunStore, console: Console) -> None:
@@ -162,10 +162,10 @@ def _await_listings(store: RunStore, console: Console) -> None:
     Raises:
         ConfigError: they do not appear, so they lie elsewhere.
     """
-    if store.count_unlisted():
+    if store.rows.count_unlisted():
         say(console, "waiting until the storage lists what other nodes have written")
     deadline = time.monotonic() + LISTING_LAG_SECONDS
-    while missing := store.count_unlisted():
+    while missing := store.rows.count_unlisted():
         if time.monotonic() > deadline:
             raise ConfigError(
                 f"{store.path}: {missing} trials are committed, but this machine has not seen their files "
@@ -187,7 +187,7 @@ def _execute(
     finally:
         if planner.hold.lost is not None:
             raise planner.hold.lost
-        planner.store.withdraw_driver()
+        planner.store.writers.withdraw_driver()
 
 
 def _run_trials(

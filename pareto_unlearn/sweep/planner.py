@@ -150,7 +150,7 @@ class Planner:
         return self.rows[spec.trial_id]
 
     def _count(self, record: TrialRecord) -> TrialRecord:
-        self.store.learn(record)
+        self.store.rows.learn(record)
         is_new = record.trial_id not in self.rows
         self.rows[record.trial_id] = record
         if record.role is Role.HIGHEST:

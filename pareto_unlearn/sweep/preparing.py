@@ -59,7 +59,7 @@ def prepare_run(
     add_salt(store)
     retry = _failed_attempts(store, every=retry_failed)
     run_id = uuid.uuid4().hex
-    store.announce_driver(run_id)
+    store.writers.announce_driver(run_id)
     template = _assignment_template(config, store, digest, run_id)
     planner = Planner(config, store, checked.weights_sha256, template, retry, check_convergence)
     planner.additions = Additions.of_run(config, store, planner.rows.values())

@@ -195,7 +195,7 @@ def execute(
         if (committed := store.find(spec.trial_id, spec.attempt)) is not None:
             return Answer(record=committed, scales=read_scales(store))
         if assignment.start:
-            store.claim(spec.trial_id, assignment.start)
+            store.writers.claim(spec.trial_id, assignment.start)
         result, scales = _solve(assignment, store, _Reports(on_progress, on_scan, on_stage))
         _check_driver(assignment, store)
         _check_start(assignment, store)
@@ -326,13 +326,13 @@ def _open_shared(assignment: Assignment) -> RunStore:
         raise ForeignRunError(
             f"{place}: expected the run of this sweep, found none ({error}). {SHARE_IT}"
         ) from error
-    if assignment.run_id is not None and not store.has_driver(assignment.run_id):
+    if assignment.run_id is not None and not store.writers.has_driver(assignment.run_id):
         raise ForeignRunError(
             f"{place}: expected driver-{assignment.run_id}.json, which this sweep wrote when it started, "
             f"found a run without it: another copy of the run, or an older one. {SHARE_IT}"
         )
     if assignment.parent is not None:
-        store.learn(assignment.parent)
+        store.rows.learn(assignment.parent)
     return store
 
 
@@ -342,7 +342,7 @@ def _check_driver(assignment: Assignment, store: RunStore) -> None:
     Raises:
         ForeignRunError: the driver of this start no longer holds the run.
     """
-    if assignment.run_id is not None and not store.has_driver(assignment.run_id):
+    if assignment.run_id is not None and not store.writers.has_driver(assignment.run_id):
         raise ForeignRunError(
             f"{assignment.run_path} on {socket.gethostname()}: driver-{assignment.run_id}.json was there "
             "when the trial started and is gone: another driver has taken the run over, or this one has "
@@ -356,7 +356,7 @@ def _check_start(assignment: Assignment, store: RunStore) -> None:
     Raises:
         SupersededError: another worker has started the trial since.
     """
-    if assignment.start and not store.holds(assignment.spec.trial_id, assignment.start):
+    if assignment.start and not store.writers.holds(assignment.spec.trial_id, assignment.start):
         raise SupersededError(
             f"trial {assignment.spec.trial_id} was started again by another worker while this one, on "
             f"{socket.gethostname()}, was thought to be lost: it ends, and the other goes on"
