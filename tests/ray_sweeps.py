@@ -158,13 +158,17 @@ SOON = (
 
 
 def ray_start(*arguments: str) -> list[str]:
-    """Return the command of a node that lives until its session is killed."""
+    """Return the command of a node that lives until its session is killed.
+
+    No log is read and no autoscaler asked: each would be a process more beside those that must be up within
+    fifteen seconds.
+    """
     with socket.create_server(("", 0)) as server:
         free = server.getsockname()[1]
     return [
         str(Path(sys.executable).parent / "ray"), "start", "--block", "--disable-usage-stats",
         "--object-store-memory=80000000", f"--dashboard-agent-listen-port={free}", "--min-worker-port=0",
-        "--max-worker-port=0", *arguments,
+        "--max-worker-port=0", "--include-log-monitor=false", *arguments,
     ]  # fmt: skip
 
 
@@ -180,14 +184,25 @@ class Nodes:
 
     def _try_head(self) -> str | None:
         """Start a head and return its address; None if it gave up, as Ray does after 30 s under load."""
-        command = ray_start("--head", "--port=0", "--num-cpus=0", "--include-dashboard=false")
+        options = ("--head", "--port=0", "--num-cpus=0", "--include-dashboard=false", "--no-monitor")
+        command = ray_start(*options)
         head = self._start("env", *SOON, *command)
         found = (re.search(r"--address='(\S+)'", line) for line in head.stdout)
         return next((match[1] for match in found if match), None)
 
-    def join(self) -> Process:
-        """Start another node; it is not among ``nodes`` unless it is put there."""
-        return self._start(*ray_start(f"--address={self.address}", "--num-cpus=1"))
+    def join(self, *arguments: str, **environment: str) -> Process:
+        """Start another node, of one CPU unless told otherwise; put it among ``nodes`` to have it mended."""
+        command = ray_start(f"--address={self.address}", *(arguments or ("--num-cpus=1",)))
+        return self._start("env", *(f"{name}={value}" for name, value in environment.items()), *command)
+
+    def join_surely(self, *arguments: str, **environment: str) -> Process:
+        """Return another node once it has joined; one that gave up, as happens under load, is tried again."""
+        for _ in range(TRIES):
+            node = self.join(*arguments, **environment)
+            if any("Ray runtime started" in line for line in node.stdout):
+                return node
+            end_session(node)
+        raise AssertionError(f"stalled: no node joined in {TRIES} tries")
 
     def replace(self, place: int) -> None:
         """Kill all processes of a node at once, and let another join."""
