@@ -150,7 +150,8 @@ def test_two_processes_per_trial_under_ray_give_the_rows_of_one_though_one_is_ki
             assert pair == (None, None) or abs(pair[0] - pair[1]) < EQUAL, (name, one.label, pair)
 
 
-MANY = (*SMALL, "epsilon.points=12")
+MANY = (*SMALL, "epsilon.points=24", "solver.steps=80")
+"""Long enough for a node to join, and for its worker to come up, while trials are left."""
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)
