@@ -11,7 +11,8 @@ from pareto_unlearn.sweep.worker import Assignment
 
 def describe_trial(spec: TrialSpec) -> str:
     """Return the name of a trial in the dashboard: "Phase II, epsilon 9.8%, seed 0"."""
-    return f"{name_phase(spec)}, {spec.label}, seed {spec.seed}"
+    names = dict.fromkeys((name_phase(spec), spec.label))  # both are "original" of the original
+    return f"{', '.join(names)}, seed {spec.seed}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
