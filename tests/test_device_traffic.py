@@ -9,7 +9,7 @@ from tiny_families import FAMILIES, PUBLISHED, load_on_generated
 from trial_rows import epsilon_spec
 
 from pareto_unlearn.device_copies import take_rows, upload
-from pareto_unlearn.solver import EpsilonSolver
+from pareto_unlearn.solver import EpsilonSolver, LevelControl, UpdateSettings
 from pareto_unlearn.trial import Trial
 from pareto_unlearn.trial.building import build_problem
 
@@ -101,6 +101,17 @@ def test_the_count_sees_what_a_gpu_refuses_and_lets_pass_what_does_not_wait():
         take_rows(held, torch.tensor([1, 0])) + upload(torch.ones(2), CPU)
         (torch.ones(3) * 2).tolist()
     assert (traffic.waits, traffic.refused, traffic.sent) == ([], [], [16, 8])
+
+
+@pytest.mark.parametrize(
+    ("settings", "passes"), [({}, 54), ({"update_limit": 1.0}, 61), ({"kind": "paper"}, 25)]
+)
+def test_an_update_reads_and_writes_the_weights_no_more_often_than_it_did(settings, passes):
+    parameters = [torch.nn.Parameter(torch.ones(size)) for size in (2, 3)]
+    solver = EpsilonSolver(parameters, LevelControl(), UpdateSettings(**settings))
+    with DeviceTraffic([solver.flat.values], flat_size=5) as traffic:
+        solver.step(lambda: parameters[0].square().sum(), lambda: parameters[1].square().sum())
+    assert traffic.flat_passes == passes
 
 
 @pytest.mark.gpu

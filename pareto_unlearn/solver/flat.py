@@ -97,4 +97,5 @@ def combine_into(
 ) -> Float[Tensor, " p"]:
     """Overwrite ``g2`` with the result of ``combine``, and return it."""
     sum_dtype = wide(g2.dtype)
-    return g2.copy_(g2.to(sum_dtype).mul_(c2).addcmul_(g1.to(sum_dtype), c1))
+    total = g2.to(sum_dtype).mul_(c2).addcmul_(g1.to(sum_dtype), c1)
+    return g2 if total is g2 else g2.copy_(total)

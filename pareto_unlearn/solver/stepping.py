@@ -174,13 +174,16 @@ class EpsilonSolver:
         gram = compute_gram(self._g1, g2)
         norm1, norm2 = gram.g11.sqrt(), gram.g22.sqrt()
         finite = torch.isfinite(f1) & torch.isfinite(f2) & torch.isfinite(norm1) & torch.isfinite(norm2)
+        for gradient in (self._g1, g2):
+            gradient.masked_fill_(~finite, 0.0)
         violation, averaged = self._averaged(f1 - self.epsilon_at(self.step_count), gram, finite)
         chosen = self._rule(violation, averaged)
         # The square of the direction must be finite too: Adam's second moment would keep an overflow for
         # ever.
         length = chosen.c2.abs() * norm2 + chosen.c1.abs() * norm1
         finite = finite & (length < math.sqrt(torch.finfo(self._g1.dtype).max))
-        self._descend(combine_into(g2, self._g1, chosen.c1, chosen.c2).masked_fill_(~finite, 0.0))
+        c1, c2 = (torch.where(finite, one, 0.0) for one in (chosen.c1, chosen.c2))
+        self._descend(combine_into(g2, self._g1, c1, c2))
         self._pull_back(violation, f2)
         # A product of roots, because the product of the squares underflows at norms of 1e-10 in float32.
         cosine = gram.g12 / (norm1 * norm2).clamp(min=torch.finfo(norm1.dtype).tiny)
@@ -245,21 +248,22 @@ class EpsilonSolver:
         """Return the averaged violation and the inner products of the averaged gradients.
 
         Averages are used because the multiplier is clipped at zero, so noise in its inputs pushes f1 below
-        epsilon. A step that is not finite leaves the averages as they are, and overwrites both gradients with
-        them. The averages start at zero, and the average of the constant 1 corrects for that; a correction
-        computed from the step count would be wrong after steps that are not finite.
+        epsilon. A step that is not finite leaves the averages as they are. The averages start at zero, and
+        the average of the constant 1 corrects for that; a correction computed from the step count would be
+        wrong after steps that are not finite.
         """
         if "mean1" not in self._state:
             return violation, gram
         new = {
             "mean1": self._g1,
             "mean2": self.flat.gradient,
-            "mean_violation": violation[None].clone(),
-            "mean_one": self._one.clone(),
+            "mean_violation": torch.where(finite, violation, 0.0)[None],
+            "mean_one": self._one,
         }
+        # A tensor, because a choice between gradient and mean would be two more passes over each.
+        weight = torch.where(finite, self._one[0] * (1.0 - self._settings.average), 0.0)
         for name, value in new.items():
-            mean = self._state[name]
-            mean.lerp_(torch.where(finite, value, mean, out=value), 1.0 - self._settings.average)
+            self._state[name].lerp_(value, weight.to(value.dtype))
         one = self._state["mean_one"][0]
         gram_of_means = compute_gram(self._state["mean1"], self._state["mean2"])
         square = one**2
