@@ -406,6 +406,23 @@ def test_ticks_of_the_logarithmic_axis_are_written_out(report: Report) -> None:
     assert axis["tickvals"] == pytest.approx([0.1, 0.2, 0.5, 1.0])
 
 
+def test_a_model_measured_on_some_of_the_images_has_standard_errors_beside_f1_and_f2(tmp_path: Path):
+    results = [synthetic_result(plan) for plan in planned_trials()[:3]]
+    errors = {"f1_error": 0.0123, "f2_error": 0.00456, "f1_error_heldout": 0.0, "f2_error_heldout": None}
+    record = dataclasses.replace(
+        results[0].record, f1=0.5, f2=0.25, f1_heldout=0.75, f2_heldout=1.0, **errors
+    )
+    results[0] = dataclasses.replace(results[0], record=record)
+    report = gather(open_run(write_run(str(tmp_path), results)))
+    data, page = page_data(report), render(report)
+    key = next(key for key, one in enumerate(report.solutions) if one.trial_id == record.trial_id)
+    shown = dict(zip(data["evidence"], data["solutions"][key]["evidence"], strict=True))
+    found = [shown[name] for name in ("f1, training", "f1, held out", "f2, training", "f2, held out")]
+    assert found == ["0.5 ± 0.012 s.e.", "0.75", "0.25 ± 0.0046 s.e.", "1"]
+    assert re.findall(r'<td class="number"[^>]* title="([^"]*)">', page) == [found[0], found[2]]
+    assert sum("±" in text for one in data["solutions"] for text in one["evidence"]) == 2
+
+
 def test_the_panel_says_on_which_images_each_objective_was_measured(report: Report) -> None:
     key = by_label(report, "epsilon 3.0%")
     data = page_data(report)

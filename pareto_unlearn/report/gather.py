@@ -233,6 +233,8 @@ def _solution(run: StoredRun, record: TrialRecord, seeds: Sequence[int]) -> Solu
             worst_5pct=record.completeness_worst_5pct,
             retained_quality=record.retained_quality,
             requested=_requested(record, run.info.scales),
+            f1_error=record.f1_error,
+            f2_error=record.f2_error,
         ),
         heldout=Measured(
             f1=record.f1_heldout,
@@ -242,6 +244,8 @@ def _solution(run: StoredRun, record: TrialRecord, seeds: Sequence[int]) -> Solu
             worst_class=record.completeness_worst_class_heldout,
             worst_5pct=record.completeness_worst_5pct_heldout,
             retained_quality=record.retained_quality_heldout,
+            f1_error=record.f1_error_heldout,
+            f2_error=record.f2_error_heldout,
         ),
         violation=record.violation,
         multiplier=record.multiplier,

@@ -32,7 +32,7 @@ from pareto_unlearn.report.quantities import metric_data
 from pareto_unlearn.report.seeds import name_without_seed, spreads
 from pareto_unlearn.report.solution import Measured, Solution, Split
 from pareto_unlearn.report.views import finite
-from pareto_unlearn.report.words import NONE, STATE_MARKS, number, share
+from pareto_unlearn.report.words import NONE, STATE_MARKS, number, share, with_error
 
 FORGET_IMAGES = "forget-images"
 LENGTH_OF_HEAD = 4096
@@ -173,11 +173,11 @@ def _evidence(solution: Solution, audit: ModelAudit | None) -> dict[str, str]:
     bounds_class = solution.train.level != solution.train.f1
     return {
         "epsilon": number(solution.epsilon),
-        "f1, training": number(solution.train.f1),
-        "f1, held out": number(solution.heldout.f1),
+        "f1, training": with_error(solution.train.f1, solution.train.f1_error),
+        "f1, held out": with_error(solution.heldout.f1, solution.heldout.f1_error),
         "f1 of the worst class, training": number(solution.train.level if bounds_class else None),
-        "f2, training": number(solution.train.f2),
-        "f2, held out": number(solution.heldout.f2),
+        "f2, training": with_error(solution.train.f2, solution.train.f2_error),
+        "f2, held out": with_error(solution.heldout.f2, solution.heldout.f2_error),
         "gap to epsilon, training": number(train, 2),
         "gap to epsilon, held out": number(heldout, 2),
         "violation, training": number(solution.violation),

@@ -39,7 +39,8 @@ class Measured:
     """The objectives of one model on one split, and the readable quantities derived from them.
 
     ``level`` is f1 of what epsilon bounds: the mean, or the worst class. ``requested`` is the completeness at
-    which f1 equals epsilon; only the training split has it, and only where epsilon bounds the mean.
+    which f1 equals epsilon; only the training split has it, and only where epsilon bounds the mean. The
+    errors are standard errors of f1 and f2, None or 0 where all images were measured.
     """
 
     f1: float | None
@@ -50,6 +51,8 @@ class Measured:
     worst_5pct: float | None
     retained_quality: float | None
     requested: float | None = None
+    f1_error: float | None = None
+    f2_error: float | None = None
 
     @property
     def quality_loss(self) -> float | None:

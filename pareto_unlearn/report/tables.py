@@ -17,6 +17,7 @@ from pareto_unlearn.report.words import (
     count,
     number,
     share,
+    with_error,
 )
 
 
@@ -204,9 +205,14 @@ _COLUMNS = (
 )
 
 
-def _number_cell(value: float | None, shown: str) -> str:
-    sortable = finite(value)
-    return f'<td class="number" data-v="{"" if sortable is None else format(sortable, ".9g")}">{shown}</td>'
+def _number_cell(value: float | None, shown: str, hint: str = "") -> str:
+    sortable, title = finite(value), f' title="{hint}"' if hint else ""
+    plain = "" if sortable is None else format(sortable, ".9g")
+    return f'<td class="number" data-v="{plain}"{title}>{shown}</td>'
+
+
+def _objective_cell(value: float | None, error: float | None) -> str:
+    return _number_cell(value, number(value), with_error(value, error) if error else "")
 
 
 def _trial_row(report: Report, solution: Solution, key: int) -> str:
@@ -217,8 +223,8 @@ def _trial_row(report: Report, solution: Solution, key: int) -> str:
     numbers = "".join(
         [
             _number_cell(solution.epsilon, number(solution.epsilon)),
-            _number_cell(train.f1, number(train.f1)),
-            _number_cell(train.f2, number(train.f2)),
+            _objective_cell(train.f1, train.f1_error),
+            _objective_cell(train.f2, train.f2_error),
             _number_cell(train.completeness, share(train.completeness)),
             _number_cell(train.worst_class, share(train.worst_class)),
             _number_cell(train.worst_5pct, share(train.worst_5pct)),

@@ -82,6 +82,11 @@ GLOSSARY = (
     ),
     ("multiplier (eta)", "the solver's last weight of the constraint's gradient"),
     ("protocol", "the exact way a metric was computed; values of different protocols must not be compared"),
+    (
+        "s.e.",
+        "standard error of f1 or f2 where evaluate.images capped the images that were measured: of a draw "
+        "from the set, not of another training",
+    ),
     ("original model", "the model before unlearning"),
 )
 
@@ -123,6 +128,11 @@ def number(value: float | None, digits: int = 4) -> str:
     if drawable is None:
         return NONE if value is None else "NaN"
     return f"{drawable:.{digits}g}".replace("-", _MINUS)
+
+
+def with_error(value: float | None, error: float | None) -> str:
+    """Return a value with its standard error; without, where all images were measured."""
+    return f"{number(value)} ± {number(error, 2)} s.e." if error else number(value)
 
 
 def share(value: float | None, digits: int = 1) -> str:
