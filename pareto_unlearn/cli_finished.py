@@ -196,7 +196,8 @@ def purge_forget(
     """Remove the pictures of the images to forget from a run, and say what stays.
 
     Gone are what its report shows of them, and the cache of inputs, targets and features, which is made again
-    from the images by whatever needs it. Models, numbers and the list of images stay.
+    from the images by whatever needs it. Models, numbers and the list of images stay, and so does a folder of
+    decoded pixels that the sweep shares with others (data.cache_folder), which is named.
     """
     from pareto_unlearn.finished.purge import purge_forget as purge
     from pareto_unlearn.report import write_report

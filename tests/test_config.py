@@ -404,6 +404,7 @@ NOT_COUNTING = [
     "solver.budget.total_steps=null",
     "solver.budget.wall_steps=null", "solver.learning_rate=0.003", "objective.noise_target=mean", "seeds=[0]",
     "task.size=5e-1", "data.cache_bytes=0", "data.follow_links=true", "objective.reference=a.safetensors",
+    "data.cache_folder=pixels",
     "objective.retain_target=cached", "model.variant=small", "solver.relearning.steps=9",
     "report.forget_images=none",
     "solver.relearning.level=0.4", "solver.relearning.every=1", "solver.relearning.weight=2",
@@ -593,6 +594,7 @@ def test_config_hash_changes_and_the_difference_names_the_key(override: str) -> 
     [
         "name=b", "model.checkpoint=a", "model.tokenizer=vqgan.ckpt", "run.storage=x", "seeds=[3]",
         "baselines=[max_loss]", "controls=[retrained]", "smoke=true", "data.cache_bytes=7",
+        "data.cache_folder=p",
         "evaluate.weights=networks", f"evaluate.weights_sha256={{a.pt: '{'ab' * 32}'}}",
         "solver.relearning={}", "solver.checkpoint_every=7", "evaluate.metrics=[mse]",
         "evaluate.protocol=standard", "evaluate.second_reconstruction=true", "evaluate.audit=full",

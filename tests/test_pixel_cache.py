@@ -14,6 +14,7 @@ from PIL import Image
 
 from pareto_unlearn.data import Images, file_images, load_split, pixel_cache
 from pareto_unlearn.data.reading import read_image
+from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.records import PixelFormat
 
 
@@ -108,6 +109,31 @@ def test_several_readers_at_once_decode_once_and_see_the_same(root, tmp_path, de
         found = list(pool.map(lambda split: split.retain_train.images[:], splits))
     assert len(decoded) == 16
     assert all(torch.equal(one, found[0]) for one in found)
+
+
+def test_runs_share_the_folder_that_their_sweeps_name(root, tmp_path, decoded):
+    shared = tmp_path / "shared"
+    section_of_both = section(root, cache_folder=str(shared))
+    found = [
+        load_split(section_of_both, 0, EXACT, tmp_path / name).retain_train.images[:] for name in ("a", "b")
+    ]
+    assert torch.equal(*found)
+    assert len(decoded) == 16
+    assert len(arrays_in(shared)) == 1
+    assert sorted(tmp_path.iterdir()) == [root, shared]
+    assert shared.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_folder_for_pixels_is_the_users_own(root, tmp_path, monkeypatch):
+    def refused(folder: Path) -> str:
+        with pytest.raises(ConfigError) as caught:
+            load_split(section(root, cache_folder=str(folder)), 0, EXACT, tmp_path / "run")
+        return str(caught.value)
+
+    (tmp_path / "file").touch()
+    assert "data.cache_folder" in refused(tmp_path / "file")
+    monkeypatch.setattr(pixel_cache.os, "getuid", lambda: -1)
+    assert "belongs to another user; name a folder of your own" in refused(tmp_path / "theirs")
 
 
 def test_what_a_killed_process_left_is_overwritten(root, tmp_path):

@@ -46,6 +46,16 @@ def test_it_says_what_stays(run_path):
     assert "removed 0 pictures and 0.0 MB" in again.stdout
 
 
+def test_it_names_the_folder_of_pixels_that_the_run_shares(run_path, tmp_path):
+    assert "decoded pixels" not in call("purge-forget", run_path, "--yes").stdout
+    sweep = run_path / "sweep.yaml"
+    text = sweep.read_text()
+    assert text.count("cache_folder: null") == 1
+    sweep.write_text(text.replace("cache_folder: null", f"cache_folder: {tmp_path}/pixels"))
+    stays = call("purge-forget", run_path, "--yes").stdout
+    assert f"decoded pixels of all images in {tmp_path}/pixels of every machine" in stays
+
+
 def test_the_run_can_be_used_afterwards(run_path, tmp_path):
     assert call("purge-forget", run_path, "--yes").returncode == 0
     for verb in (

@@ -139,6 +139,11 @@ class DataSection(Section):
         description="disk space for decoded image files on each machine; sets that do not fit are decoded "
         "at every use",
     )
+    cache_folder: Text | None = Field(
+        default=None,
+        description="folder on each machine for decoded image files, where runs of the same files share "
+        "them; it holds images to forget, and nothing here removes it; null: the cache of each run",
+    )
 
     @field_validator("root")
     @classmethod

@@ -180,7 +180,7 @@ def _model_identity(config: SweepConfig) -> dict[str, Any]:
 
 def _data_identity(dumped: dict[str, Any]) -> dict[str, Any]:
     """Return what decides the images; without single images to forget, as it was before there were any."""
-    elsewhere = {"cache_bytes", "follow_links"}  # where bytes come from, not which
+    elsewhere = {"cache_bytes", "cache_folder", "follow_links"}  # where bytes come from, not which
     later = set() if dumped["forget"] is not None else {"forget", "same_class", "forget_split"}
     return {key: value for key, value in dumped.items() if key not in elsewhere | later}
 

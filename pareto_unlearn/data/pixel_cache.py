@@ -1,8 +1,12 @@
-"""Decoded pixels on disk: decoded once per machine, memory-mapped by every process that reads them."""
+"""Decoded pixels on disk: decoded once per machine, memory-mapped by every process that reads them.
+
+A file's name is a hash of all that decides its pixels, so runs may share a folder.
+"""
 
 import errno
 import logging
 import math
+import os
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -10,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
+from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.whole_files import open_cached
 
 Shape = tuple[int, int, int, int]
@@ -30,6 +35,22 @@ class CacheRoom:
             return None
         self._left -= wanted_bytes
         return self._folder
+
+
+def open_shared(folder: str) -> Path:
+    """Return a folder where runs share pixels; one that is made is for its user alone.
+
+    Raises:
+        ConfigError: it belongs to another user, who could put other pixels there, or cannot be made.
+    """
+    path = Path(folder).expanduser().absolute()
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"data.cache_folder: {path}: expected a folder, found: {error.strerror}") from error
+    if path.stat().st_uid != os.getuid():
+        raise ConfigError(f"data.cache_folder: {path} belongs to another user; name a folder of your own")
+    return path
 
 
 def open_pixels(

@@ -14,7 +14,7 @@ from pareto_unlearn.data.generated import GeneratedSource
 from pareto_unlearn.data.image_sets import ImageSet, SplitData
 from pareto_unlearn.data.layouts import LAYOUTS
 from pareto_unlearn.data.listing import FileTree
-from pareto_unlearn.data.pixel_cache import CacheRoom
+from pareto_unlearn.data.pixel_cache import CacheRoom, open_shared
 from pareto_unlearn.data.sources import MemorySource, Source
 from pareto_unlearn.errors import ConfigError
 from pareto_unlearn.records import PixelFormat
@@ -36,12 +36,12 @@ def load_split(
         config: the ``data`` section.
         seed: decides which classes are drawn where the section gives their number, or which images.
         pixels: the pixel format that the model family reads.
-        cache: folder on this machine where decoded image files are kept as memory-mapped files; None: the
-            files are decoded whenever they are indexed.
+        cache: folder on this machine where decoded image files are kept as memory-mapped files, unless the
+            section names one; None: the files are decoded whenever they are indexed.
 
     Raises:
-        ConfigError: an unknown class, an overlap, too few images, a data set without such pixels, or files
-            missing where the data set's layout expects them.
+        ConfigError: an unknown class, an overlap, too few images, a data set without such pixels, files
+            missing where the data set's layout expects them, or a folder of another user for their pixels.
     """
     source = _find_source(config, pixels, cache)
     chosen = choose_images(config, source, seed)
@@ -78,7 +78,8 @@ def _find_source(config: DataSection, pixels: PixelFormat, cache: Path | None) -
         _check_pixels(config.dataset, whole, pixels)
         return MemorySource(whole)
     # Never None here: for a data set of files the section requires a root.
-    room = CacheRoom(cache, config.cache_bytes)
+    shared = None if cache is None else config.cache_folder
+    room = CacheRoom(cache if shared is None else open_shared(shared), config.cache_bytes)
     return FileSource(find_tree(config), pixels, room, follow_links=config.follow_links)
 
 

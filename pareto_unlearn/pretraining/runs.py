@@ -230,7 +230,7 @@ def _plan_training(config: SweepConfig, leave_out_forget: bool, steps: int | Non
         ),
         "task": task.model_dump(mode="json"),
         "data": [
-            config.data.model_dump(mode="json", exclude={"cache_bytes"}),
+            config.data.model_dump(mode="json", exclude={"cache_bytes", "cache_folder"}),
             [one.image_ids for one in sets],
         ],
         "training": [config.seed, seed, steps, config.run.cpus_per_trial, torch.__version__],
