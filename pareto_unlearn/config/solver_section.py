@@ -229,9 +229,9 @@ class RelearningSection(Section):
         description="loss in the hole of forget images that an attack must leave, as a share of the highest "
         "boundary's own",
     )
-    every: Count = Field(default=8, description="steps from one attack to the next")
+    every: Count = Field(default=16, description="steps from one attack to the next")
     steps: Count = Field(
-        default=1600, description="steps of this trial, from the weights of the highest boundary"
+        default=6400, description="steps of this trial, from the weights of the highest boundary"
     )
     weight: Positive = Field(
         default=1.0, description="of what attacks bring back, beside e in what epsilon bounds"
