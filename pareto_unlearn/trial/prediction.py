@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -222,9 +223,9 @@ def measure_speeds(config: SweepConfig) -> Speeds:
             return assemble_material(small, few, model, device, Path(folder), "measure")
 
         load()
-        started = time.monotonic()
+        started = Moment.now()
         material = load()
-        loading = time.monotonic() - started
+        loading = started.seconds_until(Moment.now(), device)
         step = _time_steps(small, material)
         peak = peak_memory(device)
         look = _time(lambda: measure_costs(material, config.solver.batch), device)
@@ -232,6 +233,24 @@ def measure_speeds(config: SweepConfig) -> Speeds:
         picture = _time(lambda: reconstruct(material, "forget", rows), device)
         images = len(few.forget_train) + len(few.retain_train)
     return Speeds(step=step, load=loading, look=look / images, picture=picture / len(rows), peak=peak)
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A reading of two clocks: the wall's and that of the process on all its cores."""
+
+    wall: float
+    process: float
+
+    @classmethod
+    def now(cls) -> Self:
+        """Read both clocks."""
+        return cls(time.monotonic(), time.process_time())
+
+    def seconds_until(self, later: "Moment", device: torch.device) -> float:
+        """Return what work took; on a CPU without the time in which other processes had the cores."""
+        wall = later.wall - self.wall
+        return wall if device.type == "cuda" else min(wall, later.process - self.process)
 
 
 def count_gpus() -> int:
@@ -275,17 +294,18 @@ def _time_steps(config: SweepConfig, material: Material) -> float:
     problem = build_problem(trial)
     parameters = trained_parameters(trial, problem)
     solver = EpsilonSolver(parameters, problem.rule, problem.settings, epsilon=problem.epsilon)
-    ended: list[float] = []
+    ended: list[Moment] = []
     solve(
         solver,
         problem.constraint,
         problem.objective,
         steps=min(WARM_STEPS + TIMED_STEPS + 1, problem.settings.steps),
         stop=StopRule(tolerance=0.0),
-        on_rows=lambda _: ended.append(time.monotonic()),
+        on_rows=lambda _: ended.append(Moment.now()),
         flush_every=1,
     )
-    taken = sorted(later - earlier for earlier, later in pairwise(ended))[:-1]
+    device = material.device
+    taken = sorted(earlier.seconds_until(later, device) for earlier, later in pairwise(ended))[:-1]
     return taken[len(taken) // 2] if taken else 0.0
 
 
@@ -293,11 +313,11 @@ def _time(work: Callable[[], object], device: torch.device) -> float:
     """Return the seconds of some work, the shorter of two runs."""
     taken = []
     for _ in range(2):
-        started = time.monotonic()
+        started = Moment.now()
         work()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        taken.append(time.monotonic() - started)
+        taken.append(started.seconds_until(Moment.now(), device))
     return min(taken)
 
 
