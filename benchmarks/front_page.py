@@ -90,7 +90,7 @@ def main() -> None:
 def render(models: pd.DataFrame, scores: pd.DataFrame) -> str:
     """Return the section as Markdown."""
     known = [name for name in PROBLEM_NOTES if name in set(scores.problem)]
-    parts = [_header(scores), _summary(scores, known), *_missing(known)]
+    parts = [_header(scores), _summary(scores, known), *_missing(scores, known)]
     for name in known:
         parts += [f"### {name}", _problem(models, scores[scores.problem == name], name)]
     parts += ["### Methods", _methods(scores)]
@@ -148,10 +148,15 @@ def _summary(scores: pd.DataFrame, known: list[str]) -> str:
     return "\n".join(lines)
 
 
-def _missing(known: list[str]) -> list[str]:
-    """Return the sentence on problems without results; none if there are results of all."""
+def _missing(scores: pd.DataFrame, known: list[str]) -> list[str]:
+    """Return what was not run, in sentences: problems, and methods that were run on some problems alone."""
     others = [name for name in PROBLEM_NOTES if name not in known]
-    return [f"Not run yet with these methods: {', '.join(others)}."] if others else []
+    lines = [f"Not run yet: {', '.join(others)}."] if others else []
+    run_on = scores.groupby("method").problem.unique().map(set)
+    for place in sorted({tuple(sorted(names)) for names in run_on if len(names) < len(known)}):
+        methods = ", ".join(f"`{name}`" for name in run_on.index if run_on[name] == set(place))
+        lines.append(f"On {', '.join(place)} alone: {methods}.")
+    return ["\n".join(f"- {line}" for line in lines)] if lines else []
 
 
 def _ahead(rows: pd.DataFrame) -> str:
