@@ -85,6 +85,8 @@ def _parse() -> argparse.Namespace:
 
 def run_small(family: str, variant: str, work: Path | None) -> Row:
     """Return what the sweep of a sheet took with a handful of everything."""
+    if work is not None:
+        work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="full-sweep-", dir=work) as folder:
         overrides = [
             *sheet_overrides(family, variant, Path(folder), classes=1, each=PICTURES),
