@@ -55,7 +55,7 @@ uv run pareto-unlearn audit runs/audited
 uv run pareto-unlearn audit runs/identities --all --allow-import
 """,
     "needs pictures that a package of others makes": """
-uv run pareto-unlearn sweep benchmarks/front_problems/identities.yaml --allow-import -o 'controls=[retrained]' -o 'solver.relearning={}' -o epsilon.points=3
+uv run pareto-unlearn sweep benchmarks/front_problems/identities.yaml --allow-import -o 'controls=[retrained]' -o 'solver.relearning={steps: 1600, every: 8}' -o epsilon.points=3
 """,  # noqa: E501
     "tests/test_own_pictures.py runs these in their order, on small pictures": """
 python3 -m pip install --no-deps --ignore-requires-python --target gan gan_face_generate==1.1.1
