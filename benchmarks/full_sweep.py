@@ -48,9 +48,6 @@ HANDFUL = (
     "run.cpus_per_trial=1",
 )  # fmt: skip
 """What makes a sheet small enough for a CPU; its model, task and objective stay."""
-RATES = {"mae": 0.00005, "mage": 0.00005, "palette": 0.0005}
-"""Of the path: its four steps must lower f1 clearly, or no epsilon lies between its ends: Palette's do not
-with the rate of the others."""
 PICTURES = 10
 """Files of the one class to forget, and of the one to keep, of which a fifth is held out."""
 FEW = ("data.train_per_class=2", "data.heldout_per_class=2")
@@ -95,7 +92,6 @@ def run_small(family: str, variant: str, work: Path | None) -> Row:
             *sheet_overrides(family, variant, Path(folder), classes=1, each=PICTURES),
             *FEW,
             *HANDFUL,
-            f"solver.path.learning_rate={RATES[family]}",
         ]
         started = time.monotonic()
         with subprocess.Popen(_command(family, overrides), cwd=ROOT, stdout=subprocess.DEVNULL) as process:
