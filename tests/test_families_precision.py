@@ -132,6 +132,8 @@ def test_compiled_outputs_losses_and_gradients_are_those_of_eager_code():
     try:
         check_forward(load_config(QUICKSTART, ["solver.compile=true"]))
     except ConfigError as error:
+        if "torch.compile needs" not in str(error):
+            raise
         pytest.skip(str(error))
     compile_all("inductor")
 

@@ -54,6 +54,12 @@ def test_it_names_the_folder_of_pixels_that_the_run_shares(run_path, tmp_path):
     sweep.write_text(text.replace("cache_folder: null", f"cache_folder: {tmp_path}/pixels"))
     stays = call("purge-forget", run_path, "--yes").stdout
     assert f"decoded pixels of all images in {tmp_path}/pixels of every machine" in stays
+    for damaged in ("data: [", "data: 3"):
+        sweep.write_text(damaged)
+        assert call("purge-forget", run_path, "--yes").returncode == 0
+    sweep.unlink()
+    lost = call("purge-forget", run_path, "--yes")
+    assert (lost.returncode, "decoded pixels, if the sweep named a folder" in lost.stdout) == (0, True)
 
 
 def test_the_run_can_be_used_afterwards(run_path, tmp_path):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pareto_unlearn.analysis.picking import HIDDEN
 from pareto_unlearn.catalogue.audits import AUDIT
 from pareto_unlearn.config.yaml_source import read_document
+from pareto_unlearn.errors import ParetoUnlearnError
 from pareto_unlearn.records import HAS_MODEL
 from pareto_unlearn.store import RunStore, StoredRun, open_run
 
@@ -31,7 +32,7 @@ def purge_forget(run_path: str) -> Purged:
     be written anew. Models, numbers and the list of images stay.
 
     Raises:
-        ConfigError: there is no such run, or its sweep file is damaged.
+        ConfigError: there is no such run.
         RunLockedError: a sweep is writing to the run.
         StoreError: a file of pictures is damaged.
     """
@@ -64,20 +65,25 @@ def _remains(run: StoredRun) -> Iterator[str]:
     if shown:
         yield f"checkpoints that still show the images: {', '.join(shown)}"
     yield "checkpoints that hide them: an attack may bring them back (docs/audit.md)"
-    if folder := _shared_pixels(run):
-        yield (
-            f"decoded pixels of all images in {folder} of every machine (data.cache_folder): remove it when "
-            "no other run needs it"
-        )
+    yield from _shared_pixels(run)
     yield "outside of the run: the images themselves, the original model, exported reports and models"
     yield "a model that is added later (export --epsilon) brings its pictures: purge again"
 
 
-def _shared_pixels(run: StoredRun) -> str | None:
-    """Return the folder of decoded pixels that the sweep file names, if it does."""
-    data = read_document(run.store.read_text("sweep.yaml"), f"{run.path}/sweep.yaml").data.get("data")
+def _shared_pixels(run: StoredRun) -> Iterator[str]:
+    """Yield a line for the folder of decoded pixels that the sweep file names, if it does or may do."""
+    try:
+        text = run.store.read_text("sweep.yaml")
+        data = read_document(text, f"{run.path}/sweep.yaml").data.get("data")
+    except ParetoUnlearnError as error:
+        yield f"decoded pixels, if the sweep named a folder for them (data.cache_folder): {error}"
+        return
     folder = data.get("cache_folder") if isinstance(data, dict) else None
-    return folder if isinstance(folder, str) else None
+    if folder is not None:
+        yield (
+            f"decoded pixels of all images in {folder} of every machine (data.cache_folder): remove it when "
+            "no other run needs it"
+        )
 
 
 def _rows_that_name_images(run: StoredRun) -> int:
